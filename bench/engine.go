@@ -1,0 +1,150 @@
+// Package bench runs tests on an engine: context, warm-up, repetitions, a
+// watchdog, and an event for every step. It knows no engine; package llamacpp
+// is one, benchtest a scripted one.
+//
+// The way of the data: a Job goes into RunJob, which drives an Engine and
+// emits Events; an Assembler turns events into outcomes and records, in this
+// process or in another, now or from a file.
+package bench
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Engine computes tests of one model. All methods but Abort and ClearAbort are
+// called from one goroutine, one at a time.
+type Engine interface {
+	// Facts is what is known before a model is loaded.
+	Facts() EngineFacts
+
+	// Load loads the model. It returns ErrAborted soon after ctx ends. progress
+	// is told the share loaded, in [0, 1]; it may be called from any goroutine.
+	Load(ctx context.Context, progress func(share float64)) (ModelFacts, error)
+
+	// Begin creates what a test needs and no other test has used: a new
+	// context, its threads, its tokens. It ends the test before, if any.
+	Begin(t result.Test) error
+
+	// Warmup runs the untimed pass of the test begun.
+	Warmup() (time.Duration, error)
+
+	// Repeat prepares and runs one repetition and returns the time of the timed
+	// part alone, on the monotonic clock. The time is valid with ErrAborted too.
+	Repeat() (time.Duration, error)
+
+	// End frees what Begin created. The model stays loaded.
+	End() error
+
+	// Abort makes the call that is running, and every later one, return
+	// ErrAborted as soon as it can, until ClearAbort. Any goroutine may call
+	// either.
+	Abort()
+	ClearAbort()
+
+	// Close frees the model. It is idempotent.
+	Close() error
+}
+
+// Errors that an engine wraps, so that a run knows the status of the test.
+var (
+	ErrAborted     = errors.New("aborted")
+	ErrOutOfMemory = errors.New("out of memory")
+	ErrUnsupported = errors.New("not supported")
+)
+
+// EngineFacts is what an engine says of itself and of the machine, in
+// llama-bench's words.
+type EngineFacts struct {
+	BuildCommit string            `json:"build_commit"`
+	BuildNumber int               `json:"build_number"`
+	Library     map[string]string `json:"library,omitempty"` // package → version
+	Backends    string            `json:"backends"`          // comma-separated
+	CPUInfo     string            `json:"cpu_info"`
+	GPUInfo     string            `json:"gpu_info"`
+	CPUVariant  string            `json:"cpu_variant,omitempty"`
+}
+
+// ModelFacts is what an engine says of a loaded model.
+type ModelFacts struct {
+	Type      string `json:"type"`       // "llama 7B Q4_K - Medium"
+	SizeBytes uint64 `json:"size_bytes"` // of all tensors
+	Params    uint64 `json:"params"`
+	Layers    int    `json:"layers"`
+}
+
+// Settings are the parameters of the engine, all of them written into every
+// record. DefaultSettings gives llama-bench's.
+type Settings struct {
+	Threads     int       `json:"threads"` // of the CPU back-end
+	Batch       int       `json:"batch"`   // tokens of one decode
+	UBatch      int       `json:"ubatch"`  // tokens of one pass through the graph
+	CPUs        []int     `json:"cpus,omitempty"`
+	CPUStrict   bool      `json:"cpu_strict,omitempty"`
+	Poll        int       `json:"poll"`     // 0…100
+	Priority    int       `json:"priority"` // -1 low … 3 realtime
+	TypeK       string    `json:"type_k"`
+	TypeV       string    `json:"type_v"`
+	GPULayers   int       `json:"gpu_layers"` // negative: all
+	CPUMoE      int       `json:"cpu_moe"`    // layers whose experts stay on the CPU
+	SplitMode   string    `json:"split_mode"` // layer, none, row, tensor
+	MainGPU     int       `json:"main_gpu"`
+	TensorSplit []float32 `json:"tensor_split,omitempty"`
+	NoKVOffload bool      `json:"no_kv_offload,omitempty"`
+	FlashAttn   int       `json:"flash_attn"` // -1 auto, 0 off, 1 on
+	Devices     []string  `json:"devices,omitempty"`
+	LoadMode    string    `json:"load_mode"` // auto, none, mmap, mlock, mmap+mlock, dio
+	LazyMode    string    `json:"lazy_mode"` // auto, off, on
+	Embeddings  bool      `json:"embeddings,omitempty"`
+	NoOpOffload bool      `json:"no_op_offload,omitempty"`
+	NoHost      bool      `json:"no_host,omitempty"`
+	NoRepack    bool      `json:"no_repack,omitempty"`
+}
+
+// DefaultSettings are llama-bench 0.7.0's, with flash attention on, as the
+// default suite has it, for the given number of threads.
+func DefaultSettings(threads int) Settings {
+	return Settings{
+		Threads:   threads,
+		Batch:     2048,
+		UBatch:    512,
+		Poll:      50,
+		TypeK:     "f16",
+		TypeV:     "f16",
+		GPULayers: -1,
+		SplitMode: "layer",
+		FlashAttn: 1,
+		LoadMode:  "auto",
+		LazyMode:  "auto",
+	}
+}
+
+// Model names what to load.
+type Model struct {
+	Name    string         `json:"name"` // as given; the record's model_filename
+	Path    string         `json:"path,omitempty"`
+	Weights result.Weights `json:"weights"`
+	Seed    uint64         `json:"seed"` // of synthetic weights
+}
+
+// TestBudget is a test with the time it may take, context creation, warm-up and
+// repetitions together; 0 is no limit.
+type TestBudget struct {
+	Test   result.Test   `json:"test"`
+	Budget time.Duration `json:"budget_ns,omitempty"`
+}
+
+// Job is everything that one worker does: load one model, run its tests.
+type Job struct {
+	Model       Model         `json:"model"`
+	LoadBudget  time.Duration `json:"load_budget_ns,omitempty"` // 0: no limit
+	Tests       []TestBudget  `json:"tests"`
+	Repetitions int           `json:"repetitions"`
+	NoWarmup    bool          `json:"no_warmup,omitempty"`
+	Seed        uint64        `json:"seed"` // of the tokens
+	Settings    Settings      `json:"settings"`
+	AllowCPU    bool          `json:"allow_cpu,omitempty"` // in a cuda build: go on without a CUDA device
+}

@@ -1,0 +1,182 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Event is one step of a run. Events are written as they happen, one JSON
+// object per line; everything a reader sees is derived from them.
+type Event interface {
+	name() string
+}
+
+// The events, in the order in which a run emits them.
+type (
+	// EngineReady comes first: the engine runs and tells what it is.
+	EngineReady struct {
+		PID   int         `json:"pid"`
+		Facts EngineFacts `json:"facts"`
+	}
+	// LoadStarted comes before the model is loaded.
+	LoadStarted struct {
+		Model  Model         `json:"model"`
+		Budget time.Duration `json:"budget_ns,omitempty"`
+	}
+	// LoadProgress comes a few times during a load.
+	LoadProgress struct {
+		Share float64 `json:"share"` // [0, 1]
+	}
+	// LoadDone ends a load. Status is OK or why there is no model.
+	LoadDone struct {
+		Status  result.Status `json:"status"`
+		Reason  string        `json:"reason,omitempty"`
+		Facts   ModelFacts    `json:"facts"`
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// TestStarted starts the clock of a test's budget.
+	TestStarted struct {
+		Test        result.Test   `json:"test"`
+		Budget      time.Duration `json:"budget_ns,omitempty"`
+		Repetitions int           `json:"repetitions"`
+	}
+	// ContextReady comes when the test has its context.
+	ContextReady struct {
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// WarmupDone ends the untimed pass.
+	WarmupDone struct {
+		Elapsed time.Duration `json:"elapsed_ns"`
+		UBatch  time.Duration `json:"ubatch_ns"` // longest pass through the graph seen in this test
+	}
+	// RepetitionDone ends one timed repetition.
+	RepetitionDone struct {
+		Sample result.Sample `json:"sample"`
+		UBatch time.Duration `json:"ubatch_ns"` // longest pass through the graph seen in this test
+	}
+	// AbortRequested comes when the watchdog has set the engine's abort flag.
+	AbortRequested struct {
+		Status result.Status `json:"status"` // Timeout or Aborted
+		Reason string        `json:"reason"`
+		Grace  time.Duration `json:"grace_ns"` // how long the engine may take to return
+	}
+	// AbortReturned comes when the engine has returned after AbortRequested.
+	AbortReturned struct {
+		Latency time.Duration `json:"latency_ns"`
+	}
+	// GraceExpired comes when it has not: only ending the process helps.
+	GraceExpired struct {
+		Grace time.Duration `json:"grace_ns"`
+	}
+	// TestDone ends a test.
+	TestDone struct {
+		Test    result.Test   `json:"test"`
+		Status  result.Status `json:"status"`
+		Reason  string        `json:"reason,omitempty"`
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// JobDone comes last: the worker did all it could.
+	JobDone struct{}
+	// WorkerLost is written by the parent when a worker ended without JobDone.
+	WorkerLost struct {
+		Reason string   `json:"reason"`
+		Output []string `json:"output,omitempty"` // its last lines on stderr
+	}
+)
+
+func (EngineReady) name() string    { return "engine_ready" }
+func (LoadStarted) name() string    { return "load_started" }
+func (LoadProgress) name() string   { return "load_progress" }
+func (LoadDone) name() string       { return "load_done" }
+func (TestStarted) name() string    { return "test_started" }
+func (ContextReady) name() string   { return "context_ready" }
+func (WarmupDone) name() string     { return "warmup_done" }
+func (RepetitionDone) name() string { return "repetition_done" }
+func (AbortRequested) name() string { return "abort_requested" }
+func (AbortReturned) name() string  { return "abort_returned" }
+func (GraceExpired) name() string   { return "grace_expired" }
+func (TestDone) name() string       { return "test_done" }
+func (JobDone) name() string        { return "job_done" }
+func (WorkerLost) name() string     { return "worker_lost" }
+
+// eventTypes makes an event of each name.
+var eventTypes = map[string]func(json.RawMessage) (Event, error){
+	"engine_ready":    decodeAs[EngineReady],
+	"load_started":    decodeAs[LoadStarted],
+	"load_progress":   decodeAs[LoadProgress],
+	"load_done":       decodeAs[LoadDone],
+	"test_started":    decodeAs[TestStarted],
+	"context_ready":   decodeAs[ContextReady],
+	"warmup_done":     decodeAs[WarmupDone],
+	"repetition_done": decodeAs[RepetitionDone],
+	"abort_requested": decodeAs[AbortRequested],
+	"abort_returned":  decodeAs[AbortReturned],
+	"grace_expired":   decodeAs[GraceExpired],
+	"test_done":       decodeAs[TestDone],
+	"job_done":        decodeAs[JobDone],
+	"worker_lost":     decodeAs[WorkerLost],
+}
+
+func decodeAs[E Event](data json.RawMessage) (Event, error) {
+	var e E
+	err := json.Unmarshal(data, &e)
+	return e, err
+}
+
+// ErrUnknownEvent is an event of a newer version of this program.
+var ErrUnknownEvent = errors.New("unknown event")
+
+// MaxEventBytes bounds a line of events: a longer one is garbage.
+const MaxEventBytes = 1 << 20
+
+// Stamped is an event with the wall-clock time at which it happened.
+type Stamped struct {
+	At    time.Time
+	Event Event
+}
+
+// envelope is the form of a line.
+type envelope struct {
+	Event string          `json:"event"`
+	At    time.Time       `json:"at"`
+	Data  json.RawMessage `json:"data"`
+}
+
+// MarshalLine is the event as one line of JSON, with its newline.
+func (s Stamped) MarshalLine() ([]byte, error) {
+	data, err := json.Marshal(s.Event)
+	if err != nil {
+		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
+	}
+	line, err := json.Marshal(envelope{s.Event.name(), s.At.UTC(), data})
+	if err != nil {
+		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
+	}
+	return append(line, '\n'), nil
+}
+
+// UnmarshalLine reads one line written by MarshalLine. The error of an event
+// that this version does not know is ErrUnknownEvent.
+func (s *Stamped) UnmarshalLine(line []byte) error {
+	if len(line) > MaxEventBytes {
+		return fmt.Errorf("decode event: line of %d bytes is longer than %d", len(line), MaxEventBytes)
+	}
+	var e envelope
+	if err := json.Unmarshal(line, &e); err != nil {
+		return fmt.Errorf("decode event: %w", err)
+	}
+	decode, ok := eventTypes[e.Event]
+	if !ok {
+		return fmt.Errorf("%w: %q", ErrUnknownEvent, e.Event)
+	}
+	ev, err := decode(e.Data)
+	if err != nil {
+		return fmt.Errorf("decode event %s: %w", e.Event, err)
+	}
+	*s = Stamped{e.At, ev}
+	return nil
+}

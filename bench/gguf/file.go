@@ -1,0 +1,276 @@
+// Package gguf reads and writes the headers of GGUF files, the format in which
+// llama.cpp keeps models: key-value pairs that describe the model, then names,
+// shapes, types and offsets of its tensors. The tensors' data follow the header
+// and are never touched here.
+//
+// The reader is made for files that nobody vouches for: it runs in bounded time
+// and memory, refuses what ggml 0.27.0 would refuse (ggml partly by ending the
+// process), and every refusal says what is wrong and where.
+//
+// The format is defined by docs/gguf.md of ggml and, where that is silent, by
+// ggml's own reader, gguf.cpp.
+package gguf
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// The versions of the format that can be read. They differ only in that
+// version 3 may be big endian, which is refused.
+const (
+	MinVersion = 2
+	MaxVersion = 3
+)
+
+const (
+	magic            = "GGUF"
+	alignmentKey     = "general.alignment"
+	defaultAlignment = 32      // bytes, GGUF_DEFAULT_ALIGNMENT
+	maxAlignment     = 1 << 20 // bytes, far above any in use, so that padding stays small
+	maxDims          = 4       // GGML_MAX_DIMS
+	maxTensorName    = 63      // bytes, GGML_MAX_NAME without its terminator
+)
+
+// File is the header of a GGUF file.
+type File struct {
+	Version    uint32     // of the format
+	KV         []KeyValue // in the order of the file, keys unique
+	Tensors    []Tensor   // in the order of the file, names unique, data without gaps but padding
+	Alignment  uint64     // bytes, a power of two: each tensor's data start at a multiple of it
+	DataOffset int64      // bytes from the start of the file to the tensors' data
+}
+
+// KeyValue describes one property of a model. Value holds one of bool, int8 to
+// int64, uint8 to uint64, float32, float64, string, a slice of one of these, or
+// Skipped.
+type KeyValue struct {
+	Key   string
+	Value any
+}
+
+// Skipped stands for an array that was too long to keep, as vocabularies are.
+type Skipped struct {
+	Len uint64 // elements
+}
+
+// Tensor is a tensor's entry in the header.
+type Tensor struct {
+	Name   string
+	Dims   []uint64 // elements, 1 to 4 of them, the row length (ggml's ne0) first, each at least 1
+	Type   Type
+	Offset uint64 // bytes from File.DataOffset
+}
+
+// Elements is the number of elements. It is exact for tensors that Read or New
+// accepted.
+func (t Tensor) Elements() uint64 {
+	n := uint64(1)
+	for _, d := range t.Dims {
+		n *= d
+	}
+	return n
+}
+
+// Bytes is the size of the tensor's data without padding, as ggml_nbytes. It is
+// exact for tensors that Read or New accepted.
+func (t Tensor) Bytes() uint64 {
+	return t.Elements() / t.Type.BlockSize() * t.Type.BlockBytes()
+}
+
+// New lays out a file of version 3 with these keys and tensors: it sets the
+// tensors' offsets, and the alignment from the key general.alignment where
+// present. It keeps both slices and overwrites the offsets.
+func New(kv []KeyValue, tensors []Tensor) (*File, error) {
+	f := &File{Version: MaxVersion, KV: kv, Tensors: tensors}
+	if err := f.setAlignment(); err != nil {
+		return nil, err
+	}
+	names := make(map[string]int, len(tensors))
+	var end uint64
+	for i, t := range tensors {
+		f.Tensors[i].Offset = end
+		var err error
+		if end, err = f.checkTensor(i, names, end); err != nil {
+			return nil, err
+		}
+		names[t.Name] = i
+	}
+	header, err := f.Header()
+	if err != nil {
+		return nil, err
+	}
+	f.DataOffset = int64(len(header))
+	return f, nil
+}
+
+// Get finds the value of a key.
+func (f *File) Get(key string) (value any, ok bool) {
+	for _, kv := range f.KV {
+		if kv.Key == key {
+			return kv.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Uint finds the value of a key that holds a non-negative integer of any width.
+func (f *File) Uint(key string) (value uint64, ok bool) {
+	v, _ := f.Get(key)
+	switch n := v.(type) {
+	case uint8:
+		return uint64(n), true
+	case uint16:
+		return uint64(n), true
+	case uint32:
+		return uint64(n), true
+	case uint64:
+		return n, true
+	case int8:
+		return uint64(n), n >= 0
+	case int16:
+		return uint64(n), n >= 0
+	case int32:
+		return uint64(n), n >= 0
+	case int64:
+		return uint64(n), n >= 0
+	}
+	return 0, false
+}
+
+// Architecture is the value of general.architecture, such as "llama"; empty
+// when the file does not say.
+func (f *File) Architecture() string {
+	v, _ := f.Get("general.architecture")
+	s, _ := v.(string)
+	return s
+}
+
+// Shards is the number of files that the model is split into, this one
+// included; 1 when it is not split. Params and TensorBytes count this file only.
+func (f *File) Shards() uint64 {
+	if n, ok := f.Uint("split.count"); ok && n > 1 {
+		return n
+	}
+	return 1
+}
+
+// Params is the number of parameters, as libllama's model n_params.
+func (f *File) Params() uint64 {
+	var n uint64
+	for _, t := range f.Tensors {
+		n += t.Elements()
+	}
+	return n
+}
+
+// TensorBytes is the size of all tensors without padding, as libllama's model
+// size.
+func (f *File) TensorBytes() uint64 {
+	var n uint64
+	for _, t := range f.Tensors {
+		n += t.Bytes()
+	}
+	return n
+}
+
+// Size is the size of the whole file in bytes, the padding after the last
+// tensor included, as ggml writes it.
+func (f *File) Size() int64 {
+	if len(f.Tensors) == 0 {
+		return f.DataOffset
+	}
+	last := f.Tensors[len(f.Tensors)-1]
+	return f.DataOffset + int64(pad(last.Offset+last.Bytes(), f.Alignment))
+}
+
+// setAlignment takes the alignment from the keys.
+func (f *File) setAlignment() error {
+	f.Alignment = defaultAlignment
+	v, ok := f.Get(alignmentKey)
+	if !ok {
+		return nil
+	}
+	n, ok := v.(uint32)
+	if !ok {
+		return refuse(ErrCorrupt, "key %q must be a uint32, is a %T", alignmentKey, v)
+	}
+	if bits.OnesCount32(n) != 1 {
+		return refuse(ErrCorrupt, "alignment %d is not a power of two", n)
+	}
+	if n > maxAlignment {
+		return refuse(ErrUnsupported, "alignment %d is more than the limit of %d bytes", n, maxAlignment)
+	}
+	f.Alignment = uint64(n)
+	return nil
+}
+
+// checkTensor checks the i-th tensor on its own and against those before it,
+// whose names are given and whose data, padded, end at offset start. It returns
+// where its own padded data end.
+func (f *File) checkTensor(i int, names map[string]int, start uint64) (end uint64, err error) {
+	t := f.Tensors[i]
+	corrupt := func(format string, args ...any) (uint64, error) {
+		return 0, refuse(ErrCorrupt, "tensor %d %q "+format, append([]any{i, t.Name}, args...)...)
+	}
+	if len(t.Name) > maxTensorName {
+		return 0, refuse(ErrCorrupt, "tensor %d has a name of %d bytes, at most %d are allowed", i, len(t.Name), maxTensorName)
+	}
+	if j, ok := names[t.Name]; ok {
+		return corrupt("has the name of tensor %d", j)
+	}
+	if len(t.Dims) < 1 || len(t.Dims) > maxDims {
+		return corrupt("has %d dimensions, not 1 to %d", len(t.Dims), maxDims)
+	}
+	if !t.Type.Valid() {
+		return 0, refuse(ErrUnsupported, "tensor %d %q is of unknown %v", i, t.Name, t.Type)
+	}
+	elements := uint64(1)
+	for j, d := range t.Dims {
+		if d == 0 {
+			return corrupt("has dimension %d of 0 elements", j)
+		}
+		hi, lo := bits.Mul64(elements, d)
+		if hi != 0 || lo > math.MaxInt64 {
+			return corrupt("has dimensions %d, more elements than can be counted", t.Dims)
+		}
+		elements = lo
+	}
+	if t.Dims[0]%t.Type.BlockSize() != 0 {
+		return corrupt("has rows of %d elements, not a multiple of the %d in a block of %v", t.Dims[0], t.Type.BlockSize(), t.Type)
+	}
+	hi, bytes := bits.Mul64(elements/t.Type.BlockSize(), t.Type.BlockBytes())
+	if hi != 0 || bytes > math.MaxInt64/2 {
+		return corrupt("has dimensions %d, more bytes than can be counted", t.Dims)
+	}
+	// ggml wants the data in order and without gaps, which also rules out
+	// overlapping and unaligned tensors.
+	if t.Offset != start {
+		return corrupt("starts at byte %d of the data, expected %d", t.Offset, start)
+	}
+	end = pad(start+bytes, f.Alignment)
+	if end > math.MaxInt64/2 {
+		return corrupt("ends at byte %d of the data, further than can be counted", end)
+	}
+	return end, nil
+}
+
+// pad rounds n up to a multiple of alignment, a power of two.
+func pad(n, alignment uint64) uint64 {
+	return (n + alignment - 1) &^ (alignment - 1)
+}
+
+// refusal is the error for a header that cannot be used, of one of the kinds
+// below.
+type refusal struct {
+	kind error
+	text string
+}
+
+func (r *refusal) Error() string { return "gguf: " + r.text }
+func (r *refusal) Unwrap() error { return r.kind }
+
+func refuse(kind error, format string, args ...any) error {
+	return &refusal{kind, fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,424 @@
+package gguf
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+)
+
+// Why a header was refused, for errors.Is.
+var (
+	ErrEmpty       = errors.New("empty file")
+	ErrNotGGUF     = errors.New("not a gguf file")
+	ErrTruncated   = errors.New("truncated gguf file")
+	ErrCorrupt     = errors.New("corrupt gguf file")
+	ErrUnsupported = errors.New("unsupported gguf file") // or one beyond the limits
+)
+
+// Limits bound the time and the memory that reading a header can take: both are
+// proportional to HeaderBytes at worst.
+type Limits struct {
+	HeaderBytes int64  // the whole header
+	Keys        uint64 // number of keys
+	Tensors     uint64 // number of tensors
+	StringBytes uint64 // one key, name or value
+	KeptArray   uint64 // elements; a longer array is read past and becomes Skipped
+}
+
+// DefaultLimits are far above every model known: the largest headers, with
+// vocabularies of 262144 tokens, are below 20 MB, the largest models have
+// about 2000 tensors, and chat templates stay below 64 KB.
+var DefaultLimits = Limits{
+	HeaderBytes: 128 << 20,
+	Keys:        1 << 14,
+	Tensors:     1 << 16,
+	StringBytes: 1 << 20,
+	KeptArray:   1 << 10,
+}
+
+// ReadFile reads the header of the named file, within DefaultLimits.
+func ReadFile(name string) (*File, error) {
+	r, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, refuse(ErrNotGGUF, "%s is a directory", name)
+	}
+	f, err := Read(r, info.Size(), DefaultLimits)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return f, nil
+}
+
+// Read reads a header from the start of r. It may read ahead of the header's end.
+//
+// size is the size of the whole file in bytes, which r need not reach: a header
+// can be read from the first part of a file. A header that r does not reach to
+// the end of is refused with ErrTruncated.
+func Read(r io.Reader, size int64, limits Limits) (*File, error) {
+	if size == 0 {
+		return nil, refuse(ErrEmpty, "the file is empty")
+	}
+	d := &decoder{r: bufio.NewReaderSize(r, 64<<10), size: size, limits: limits}
+	f := d.file()
+	if d.err != nil {
+		return nil, d.err
+	}
+	return f, nil
+}
+
+// decoder reads the parts of a header. After the first error all its methods
+// do nothing and return zero values.
+type decoder struct {
+	r      *bufio.Reader
+	pos    int64 // bytes read
+	size   int64 // bytes in the file
+	limits Limits
+	at     func() string // what is being read, for errors
+	err    error
+}
+
+func (d *decoder) fail(kind error, format string, args ...any) {
+	if d.err == nil {
+		d.err = refuse(kind, format, args...)
+	}
+}
+
+func (d *decoder) file() *File {
+	d.at = func() string { return "the preamble" }
+	d.magic()
+	f := &File{Version: d.version()}
+	tensors := d.count("tensors", d.limits.Tensors)
+	keys := d.count("keys", d.limits.Keys)
+
+	seen := make(map[string]uint64)
+	for i := uint64(0); i < keys && d.err == nil; i++ {
+		d.at = func() string { return fmt.Sprintf("key %d", i) }
+		key := d.string()
+		d.at = func() string { return fmt.Sprintf("key %d %q", i, key) }
+		if j, ok := seen[key]; ok {
+			d.fail(ErrCorrupt, "key %d %q was already key %d", i, key, j)
+		}
+		if key == "" {
+			d.fail(ErrCorrupt, "key %d has no name", i)
+		}
+		seen[key] = i
+		f.KV = append(f.KV, KeyValue{key, d.value()})
+	}
+	if d.err == nil {
+		d.err = f.setAlignment()
+	}
+
+	names := make(map[string]int)
+	var end uint64
+	for i := 0; i < int(tensors) && d.err == nil; i++ {
+		d.at = func() string { return fmt.Sprintf("tensor %d", i) }
+		t := Tensor{Name: d.string()}
+		d.at = func() string { return fmt.Sprintf("tensor %d %q", i, t.Name) }
+		dims := d.uint32()
+		if dims > maxDims {
+			d.fail(ErrCorrupt, "tensor %d %q has %d dimensions, not 1 to %d", i, t.Name, dims, maxDims)
+		}
+		for j := uint32(0); j < dims && d.err == nil; j++ {
+			t.Dims = append(t.Dims, d.uint64())
+		}
+		t.Type = Type(d.uint32())
+		t.Offset = d.uint64()
+		f.Tensors = append(f.Tensors, t)
+		if d.err == nil {
+			end, d.err = f.checkTensor(i, names, end)
+		}
+		names[t.Name] = i
+	}
+	if d.err != nil {
+		return nil
+	}
+	f.DataOffset = int64(pad(uint64(d.pos), f.Alignment))
+	for i, t := range f.Tensors {
+		if end := f.DataOffset + int64(t.Offset+t.Bytes()); end > d.size {
+			d.fail(ErrTruncated, "tensor %d %q ends at byte %d of a %d byte file", i, t.Name, end, d.size)
+		}
+	}
+	return f
+}
+
+// magic checks the first four bytes, and says what the file may be instead.
+func (d *decoder) magic() {
+	head, err := d.r.Peek(256)
+	if err != nil && err != io.EOF {
+		d.err = fmt.Errorf("gguf: read the magic: %w", err)
+		return
+	}
+	if bytes.HasPrefix(head, []byte(magic)) {
+		d.skip(uint64(len(magic)))
+		return
+	}
+	if bytes.HasPrefix([]byte(magic), head) {
+		d.fail(ErrTruncated, "the file ends after %d bytes, within the magic", len(head))
+		return
+	}
+	d.fail(ErrNotGGUF, "not a gguf file: it starts with %q%s", head[:min(len(head), len(magic))], looksLike(head))
+}
+
+// looksLike names what is often found in place of a model.
+func looksLike(head []byte) string {
+	text := bytes.ToLower(bytes.TrimSpace(head))
+	for _, known := range []struct {
+		prefix string
+		what   string
+	}{
+		{"version https://git-lfs", "a git-lfs pointer, fetch the file it stands for"},
+		{"<!doctype html", "an html page, perhaps of a login or an error"},
+		{"<html", "an html page, perhaps of a login or an error"},
+		{"{", "json, perhaps an error message of a server"},
+		{"pk\x03\x04", "a zip archive, as pytorch writes"},
+		{"lmgg", "a ggml file, older than gguf"},
+		{"fmgg", "a ggml file, older than gguf"},
+		{"tjgg", "a ggml file, older than gguf"},
+	} {
+		if bytes.HasPrefix(text, []byte(known.prefix)) {
+			return ", it looks like " + known.what
+		}
+	}
+	if len(head) > 8 && head[8] == '{' {
+		return ", it looks like safetensors"
+	}
+	return ""
+}
+
+func (d *decoder) version() uint32 {
+	v := d.uint32()
+	switch {
+	case d.err != nil:
+	case v&0xffff == 0 && v != 0:
+		d.fail(ErrUnsupported, "the file is big endian")
+	case v < MinVersion || v > MaxVersion:
+		d.fail(ErrUnsupported, "version %d is not one of %d to %d", v, MinVersion, MaxVersion)
+	}
+	return v
+}
+
+func (d *decoder) count(what string, limit uint64) uint64 {
+	n := d.uint64()
+	if n > limit {
+		d.fail(ErrUnsupported, "%d %s are more than the limit of %d", n, what, limit)
+		return 0
+	}
+	return n
+}
+
+// valueType is the type of a value, numbered as enum gguf_type.
+type valueType uint32
+
+const (
+	typeUint8 valueType = iota
+	typeInt8
+	typeUint16
+	typeInt16
+	typeUint32
+	typeInt32
+	typeFloat32
+	typeBool
+	typeString
+	typeArray
+	typeUint64
+	typeInt64
+	typeFloat64
+)
+
+func (d *decoder) value() any {
+	switch t := valueType(d.uint32()); t {
+	case typeUint8:
+		return d.uint8()
+	case typeInt8:
+		return int8(d.uint8())
+	case typeUint16:
+		return d.uint16()
+	case typeInt16:
+		return int16(d.uint16())
+	case typeUint32:
+		return d.uint32()
+	case typeInt32:
+		return int32(d.uint32())
+	case typeUint64:
+		return d.uint64()
+	case typeInt64:
+		return int64(d.uint64())
+	case typeFloat32:
+		return d.float32()
+	case typeFloat64:
+		return d.float64()
+	case typeBool:
+		return d.bool()
+	case typeString:
+		return d.string()
+	case typeArray:
+		return d.array()
+	default:
+		d.fail(ErrCorrupt, "%s has a value of unknown type %d", d.at(), t)
+		return nil
+	}
+}
+
+func (d *decoder) array() any {
+	t := valueType(d.uint32())
+	n := d.uint64()
+	switch t {
+	case typeUint8:
+		return array(d, n, 1, d.uint8)
+	case typeInt8:
+		return array(d, n, 1, func() int8 { return int8(d.uint8()) })
+	case typeUint16:
+		return array(d, n, 2, d.uint16)
+	case typeInt16:
+		return array(d, n, 2, func() int16 { return int16(d.uint16()) })
+	case typeUint32:
+		return array(d, n, 4, d.uint32)
+	case typeInt32:
+		return array(d, n, 4, func() int32 { return int32(d.uint32()) })
+	case typeUint64:
+		return array(d, n, 8, d.uint64)
+	case typeInt64:
+		return array(d, n, 8, func() int64 { return int64(d.uint64()) })
+	case typeFloat32:
+		return array(d, n, 4, d.float32)
+	case typeFloat64:
+		return array(d, n, 8, d.float64)
+	case typeBool:
+		return array(d, n, 1, d.bool)
+	case typeString:
+		return array(d, n, 0, d.string)
+	case typeArray:
+		d.fail(ErrUnsupported, "%s is an array of arrays", d.at())
+	default:
+		d.fail(ErrCorrupt, "%s is an array of unknown type %d", d.at(), t)
+	}
+	return nil
+}
+
+// array reads n elements of the given size in bytes, where 0 stands for
+// strings, or reads past them when they are too many to keep.
+func array[T any](d *decoder, n uint64, size uint64, element func() T) any {
+	// No element is smaller than its size, a string not smaller than its length.
+	if d.err == nil && n > uint64(d.size-d.pos)/max(size, 1) {
+		d.fail(ErrTruncated, "%s is an array of %d elements in a %d byte file", d.at(), n, d.size)
+	}
+	if d.err != nil {
+		return nil
+	}
+	if n > d.limits.KeptArray {
+		if size > 0 {
+			d.skip(n * size)
+		}
+		for i := uint64(0); size == 0 && i < n && d.err == nil; i++ {
+			d.skip(d.length())
+		}
+		return Skipped{Len: n}
+	}
+	values := make([]T, 0, n)
+	for i := uint64(0); i < n && d.err == nil; i++ {
+		values = append(values, element())
+	}
+	return values
+}
+
+func (d *decoder) string() string {
+	b := make([]byte, d.length())
+	d.bytes(b)
+	return string(b)
+}
+
+// length reads the length of a string.
+func (d *decoder) length() uint64 {
+	n := d.uint64()
+	if n > d.limits.StringBytes {
+		d.fail(ErrUnsupported, "%s has a string of %d bytes at byte %d, more than the limit of %d", d.at(), n, d.pos, d.limits.StringBytes)
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) uint8() uint8 {
+	var b [1]byte
+	d.bytes(b[:])
+	return b[0]
+}
+
+func (d *decoder) uint16() uint16 {
+	var b [2]byte
+	d.bytes(b[:])
+	return binary.LittleEndian.Uint16(b[:])
+}
+
+func (d *decoder) uint32() uint32 {
+	var b [4]byte
+	d.bytes(b[:])
+	return binary.LittleEndian.Uint32(b[:])
+}
+
+func (d *decoder) uint64() uint64 {
+	var b [8]byte
+	d.bytes(b[:])
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+func (d *decoder) bool() bool       { return d.uint8() != 0 }
+func (d *decoder) float32() float32 { return math.Float32frombits(d.uint32()) }
+func (d *decoder) float64() float64 { return math.Float64frombits(d.uint64()) }
+
+func (d *decoder) bytes(b []byte) {
+	if d.advance(uint64(len(b))) {
+		_, err := io.ReadFull(d.r, b)
+		d.ended(err)
+	}
+	if d.err != nil {
+		clear(b)
+	}
+}
+
+func (d *decoder) skip(n uint64) {
+	if d.advance(n) {
+		_, err := d.r.Discard(int(n))
+		d.ended(err)
+	}
+}
+
+// advance tells whether n more bytes may be read, and counts them.
+func (d *decoder) advance(n uint64) bool {
+	if d.err != nil {
+		return false
+	}
+	if n > uint64(d.size-d.pos) {
+		d.fail(ErrTruncated, "%s ends at byte %d of a %d byte file", d.at(), uint64(d.pos)+n, d.size)
+		return false
+	}
+	if n > uint64(max(0, d.limits.HeaderBytes-d.pos)) {
+		d.fail(ErrUnsupported, "%s ends at byte %d, the limit of a header is %d", d.at(), uint64(d.pos)+n, d.limits.HeaderBytes)
+		return false
+	}
+	d.pos += int64(n)
+	return true
+}
+
+// ended takes the error of a read that advance allowed.
+func (d *decoder) ended(err error) {
+	switch {
+	case err == nil || d.err != nil:
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		d.fail(ErrTruncated, "%s ends at byte %d, the input ends before", d.at(), d.pos)
+	default:
+		d.err = fmt.Errorf("gguf: read %s: %w", d.at(), err)
+	}
+}

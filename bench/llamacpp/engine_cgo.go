@@ -1,0 +1,386 @@
+//go:build cgo
+
+package llamacpp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+	"github.com/sparecores/benchmark-llm/llama"
+)
+
+// Engine runs one model through libllama. It implements bench.Engine: all calls
+// into the library are made on one OS thread, whatever goroutine calls it.
+type Engine struct {
+	job    bench.Job
+	facts  bench.EngineFacts
+	thread *llama.Thread
+	model  *llama.Model
+
+	// Of the test begun.
+	test   result.Test
+	pool   *llama.Threadpool
+	depth  *llama.State // the KV cache at the test's depth; nil until computed
+	rng    *rand.Rand
+	prompt []llama.Token
+	gen    []llama.Token
+
+	// Abort comes from any goroutine, also while no context exists.
+	mu       sync.Mutex
+	ctx      *llama.Context
+	aborting bool
+}
+
+var _ bench.Engine = (*Engine)(nil)
+
+// Version is the release of the library: "0.7.0".
+func Version() (string, error) { return llama.Version(), nil }
+
+// New starts the engine's thread and opens the back-ends. The model of the job
+// is loaded by Load. Close ends the thread.
+func New(job bench.Job, o Options) (*Engine, error) {
+	e := &Engine{job: job, thread: llama.StartThread()}
+	if o.AnyThread {
+		e.thread.Stop()
+		e.thread = nil
+	}
+	log := o.Log
+	if log != nil && job.Model.Weights == result.SyntheticWeights {
+		log = quietVocabulary{log}
+	}
+	llama.SetLog(log, o.LogLevel)
+	var err error
+	e.do(func() {
+		if err = llama.LoadBackends(backends); err == nil {
+			e.facts, err = facts(o)
+		}
+	})
+	if err != nil {
+		e.stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Devices lists the devices that the library can compute on.
+func Devices(o Options) ([]Device, error) {
+	e, err := New(bench.Job{}, o)
+	if err != nil {
+		return nil, err
+	}
+	defer e.stop()
+	var devices []Device
+	e.do(func() { devices = llama.Devices() })
+	return devices, nil
+}
+
+// do runs f on the engine's thread.
+func (e *Engine) do(f func()) {
+	if e.thread == nil {
+		f()
+		return
+	}
+	e.thread.Do(f)
+}
+
+func (e *Engine) stop() {
+	if e.thread != nil {
+		e.thread.Stop()
+	}
+}
+
+// facts describes the engine in llama-bench's words: cpu_info and gpu_info are
+// the descriptions of the devices, backends those that have one, but for the
+// CPU's when there is another.
+func facts(o Options) (bench.EngineFacts, error) {
+	commit, number := Build()
+	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant()}
+	var cpus, gpus, names []string
+	cuda := false
+	for _, d := range llama.Devices() {
+		switch d.Type {
+		case llama.CPUDevice, llama.AcceleratorDevice:
+			cpus = append(cpus, d.Description)
+		case llama.GPUDevice, llama.IntegratedDevice:
+			gpus = append(gpus, d.Description)
+		}
+		cuda = cuda || d.Backend == "CUDA"
+		if d.Backend != "CPU" && (len(names) == 0 || names[len(names)-1] != d.Backend) {
+			names = append(names, d.Backend)
+		}
+	}
+	if len(names) == 0 {
+		names = []string{"CPU"}
+	}
+	f.CPUInfo, f.GPUInfo, f.Backends = strings.Join(cpus, ", "), strings.Join(gpus, ", "), strings.Join(names, ",")
+	if requireCUDA && !cuda && !o.AllowCPU {
+		return f, fmt.Errorf("%w: back-ends opened: %s", ErrNoCUDA, strings.Join(llama.BackendNames(), ", "))
+	}
+	return f, nil
+}
+
+// Facts is what is known before a model is loaded.
+func (e *Engine) Facts() bench.EngineFacts { return e.facts }
+
+// Load loads the job's model from its file, or streams it from its shape.
+func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.ModelFacts, error) {
+	params, err := modelParams(e.job.Settings)
+	if err != nil {
+		return bench.ModelFacts{}, err
+	}
+	tell := func(share float32) bool {
+		progress(float64(share))
+		return ctx.Err() == nil
+	}
+	var m *llama.Model
+	e.do(func() {
+		switch e.job.Model.Weights {
+		case result.SyntheticWeights:
+			var stream llama.Stream
+			if stream, err = e.stream(); err == nil {
+				m, err = llama.LoadModelStream(e.job.Model.Name, stream, params, tell)
+			}
+		default:
+			m, err = llama.LoadModel(e.job.Model.Path, params, tell)
+		}
+	})
+	if err != nil {
+		return bench.ModelFacts{}, translate(err)
+	}
+	e.model = m
+	f := m.Facts()
+	return bench.ModelFacts{Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers}, nil
+}
+
+// stream is the job's model with generated weights.
+func (e *Engine) stream() (llama.Stream, error) {
+	shape, err := synth.Lookup(filepath.Base(e.job.Model.Name))
+	if err != nil {
+		return nil, err
+	}
+	return synth.New(shape, e.job.Model.Seed, Quantizer{})
+}
+
+// Begin creates the context and the threads of a test.
+func (e *Engine) Begin(t result.Test) error {
+	if err := e.End(); err != nil {
+		return err
+	}
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	cp, tp, err := contextParams(e.job.Settings, t)
+	if err != nil {
+		return err
+	}
+	cp.AnyThread = e.thread == nil
+	e.test = t
+	// One stream of numbers per test, so that a test's tokens do not depend on
+	// which tests ran before it.
+	e.rng = rand.New(rand.NewPCG(e.job.Seed, uint64(t.Prompt)<<40|uint64(t.Gen)<<20|uint64(t.Depth)))
+	e.prompt = make([]llama.Token, t.Prompt)
+	e.gen = make([]llama.Token, t.Gen)
+
+	e.do(func() {
+		var ctx *llama.Context
+		if e.pool, err = llama.NewThreadpool(tp); err != nil {
+			return
+		}
+		if ctx, err = e.model.NewContext(cp); err != nil {
+			return
+		}
+		e.adopt(ctx)
+		err = ctx.AttachThreadpool(e.pool)
+	})
+	return translate(err)
+}
+
+// adopt makes ctx the context that Abort acts on.
+func (e *Engine) adopt(ctx *llama.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ctx = ctx
+	if ctx != nil && e.aborting {
+		ctx.Abort()
+	}
+}
+
+// Warmup runs llama-bench's untimed pass: the whole prompt, one token.
+func (e *Engine) Warmup() (time.Duration, error) {
+	e.draw(e.prompt)
+	e.draw(e.gen)
+	var elapsed time.Duration
+	var err error
+	e.do(func() {
+		if err = e.ctx.ClearMemory(); err != nil {
+			return
+		}
+		elapsed, err = e.ctx.Repetition(e.prompt, e.gen[:min(1, len(e.gen))], e.job.Settings.Batch)
+	})
+	return elapsed, translate(err)
+}
+
+// Repeat empties the KV cache, fills it to the test's depth, and times one
+// repetition with tokens drawn before.
+func (e *Engine) Repeat() (time.Duration, error) {
+	e.draw(e.prompt)
+	e.draw(e.gen)
+	var elapsed time.Duration
+	var err error
+	e.do(func() {
+		if err = e.ctx.ClearMemory(); err != nil {
+			return
+		}
+		if err = e.fill(); err != nil {
+			return
+		}
+		elapsed, err = e.ctx.Repetition(e.prompt, e.gen, e.job.Settings.Batch)
+	})
+	return elapsed, translate(err)
+}
+
+// fill brings the KV cache to the test's depth: computed once, then restored.
+func (e *Engine) fill() error {
+	if e.test.Depth == 0 {
+		return nil
+	}
+	if e.depth != nil {
+		return e.ctx.RestoreState(e.depth)
+	}
+	tokens := make([]llama.Token, e.test.Depth)
+	e.draw(tokens)
+	if _, err := e.ctx.Repetition(tokens, nil, e.job.Settings.Batch); err != nil {
+		return fmt.Errorf("prefill of %d tokens: %w", e.test.Depth, err)
+	}
+	var err error
+	e.depth, err = e.ctx.SaveState()
+	return err
+}
+
+// draw fills tokens as llama-bench does: BOS first where the vocabulary adds
+// it, the others uniform over the vocabulary. It allocates nothing.
+func (e *Engine) draw(tokens []llama.Token) {
+	f := e.model.Facts()
+	for i := range tokens {
+		tokens[i] = e.rng.Int32N(int32(f.Vocab))
+	}
+	if len(tokens) > 0 && f.AddBOS {
+		tokens[0] = f.BOS
+	}
+}
+
+// End frees the context and the threads of the test begun.
+func (e *Engine) End() error {
+	var errs []error
+	e.mu.Lock()
+	ctx := e.ctx
+	e.ctx = nil
+	e.mu.Unlock()
+	e.do(func() {
+		if e.depth != nil {
+			e.depth.Close()
+			e.depth = nil
+		}
+		if ctx != nil {
+			errs = append(errs, ctx.Close())
+		}
+		if e.pool != nil {
+			errs = append(errs, e.pool.Close())
+			e.pool = nil
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// Abort makes the decode that is running, and all later ones, return soon.
+func (e *Engine) Abort() { e.setAbort(true) }
+
+// ClearAbort allows decodes again.
+func (e *Engine) ClearAbort() { e.setAbort(false) }
+
+func (e *Engine) setAbort(abort bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.aborting = abort
+	switch {
+	case e.ctx == nil:
+	case abort:
+		e.ctx.Abort()
+	default:
+		e.ctx.ClearAbort()
+	}
+}
+
+// Close frees everything and ends the engine's thread.
+func (e *Engine) Close() error {
+	errs := []error{e.End()}
+	if e.model != nil {
+		e.do(func() { errs = append(errs, e.model.Close()) })
+		e.model = nil
+	}
+	e.stop()
+	e.thread = nil
+	return errors.Join(errs...)
+}
+
+// translate gives the library's errors the words of package bench.
+func translate(err error) error {
+	for _, m := range []struct{ from, to error }{
+		{llama.ErrAborted, bench.ErrAborted},
+		{llama.ErrCancelled, bench.ErrAborted},
+		{llama.ErrOutOfMemory, bench.ErrOutOfMemory},
+		{llama.ErrAllocCompute, bench.ErrOutOfMemory},
+		{llama.ErrUnsupportedArchitecture, bench.ErrUnsupported},
+	} {
+		if errors.Is(err, m.from) {
+			return &translated{err, m.to}
+		}
+	}
+	return err
+}
+
+// translated is an error of the library that is also one of package bench; its
+// text is the library's.
+type translated struct{ error, class error }
+
+func (t *translated) Error() string   { return t.error.Error() }
+func (t *translated) Unwrap() []error { return []error{t.error, t.class} }
+
+// quietVocabulary demotes the one warning that every synthetic model causes and
+// that means nothing for it: it has tokens without text.
+type quietVocabulary struct{ slog.Handler }
+
+func (q quietVocabulary) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, "dummy tokens") {
+		r.Level = slog.LevelDebug
+	}
+	if !q.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
+}
+
+func (q quietVocabulary) WithAttrs(a []slog.Attr) slog.Handler {
+	return quietVocabulary{q.Handler.WithAttrs(a)}
+}
+
+// Quantizer is synth.Quantizer over ggml_quantize_chunk.
+type Quantizer struct{}
+
+var _ synth.Quantizer = Quantizer{}
+
+// Quantize encodes rows of n values as a ggml type.
+func (Quantizer) Quantize(t gguf.Type, values []float32, n int) ([]byte, error) {
+	return llama.Quantize(int32(t), values, n)
+}

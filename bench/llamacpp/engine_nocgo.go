@@ -1,0 +1,29 @@
+//go:build !cgo
+
+package llamacpp
+
+import (
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+// Engine cannot be made without the library.
+type Engine struct{ bench.Engine }
+
+// Version returns ErrNoLibrary.
+func Version() (string, error) { return "", ErrNoLibrary }
+
+// New returns ErrNoLibrary.
+func New(bench.Job, Options) (*Engine, error) { return nil, ErrNoLibrary }
+
+// Devices returns ErrNoLibrary.
+func Devices(Options) ([]Device, error) { return nil, ErrNoLibrary }
+
+// Quantizer returns ErrNoLibrary.
+type Quantizer struct{}
+
+var _ synth.Quantizer = Quantizer{}
+
+// Quantize returns ErrNoLibrary.
+func (Quantizer) Quantize(gguf.Type, []float32, int) ([]byte, error) { return nil, ErrNoLibrary }

@@ -1,0 +1,10 @@
+//go:build cgo && cpu
+
+package llamacpp
+
+import "github.com/sparecores/benchmark-llm/llama"
+
+const (
+	backends    = llama.CPUBackend
+	requireCUDA = false
+)

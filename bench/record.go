@@ -1,0 +1,239 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+)
+
+// Assembler turns the events of one job into outcomes. It works the same on
+// events as they arrive and on those of a file.
+type Assembler struct {
+	Version string // of this program
+	Job     Job
+
+	engine EngineFacts
+	model  ModelFacts
+	load   time.Duration
+
+	test    *TestStarted // the test under way
+	started time.Time
+	context time.Duration
+	warmup  time.Duration
+	samples []result.Sample
+}
+
+// Add takes the next event. It returns the outcome that the event completes, or
+// nil.
+func (a *Assembler) Add(s Stamped) *result.Outcome {
+	switch e := s.Event.(type) {
+	case EngineReady:
+		a.engine = e.Facts
+	case LoadDone:
+		a.model, a.load = e.Facts, e.Elapsed
+	case TestStarted:
+		a.test, a.started = &e, s.At
+		a.context, a.warmup, a.samples = 0, 0, nil
+	case ContextReady:
+		a.context = e.Elapsed
+	case WarmupDone:
+		a.warmup = e.Elapsed
+	case RepetitionDone:
+		a.samples = append(a.samples, e.Sample)
+	case TestDone:
+		return a.finish(e.Status, e.Reason)
+	}
+	return nil
+}
+
+// Running is the test under way; ok is false between tests.
+func (a *Assembler) Running() (t result.Test, ok bool) {
+	if a.test == nil {
+		return result.Test{}, false
+	}
+	return a.test.Test, true
+}
+
+// Lost ends the test under way when its worker was lost; nil when none was.
+func (a *Assembler) Lost(status result.Status, reason string) *result.Outcome {
+	if a.test == nil {
+		return nil
+	}
+	return a.finish(status, reason)
+}
+
+// finish makes the outcome of the test under way.
+func (a *Assembler) finish(status result.Status, reason string) *result.Outcome {
+	if a.test == nil {
+		return nil
+	}
+	o := &result.Outcome{
+		Model:   a.Job.Model.Name,
+		Test:    a.test.Test,
+		Status:  status,
+		Reason:  reason,
+		Samples: a.samples,
+	}
+	if status == result.OK {
+		rec, err := a.record()
+		if err != nil {
+			o.Status, o.Reason = result.Failed, err.Error()
+		} else {
+			o.Record, o.Warnings = rec, rec.Ext.Warnings
+		}
+	}
+	a.test = nil
+	return o
+}
+
+// record makes the record of a completed test: llama-bench's figures by its
+// definitions, ours in Ext.
+func (a *Assembler) record() (*result.Record, error) {
+	t := a.test.Test
+	if want := a.test.Repetitions; len(a.samples) != want {
+		return nil, fmt.Errorf("%d of %d repetitions were reported", len(a.samples), want)
+	}
+	ns := make([]float64, len(a.samples))
+	ts := make([]float64, len(a.samples))
+	samplesNs := make([]int64, len(a.samples))
+	for i, s := range a.samples {
+		if s.Elapsed <= 0 {
+			return nil, fmt.Errorf("repetition %d took %v: the clock did not move", s.Repetition, s.Elapsed)
+		}
+		samplesNs[i] = s.Elapsed.Nanoseconds()
+		ns[i] = float64(samplesNs[i])
+		ts[i] = t.TokensPerSecond(s.Elapsed)
+	}
+	times, err := stats.New(ns)
+	if err != nil {
+		return nil, fmt.Errorf("times: %w", err)
+	}
+	rates, err := stats.New(ts)
+	if err != nil {
+		return nil, fmt.Errorf("rates: %w", err)
+	}
+	// One repetition has no deviation; llama-bench prints 0 for it.
+	sdNs, _ := times.SD()
+	sdTS, _ := rates.SD()
+
+	set := a.Job.Settings
+	r := &result.Record{
+		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
+		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
+		ModelFilename: a.Job.Model.Name, ModelType: a.model.Type,
+		ModelSizeBytes: a.model.SizeBytes, ModelParams: a.model.Params,
+		Batch: set.Batch, UBatch: set.UBatch, Threads: set.Threads,
+		CPUMask: cpuMask(set.CPUs), CPUStrict: set.CPUStrict, Poll: set.Poll,
+		TypeK: set.TypeK, TypeV: set.TypeV,
+		GPULayers: set.GPULayers, CPUMoE: set.CPUMoE, SplitMode: set.SplitMode, MainGPU: set.MainGPU,
+		NoKVOffload: set.NoKVOffload, FlashAttn: set.FlashAttn,
+		Devices: orElse(strings.Join(set.Devices, "/"), "auto"), TensorSplit: tensorSplit(set.TensorSplit),
+		TensorBuftOverrides: "none", LoadMode: set.LoadMode, LazyMode: set.LazyMode,
+		Embeddings: set.Embeddings, NoOpOffload: asInt(set.NoOpOffload), NoHost: set.NoHost, Repack: !set.NoRepack,
+		PromptTokens: t.Prompt, GenTokens: t.Gen, DepthTokens: t.Depth,
+		TestTime: a.started.UTC().Format(time.RFC3339),
+		AvgNs:    int64(math.Round(times.Mean())), StddevNs: int64(math.Round(sdNs)),
+		AvgTS: rates.Mean(), StddevTS: sdTS,
+		SamplesNs: samplesNs, SamplesTS: ts,
+		// A stream is read, not mapped; auto maps files.
+		UseMmap: a.Job.Model.Weights == result.FileWeights && (set.LoadMode == "auto" || strings.HasPrefix(set.LoadMode, "mmap")),
+	}
+	r.Ext = result.Ext{
+		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
+		Weights: a.Job.Model.Weights, Seed: a.Job.Seed, CPUVariant: a.engine.CPUVariant,
+		Statistics:  statistics(rates),
+		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
+		Warnings: warnings(ts, rates, a.warmup),
+	}
+	return r, nil
+}
+
+// wantConfidence is the confidence one would like; the interval says what it
+// achieved.
+const wantConfidence = 0.95
+
+func statistics(rates stats.Sample) result.Statistics {
+	s := result.Statistics{Median: rates.Median(), Min: rates.Min(), Max: rates.Max()}
+	if cv, ok := rates.CV(); ok {
+		s.CV = &cv
+	}
+	if ci, ok := rates.MedianCI(wantConfidence); ok {
+		s.CI = &result.Interval{Low: ci.Low, High: ci.High, Confidence: ci.Confidence}
+	}
+	return s
+}
+
+// fewRepetitions is the number below which no outlier can be told from the rest.
+const fewRepetitions = 3
+
+// warnings are the reasons to read the record with care; rates are ts, in
+// tokens/second, in the order measured.
+func warnings(ts []float64, rates stats.Sample, warmup time.Duration) []result.Warning {
+	var w []result.Warning
+	add := func(code, format string, args ...any) {
+		w = append(w, result.Warning{Code: code, Message: fmt.Sprintf(format, args...)})
+	}
+	if rates.N() < fewRepetitions {
+		add("few_repetitions", "%d repetitions do not show how much the speed varies", rates.N())
+	}
+	if warmup == 0 {
+		add("no_warmup", "measured without a warm-up")
+	}
+	by, slow := rates.SlowFirst()
+	if slow {
+		add("slow_first_repetition", "the first repetition took %.1f %% longer than the median of the others", by*100)
+	}
+	for _, i := range rates.Outliers() {
+		if i == 0 && slow {
+			continue // said already
+		}
+		add("outlier", "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
+	}
+	return w
+}
+
+// cpuMask is the mask of logical CPUs as llama-bench prints it.
+func cpuMask(cpus []int) string {
+	top := 0
+	for _, c := range cpus {
+		top = max(top, c)
+	}
+	digits := make([]int, top/4+1)
+	for _, c := range cpus {
+		digits[c/4] |= 1 << (c % 4)
+	}
+	var b strings.Builder
+	b.WriteString("0x")
+	for i := len(digits) - 1; i >= 0; i-- {
+		b.WriteString(strconv.FormatInt(int64(digits[i]), 16))
+	}
+	return b.String()
+}
+
+// tensorSplit is the split as llama-bench prints it: "0.00", "3.00/1.00".
+func tensorSplit(split []float32) string {
+	parts := make([]string, len(split))
+	for i, s := range split {
+		parts[i] = strconv.FormatFloat(float64(s), 'f', 2, 32)
+	}
+	return orElse(strings.Join(parts, "/"), "0.00")
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+func asInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package result
+
+// SchemaVersion is the version of Ext. It changes when a field of Ext changes
+// its meaning; new fields do not change it.
+const SchemaVersion = 1
+
+// Record is one completed (model, test) as llama-bench 0.7.0 prints it, field
+// by field and in its order, then use_mmap for older readers, then everything
+// of our own in Ext. A value that cannot be known is absent, never 0 or NaN.
+type Record struct {
+	BuildCommit         string    `json:"build_commit"`
+	BuildNumber         int       `json:"build_number"`
+	CPUInfo             string    `json:"cpu_info"`
+	GPUInfo             string    `json:"gpu_info"`
+	Backends            string    `json:"backends"`
+	ModelFilename       string    `json:"model_filename"`
+	ModelType           string    `json:"model_type"`
+	ModelSizeBytes      uint64    `json:"model_size"`
+	ModelParams         uint64    `json:"model_n_params"`
+	Batch               int       `json:"n_batch"`
+	UBatch              int       `json:"n_ubatch"`
+	Threads             int       `json:"n_threads"`
+	CPUMask             string    `json:"cpu_mask"`
+	CPUStrict           bool      `json:"cpu_strict"`
+	Poll                int       `json:"poll"`
+	TypeK               string    `json:"type_k"`
+	TypeV               string    `json:"type_v"`
+	GPULayers           int       `json:"n_gpu_layers"`
+	CPUMoE              int       `json:"n_cpu_moe"`
+	SplitMode           string    `json:"split_mode"`
+	MainGPU             int       `json:"main_gpu"`
+	NoKVOffload         bool      `json:"no_kv_offload"`
+	FlashAttn           int       `json:"flash_attn"` // -1 auto, 0 off, 1 on
+	Devices             string    `json:"devices"`
+	TensorSplit         string    `json:"tensor_split"`
+	TensorBuftOverrides string    `json:"tensor_buft_overrides"`
+	LoadMode            string    `json:"load_mode"`
+	LazyMode            string    `json:"lazy_mode"`
+	Embeddings          bool      `json:"embeddings"`
+	NoOpOffload         int       `json:"no_op_offload"`
+	NoHost              bool      `json:"no_host"`
+	Repack              bool      `json:"repack"`
+	FitTargetMiB        int       `json:"fit_target"`
+	FitMinCtx           int       `json:"fit_min_ctx"`
+	PromptTokens        int       `json:"n_prompt"`
+	GenTokens           int       `json:"n_gen"`
+	DepthTokens         int       `json:"n_depth"`
+	TestTime            string    `json:"test_time"` // RFC 3339, UTC, whole seconds
+	AvgNs               int64     `json:"avg_ns"`
+	StddevNs            int64     `json:"stddev_ns"`
+	AvgTS               float64   `json:"avg_ts"`    // mean of the per-repetition rates, tokens/second
+	StddevTS            float64   `json:"stddev_ts"` // sample standard deviation (n-1)
+	SamplesNs           []int64   `json:"samples_ns"`
+	SamplesTS           []float64 `json:"samples_ts"`
+	UseMmap             bool      `json:"use_mmap"` // for readers older than load_mode
+	Ext                 Ext       `json:"ext"`
+}
+
+// Test is the test the record belongs to.
+func (r *Record) Test() Test {
+	return Test{Prompt: r.PromptTokens, Gen: r.GenTokens, Depth: r.DepthTokens}
+}
+
+// Ext is everything of our own in a record. Readers of llama-bench output
+// ignore it.
+type Ext struct {
+	Schema         int               `json:"schema"`
+	Version        string            `json:"version"`               // of this program
+	Library        map[string]string `json:"library,omitempty"`     // package name → version; "source" tells where it came from
+	Weights        Weights           `json:"weights"`               // what was computed with
+	Seed           uint64            `json:"seed"`                  // of the tokens
+	CPUVariant     string            `json:"cpu_variant,omitempty"` // the CPU back-end module that ggml chose: "zen4"
+	Statistics     Statistics        `json:"statistics"`            // of the per-repetition rates, tokens/second
+	LoadSeconds    float64           `json:"load_s,omitempty"`      // of the model, once for all its tests
+	ContextSeconds float64           `json:"context_s,omitempty"`   // creation of the context
+	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
+	Warnings       []Warning         `json:"warnings,omitempty"`    //
+}
+
+// Weights tells where the weights came from.
+type Weights string
+
+// Where weights come from.
+const (
+	FileWeights      Weights = "file"      // a GGUF file
+	SyntheticWeights Weights = "synthetic" // generated, in the exact shape of the file
+)
+
+// Statistics of the per-repetition rates of one record, in tokens/second. A
+// value that does not exist for the number of repetitions is absent.
+type Statistics struct {
+	Median float64   `json:"median"`
+	Min    float64   `json:"min"`
+	Max    float64   `json:"max"`
+	CV     *float64  `json:"cv,omitempty"` // sample standard deviation / mean; absent for one repetition
+	CI     *Interval `json:"ci,omitempty"` // of the median, distribution-free; absent for one repetition
+}
+
+// Interval is a confidence interval with the confidence really achieved, which
+// for five repetitions is below the 0.95 one would like.
+type Interval struct {
+	Low        float64 `json:"low"`
+	High       float64 `json:"high"`
+	Confidence float64 `json:"confidence"` // in (0, 1)
+}

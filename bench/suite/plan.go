@@ -1,0 +1,80 @@
+package suite
+
+import (
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Plan is what one model is to be measured with.
+type Plan struct {
+	Model       string        // as given
+	SizeBytes   uint64        // of its tensors
+	LoadBudget  time.Duration //
+	Tests       []PlannedTest // in this order
+	Repetitions int           // of each test
+}
+
+// PlannedTest is a test and the time it may take; 0 is no limit.
+type PlannedTest struct {
+	Test   result.Test
+	Budget time.Duration
+}
+
+// Lengths are the lengths of tests asked for, in tokens, and llama-bench's
+// combined tests.
+type Lengths struct {
+	Prompt   []int    // one pp test each
+	Gen      []int    // one tg test each
+	Combined [][2]int // one pg test each: prompt, generation
+	Depth    []int    // every test at each of these depths; empty: 0
+}
+
+// Tests lists the tests in llama-bench's order: for each depth prompts, then
+// generations, then combined ones. Zero lengths are left out, as llama-bench
+// does. The error is that of the first length out of range.
+func (l Lengths) Tests() ([]result.Test, error) {
+	depths := l.Depth
+	if len(depths) == 0 {
+		depths = []int{0}
+	}
+	var tests []result.Test
+	for _, d := range depths {
+		for _, n := range l.Prompt {
+			if n != 0 {
+				tests = append(tests, result.Test{Prompt: n, Depth: d})
+			}
+		}
+		for _, n := range l.Gen {
+			if n != 0 {
+				tests = append(tests, result.Test{Gen: n, Depth: d})
+			}
+		}
+		for _, pg := range l.Combined {
+			tests = append(tests, result.Test{Prompt: pg[0], Gen: pg[1], Depth: d})
+		}
+	}
+	for _, t := range tests {
+		if err := t.Validate(); err != nil {
+			return nil, err
+		}
+	}
+	return tests, nil
+}
+
+// New plans tests of a model. A timeout is the budget of every test; nil gives
+// each the budget of its length and size, times scale; 0 is no limit.
+func New(model string, sizeBytes uint64, tests []result.Test, repetitions int, timeout *time.Duration, scale float64) Plan {
+	p := Plan{Model: model, SizeBytes: sizeBytes, LoadBudget: LoadBudget(sizeBytes, scale), Repetitions: repetitions}
+	for _, t := range tests {
+		budget := Budget(t, sizeBytes, repetitions, scale)
+		if timeout != nil {
+			budget = *timeout
+		}
+		p.Tests = append(p.Tests, PlannedTest{t, budget})
+	}
+	if timeout != nil && *timeout == 0 {
+		p.LoadBudget = 0
+	}
+	return p
+}

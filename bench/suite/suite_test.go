@@ -1,0 +1,105 @@
+package suite_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
+)
+
+// Budgets of the existing image, as its log prints them for real servers: "for
+// max T sec", T = size/0.25 + 1 + 5n/target with the size of the file in GiB.
+func TestBudget(t *testing.T) {
+	const gib = 1 << 30
+	for _, tt := range []struct {
+		test result.Test
+		size uint64
+		want time.Duration
+	}{
+		{result.Test{Prompt: 16}, gib / 4, 42 * time.Second},                         // 1 + 1 + 80/2
+		{result.Test{Prompt: 16384}, gib / 4, 83*time.Second + 920*time.Millisecond}, // 2 + 81920/1000
+		{result.Test{Gen: 128}, gib / 4, 130 * time.Second},                          // 2 + 640/5
+		{result.Test{Gen: 4096}, 4 * gib, 98*time.Second + 920*time.Millisecond},     // 17 + 20480/250
+		{result.Test{Gen: 100}, gib / 4, 102 * time.Second},                          // as the next listed length, 128
+		{result.Test{Gen: 9000}, gib / 4, 182 * time.Second},                         // as the longest listed length
+		{result.Test{Prompt: 16, Gen: 16}, gib / 4, 122 * time.Second},               // the sum
+		{result.Test{Gen: 16, Depth: 512}, gib / 4, 102*time.Second + 480*time.Millisecond},
+	} {
+		if got := suite.Budget(tt.test, tt.size, 5, 1); got.Round(time.Millisecond) != tt.want {
+			t.Errorf("%v of %d bytes: %v, want %v", tt.test, tt.size, got, tt.want)
+		}
+	}
+}
+
+func TestBudgetProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		test := result.Test{Prompt: rapid.IntRange(0, 20000).Draw(t, "prompt"), Gen: rapid.IntRange(1, 5000).Draw(t, "gen")}
+		size := rapid.Uint64Range(1, 1<<40).Draw(t, "size")
+		scale := rapid.Float64Range(0.01, 100).Draw(t, "scale")
+		one := suite.Budget(test, size, 5, scale)
+		if one <= 0 {
+			t.Fatalf("budget %v", one)
+		}
+		if more := suite.Budget(test, size, 6, scale); more <= one {
+			t.Fatalf("six repetitions get %v, five %v", more, one)
+		}
+		if larger := suite.Budget(test, size+1<<30, 5, scale); larger <= one {
+			t.Fatalf("a larger model gets %v, the smaller one %v", larger, one)
+		}
+		if suite.LoadBudget(size, scale) >= one {
+			t.Fatalf("loading gets more than the whole test")
+		}
+	})
+}
+
+func TestLengths(t *testing.T) {
+	l := suite.Lengths{Prompt: []int{16, 0}, Gen: []int{8}, Combined: [][2]int{{4, 2}}, Depth: []int{0, 32}}
+	got, err := l.Tests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, test := range got {
+		names = append(names, test.String())
+	}
+	want := []string{"pp16", "tg8", "pp4+tg2", "pp16 @ d32", "tg8 @ d32", "pp4+tg2 @ d32"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []suite.Lengths{
+		{Prompt: []int{-1}},
+		{Gen: []int{result.MaxTokens + 1}},
+		{Combined: [][2]int{{0, 0}}},
+		{Prompt: []int{1}, Depth: []int{-5}},
+	} {
+		if _, err := bad.Tests(); err == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+}
+
+func TestPlanTimeout(t *testing.T) {
+	tests := []result.Test{{Prompt: 16}, {Gen: 16}}
+	minute, none := time.Minute, time.Duration(0)
+	if p := suite.New("m", 1<<30, tests, 5, &minute, 1); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute {
+		t.Errorf("%+v", p)
+	}
+	if p := suite.New("m", 1<<30, tests, 5, &none, 1); p.Tests[0].Budget != 0 || p.LoadBudget != 0 {
+		t.Errorf("%+v", p)
+	}
+	if p := suite.New("m", 1<<30, tests, 5, nil, 2); p.Tests[0].Budget != suite.Budget(tests[0], 1<<30, 5, 2) {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestModelsAreOrderedBySize(t *testing.T) {
+	for i, m := range suite.Models()[1:] {
+		if m.SizeBytes <= suite.Models()[i].SizeBytes {
+			t.Errorf("%s comes after a larger model", m.File)
+		}
+	}
+}

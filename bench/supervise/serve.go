@@ -1,0 +1,74 @@
+package supervise
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+)
+
+// ErrOrphaned is a worker whose parent is gone.
+var ErrOrphaned = errors.New("the parent process is gone")
+
+// maxJobBytes bounds the job line.
+const maxJobBytes = 1 << 20
+
+// Serve is the worker's side: it reads a job from in, runs it, and writes its
+// events to out, each acknowledged on in before the next. When in ends, ctx of
+// run ends with ErrOrphaned and orphaned is called from another goroutine, for
+// the engine may be where no context reaches it.
+func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
+	run func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error,
+) error {
+	r := bufio.NewReaderSize(in, maxJobBytes)
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	var job bench.Job
+	if err := json.Unmarshal(line, &job); err != nil {
+		return fmt.Errorf("decode job: %w", err)
+	}
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	acks := make(chan struct{})
+	gone := make(chan struct{})
+	go func() {
+		for {
+			if _, err := r.ReadByte(); err != nil {
+				cancel(ErrOrphaned)
+				close(gone)
+				orphaned()
+				return
+			}
+			acks <- struct{}{}
+		}
+	}()
+
+	var mu sync.Mutex
+	emit := func(e bench.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		line, err := bench.Stamped{At: time.Now(), Event: e}.MarshalLine()
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(line); err != nil {
+			return fmt.Errorf("write event: %w", err)
+		}
+		select {
+		case <-acks:
+			return nil
+		case <-gone:
+			return ErrOrphaned
+		}
+	}
+	return run(ctx, job, emit)
+}

@@ -1,0 +1,212 @@
+package supervise
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// worker is a worker process, seen from the parent.
+type worker struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	events *os.File
+	lines  chan []byte // one event each; closed at the end
+	output *tail
+}
+
+// start starts a worker in a process group of its own, so that a terminal's
+// interrupt reaches the parent alone and grandchildren end with it.
+func start(o Options, job bench.Job) (*worker, error) {
+	line, err := json.Marshal(job)
+	if err != nil {
+		return nil, fmt.Errorf("%w: encode job: %w", ErrStart, err)
+	}
+	events, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	defer theirs.Close()
+	w := &worker{events: events, lines: make(chan []byte), output: &tail{log: o.Log}}
+	w.cmd = exec.Command(o.Command[0], o.Command[1:]...)
+	w.cmd.Env = append(os.Environ(), o.Env...)
+	w.cmd.ExtraFiles = []*os.File{theirs}
+	w.cmd.Stdout, w.cmd.Stderr = w.output, w.output
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	w.cmd.WaitDelay = time.Second // a grandchild may hold its output open
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		events.Close()
+		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	if err := w.cmd.Start(); err != nil {
+		events.Close()
+		return nil, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	go func() {
+		// An error here is a worker that died at once: its end tells why.
+		_, _ = w.stdin.Write(append(line, '\n'))
+	}()
+	go w.read()
+	return w, nil
+}
+
+// read passes lines on until the worker closes its end. A line without an end
+// or beyond the limit is passed on as it is, to be refused as garbage.
+func (w *worker) read() {
+	defer close(w.lines)
+	r := bufio.NewReaderSize(w.events, bench.MaxEventBytes)
+	for {
+		line, err := r.ReadSlice('\n')
+		if len(line) > 0 {
+			w.lines <- append([]byte(nil), line...)
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return
+		}
+	}
+}
+
+// acknowledge tells the worker that its event is safe.
+func (w *worker) acknowledge() {
+	_, _ = w.stdin.Write([]byte{'\n'}) // a worker that is gone shows at the next read
+}
+
+// terminate asks the worker to stop.
+func (w *worker) terminate() { _ = w.cmd.Process.Signal(syscall.SIGTERM) }
+
+// kill ends the worker and all its children.
+func (w *worker) kill() { _ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL) }
+
+// wait returns how the worker ended, after all it wrote was read.
+func (w *worker) wait() *os.ProcessState {
+	go func() {
+		for range w.lines { //nolint:revive // drained: the reader must not stay behind
+		}
+	}()
+	_ = w.cmd.Wait() // the state says more
+	w.stdin.Close()
+	w.events.Close()
+	return w.cmd.ProcessState
+}
+
+// describe says in a user's words how a worker ended that nobody had ended.
+func describe(exit *os.ProcessState, output []string) *loss {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	cause := telling(output)
+	if cause != "" {
+		cause = ": " + cause
+	}
+	switch {
+	case ok && status.Signaled() && status.Signal() == syscall.SIGKILL:
+		return &loss{result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory" + cause}
+	case ok && status.Signaled():
+		return &loss{result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause)}
+	case exit.Success():
+		return &loss{result.Crashed, "the worker ended before its work was done" + cause}
+	default:
+		return &loss{result.Crashed, fmt.Sprintf("the worker crashed (exit code %d)%s", exit.ExitCode(), cause)}
+	}
+}
+
+// telling is the line of a crashed worker's output that tells most: an
+// assertion of ggml, a C++ exception, or the signal that Go's run time caught.
+func telling(output []string) string {
+	marks := []string{"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
+	for _, mark := range marks {
+		for _, line := range output {
+			if strings.Contains(line, mark) {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	if len(output) > 0 {
+		return strings.TrimSpace(output[len(output)-1])
+	}
+	return ""
+}
+
+// tailLines is how many lines of a worker's output are kept: a crash of ggml
+// says why before Go's run time prints its stacks.
+const (
+	tailLines     = 50
+	tailLineBytes = 1000
+)
+
+// tail keeps the first and the last lines of a worker's output and passes what
+// is a line of its log on to the parent's.
+type tail struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	partial []byte
+	head    []string
+	last    []string
+}
+
+// Write takes output as it comes.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, b := range p {
+		switch {
+		case b == '\n':
+			t.line(string(t.partial))
+			t.partial = t.partial[:0]
+		case len(t.partial) < tailLineBytes:
+			t.partial = append(t.partial, b)
+		}
+	}
+	return len(p), nil
+}
+
+func (t *tail) line(s string) {
+	if strings.TrimSpace(s) == "" {
+		return
+	}
+	var record struct {
+		Level  slog.Level `json:"level"`
+		Msg    string     `json:"msg"`
+		Source string     `json:"source"`
+	}
+	if s[0] == '{' && json.Unmarshal([]byte(s), &record) == nil && record.Msg != "" {
+		attrs := []any{}
+		if record.Source != "" {
+			attrs = append(attrs, "source", record.Source)
+		}
+		t.log.Log(context.Background(), record.Level, record.Msg, attrs...)
+		s = record.Msg
+	} else {
+		t.log.Debug(s, "source", "worker")
+	}
+	if len(t.head) < tailLines {
+		t.head = append(t.head, s)
+		return
+	}
+	if len(t.last) == tailLines {
+		t.last = t.last[1:]
+	}
+	t.last = append(t.last, s)
+}
+
+// lines are the lines kept, oldest first.
+func (t *tail) lines() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := append(append([]string(nil), t.head...), t.last...)
+	if len(t.partial) > 0 {
+		lines = append(lines, string(t.partial))
+	}
+	return lines
+}

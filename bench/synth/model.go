@@ -1,0 +1,219 @@
+package synth
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"sort"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+)
+
+// Quantizer turns numbers into the blocks of a type.
+type Quantizer interface {
+	// Quantize encodes rows of nPerRow elements each, a multiple of the type's
+	// block size, into one block after the other. src is only read.
+	Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, error)
+}
+
+// Model is a model with generated weights, as the bytes of its GGUF file. It is
+// immutable, and safe for concurrent use. It holds a few megabytes, whatever
+// its size.
+//
+// The weights are not stored. For each kind of tensor a tile is generated and
+// quantised once; a tensor is its tile, repeated, from a block of its own on.
+// The number of blocks of a tile is a prime and so shares no divisor with the
+// number of blocks of a row: no two rows near each other are equal.
+type Model struct {
+	file     *gguf.File
+	size     int64
+	segments []segment // cover the file without gaps, in order
+}
+
+// segment is a part of the file that repeats a tile, from byte phase on.
+type segment struct {
+	start int64 // byte of the file
+	tile  []byte
+	phase int64
+}
+
+// The weights of a model.
+const (
+	// weightSD is the standard deviation of weights, the initializer_range that
+	// most of the published models were started with. Activations stay finite
+	// with it, and far from the limits of f16, in all of them.
+	weightSD = 0.02
+	// tileBytes is the smallest size of a tile: far above a row, so that rows
+	// differ, and small enough to stay in a cache while it is copied.
+	tileBytes = 384 << 10
+	// phaseStride is the distance in blocks between where one tensor and the next
+	// start in a tile: a prime, so that no two tensors start alike.
+	phaseStride = 1_000_003
+	// quantizedRow is the row length in elements that quantisers are given, a
+	// multiple of every block size.
+	quantizedRow = 256
+)
+
+// New makes the model of a shape. The same shape, seed and quantiser give the
+// same bytes on every machine.
+func New(shape *Shape, seed uint64, q Quantizer) (*Model, error) {
+	file, err := shape.File()
+	if err != nil {
+		return nil, err
+	}
+	header, err := file.Header()
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{file: file, size: file.Size()}
+	m.append(0, header, 0)
+	tiles := make(map[tileKind][]byte)
+	for i, t := range file.Tensors {
+		kind := tileKind{t.Type, fillOf(t)}
+		tile, ok := tiles[kind]
+		if !ok {
+			if tile, err = kind.make(seed, q); err != nil {
+				return nil, fmt.Errorf("weights of %s of type %v: %w", shape.Name, t.Type, err)
+			}
+			tiles[kind] = tile
+		}
+		blockBytes := int64(t.Type.BlockBytes())
+		phase := int64(i) * phaseStride % (int64(len(tile)) / blockBytes) * blockBytes
+		start := file.DataOffset + int64(t.Offset)
+		m.append(start, tile, phase)
+		m.append(start+int64(t.Bytes()), padding, 0)
+	}
+	return m, nil
+}
+
+// padding lies between tensors.
+var padding = make([]byte, 32)
+
+// append adds the segment that starts at byte start. It replaces a segment that
+// would have been empty.
+func (m *Model) append(start int64, tile []byte, phase int64) {
+	if last := len(m.segments) - 1; last >= 0 && m.segments[last].start == start {
+		m.segments = m.segments[:last]
+	}
+	m.segments = append(m.segments, segment{start, tile, phase})
+}
+
+// File is the header of the model. The caller must not change it.
+func (m *Model) File() *gguf.File { return m.file }
+
+// Size is the size of the model's file in bytes.
+func (m *Model) Size() int64 { return m.size }
+
+// ReadAt implements io.ReaderAt. It copies from tiles at the speed of memory
+// and allocates nothing.
+func (m *Model) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, errors.New("synth: read at a negative offset")
+	}
+	for n < len(p) {
+		part := m.at(off + int64(n))
+		if len(part) == 0 {
+			return n, io.EOF
+		}
+		n += copy(p[n:], part)
+	}
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo: it writes the whole file.
+func (m *Model) WriteTo(w io.Writer) (n int64, err error) {
+	for n < m.size {
+		written, err := w.Write(m.at(n))
+		n += int64(written)
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// at is the content of the file from byte off on, as far as it lies in one
+// piece in memory; empty at the end of the file.
+func (m *Model) at(off int64) []byte {
+	if off >= m.size {
+		return nil
+	}
+	i := sort.Search(len(m.segments), func(i int) bool { return m.segments[i].start > off }) - 1
+	s, end := m.segments[i], m.size
+	if i+1 < len(m.segments) {
+		end = m.segments[i+1].start
+	}
+	part := s.tile[(s.phase+off-s.start)%int64(len(s.tile)):]
+	return part[:min(int64(len(part)), end-off)]
+}
+
+// tileKind is what tensors that share a tile have in common.
+type tileKind struct {
+	typ  gguf.Type
+	fill fill
+}
+
+// fill is what the elements of a tensor are like: mean plus noise.
+type fill struct {
+	mean, sd float32
+}
+
+// fillOf keeps factors near 1, so that they neither quench nor blow up what
+// passes through them, and biases small.
+func fillOf(t gguf.Tensor) fill {
+	if strings.HasSuffix(t.Name, "_norm.weight") || t.Name == "rope_freqs.weight" {
+		return fill{1, weightSD}
+	}
+	return fill{0, weightSD}
+}
+
+// make generates a tile.
+func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
+	blocks := primeFrom(tileBytes / int(k.typ.BlockBytes()))
+	elements := blocks * int(k.typ.BlockSize())
+	// Rows of full length, the last of which may hang over the end of the tile.
+	rows := (elements + quantizedRow - 1) / quantizedRow
+	values := make([]float32, rows*quantizedRow)
+	rng := rand.NewPCG(seed, uint64(k.typ)<<32|uint64(math.Float32bits(k.fill.mean)))
+	for i := range values {
+		values[i] = k.fill.mean + float32(k.fill.sd*normal(rng)) // the conversion forbids a fused operation
+	}
+	var tile []byte
+	var err error
+	if k.typ == gguf.F32 {
+		tile, err = binary.Append(nil, binary.LittleEndian, values)
+	} else {
+		tile, err = q.Quantize(k.typ, values, quantizedRow)
+	}
+	if err != nil {
+		return nil, err
+	}
+	size := blocks * int(k.typ.BlockBytes())
+	if want := rows * quantizedRow / int(k.typ.BlockSize()) * int(k.typ.BlockBytes()); len(tile) != want {
+		return nil, fmt.Errorf("quantised to %d bytes, expected %d", len(tile), want)
+	}
+	return tile[:size:size], nil
+}
+
+// normal draws from a distribution close to the standard normal one, within
+// ±3.5: the sum of four uniform numbers (Irwin–Hall), exact in integers and so
+// the same on every machine, unlike the tails of a true normal variate.
+func normal(rng *rand.PCG) float32 {
+	v := rng.Uint64()
+	sum := int(v&0xffff) + int(v>>16&0xffff) + int(v>>32&0xffff) + int(v>>48)
+	const mean, sd = 2 * 0xffff, 37837.2 // sd = √(4·(65536²-1)/12)
+	return float32(sum-mean) / sd
+}
+
+// primeFrom is the smallest prime from n on.
+func primeFrom(n int) int {
+	for !big.NewInt(int64(n)).ProbablyPrime(0) { // exact below 2⁶⁴
+		n++
+	}
+	return n
+}

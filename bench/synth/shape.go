@@ -1,0 +1,192 @@
+// Package synth makes models of exact shape with generated weights: the same
+// tensors, types and sizes as a published file, streamed, in no file at all.
+// The speed of inference depends on the shape and not on the values, so such a
+// model measures what the published one would, without its download.
+//
+// A shape is a data file in shapes/, named after the published file; adding a
+// model is adding a file.
+package synth
+
+import (
+	"bytes"
+	"cmp"
+	"embed"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"go.yaml.in/yaml/v4"
+)
+
+//go:embed shapes/*.yaml
+var shapeFiles embed.FS
+
+// Shape describes a published model: everything that decides its speed and its
+// size, and nothing of its weights and words.
+type Shape struct {
+	Name   string `yaml:"-"` // of the published file: "SmolLM-135M.Q4_K_M.gguf"
+	Source struct {
+		Repository string `yaml:"repository"`
+		Revision   string `yaml:"revision"`
+	} `yaml:"source"`
+	ModelSize    uint64         `yaml:"model_size"`     // bytes of all tensors, as libllama counts them
+	Params       uint64         `yaml:"model_n_params"` // parameters
+	Architecture string         `yaml:"architecture"`   // llama.cpp's name: "llama"
+	Quantization Quantization   `yaml:"quantization"`   // decides the tensors' types
+	VocabSize    uint32         `yaml:"vocab_size"`     // tokens
+	Keys         map[string]any `yaml:"keys"`           // whole numbers and fractions, without the architecture's prefix
+	Tensors      []Tensor       `yaml:"tensors"`        // that exist once
+	LayerTensors []Tensor       `yaml:"layer_tensors"`  // that exist in every layer, without the prefix blk.N.
+}
+
+// Tensor is a tensor of a shape.
+type Tensor struct {
+	Name string     `yaml:"name"`
+	Dims []uint64   `yaml:"dims"` // elements, the row length first
+	Type *gguf.Type `yaml:"type"` // nil: as the quantization decides
+}
+
+// Names lists the models that can be made, by their published file names,
+// smallest first.
+func Names() []string {
+	shapes := allShapes()
+	slices.SortFunc(shapes, func(a, b *Shape) int { return cmp.Compare(a.ModelSize, b.ModelSize) })
+	names := make([]string, len(shapes))
+	for i, s := range shapes {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// Lookup finds the shape of a published file by its exact name, without folder.
+func Lookup(name string) (*Shape, error) {
+	for _, s := range allShapes() {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	var near string
+	for _, n := range Names() {
+		if commonPrefix(n, name) > max(2, commonPrefix(near, name)) {
+			near = n
+		}
+	}
+	if near != "" {
+		return nil, fmt.Errorf("no synthetic model is called %q, did you mean %q", name, near)
+	}
+	return nil, fmt.Errorf("no synthetic model is called %q, there are %s", name, strings.Join(Names(), ", "))
+}
+
+// commonPrefix is the number of bytes that two names share at their start,
+// whatever their case.
+func commonPrefix(a, b string) int {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// allShapes parses the embedded shapes. That they can be parsed is proven by
+// this package's tests, so an error is a bug.
+func allShapes() []*Shape {
+	entries, err := shapeFiles.ReadDir("shapes")
+	if err != nil {
+		panic(err)
+	}
+	shapes := make([]*Shape, len(entries))
+	for i, e := range entries {
+		text, err := shapeFiles.ReadFile(path.Join("shapes", e.Name()))
+		if err != nil {
+			panic(err)
+		}
+		if shapes[i], err = parseShape(strings.TrimSuffix(e.Name(), ".yaml")+".gguf", text); err != nil {
+			panic(err)
+		}
+	}
+	return shapes
+}
+
+func parseShape(name string, text []byte) (*Shape, error) {
+	s := &Shape{Name: name}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(s); err != nil {
+		return nil, fmt.Errorf("shape of %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Layers is the number of repeating blocks.
+func (s *Shape) Layers() int { return s.count("block_count") }
+
+// count is the value of a key that holds a whole number, 0 when there is none.
+func (s *Shape) count(key string) int {
+	n, _ := s.Keys[key].(int)
+	return n
+}
+
+// File is the header of the model. It is an error when the tensors do not add
+// up to the published size and number of parameters.
+func (s *Shape) File() (*gguf.File, error) {
+	kv, err := s.keyValues()
+	if err != nil {
+		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
+	}
+	f, err := gguf.New(kv, s.tensors())
+	if err != nil {
+		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
+	}
+	if f.TensorBytes() != s.ModelSize || f.Params() != s.Params {
+		return nil, fmt.Errorf("shape of %s: its tensors have %d bytes and %d parameters, published are %d and %d",
+			s.Name, f.TensorBytes(), f.Params(), s.ModelSize, s.Params)
+	}
+	return f, nil
+}
+
+func (s *Shape) keyValues() ([]gguf.KeyValue, error) {
+	kv := []gguf.KeyValue{
+		{Key: "general.architecture", Value: s.Architecture},
+		{Key: "general.name", Value: strings.TrimSuffix(s.Name, ".gguf") + " (synthetic weights)"},
+		{Key: "general.file_type", Value: s.Quantization.fileType()},
+		{Key: "general.quantization_version", Value: uint32(2)}, // GGML_QNT_VERSION
+		// A benchmark needs no words: this tokenizer has only a number of tokens.
+		{Key: "tokenizer.ggml.model", Value: "none"},
+		{Key: s.Architecture + ".vocab_size", Value: s.VocabSize},
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Keys)) {
+		switch v := s.Keys[key].(type) {
+		case int:
+			kv = append(kv, gguf.KeyValue{Key: s.Architecture + "." + key, Value: uint32(v)})
+		case float64:
+			kv = append(kv, gguf.KeyValue{Key: s.Architecture + "." + key, Value: float32(v)})
+		default:
+			return nil, fmt.Errorf("key %q is neither a whole number nor a fraction", key)
+		}
+	}
+	return kv, nil
+}
+
+func (s *Shape) tensors() []gguf.Tensor {
+	var tensors []gguf.Tensor
+	add := func(prefix string, layer int, t Tensor) {
+		typ := s.Quantization.typeOf(s, t, layer)
+		if t.Type != nil {
+			typ = *t.Type
+		}
+		tensors = append(tensors, gguf.Tensor{Name: prefix + t.Name, Dims: slices.Clone(t.Dims), Type: typ})
+	}
+	for _, t := range s.Tensors {
+		add("", 0, t)
+	}
+	for layer := range s.Layers() {
+		for _, t := range s.LayerTensors {
+			add(fmt.Sprintf("blk.%d.", layer), layer, t)
+		}
+	}
+	return tensors
+}

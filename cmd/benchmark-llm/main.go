@@ -1,0 +1,40 @@
+// Command benchmark-llm measures LLM inference speed through llama.cpp, in
+// process, and prints what llama-bench prints.
+//
+// This package is flags, the terminal and exit codes: one file per command.
+// The rules of the terminal are here:
+//
+//   - stdout carries results and nothing else: JSON lines, or on a terminal the
+//     result table; -o decides explicitly.
+//   - stderr carries everything else: one line per step, or on a terminal the
+//     step under way. Colors only on a terminal and without NO_COLOR.
+//   - an error is one line and a hint; --log-level debug shows what led to it.
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is this program's, set by the linker.
+var version = "dev"
+
+func main() {
+	// A closed stdout must be an error of a write, not the end of the process:
+	// the results are in the run directory too.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// execute runs one command line and returns its exit code.
+func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	_, err := root.ExecuteC()
+	return finish(stderr, err)
+}

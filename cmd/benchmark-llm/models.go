@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/google/renameio/v2"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+func newModelsCommand() *cobra.Command {
+	models := &cobra.Command{
+		Use:   "models",
+		Short: "List the default models, or write one with synthetic weights",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t := table.NewWriter()
+			t.SetOutputMirror(cmd.OutOrStdout())
+			t.SetStyle(plainTable())
+			t.AppendHeader(table.Row{"model", "size", "parameters", "repository"})
+			for _, m := range suite.Models() {
+				t.AppendRow(table.Row{m.File, humanize.IBytes(m.SizeBytes), humanize.SIWithDigits(float64(m.Params), 2, ""), m.Repository})
+			}
+			t.Render()
+			return nil
+		},
+	}
+	models.AddCommand(newSynthCommand())
+	return models
+}
+
+func newSynthCommand() *cobra.Command {
+	var output string
+	var seed uint64
+	cmd := &cobra.Command{
+		Use:   "synth NAME",
+		Short: "Write a default model with synthetic weights to a GGUF file",
+		Long: `Write a default model with synthetic weights to a GGUF file: the exact shape and
+quantisation of the published file, with generated numbers. llama-bench and any
+other program on llama.cpp load it; what it says makes no sense.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage("benchmark-llm models lists the names", "synth needs the name of one model, got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			shape, err := lookupShape(args[0])
+			if err != nil {
+				return err
+			}
+			model, err := synth.New(shape, seed, llamacpp.Quantizer{})
+			if err != nil {
+				return libraryFailure(err)
+			}
+			if output == "" {
+				output = filepath.Base(args[0])
+			}
+			if err := writeFile(output, model); err != nil {
+				return fail(exitOutput, fmt.Errorf("write %s: %w", output, err), "choose another place with -o")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: the model's name, here)")
+	cmd.Flags().Uint64Var(&seed, "seed", 1, "seed of the weights")
+	return cmd
+}
+
+// writeFile writes to a temporary file beside path and renames it, so that path
+// is whole or not there.
+func writeFile(path string, from io.WriterTo) error {
+	if path == os.DevNull {
+		_, err := from.WriteTo(io.Discard)
+		return err
+	}
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }() // after the rename it does nothing
+	if _, err := from.WriteTo(f); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
+}
+
+func lookupShape(name string) (*synth.Shape, error) {
+	shape, err := synth.Lookup(filepath.Base(name))
+	if err != nil {
+		return nil, fail(exitModel, err, "benchmark-llm models lists the names")
+	}
+	return shape, nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// progress tells a person what happens: a line of the log for every step, and
+// on a terminal below it one line that moves.
+type progress struct {
+	job bench.Job
+
+	mu       sync.Mutex
+	test     bench.TestStarted
+	deadline time.Time // of the test; zero: none
+	state    string    // "repetition 2/5  366.1 t/s"
+
+	live    *mpb.Progress // nil when stderr is no terminal
+	bar     *mpb.Bar
+	refresh chan any
+	ticker  *time.Ticker
+	before  *slog.Logger
+	closed  sync.Once
+}
+
+// refreshEvery is how often the time left moves. The parent is idle otherwise,
+// so that it does not wake a CPU that the worker computes on.
+const refreshEvery = time.Second
+
+func newProgress(stderr io.Writer, job bench.Job, quiet bool) *progress {
+	p := &progress{job: job, state: "starting"}
+	if !isTerminal(stderr) || quiet {
+		return p
+	}
+	p.refresh = make(chan any, 1)
+	p.live = mpb.New(mpb.WithOutput(stderr), mpb.WithManualRefresh(p.refresh))
+	p.bar = p.live.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line() })))
+	p.ticker = time.NewTicker(refreshEvery)
+	go func() {
+		for range p.ticker.C {
+			p.redraw()
+		}
+	}()
+	// Lines of the log appear above the moving one.
+	p.before = slog.Default()
+	slog.SetDefault(newLogger(p.live, "text", leastLevel(p.before), color(stderr)))
+	return p
+}
+
+// leastLevel is the level that a logger logs from.
+func leastLevel(l *slog.Logger) slog.Level {
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if l.Enabled(context.Background(), level) {
+			return level
+		}
+	}
+	return slog.LevelError
+}
+
+// redraw asks for a redraw without waiting for it.
+func (p *progress) redraw() {
+	if p.live == nil {
+		return
+	}
+	select {
+	case p.refresh <- time.Now():
+	default:
+	}
+}
+
+// line is the moving line.
+func (p *progress) line() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.state
+	if !p.deadline.IsZero() {
+		s += fmt.Sprintf("  %s left", max(time.Until(p.deadline), 0).Round(time.Second))
+	}
+	return s
+}
+
+func (p *progress) set(format string, args ...any) {
+	p.mu.Lock()
+	p.state = fmt.Sprintf(format, args...)
+	p.mu.Unlock()
+	p.redraw()
+}
+
+// event shows one event.
+func (p *progress) event(s bench.Stamped) {
+	switch e := s.Event.(type) {
+	case bench.EngineReady:
+		on := e.Facts.CPUInfo
+		if e.Facts.GPUInfo != "" {
+			on = e.Facts.GPUInfo
+		}
+		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.job.Settings.Threads)
+	case bench.LoadStarted:
+		p.set("loading %s", e.Model.Name)
+	case bench.LoadProgress:
+		p.set("loading %s  %.0f %%", p.job.Model.Name, e.Share*100)
+	case bench.LoadDone:
+		if e.Status == result.OK {
+			slog.Info("model loaded", "model", p.job.Model.Name, "weights", p.job.Model.Weights, "type", e.Facts.Type,
+				"size", humanize.IBytes(e.Facts.SizeBytes), "took", e.Elapsed.Round(time.Millisecond))
+		}
+	case bench.TestStarted:
+		p.mu.Lock()
+		p.test, p.deadline = e, time.Time{}
+		if e.Budget > 0 {
+			p.deadline = time.Now().Add(e.Budget)
+		}
+		p.mu.Unlock()
+		p.set("%v  preparing", e.Test)
+		slog.Info("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", e.Budget.Round(time.Second))
+	case bench.ContextReady:
+		p.set("%v  warming up", p.test.Test)
+	case bench.WarmupDone:
+		p.set("%v  repetition 1/%d", p.test.Test, p.test.Repetitions)
+	case bench.RepetitionDone:
+		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
+		n := e.Sample.Repetition
+		slog.Info("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
+		p.set("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
+	case bench.AbortRequested:
+		slog.Warn("test given up", "test", p.test.Test, "reason", e.Reason)
+	case bench.WorkerLost:
+		slog.Error("worker lost", "reason", e.Reason)
+	}
+}
+
+// outcome shows what became of a test.
+func (p *progress) outcome(o *result.Outcome) {
+	p.mu.Lock()
+	p.deadline = time.Time{}
+	p.mu.Unlock()
+	if o.Status != result.OK {
+		slog.Warn("test not completed", "test", o.Test, "status", o.Status, "reason", o.Reason, "repetitions", len(o.Samples))
+		return
+	}
+	slog.Info("test done", "test", o.Test, "t/s", fmt.Sprintf("%.2f ± %.2f", o.Record.AvgTS, o.Record.StddevTS))
+	for _, w := range o.Warnings {
+		slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
+	}
+}
+
+// close takes the moving line away. It is idempotent.
+func (p *progress) close() {
+	p.closed.Do(func() {
+		if p.live == nil {
+			return
+		}
+		p.ticker.Stop()
+		p.bar.Abort(true)
+		p.redraw()
+		p.live.Wait()
+		slog.SetDefault(p.before)
+	})
+}

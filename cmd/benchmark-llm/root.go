@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// globalOptions are the flags of every command.
+type globalOptions struct {
+	logLevel  string
+	logFormat string
+	quiet     bool
+}
+
+func newRootCommand() *cobra.Command {
+	var global globalOptions
+	var showVersion bool
+	run := newRunCommand(&global)
+	root := &cobra.Command{
+		Use:   "benchmark-llm [command]",
+		Short: "Measure LLM inference speed through llama.cpp",
+		Long: `benchmark-llm measures LLM inference speed through llama.cpp, in process, and
+prints what llama-bench prints: prompt processing (pp) and text generation (tg),
+in tokens per second.
+
+Without a command it does what "run" does.
+
+` + exitCodes,
+		Args:          noArguments,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return global.apply(cmd.ErrOrStderr())
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if showVersion {
+				return printVersion(cmd.OutOrStdout())
+			}
+			return run.RunE(cmd, args)
+		},
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.Flags().AddFlagSet(run.Flags())
+	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of the library and of this program, on one line")
+	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "least level of the log on stderr: debug, info, warn, error")
+	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "form of the log on stderr: text, json")
+	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "only warnings and errors on stderr")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fail(exitUsage, err, cmd.CommandPath()+" --help")
+	})
+	root.AddCommand(run, newDevicesCommand(&global), newModelsCommand(), newWorkerCommand())
+	root.SuggestionsMinimumDistance = 2
+	return root
+}
+
+// noArguments refuses words that are neither flag nor command, with a
+// suggestion.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := cmd.CommandPath() + " --help"
+	if near := cmd.Root().SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, ", ") + "?"
+	}
+	return usage(hint, "unknown command %q", args[0])
+}
+
+// level is the least level that is logged.
+func (g *globalOptions) level() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(g.logLevel)); err != nil {
+		return l, usage("--log-level debug, info, warn or error", "--log-level: unknown level %q", g.logLevel)
+	}
+	if g.quiet {
+		l = max(l, slog.LevelWarn)
+	}
+	return l, nil
+}
+
+func (g *globalOptions) apply(stderr io.Writer) error {
+	level, err := g.level()
+	if err != nil {
+		return err
+	}
+	if g.logFormat != "text" && g.logFormat != "json" {
+		return usage("--log-format text or json", "--log-format: unknown form %q", g.logFormat)
+	}
+	slog.SetDefault(newLogger(stderr, g.logFormat, level, color(stderr)))
+	return nil
+}
+
+// printVersion prints one line: the library's version and build first, the same
+// with and without a GPU.
+func printVersion(w io.Writer) error {
+	_, err := fmt.Fprintln(w, versionLine())
+	return err
+}

@@ -1,0 +1,176 @@
+//go:build cgo
+
+package llama
+
+// #include <stdlib.h>
+// #include "bridge.h"
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unsafe"
+)
+
+// Version is llama_version: the release of libllama, "0.7.0".
+func Version() string { return C.GoString(C.llama_version()) }
+
+// LibraryDir is the directory of the libllama in use; empty when the dynamic
+// linker does not tell.
+func LibraryDir() string {
+	buf := make([]byte, 4096)
+	if !C.bl_library_dir((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))) {
+		return ""
+	}
+	return C.GoString((*C.char)(unsafe.Pointer(&buf[0])))
+}
+
+// backendDir is where ggml's loadable back-ends lie beside the library.
+const backendDir = "ggml/backends0"
+
+// Backends says which loadable back-ends to open.
+type Backends int
+
+// Which back-ends to open.
+const (
+	AllBackends Backends = iota // every module found: the best CPU variant, CUDA, RPC, …
+	CPUBackend                  // the best CPU variant and nothing else
+)
+
+var loadOnce struct {
+	sync.Mutex
+	done bool
+}
+
+// LoadBackends opens ggml's back-end modules from the directory beside the
+// library, or from ggml's own search path where that directory does not exist.
+// Call it once, on the engine's thread, before Devices; later calls do nothing.
+func LoadBackends(which Backends) error {
+	loadOnce.Lock()
+	defer loadOnce.Unlock()
+	if loadOnce.done {
+		return nil
+	}
+	initLog()
+	C.llama_backend_init()
+	dir := filepath.Join(LibraryDir(), backendDir)
+	_, statErr := os.Stat(dir)
+	switch {
+	case which == CPUBackend:
+		if err := loadBestCPU(dir); err != nil {
+			return err
+		}
+	case statErr == nil:
+		c := C.CString(dir)
+		defer C.free(unsafe.Pointer(c))
+		C.ggml_backend_load_all_from_path(c)
+	default:
+		C.ggml_backend_load_all()
+	}
+	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) == nil {
+		return fmt.Errorf("%w from %s", ErrNoBackend, dir)
+	}
+	loadOnce.done = true
+	return nil
+}
+
+func loadBestCPU(dir string) error {
+	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) != nil {
+		return nil // linked in
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "libggml-cpu*.so"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("%w: no libggml-cpu*.so in %s", ErrNoBackend, dir)
+	}
+	var owned []unsafe.Pointer
+	paths := cArray[*C.char](len(files), &owned)
+	for i, f := range files {
+		paths[i] = C.CString(f)
+		owned = append(owned, unsafe.Pointer(paths[i]))
+	}
+	defer func() {
+		for _, o := range owned {
+			C.free(o)
+		}
+	}()
+	if !C.bl_load_best_cpu(&paths[0], C.size_t(len(paths))) {
+		return fmt.Errorf("%w: none of the %d CPU variants in %s runs on this CPU", ErrNoBackend, len(files), dir)
+	}
+	return nil
+}
+
+// CPUVariant names the CPU back-end module that ggml chose ("zen4",
+// "haswell"); empty when the back-end is not a module.
+func CPUVariant() string {
+	buf := make([]byte, 4096)
+	if !C.bl_cpu_module((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))) {
+		return ""
+	}
+	name := filepath.Base(C.GoString((*C.char)(unsafe.Pointer(&buf[0]))))
+	variant, ok := strings.CutPrefix(name, "libggml-cpu-")
+	if !ok {
+		return ""
+	}
+	return strings.TrimSuffix(variant, ".so")
+}
+
+// Devices lists the devices of the back-ends opened by LoadBackends. Asking a
+// GPU for its memory may create a context on it.
+func Devices() []Device {
+	entering()
+	devices := make([]Device, 0, int(C.ggml_backend_dev_count()))
+	for i := range C.ggml_backend_dev_count() {
+		dev := C.ggml_backend_dev_get(i)
+		var p C.struct_ggml_backend_dev_props
+		C.ggml_backend_dev_get_props(dev, &p)
+		d := Device{
+			Name:             C.GoString(p.name),
+			Description:      strings.TrimSpace(C.GoString(p.description)),
+			Backend:          C.GoString(C.ggml_backend_reg_name(C.ggml_backend_dev_backend_reg(dev))),
+			ID:               C.GoString(p.device_id),
+			MemoryFreeBytes:  uint64(p.memory_free),
+			MemoryTotalBytes: uint64(p.memory_total),
+		}
+		switch p._type {
+		case C.GGML_BACKEND_DEVICE_TYPE_CPU:
+			d.Type = CPUDevice
+		case C.GGML_BACKEND_DEVICE_TYPE_GPU:
+			d.Type = GPUDevice
+		case C.GGML_BACKEND_DEVICE_TYPE_IGPU:
+			d.Type = IntegratedDevice
+		case C.GGML_BACKEND_DEVICE_TYPE_ACCEL:
+			d.Type = AcceleratorDevice
+		case C.GGML_BACKEND_DEVICE_TYPE_META:
+			d.Type = MetaDevice
+		}
+		devices = append(devices, d)
+	}
+	return devices
+}
+
+// BackendNames lists the back-ends opened, in ggml's order, also those without
+// a device.
+func BackendNames() []string {
+	names := make([]string, 0, int(C.ggml_backend_reg_count()))
+	for i := range C.ggml_backend_reg_count() {
+		names = append(names, C.GoString(C.ggml_backend_reg_name(C.ggml_backend_reg_get(i))))
+	}
+	return names
+}
+
+func deviceByName(name string) (C.ggml_backend_dev_t, error) {
+	c := C.CString(name)
+	defer C.free(unsafe.Pointer(c))
+	dev := C.ggml_backend_dev_by_name(c)
+	if dev == nil {
+		var known []string
+		for _, d := range Devices() {
+			known = append(known, d.Name)
+		}
+		return nil, fmt.Errorf("no device %q; there are: %s", name, strings.Join(known, ", "))
+	}
+	return dev, nil
+}

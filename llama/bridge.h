@@ -1,0 +1,81 @@
+// The C side of package llama: whole sequences that must not leave C while
+// they are timed, and the static callbacks that the library keeps.
+#ifndef BENCHMARK_LLM_BRIDGE_H
+#define BENCHMARK_LLM_BRIDGE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE // fopencookie, dladdr
+#endif
+
+#include <llama.h>
+#include <ggml-backend.h>
+#include <ggml-cpu.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+// Codes of our own beside llama_decode's, out of its range.
+#define BL_WRONG_THREAD 100
+
+// A llama_context with the abort flag that its callback reads. It lives in C
+// memory, at one address for as long as the context, because the library keeps
+// a pointer to it.
+struct bl_context {
+	struct llama_context *ctx;
+	atomic_bool           abort;
+	pthread_t             owner;
+	bool                  any_thread;
+};
+
+struct bl_context *bl_context_new(struct llama_model *model, struct llama_context_params params, bool any_thread);
+void               bl_context_free(struct bl_context *c);
+void               bl_abort_set(struct bl_context *c, bool abort);
+bool               bl_abort_get(struct bl_context *c);
+int32_t            bl_check_thread(const struct bl_context *c);
+
+// One decode of up to n_batch tokens: llama_decode on llama_batch_get_one.
+int32_t bl_decode(struct bl_context *c, llama_token *tokens, int32_t n);
+
+// One whole repetition: the prompt in chunks of at most n_batch tokens and one
+// llama_synchronize, then n_gen single tokens with a llama_synchronize after
+// each, as llama-bench 0.7.0 does. CLOCK_MONOTONIC is read before the first and
+// after the last library call. Returns llama_decode's code, or BL_WRONG_THREAD.
+int32_t bl_repetition(struct bl_context *c,
+                      llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                      llama_token *gen, int32_t n_gen,
+                      int64_t *elapsed_ns);
+
+// The same calls with a clock read around each: how much of a repetition is
+// spent inside the library. For the overhead benchmark only.
+int32_t bl_repetition_inside(struct bl_context *c,
+                             llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                             llama_token *gen, int32_t n_gen,
+                             int64_t *elapsed_ns, int64_t *inside_ns);
+
+int64_t bl_monotonic_ns(void);
+void    bl_noop(void);
+
+// Loading. handle is a runtime/cgo.Handle of the Go side's load.
+struct llama_model *bl_model_load_path(const char *path, struct llama_model_params params, uintptr_t handle);
+struct llama_model *bl_model_load_stream(uintptr_t stream, struct llama_model_params params, uintptr_t handle);
+
+// Log lines at or above level go to Go.
+void bl_log_init(void);
+void bl_log_level(enum ggml_log_level level);
+
+// The directory of the shared object that holds the library, and the file of
+// the CPU back-end module in use; false when unknown.
+bool bl_library_dir(char *buf, size_t size);
+bool bl_cpu_module(char *buf, size_t size);
+
+// Loads only the best CPU back-end module out of the n files named; no other
+// module is opened. Returns false when none runs on this CPU.
+bool bl_load_best_cpu(const char **paths, size_t n);
+
+// ggml_threadpool_new and _free live in the CPU back-end module.
+ggml_threadpool_t bl_threadpool_new(struct ggml_threadpool_params *params);
+void              bl_threadpool_free(ggml_threadpool_t pool);
+
+#endif

@@ -1,0 +1,113 @@
+package llama
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors of use: a mistake in the calling program.
+var (
+	ErrClosed      = errors.New("used after Close")
+	ErrInUse       = errors.New("closed while a context is open")
+	ErrWrongThread = errors.New("called from another OS thread than the one that made the context")
+)
+
+// Errors of a decode, one for each return code of llama_decode and
+// llama_process.
+var (
+	ErrNoKVSlot     = errors.New("no slot in the KV cache for the batch (context too short for it)") // 1
+	ErrAborted      = errors.New("aborted")                                                          // 2
+	ErrInvalidBatch = errors.New("invalid batch")                                                    // -1
+	ErrAllocCompute = errors.New("memory for the computation could not be allocated")                // -2
+	ErrCompute      = errors.New("computation failed")                                               // -3
+	ErrDecode       = errors.New("decode failed with a code that libllama 0.7.0 does not document")  // any other
+)
+
+// Errors of loading and of creating a context.
+var (
+	ErrCancelled               = errors.New("loading was cancelled")
+	ErrUnsupportedArchitecture = errors.New("the library does not know this architecture")
+	ErrOutOfMemory             = errors.New("memory could not be allocated")
+	ErrInvalidModel            = errors.New("the library refused the model")
+	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
+)
+
+// codeWrongThread is BL_WRONG_THREAD of bridge.h.
+const codeWrongThread = 100
+
+// decodeError turns a return code of llama_decode into its error; nil for 0.
+func decodeError(code int) error {
+	switch code {
+	case 0:
+		return nil
+	case 1:
+		return ErrNoKVSlot
+	case 2:
+		return ErrAborted
+	case -1:
+		return ErrInvalidBatch
+	case -2:
+		return ErrAllocCompute
+	case -3:
+		return ErrCompute
+	case codeWrongThread:
+		return ErrWrongThread
+	default:
+		return fmt.Errorf("%w: %d", ErrDecode, code)
+	}
+}
+
+// LoadError is a model that the library did not load, or a context it did not
+// create, with what it logged meanwhile. errors.Is finds the class.
+type LoadError struct {
+	Source string   // path, or the name of the stream
+	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel
+	Log    []string // the warnings and errors logged, oldest first
+}
+
+// Error is the class and the most telling line of the log.
+func (e *LoadError) Error() string {
+	if line := e.cause(); line != "" {
+		return fmt.Sprintf("%s: %v: %s", e.Source, e.Class, line)
+	}
+	return fmt.Sprintf("%s: %v", e.Source, e.Class)
+}
+
+// Unwrap gives the class.
+func (e *LoadError) Unwrap() error { return e.Class }
+
+// cause is the first line logged at error level: what the library says after it
+// is that it gave up. Its "function: " prefixes mean nothing to a user.
+func (e *LoadError) cause() string {
+	if len(e.Log) == 0 {
+		return ""
+	}
+	line := strings.TrimSpace(e.Log[0])
+	for {
+		prefix, rest, found := strings.Cut(line, ": ")
+		if !found || strings.ContainsAny(prefix, " '\"") {
+			return line
+		}
+		line = rest
+	}
+}
+
+// newLoadError classifies by the library's words: it has no codes. A test
+// against the real library fails when the wording changes.
+func newLoadError(source string, log []string) *LoadError {
+	e := &LoadError{Source: source, Class: ErrInvalidModel, Log: log}
+	for _, line := range log {
+		switch {
+		case strings.Contains(line, "unknown model architecture"):
+			e.Class = ErrUnsupportedArchitecture
+			return e
+		case strings.Contains(line, "failed to allocate"), strings.Contains(line, "unable to allocate"),
+			strings.Contains(line, "alloc_tensor_range"), strings.Contains(line, "out of memory"),
+			strings.Contains(line, "cannot allocate"), strings.Contains(line, "bad_alloc"):
+			e.Class = ErrOutOfMemory
+			return e
+		}
+	}
+	return e
+}

@@ -1,0 +1,113 @@
+//go:build cgo
+
+package llama
+
+// #include "bridge.h"
+import "C"
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// logSink is where the library's log goes. It is one per process, as the
+// library's own setting is.
+var logSink struct {
+	sync.Mutex
+	handler slog.Handler
+	partial strings.Builder // a line whose end has not come yet
+	level   slog.Level      // of the partial line
+	recent  []string        // warnings and errors since takeRecent, at most recentMax
+}
+
+const recentMax = 16
+
+// SetLog sends every line that the library logs at level or above to h, with
+// the attribute "source" = "libllama". A nil h discards them. Lines arrive on
+// any thread, one at a time; h must not call the library. Warnings and errors
+// are also kept for the error of the call that they belong to. It may be called
+// from any goroutine.
+func SetLog(h slog.Handler, level slog.Level) {
+	logSink.Lock()
+	defer logSink.Unlock()
+	if h != nil {
+		h = h.WithAttrs([]slog.Attr{slog.String("source", "libllama")})
+	}
+	logSink.handler = h
+	switch {
+	case h != nil && level <= slog.LevelDebug:
+		C.bl_log_level(C.GGML_LOG_LEVEL_DEBUG)
+	case h != nil && level <= slog.LevelInfo:
+		C.bl_log_level(C.GGML_LOG_LEVEL_INFO)
+	default: // needed for errors, whatever h wants
+		C.bl_log_level(C.GGML_LOG_LEVEL_WARN)
+	}
+	initLog()
+}
+
+var initLog = sync.OnceFunc(func() { C.bl_log_init() })
+
+//export goLog
+func goLog(level C.int, text *C.char) {
+	logSink.Lock()
+	defer logSink.Unlock()
+	if logSink.partial.Len() == 0 {
+		logSink.level = slogLevel(level)
+	}
+	logSink.partial.WriteString(C.GoString(text))
+	all := logSink.partial.String()
+	end := strings.LastIndexByte(all, '\n')
+	if end < 0 {
+		return
+	}
+	logSink.partial.Reset()
+	logSink.partial.WriteString(all[end+1:])
+	for line := range strings.SplitSeq(all[:end], "\n") {
+		logLine(strings.TrimRight(line, " \r"))
+	}
+	logSink.level = slogLevel(level)
+}
+
+// logLine takes one whole line; logSink is locked.
+func logLine(line string) {
+	if line == "" {
+		return
+	}
+	if logSink.level >= slog.LevelError {
+		if len(logSink.recent) == recentMax {
+			logSink.recent = logSink.recent[1:]
+		}
+		logSink.recent = append(logSink.recent, line)
+	}
+	h, level := logSink.handler, logSink.level
+	if h == nil || !h.Enabled(context.Background(), level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, line, 0)
+	_ = h.Handle(context.Background(), r) // nowhere to report a broken log to
+}
+
+// takeRecent returns the errors logged since it was last called.
+func takeRecent() []string {
+	logSink.Lock()
+	defer logSink.Unlock()
+	r := logSink.recent
+	logSink.recent = nil
+	return r
+}
+
+func slogLevel(level C.int) slog.Level {
+	switch level {
+	case C.GGML_LOG_LEVEL_ERROR:
+		return slog.LevelError
+	case C.GGML_LOG_LEVEL_WARN:
+		return slog.LevelWarn
+	case C.GGML_LOG_LEVEL_DEBUG:
+		return slog.LevelDebug
+	default:
+		return slog.LevelInfo
+	}
+}

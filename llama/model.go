@@ -1,0 +1,249 @@
+//go:build cgo
+
+package llama
+
+// #include <stdlib.h>
+// #include "bridge.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/cgo"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Model is a loaded model (struct llama_model). The Go value owns it: Close
+// frees it, after all its contexts are closed. Use it on one Thread.
+type Model struct {
+	c        *C.struct_llama_model
+	facts    ModelFacts
+	contexts atomic.Int32
+}
+
+// ModelFacts is what the library says of a model. It stays valid after Close.
+type ModelFacts struct {
+	Description   string // llama_model_desc: "llama 7B Q4_K - Medium"
+	FileType      string // llama_ftype_name: "Q4_K - Medium"
+	SizeBytes     uint64 // llama_model_size: bytes of all tensors
+	Params        uint64 // llama_model_n_params
+	ContextTokens int    // llama_model_n_ctx_train: context it was trained with
+	Embedding     int    // llama_model_n_embd
+	Layers        int    // llama_model_n_layer
+	Heads         int    // llama_model_n_head
+	HeadsKV       int    // llama_model_n_head_kv
+	Vocab         int    // llama_vocab_n_tokens
+	BOS           int32  // llama_vocab_bos; -1: none
+	AddBOS        bool   // llama_vocab_get_add_bos: a prompt begins with BOS
+	HasEncoder    bool   // llama_model_has_encoder
+	HasDecoder    bool   // llama_model_has_decoder
+	Recurrent     bool   // llama_model_is_recurrent
+}
+
+// Progress is told the share of the model that is loaded, in [0, 1], on the
+// loading thread. Returning false cancels the load. It must not panic.
+type Progress func(share float32) bool
+
+// load is the state of one load that C's callbacks reach through a handle.
+type load struct {
+	progress  Progress
+	cancelled bool
+}
+
+// LoadModel loads a GGUF file (llama_model_load_from_file). The error is a
+// *LoadError, ErrCancelled, or a mistake in p. progress may be nil.
+func LoadModel(path string, p ModelParams, progress Progress) (*Model, error) {
+	return loadModel(path, p, progress, func(cp C.struct_llama_model_params, h cgo.Handle) *C.struct_llama_model {
+		c := C.CString(path)
+		defer C.free(unsafe.Pointer(c))
+		return C.bl_model_load_path(c, cp, C.uintptr_t(h))
+	})
+}
+
+// Stream is a model that needs no file. ReadAt is called on the loading thread.
+type Stream interface {
+	io.ReaderAt
+	Size() int64 // bytes
+}
+
+// LoadModelStream loads a GGUF from a stream (llama_model_load_from_file_ptr
+// over fopencookie), through the same path in the library as a file, repacking
+// included. p.LoadMode must be LoadNone. The stream is not used after return.
+func LoadModelStream(name string, s Stream, p ModelParams, progress Progress) (*Model, error) {
+	if p.LoadMode != LoadNone {
+		return nil, fmt.Errorf("%s: a stream needs load mode none, not %v", name, p.LoadMode)
+	}
+	st := &stream{from: s, size: s.Size()}
+	h := cgo.NewHandle(st)
+	defer h.Delete()
+	m, err := loadModel(name, p, progress, func(cp C.struct_llama_model_params, l cgo.Handle) *C.struct_llama_model {
+		return C.bl_model_load_stream(C.uintptr_t(h), cp, C.uintptr_t(l))
+	})
+	if err != nil && st.err != nil && !errors.Is(err, ErrCancelled) {
+		return nil, fmt.Errorf("%s: read at byte %d: %w", name, st.at, st.err)
+	}
+	return m, err
+}
+
+func loadModel(source string, p ModelParams, progress Progress,
+	call func(C.struct_llama_model_params, cgo.Handle) *C.struct_llama_model,
+) (*Model, error) {
+	entering()
+	initLog()
+	cp, free, err := p.c()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
+	defer free()
+	l := &load{progress: progress}
+	h := cgo.NewHandle(l)
+	defer h.Delete()
+
+	takeRecent()
+	c := call(cp, h)
+	if c == nil {
+		if l.cancelled {
+			return nil, fmt.Errorf("%s: %w", source, ErrCancelled)
+		}
+		return nil, newLoadError(source, takeRecent())
+	}
+	return &Model{c: c, facts: factsOf(c)}, nil
+}
+
+//export goProgress
+func goProgress(handle C.uintptr_t, share C.float) C.int {
+	l := cgo.Handle(handle).Value().(*load)
+	if l.progress != nil && !l.progress(float32(share)) {
+		l.cancelled = true
+		return 0
+	}
+	return 1
+}
+
+// stream is the position of one fopencookie stream.
+type stream struct {
+	from io.ReaderAt
+	size int64
+	at   int64
+	err  error // the first read error that was not the end
+}
+
+//export goStreamRead
+func goStreamRead(handle C.uintptr_t, buf *C.char, size C.int64_t) C.int64_t {
+	s := cgo.Handle(handle).Value().(*stream)
+	if s.at >= s.size {
+		return 0
+	}
+	n, err := s.from.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(buf)), int(size)), s.at)
+	s.at += int64(n)
+	if err != nil && err != io.EOF && n == 0 {
+		s.err = err
+		return -1
+	}
+	return C.int64_t(n)
+}
+
+//export goStreamSeek
+func goStreamSeek(handle C.uintptr_t, offset *C.int64_t, whence C.int) C.int {
+	s := cgo.Handle(handle).Value().(*stream)
+	to := int64(*offset)
+	switch whence {
+	case io.SeekCurrent:
+		to += s.at
+	case io.SeekEnd:
+		to += s.size
+	}
+	if to < 0 {
+		return -1
+	}
+	s.at = to
+	*offset = C.int64_t(to)
+	return 0
+}
+
+// Close frees the model (llama_model_free). It is idempotent; while a context
+// is open it does nothing and returns ErrInUse.
+func (m *Model) Close() error {
+	entering()
+	if m.c == nil {
+		return nil
+	}
+	if n := m.contexts.Load(); n > 0 {
+		return fmt.Errorf("model %s with %d open contexts: %w", m.facts.Description, n, ErrInUse)
+	}
+	C.llama_model_free(m.c)
+	m.c = nil
+	return nil
+}
+
+// ptr is the one door to the C pointer.
+func (m *Model) ptr() (*C.struct_llama_model, error) {
+	entering()
+	if m.c == nil {
+		return nil, fmt.Errorf("model %s: %w", m.facts.Description, ErrClosed)
+	}
+	return m.c, nil
+}
+
+// Facts is what the library says of the model.
+func (m *Model) Facts() ModelFacts { return m.facts }
+
+func factsOf(m *C.struct_llama_model) ModelFacts {
+	buf := make([]byte, 256)
+	n := C.llama_model_desc(m, (*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf)))
+	vocab := C.llama_model_get_vocab(m)
+	return ModelFacts{
+		Description:   string(buf[:min(int(n), len(buf)-1)]),
+		FileType:      C.GoString(C.llama_ftype_name(C.llama_model_ftype(m))),
+		SizeBytes:     uint64(C.llama_model_size(m)),
+		Params:        uint64(C.llama_model_n_params(m)),
+		ContextTokens: int(C.llama_model_n_ctx_train(m)),
+		Embedding:     int(C.llama_model_n_embd(m)),
+		Layers:        int(C.llama_model_n_layer(m)),
+		Heads:         int(C.llama_model_n_head(m)),
+		HeadsKV:       int(C.llama_model_n_head_kv(m)),
+		Vocab:         int(C.llama_vocab_n_tokens(vocab)),
+		BOS:           int32(C.llama_vocab_bos(vocab)),
+		AddBOS:        bool(C.llama_vocab_get_add_bos(vocab)),
+		HasEncoder:    bool(C.llama_model_has_encoder(m)),
+		HasDecoder:    bool(C.llama_model_has_decoder(m)),
+		Recurrent:     bool(C.llama_model_is_recurrent(m)),
+	}
+}
+
+// Metadata is the scalar metadata of the GGUF as text; arrays are left out, as
+// the library does.
+func (m *Model) Metadata() (map[string]string, error) {
+	c, err := m.ptr()
+	if err != nil {
+		return nil, err
+	}
+	meta := make(map[string]string)
+	for i := range C.llama_model_meta_count(c) {
+		key := grow(func(buf *C.char, size C.size_t) C.int32_t {
+			return C.llama_model_meta_key_by_index(c, i, buf, size)
+		})
+		meta[key] = grow(func(buf *C.char, size C.size_t) C.int32_t {
+			return C.llama_model_meta_val_str_by_index(c, i, buf, size)
+		})
+	}
+	return meta, nil
+}
+
+// grow calls get until its text fits: get returns the length that it needs.
+func grow(get func(*C.char, C.size_t) C.int32_t) string {
+	buf := make([]byte, 256)
+	for {
+		n := int(get((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))))
+		switch {
+		case n < 0:
+			return ""
+		case n < len(buf):
+			return strings.ToValidUTF8(string(buf[:n]), "\uFFFD")
+		}
+		buf = make([]byte, n+1)
+	}
+}

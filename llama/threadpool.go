@@ -1,0 +1,117 @@
+//go:build cgo
+
+package llama
+
+// #include "bridge.h"
+import "C"
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// Priority is the scheduling priority of a threadpool.
+type Priority int
+
+// Priorities; the zero value is the normal one. High and Realtime need
+// privileges and are ignored without them, with a warning in the log.
+const (
+	PriorityNormal Priority = iota
+	PriorityLow
+	PriorityMedium
+	PriorityHigh
+	PriorityRealtime
+)
+
+// ThreadpoolParams is how the CPU back-end's threads behave (struct
+// ggml_threadpool_params). The zero value of all but Threads is llama-bench's
+// default, except Poll.
+type ThreadpoolParams struct {
+	Threads  int      // 1…512
+	CPUs     []int    // logical CPUs to run on; nil: no affinity
+	Strict   bool     // one CPU of CPUs for each thread
+	Priority Priority //
+	Poll     int      // 0 (no polling) … 100 (aggressive); llama-bench: 50
+}
+
+// Threadpool is a pool of compute threads (ggml_threadpool_t). The Go value
+// owns it; Close frees it, after the contexts it is attached to are closed.
+type Threadpool struct {
+	c        C.ggml_threadpool_t
+	attached atomic.Int32
+}
+
+// NewThreadpool starts a pool through the CPU back-end (ggml_threadpool_new).
+func NewThreadpool(p ThreadpoolParams) (*Threadpool, error) {
+	entering()
+	if p.Threads < 1 || p.Threads > C.GGML_MAX_N_THREADS {
+		return nil, fmt.Errorf("threadpool: %d threads are outside 1…%d", p.Threads, C.GGML_MAX_N_THREADS)
+	}
+	if p.Poll < 0 || p.Poll > 100 {
+		return nil, fmt.Errorf("threadpool: poll level %d is outside 0…100", p.Poll)
+	}
+	var cp C.struct_ggml_threadpool_params
+	C.ggml_threadpool_params_init(&cp, C.int(p.Threads))
+	for _, cpu := range p.CPUs {
+		if cpu < 0 || cpu >= C.GGML_MAX_N_THREADS {
+			return nil, fmt.Errorf("threadpool: CPU %d is outside 0…%d", cpu, C.GGML_MAX_N_THREADS-1)
+		}
+		cp.cpumask[cpu] = true
+	}
+	cp.strict_cpu = C.bool(p.Strict)
+	cp.poll = C.uint32_t(p.Poll)
+	switch p.Priority {
+	case PriorityNormal:
+		cp.prio = C.GGML_SCHED_PRIO_NORMAL
+	case PriorityLow:
+		cp.prio = C.GGML_SCHED_PRIO_LOW
+	case PriorityMedium:
+		cp.prio = C.GGML_SCHED_PRIO_MEDIUM
+	case PriorityHigh:
+		cp.prio = C.GGML_SCHED_PRIO_HIGH
+	case PriorityRealtime:
+		cp.prio = C.GGML_SCHED_PRIO_REALTIME
+	default:
+		return nil, fmt.Errorf("threadpool: unknown priority %d", p.Priority)
+	}
+	c := C.bl_threadpool_new(&cp)
+	if c == nil {
+		return nil, fmt.Errorf("threadpool of %d threads: %w", p.Threads, ErrNoBackend)
+	}
+	return &Threadpool{c: c}, nil
+}
+
+// Close stops the threads (ggml_threadpool_free). It is idempotent; while a
+// context uses the pool it does nothing and returns ErrInUse.
+func (t *Threadpool) Close() error {
+	entering()
+	if t.c == nil {
+		return nil
+	}
+	if n := t.attached.Load(); n > 0 {
+		return fmt.Errorf("threadpool of %d open contexts: %w", n, ErrInUse)
+	}
+	C.bl_threadpool_free(t.c)
+	t.c = nil
+	return nil
+}
+
+// AttachThreadpool makes the context compute prompts and single tokens on the
+// pool (llama_attach_threadpool with one pool, as llama-bench does). The pool
+// must stay open until the context is closed.
+func (c *Context) AttachThreadpool(t *Threadpool) error {
+	p, err := c.owned()
+	if err != nil {
+		return err
+	}
+	if t.c == nil {
+		return fmt.Errorf("threadpool: %w", ErrClosed)
+	}
+	if c.pool != nil {
+		c.pool.attached.Add(-1)
+	}
+	C.llama_attach_threadpool(p.ctx, t.c, nil)
+	c.pool = t
+	t.attached.Add(1)
+	return nil
+}
