@@ -1,0 +1,272 @@
+package host
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+)
+
+// CPU is what computes. Counts of cores and CPUs are those of the machine but
+// for the Allowed ones, which are those this process may run on.
+type CPU struct {
+	Model         string   `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	Sockets       int      `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
+	PhysicalCores int      `json:"physical_cores,omitempty"` // distinct thread_siblings_list, same place
+	LogicalCPUs   int      `json:"logical_cpus,omitempty"`   // online, same place
+	AllowedCores  int      `json:"allowed_cores,omitempty"`  // physical cores with a CPU that Cpus_allowed_list of /proc/self/status names
+	AllowedCPUs   int      `json:"allowed_cpus,omitempty"`   // that Cpus_allowed_list names and that are online
+	QuotaCPUs     *float64 `json:"quota_cpus,omitempty"`     // tightest CPU quota of the cgroup, in CPUs
+	Threads       int      `json:"threads"`                  // DefaultThreads
+	Features      []string `json:"features,omitempty"`       // instruction sets that ggml uses, of /proc/cpuinfo
+	Caches        []Cache  `json:"caches,omitempty"`         // /sys/devices/system/cpu/*/cache, else CPUID
+	Governors     []string `json:"governors,omitempty"`      // distinct scaling_governor, of all CPUs
+}
+
+// Cache is a level of the cache.
+type Cache struct {
+	Level     int    `json:"level"`
+	Type      string `json:"type"` // Data, Instruction or Unified
+	SizeBytes uint64 `json:"size_bytes"`
+	Instances int    `json:"instances,omitempty"`
+}
+
+// DefaultThreads is the number of threads a test uses unless told otherwise:
+// the physical cores that this process may run on, and no more than its
+// cgroup's CPU quota, rounded down, because a thread that waits for the quota
+// holds all others up at every barrier. It is at least 1.
+func DefaultThreads() int { return open("/").countCPUs().Threads }
+
+func (m machine) describeCPU(info cpuInfo) CPU {
+	c := m.countCPUs()
+	c.Model = info.model()
+	if c.Model == "" && m.cpu != nil {
+		c.Model = m.cpu.BrandName
+	}
+	for _, flag := range ggmlFeatures {
+		if info.hasFlag(flag) {
+			c.Features = append(c.Features, flag)
+		}
+	}
+	c.Caches, c.Governors = m.caches(), m.governors()
+	return c
+}
+
+// countCPUs fills in the counts. Without sysfs, as in some containers, the
+// cores are estimated from the hyperthreads per core of /proc/cpuinfo.
+//
+// The mask of allowed CPUs is the one that sched_getaffinity reports, read from
+// /proc, which has no limit of 1024 CPUs.
+func (m machine) countCPUs() CPU {
+	var c CPU
+	allowed := m.allowedCPUs()
+	sockets, cores, allowedCores := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // of online CPUs only
+		id, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(filepath.Dir(dir)), "cpu"), 10, 64)
+		siblings := readText(filepath.Join(dir, "thread_siblings_list"))
+		if err != nil || siblings == "" {
+			continue
+		}
+		c.LogicalCPUs++
+		cores[siblings] = true
+		if socket := readText(filepath.Join(dir, "physical_package_id")); socket != "" && socket != "-1" { // -1: not known
+			sockets[socket] = true
+		}
+		if slices.Contains(allowed, id) {
+			c.AllowedCPUs++
+			allowedCores[siblings] = true
+		}
+	}
+	c.Sockets, c.PhysicalCores, c.AllowedCores = len(sockets), len(cores), len(allowedCores)
+	if c.LogicalCPUs == 0 {
+		perCore := m.readCPUInfo().threadsPerCore()
+		c.AllowedCPUs, c.AllowedCores = len(allowed), (len(allowed)+perCore-1)/perCore
+	}
+	c.Threads = c.AllowedCores
+	if c.Threads == 0 {
+		c.Threads = runtime.NumCPU()
+	}
+	if quota, ok := m.cpuQuota(); ok {
+		c.QuotaCPUs = &quota
+		c.Threads = int(min(float64(c.Threads), quota))
+	}
+	c.Threads = max(1, c.Threads)
+	return c
+}
+
+func (m machine) allowedCPUs() []uint64 {
+	self, err := m.self()
+	if err != nil {
+		return nil
+	}
+	status, err := self.NewStatus()
+	if err != nil {
+		return nil
+	}
+	return status.CpusAllowedList
+}
+
+func (m machine) self() (procfs.Proc, error) {
+	proc, err := m.proc()
+	if err != nil {
+		return procfs.Proc{}, err
+	}
+	return proc.Self()
+}
+
+// cpuInfo are the distinct values of each key of /proc/cpuinfo, in its order.
+// procfs reads that file in the form of one architecture only, the one it is
+// built for, and has no field for arm64's features.
+type cpuInfo map[string][]string
+
+func (m machine) readCPUInfo() cpuInfo {
+	info := cpuInfo{}
+	for line := range strings.Lines(m.text("proc/cpuinfo")) {
+		key, value, ok := strings.Cut(line, ":")
+		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+		if ok && !slices.Contains(info[key], value) {
+			info[key] = append(info[key], value)
+		}
+	}
+	return info
+}
+
+// hasFlag tells whether a CPU has the flag, in the kernel's name.
+func (info cpuInfo) hasFlag(flag string) bool {
+	return slices.ContainsFunc(slices.Concat(info["flags"], info["Features"]), func(flags string) bool {
+		return slices.Contains(strings.Fields(flags), flag)
+	})
+}
+
+// threadsPerCore is at least 1. Only x86-64 tells.
+func (info cpuInfo) threadsPerCore() int {
+	first := func(key string) int {
+		if len(info[key]) == 0 {
+			return 0
+		}
+		n, err := strconv.Atoi(info[key][0])
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	siblings, cores := first("siblings"), first("cpu cores")
+	if cores < 1 || siblings < cores {
+		return 1
+	}
+	return siblings / cores
+}
+
+// model is the name of the CPU, or of each kind of core, or "".
+func (info cpuInfo) model() string {
+	if names := info["model name"]; len(names) > 0 {
+		return strings.Join(names, " + ")
+	}
+	implementers := info["CPU implementer"]
+	if len(implementers) != 1 {
+		return "" // no machine mixes implementers
+	}
+	var cores []string
+	for _, part := range info["CPU part"] {
+		name, ok := armCores[[2]string{implementers[0], part}]
+		if !ok {
+			name = fmt.Sprintf("implementer %s part %s", implementers[0], part)
+		}
+		cores = append(cores, name)
+	}
+	return strings.Join(cores, " + ")
+}
+
+// armCores are names of arm64 cores by implementer and part of the MIDR_EL1
+// register, those that servers have. Source: arch/arm64/include/asm/cputype.h
+// of Linux and lscpu-arm.c of util-linux.
+var armCores = map[[2]string]string{
+	{"0x41", "0xd03"}: "Arm Cortex-A53",
+	{"0x41", "0xd08"}: "Arm Cortex-A72",
+	{"0x41", "0xd0b"}: "Arm Cortex-A76",
+	{"0x41", "0xd0c"}: "Arm Neoverse-N1",
+	{"0x41", "0xd40"}: "Arm Neoverse-V1",
+	{"0x41", "0xd49"}: "Arm Neoverse-N2",
+	{"0x41", "0xd4f"}: "Arm Neoverse-V2",
+	{"0x41", "0xd83"}: "Arm Neoverse-V3AE",
+	{"0x41", "0xd84"}: "Arm Neoverse-V3",
+	{"0x41", "0xd8e"}: "Arm Neoverse-N3",
+	{"0x43", "0x0af"}: "Cavium ThunderX2",
+	{"0x46", "0x001"}: "Fujitsu A64FX",
+	{"0x48", "0xd01"}: "HiSilicon TaiShan v110",
+	{"0x6d", "0xd49"}: "Microsoft Azure Cobalt 100",
+	{"0xc0", "0xac3"}: "Ampere-1",
+	{"0xc0", "0xac4"}: "Ampere-1a",
+}
+
+// ggmlFeatures are the flags of /proc/cpuinfo for which ggml 0.27 has code of
+// its own, on x86-64 and on arm64.
+var ggmlFeatures = []string{
+	"sse4_2", "avx", "f16c", "fma", "avx2", "bmi2", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi",
+	"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+	"asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme", "sme2",
+}
+
+func (m machine) caches() []Cache {
+	type instance struct{ level, kind, cpus string }
+	seen := map[instance]bool{}
+	var caches []Cache
+	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/cache/index[0-9]*") {
+		read := func(name string) string { return readText(filepath.Join(dir, name)) }
+		i := instance{read("level"), read("type"), read("shared_cpu_list")}
+		level, err := strconv.Atoi(i.level)
+		bytes, ok := cacheSize(read("size"))
+		if seen[i] || err != nil || !ok {
+			continue
+		}
+		seen[i] = true
+		same := func(c Cache) bool { return c.Level == level && c.Type == i.kind && c.SizeBytes == bytes }
+		if at := slices.IndexFunc(caches, same); at >= 0 {
+			caches[at].Instances++
+		} else {
+			caches = append(caches, Cache{Level: level, Type: i.kind, SizeBytes: bytes, Instances: 1})
+		}
+	}
+	if len(caches) > 0 || m.cpu == nil {
+		return caches
+	}
+	for _, c := range []struct {
+		level int
+		kind  string
+		bytes int // -1 when not known
+	}{{1, "Data", m.cpu.Cache.L1D}, {1, "Instruction", m.cpu.Cache.L1I}, {2, "Unified", m.cpu.Cache.L2}, {3, "Unified", m.cpu.Cache.L3}} {
+		if c.bytes > 0 {
+			caches = append(caches, Cache{Level: c.level, Type: c.kind, SizeBytes: uint64(c.bytes)})
+		}
+	}
+	return caches
+}
+
+var cachePattern = regexp.MustCompile(`^([0-9]{1,12})([KMG]?)$`)
+
+// cacheSize reads the kernel's "32K".
+func cacheSize(s string) (bytes uint64, ok bool) {
+	match := cachePattern.FindStringSubmatch(s)
+	if match == nil {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(match[1], 10, 64)
+	shift := map[string]int{"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+	return n << shift, err == nil && n > 0
+}
+
+func (m machine) governors() []string {
+	var names []string
+	for _, path := range m.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor") {
+		if name := readText(path); name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,54 @@
+package report
+
+import (
+	"io"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// csvLines writes llama-bench's CSV: a header without quotes, then every value
+// in quotes, which encoding/csv does not do. Samples and extensions are left
+// out.
+type csvLines struct {
+	w       io.Writer
+	started bool
+}
+
+func (c *csvLines) Write(o result.Outcome) error {
+	if err := check(o); err != nil || o.Status != result.OK {
+		return err
+	}
+	values := make([]string, len(columns))
+	for i, column := range columns {
+		values[i] = `"` + strings.ReplaceAll(column.text(o.Record), `"`, `""`) + `"`
+	}
+	return c.line(strings.Join(values, ","))
+}
+
+func (c *csvLines) Close() error {
+	if c.started {
+		return nil
+	}
+	return c.line("")
+}
+
+// line writes the header once, and with it or after it the values.
+func (c *csvLines) line(values string) error {
+	var b strings.Builder
+	if !c.started {
+		names := make([]string, len(columns))
+		for i, column := range columns {
+			names[i] = column.name
+		}
+		b.WriteString(strings.Join(names, ",") + "\n")
+	}
+	if values != "" {
+		b.WriteString(values + "\n")
+	}
+	if err := write(c.w, []byte(b.String())); err != nil {
+		return err
+	}
+	c.started = true
+	return nil
+}

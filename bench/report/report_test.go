@@ -1,0 +1,395 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// completed is an outcome whose record is like that of the default model.
+func completed(test result.Test, rates ...float64) result.Outcome {
+	o := result.Outcome{Model: "SmolLM-135M.Q4_K_M.gguf", Test: test, Status: result.OK}
+	r := &result.Record{
+		BuildCommit: "Debian", BuildNumber: 11669, CPUInfo: "AMD EPYC", Backends: "CPU",
+		ModelFilename: o.Model, ModelType: "llama ?B Q4_K - Medium", ModelSizeBytes: 103668480, ModelParams: 134515008,
+		Batch: 2048, UBatch: 512, Threads: 2, CPUMask: "0x0", Poll: 50, TypeK: "f16", TypeV: "f16",
+		GPULayers: -1, SplitMode: "layer", FlashAttn: 1, Devices: "auto", TensorSplit: "0.00",
+		TensorBuftOverrides: "none", LoadMode: "auto", LazyMode: "auto", Repack: true,
+		PromptTokens: test.Prompt, GenTokens: test.Gen, DepthTokens: test.Depth,
+		TestTime: "2026-11-23T15:19:41Z", AvgNs: 1398423000, StddevNs: 4699000, AvgTS: 366.124, StddevTS: 1.2302,
+		SamplesTS: rates, UseMmap: true,
+		Ext: result.Ext{Schema: result.SchemaVersion, Version: "0.1.0", Weights: result.SyntheticWeights, Seed: 42},
+	}
+	for i, rate := range rates {
+		elapsed := time.Duration(float64(test.Tokens()) / rate * 1e9)
+		r.SamplesNs = append(r.SamplesNs, elapsed.Nanoseconds())
+		o.Samples = append(o.Samples, result.Sample{Repetition: i + 1, Elapsed: elapsed})
+	}
+	o.Record = r
+	return o
+}
+
+// outcomes has one of everything: warnings shared and not, a test without a
+// record, a second model with other settings, and texts that try to break out.
+func outcomes() []result.Outcome {
+	slow := result.Warning{Code: "slow_first_repetition", Message: "first repetition took 9.6 % longer than the median of the others, which can happen when the warm-up leaves work behind"}
+
+	pp := completed(result.Test{Prompt: 512}, 366.12, 364.9, 367.3, 365.2, 366.8)
+	ppSlow := completed(result.Test{Prompt: 16384}, 333.1, 364.9, 367.3, 365.2, 366.8)
+	ppSlow.Warnings = []result.Warning{slow}
+	ppSlow.Record.Ext.Warnings = []result.Warning{slow}
+	tg := completed(result.Test{Gen: 128, Depth: 4096}, 0.0123)
+	tg.Record.StddevTS = 0
+	tg.Record.Ext.Warnings = []result.Warning{{Code: "few_samples", Message: "1 repetition: no spread"}, slow}
+	timeout := result.Outcome{
+		Model: pp.Model, Test: result.Test{Gen: 4096}, Status: result.PredictedTimeout,
+		Reason: "needs 412 s of the 250 s it has", Samples: make([]result.Sample, 2),
+	}
+	other := completed(result.Test{Prompt: 512, Gen: 128}, 42935.12, 42800, 43010)
+	other.Model = "a|b\x1b[31m.gguf"
+	other.Record.ModelFilename = other.Model
+	other.Record.ModelType = `odd "7B" <Q4|K> & co`
+	other.Record.ModelSizeBytes, other.Record.ModelParams = 4080263168, 6738415616
+	other.Record.Backends, other.Record.GPUInfo, other.Record.GPULayers = "CUDA", "NVIDIA H100", 99
+	other.Record.AvgTS, other.Record.StddevTS = 42915.04, 106.4
+	other.Record.Ext.Weights = result.FileWeights
+	failed := result.Outcome{Model: "missing.gguf", Test: result.Test{Prompt: 16}, Status: result.Failed, Reason: "open model:\nno such file"}
+	return []result.Outcome{pp, ppSlow, tg, timeout, other, failed}
+}
+
+func render1(t *testing.T, format string, o Options, outcomes ...result.Outcome) string {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := New(format, &b, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range outcomes {
+		if err := w.Write(outcome); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestGolden(t *testing.T) {
+	for _, test := range []struct {
+		file, format string
+		options      Options
+		outcomes     []result.Outcome
+	}{
+		{"all.jsonl", "jsonl", Options{}, outcomes()},
+		{"all.json", "json", Options{}, outcomes()},
+		{"all.csv", "csv", Options{}, outcomes()},
+		{"all.md", "md", Options{}, outcomes()},
+		{"suite.txt", "table", Options{}, outcomes()[:2]},
+		{"narrow.txt", "table", Options{Width: 60}, outcomes()},
+		{"default.txt", "table", Options{}, outcomes()},
+		{"wide-color.txt", "table", Options{Width: 120, Color: true}, outcomes()},
+		{"none.jsonl", "jsonl", Options{}, nil},
+		{"none.json", "json", Options{}, nil},
+		{"none.csv", "csv", Options{}, nil},
+		{"none.md", "md", Options{}, nil},
+		{"none.txt", "table", Options{}, nil},
+	} {
+		t.Run(test.file, func(t *testing.T) {
+			got := render1(t, test.format, test.options, test.outcomes...)
+			path := filepath.Join("testdata", test.file)
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got; -update accepts)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUnknownFormat(t *testing.T) {
+	_, err := New("xml", io.Discard, Options{})
+	if err == nil || !strings.Contains(err.Error(), `"xml"`) || !strings.Contains(err.Error(), strings.Join(Formats(), ", ")) {
+		t.Errorf("error %v does not name the format and the known ones", err)
+	}
+}
+
+// What no reader could use is refused by every format and not written.
+func TestRefuses(t *testing.T) {
+	nan := math.NaN()
+	for name, test := range map[string]struct {
+		change func(*result.Outcome)
+		want   string
+	}{
+		"no record":         {func(o *result.Outcome) { o.Record = nil }, "no record"},
+		"no samples":        {func(o *result.Outcome) { o.Record.SamplesNs, o.Record.SamplesTS = nil, nil }, "samples"},
+		"samples disagree":  {func(o *result.Outcome) { o.Record.SamplesTS = o.Record.SamplesTS[1:] }, "samples"},
+		"mean not a number": {func(o *result.Outcome) { o.Record.AvgTS = nan }, "avg_ts is NaN"},
+		"infinite sample":   {func(o *result.Outcome) { o.Record.SamplesTS[1] = math.Inf(1) }, "samples_ts[1] is +Inf"},
+		"nested":            {func(o *result.Outcome) { o.Record.Ext.Statistics.CV = &nan }, "ext.statistics.cv is NaN"},
+		"nested deeper":     {func(o *result.Outcome) { o.Record.Ext.Statistics.CI = &result.Interval{Low: nan} }, "ext.statistics.ci.low is NaN"},
+	} {
+		for _, format := range Formats() {
+			t.Run(name+"/"+format, func(t *testing.T) {
+				var b bytes.Buffer
+				w, err := New(format, &b, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				o := completed(result.Test{Prompt: 512}, 1, 2)
+				test.change(&o)
+				err = w.Write(o)
+				if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "pp512 of "+o.Model) {
+					t.Errorf("error %v does not contain %q and the test", err, test.want)
+				}
+				if b.Len() > 0 {
+					t.Errorf("wrote %q", b.String())
+				}
+			})
+		}
+	}
+}
+
+// calls counts the writes and fails them after a number of times.
+type calls struct {
+	bytes.Buffer
+	count, failAfter int
+}
+
+var errClosed = errors.New("pipe closed")
+
+func (c *calls) Write(b []byte) (int, error) {
+	c.count++
+	if c.count > c.failAfter {
+		return 0, errClosed
+	}
+	return c.Buffer.Write(b)
+}
+
+// A record reaches the destination in one call, and a destination that fails is
+// the caller's to know.
+func TestOneWritePerRecord(t *testing.T) {
+	o := completed(result.Test{Prompt: 512}, 1, 2)
+	for _, format := range []string{"jsonl", "json", "csv"} {
+		c := calls{failAfter: 2}
+		w, err := New(format, &c, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2 {
+			if err := w.Write(o); err != nil || c.count != i+1 {
+				t.Errorf("%s: record %d: %v, %d calls", format, i, err, c.count)
+			}
+		}
+		if err := w.Write(result.Outcome{Status: result.Timeout}); err != nil || c.count != 2 {
+			t.Errorf("%s: test without a record: %v, %d calls", format, err, c.count)
+		}
+		if err := w.Write(o); !errors.Is(err, errClosed) {
+			t.Errorf("%s: error %v, want %v", format, err, errClosed)
+		}
+	}
+	for _, format := range []string{"json", "csv", "md", "table"} {
+		w, err := New(format, &calls{}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Write(o); err != nil && !errors.Is(err, errClosed) {
+			t.Fatal(err)
+		}
+		if err := w.Close(); !errors.Is(err, errClosed) {
+			t.Errorf("%s: error %v, want %v", format, err, errClosed)
+		}
+	}
+}
+
+// llama-bench 0.7.0 -o csv prints this line.
+const llamaBenchHeader = "build_commit,build_number,cpu_info,gpu_info,backends,model_filename,model_type,model_size,model_n_params,n_batch,n_ubatch,n_threads,cpu_mask,cpu_strict,poll,type_k,type_v,n_gpu_layers,n_cpu_moe,split_mode,main_gpu,no_kv_offload,flash_attn,devices,tensor_split,tensor_buft_overrides,load_mode,lazy_mode,embeddings,no_op_offload,no_host,repack,fit_target,fit_min_ctx,n_prompt,n_gen,n_depth,test_time,avg_ns,stddev_ns,avg_ts,stddev_ts"
+
+func TestKeyOrder(t *testing.T) {
+	header, _, _ := strings.Cut(render1(t, "csv", Options{}), "\n")
+	if diff := cmp.Diff(llamaBenchHeader, header); diff != "" {
+		t.Errorf("csv (-want +got)\n%s", diff)
+	}
+	line := render1(t, "jsonl", Options{}, completed(result.Test{Prompt: 512}, 1, 2))
+	var keys []string
+	d := json.NewDecoder(strings.NewReader(line))
+	for depth := 0; ; {
+		token, err := d.Token()
+		if err != nil {
+			break
+		}
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '{' || token == '[' {
+				depth++
+			} else {
+				depth--
+			}
+		case string:
+			if depth != 1 {
+				continue
+			}
+			keys = append(keys, token)
+			var value json.RawMessage
+			if err := d.Decode(&value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := append(strings.Split(llamaBenchHeader, ","), "samples_ns", "samples_ts", "use_mmap", "ext")
+	if diff := cmp.Diff(want, keys); diff != "" {
+		t.Errorf("jsonl (-want +got)\n%s", diff)
+	}
+}
+
+// A table fits the terminal down to the columns that are always there.
+func TestTableWidth(t *testing.T) {
+	for _, width := range []int{40, 60, 79, 80, 100, 120, 300} {
+		for _, line := range strings.Split(render1(t, "table", Options{Width: width}, outcomes()...), "\n") {
+			if n := len([]rune(line)); n > max(width, 53) {
+				t.Errorf("width %d: line of %d columns: %s", width, n, line)
+			}
+			if strings.ContainsRune(line, '\x1b') {
+				t.Errorf("escape sequence without color: %q", line)
+			}
+		}
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	var want []result.Record
+	for _, o := range outcomes() {
+		if o.Record != nil {
+			want = append(want, *o.Record)
+		}
+	}
+	got, err := ReadRecords(strings.NewReader(render1(t, "jsonl", Options{}, outcomes()...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("jsonl (-want +got)\n%s", diff)
+	}
+	got = nil
+	if err := json.Unmarshal([]byte(render1(t, "json", Options{}, outcomes()...)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("json (-want +got)\n%s", diff)
+	}
+}
+
+func TestReadLlamaBench(t *testing.T) {
+	type summary struct {
+		Build     int
+		Test      string
+		FlashAttn int
+		LoadMode  string
+		Mmap      bool
+		AvgTS     float64
+		SamplesNs []int64
+	}
+	for file, want := range map[string][]summary{
+		"llama-bench-4753.jsonl": {
+			{4753, "pp16", 1, "", true, 80133.667502, []int64{190000, 200000, 210000}},
+			{4753, "tg4", 0, "", true, 20000, []int64{200000}},
+		},
+		"llama-bench-11669.jsonl": {
+			{11669, "pp16", -1, "auto", false, 72937.471510, []int64{304261, 192946, 192074}},
+		},
+	} {
+		t.Run(file, func(t *testing.T) {
+			f, err := os.Open(filepath.Join("testdata", file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			records, err := ReadRecords(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []summary
+			for _, r := range records {
+				got = append(got, summary{r.BuildNumber, r.Test().String(), r.FlashAttn, r.LoadMode, r.UseMmap, r.AvgTS, r.SamplesNs})
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	const good = `{"n_prompt": 16}`
+	for name, test := range map[string]struct {
+		line string
+		want string
+	}{
+		"not JSON":      {"llama_model_load: done", "line 2"},
+		"half a line":   {`{"n_prompt": 1`, "line 2"},
+		"not a number":  {`{"n_prompt": 16, "avg_ts": nan}`, "line 2"},
+		"no test":       {`{}`, "length above 0"},
+		"null":          {`null`, "length above 0"},
+		"absurd length": {`{"n_prompt": -5}`, "outside"},
+		"another type":  {`{"n_prompt": "16"}`, "line 2"},
+		"not a flag":    {`{"n_prompt": 16, "flash_attn": "on"}`, "line 2"},
+		"too long":      {`{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "too long"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ReadRecords(strings.NewReader(good + "\n" + test.line + "\n" + good + "\n"))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v does not contain %q", err, test.want)
+			}
+			if len(got) != 1 {
+				t.Errorf("%d records before the error, want 1", len(got))
+			}
+		})
+	}
+}
+
+// Whatever can be read and written is read again as the same.
+func FuzzReadRecords(f *testing.F) {
+	for _, file := range []string{"llama-bench-4753.jsonl", "llama-bench-11669.jsonl", "all.jsonl"} {
+		b, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(`{"n_gen": 1, "samples_ns": [1], "samples_ts": [1e308], "ext": {"library": {}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		records, _ := ReadRecords(bytes.NewReader(b))
+		for _, r := range records {
+			var line bytes.Buffer
+			if err := (&jsonLines{&line}).Write(result.Outcome{Status: result.OK, Record: &r}); err != nil || line.Len() > MaxLineBytes {
+				continue // a record without samples is read but not written
+			}
+			again, err := ReadRecords(&line)
+			if diff := cmp.Diff([]result.Record{r}, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+				t.Fatalf("err = %v (-want +got)\n%s", err, diff)
+			}
+		}
+	})
+}

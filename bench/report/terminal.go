@@ -1,0 +1,239 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+)
+
+const (
+	defaultWidth = 80   // columns
+	confidence   = 0.95 // wanted; the table shows what is achieved
+)
+
+// terminal writes a table per model and numbered footnotes. It keeps all until
+// Close, because the widths depend on all rows.
+type terminal struct {
+	w        io.Writer
+	options  Options
+	outcomes []result.Outcome
+}
+
+func (t *terminal) Write(o result.Outcome) error {
+	if err := check(o); err != nil {
+		return err
+	}
+	t.outcomes = append(t.outcomes, o)
+	return nil
+}
+
+func (t *terminal) Close() error {
+	if len(t.outcomes) == 0 {
+		return nil
+	}
+	width := t.options.Width
+	if width <= 0 {
+		width = defaultWidth
+	}
+	var notes footnotes
+	var models []*model
+	byName := map[string]*model{}
+	for _, o := range t.outcomes {
+		m := byName[o.Model]
+		if m == nil {
+			m = &model{name: printable(o.Model)}
+			byName[o.Model] = m
+			models = append(models, m)
+		}
+		if m.facts == nil && o.Record != nil {
+			m.facts = facts(o.Record)
+		}
+		m.rows = append(m.rows, t.row(o, &notes))
+	}
+
+	var b strings.Builder
+	columns := fitting(models, width)
+	for _, m := range models {
+		b.WriteString(t.style(text.Bold, wrap(m.name, "", width)) + "\n")
+		for _, line := range m.facts {
+			b.WriteString(wrap(line, "  ", width) + "\n")
+		}
+		b.WriteString("\n" + m.render(columns) + "\n\n")
+	}
+	for i, note := range notes {
+		b.WriteString(wrap(note, fmt.Sprintf("[%d] ", i+1), width) + "\n")
+	}
+	return write(t.w, []byte(strings.TrimRight(b.String(), "\n")+"\n"))
+}
+
+// model is what the table says about one model.
+type model struct {
+	name  string
+	facts []string // lines below the name
+	rows  []row
+}
+
+// row is a test: the texts of its columns, or why it has none.
+type row struct {
+	test    string
+	cells   map[string]string
+	because string
+}
+
+func facts(r *result.Record) []string {
+	model := []string{r.ModelType, size(r.ModelSizeBytes), params(r.ModelParams) + " parameters"}
+	if r.Ext.Weights != "" {
+		model = append(model, string(r.Ext.Weights)+" weights")
+	}
+	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, fmt.Sprintf("%d threads", r.Threads)}
+	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
+	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
+}
+
+// footnotes are texts, numbered from 1 in the order they are first marked.
+type footnotes []string
+
+// mark is the number of the text, the same for the same text.
+func (f *footnotes) mark(s string) string {
+	i := slices.Index(*f, s)
+	if i < 0 {
+		i = len(*f)
+		*f = append(*f, s)
+	}
+	return fmt.Sprintf("[%d]", i+1)
+}
+
+// The columns of the table. A terminal too narrow for all goes without some,
+// in the order of dropped.
+var (
+	tableColumns = []string{"test", "median", "mean ± sd", "CV", "CI of median", "min", "max", "reps", "status"}
+	dropped      = [][]string{{"min", "max"}, {"mean ± sd"}, {"CI of median"}, {"reps"}, {"CV"}}
+)
+
+// fitting are the columns with which all models fit the width, as far as the
+// columns that are never dropped allow.
+func fitting(models []*model, width int) []string {
+	columns := slices.Clone(tableColumns)
+	for _, drop := range dropped {
+		if !slices.ContainsFunc(models, func(m *model) bool { return text.LongestLineLen(m.render(columns)) > width }) {
+			break
+		}
+		columns = slices.DeleteFunc(columns, func(c string) bool { return slices.Contains(drop, c) })
+	}
+	return columns
+}
+
+func (m *model) render(columns []string) string {
+	w := table.NewWriter()
+	style := table.StyleLight
+	style.Box.PaddingLeft, style.Box.PaddingRight = "  ", ""
+	style.Options = table.OptionsNoBordersAndSeparators
+	style.Options.SeparateHeader = true
+	style.Format.Header = text.FormatDefault
+	w.SetStyle(style)
+	w.SuppressTrailingSpaces()
+
+	var header table.Row
+	var configs []table.ColumnConfig
+	for i, name := range columns {
+		header = append(header, name)
+		if name != "test" && name != "status" {
+			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+		}
+	}
+	w.AppendHeader(header)
+	w.SetColumnConfigs(configs)
+	for _, r := range m.rows {
+		cells := table.Row{r.test}
+		for _, name := range columns[1:] {
+			if r.because != "" {
+				cells = append(cells, r.because)
+			} else {
+				cells = append(cells, r.cells[name])
+			}
+		}
+		// A reason takes the place of all numbers: equal cells merge.
+		w.AppendRow(cells, table.RowConfig{AutoMerge: r.because != "", AutoMergeAlign: text.AlignLeft})
+	}
+	return w.Render()
+}
+
+// row makes the row of a test. Statistics are derived from the samples, so that
+// records of llama-bench have them too.
+func (t *terminal) row(o result.Outcome, notes *footnotes) row {
+	var marks string
+	if o.Reason != "" {
+		marks += " " + notes.mark(printable(o.Reason))
+	}
+	for _, w := range warnings(o) {
+		marks += " " + notes.mark(printable(w.Message))
+	}
+	status := strings.ReplaceAll(string(o.Status), "_", " ")
+	if o.Status != result.OK {
+		if n := len(o.Samples); n > 0 {
+			status += fmt.Sprintf(" after %d reps", n)
+		}
+		return row{test: o.Test.String(), because: t.style(text.FgYellow, status) + marks}
+	}
+	r := o.Record
+	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status + marks}
+	s, err := stats.New(r.SamplesTS)
+	if err != nil {
+		return row{test: o.Test.String(), because: err.Error() + marks}
+	}
+	c["median"] = rate(s.Median())
+	c["mean ± sd"] = rate(r.AvgTS)
+	c["min"], c["max"] = rate(s.Min()), rate(s.Max())
+	if sd, ok := s.SD(); ok {
+		c["mean ± sd"] += " ± " + decimals(sd, r.AvgTS)
+	}
+	if cv, ok := s.CV(); ok {
+		c["CV"] = fmt.Sprintf("%.1f %%", 100*cv)
+	}
+	if ci, ok := s.MedianCI(confidence); ok {
+		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
+	}
+	return row{test: o.Test.String(), cells: c}
+}
+
+// rate is a number of tokens/second with four significant digits, and all that
+// stand before the point.
+func rate(v float64) string { return decimals(v, v) }
+
+// decimals is v with as many decimals as rate gives like, six at most.
+func decimals(v, like float64) string {
+	digits := 6
+	if like > 0 {
+		digits = min(6, max(0, 3-int(math.Floor(math.Log10(like)))))
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64)
+}
+
+// style colors s if asked to. It does not use the table library's colors,
+// which look at the environment.
+func (t *terminal) style(c text.Color, s string) string {
+	if !t.options.Color {
+		return s
+	}
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", int(c), s)
+}
+
+// wrap breaks s into lines of at most width columns: the first begins with
+// head, the others with as many spaces.
+func wrap(s, head string, width int) string {
+	indent := strings.Repeat(" ", text.StringWidth(head))
+	lines := strings.Split(text.WrapSoft(s, max(1, width-len(indent))), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRight(line, " ")
+	}
+	return head + strings.Join(lines, "\n"+indent)
+}

@@ -1,0 +1,110 @@
+// Package stats holds the estimators behind every printed number, each with
+// its definition and its source.
+//
+// Input is checked once, by [New]: a [Sample] is finite and not empty, so its
+// methods return plain numbers. What a sample is too small for comes with a
+// second result, ok. Nothing here changes the caller's slice or panics.
+package stats
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/stat"
+)
+
+// MaxMagnitude bounds the values of a sample. Squares of larger numbers leave
+// the range of a float64, and with it the standard deviation.
+const MaxMagnitude = 1e150
+
+// Errors of New.
+var (
+	ErrEmpty      = errors.New("sample is empty")
+	ErrOutOfRange = fmt.Errorf("sample value is not a number in ±%g", MaxMagnitude)
+)
+
+// Sample is a set of measurements in the order they were taken. The zero
+// Sample is empty: its methods return NaN, or false.
+type Sample struct {
+	values []float64
+	sorted []float64
+}
+
+// New copies x into a sample. The error is ErrEmpty or wraps ErrOutOfRange
+// with the index of the first bad value.
+func New(x []float64) (Sample, error) {
+	if len(x) == 0 {
+		return Sample{}, ErrEmpty
+	}
+	for i, v := range x {
+		if math.IsNaN(v) || math.Abs(v) > MaxMagnitude {
+			return Sample{}, fmt.Errorf("value %d is %g: %w", i, v, ErrOutOfRange)
+		}
+	}
+	return Sample{values: slices.Clone(x), sorted: slices.Sorted(slices.Values(x))}, nil
+}
+
+// N is the number of values.
+func (s Sample) N() int { return len(s.values) }
+
+// Mean is the arithmetic mean, as llama-bench's avg_ts.
+func (s Sample) Mean() float64 {
+	if s.N() == 0 {
+		return math.NaN()
+	}
+	return stat.Mean(s.values, nil)
+}
+
+// SD is the sample standard deviation, with n-1 in the denominator, as
+// llama-bench's stddev_ts. It needs two values.
+func (s Sample) SD() (sd float64, ok bool) {
+	if s.N() < 2 {
+		return 0, false
+	}
+	return stat.StdDev(s.values, nil), true
+}
+
+// CV is the coefficient of variation, SD divided by the mean: 0.01 is 1 %. It
+// needs two values and is defined for quantities with a true zero, so for a
+// positive mean only.
+func (s Sample) CV() (cv float64, ok bool) {
+	sd, ok := s.SD()
+	mean := s.Mean()
+	if !ok || mean <= 0 {
+		return 0, false
+	}
+	return sd / mean, true
+}
+
+// Min is the smallest value.
+func (s Sample) Min() float64 { return s.Quantile(0) }
+
+// Max is the largest value.
+func (s Sample) Max() float64 { return s.Quantile(1) }
+
+// Median is the middle value, or the mean of the two middle values.
+func (s Sample) Median() float64 { return s.Quantile(0.5) }
+
+// Quantile is the value below which a share p of the distribution lies, by
+// linear interpolation between the order statistics around (n-1)·p. It is NaN
+// for p outside [0, 1].
+//
+// Source: type 7 of Hyndman and Fan, Sample quantiles in statistical packages,
+// The American Statistician 50(4), 1996; the default of R and NumPy. gonum's
+// LinInterp is type 4, whose median of an even number of values is not the
+// mean of the middle two.
+func (s Sample) Quantile(p float64) float64 {
+	if s.N() == 0 || !(p >= 0 && p <= 1) {
+		return math.NaN()
+	}
+	whole, fraction := math.Modf(p * float64(s.N()-1))
+	i := int(whole)
+	if fraction == 0 {
+		return s.sorted[i]
+	}
+	// The clamp takes back what rounding may add between two equal values.
+	low, high := s.sorted[i], s.sorted[i+1]
+	return min(low+fraction*(high-low), high)
+}
