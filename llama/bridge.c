@@ -62,8 +62,7 @@ int32_t bl_decode(struct bl_context *c, llama_token *tokens, int32_t n) {
 
 int32_t bl_repetition(struct bl_context *c,
                       llama_token *prompt, int32_t n_prompt, int32_t n_batch,
-                      llama_token *gen, int32_t n_gen,
-                      int64_t *elapsed_ns) {
+                      llama_token *gen, int32_t n_gen) {
 	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
 	struct llama_context *ctx = c->ctx;
 	int32_t rc = 0;
@@ -78,14 +77,13 @@ int32_t bl_repetition(struct bl_context *c,
 		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(gen + i, 1));
 		llama_synchronize(ctx);
 	}
-	*elapsed_ns = bl_monotonic_ns() - start;
+	c->elapsed_ns = bl_monotonic_ns() - start;
 	return rc;
 }
 
 int32_t bl_repetition_inside(struct bl_context *c,
                              llama_token *prompt, int32_t n_prompt, int32_t n_batch,
-                             llama_token *gen, int32_t n_gen,
-                             int64_t *elapsed_ns, int64_t *inside_ns) {
+                             llama_token *gen, int32_t n_gen) {
 	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
 	struct llama_context *ctx = c->ctx;
 	int32_t rc = 0;
@@ -111,8 +109,8 @@ int32_t bl_repetition_inside(struct bl_context *c,
 		llama_synchronize(ctx);
 		inside += bl_monotonic_ns() - t;
 	}
-	*elapsed_ns = bl_monotonic_ns() - start;
-	*inside_ns  = inside;
+	c->elapsed_ns = bl_monotonic_ns() - start;
+	c->inside_ns  = inside;
 	return rc;
 }
 

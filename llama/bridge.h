@@ -27,6 +27,8 @@ struct bl_context {
 	atomic_bool           abort;
 	pthread_t             owner;
 	bool                  any_thread;
+	int64_t               elapsed_ns; // of the last repetition
+	int64_t               inside_ns;  // of it, inside the library; bl_repetition_inside only
 };
 
 struct bl_context *bl_context_new(struct llama_model *model, struct llama_context_params params, bool any_thread);
@@ -41,18 +43,16 @@ int32_t bl_decode(struct bl_context *c, llama_token *tokens, int32_t n);
 // One whole repetition: the prompt in chunks of at most n_batch tokens and one
 // llama_synchronize, then n_gen single tokens with a llama_synchronize after
 // each, as llama-bench 0.7.0 does. CLOCK_MONOTONIC is read before the first and
-// after the last library call. Returns llama_decode's code, or BL_WRONG_THREAD.
+// after the last library call: elapsed_ns of the context. Returns llama_decode's code, or BL_WRONG_THREAD.
 int32_t bl_repetition(struct bl_context *c,
                       llama_token *prompt, int32_t n_prompt, int32_t n_batch,
-                      llama_token *gen, int32_t n_gen,
-                      int64_t *elapsed_ns);
+                      llama_token *gen, int32_t n_gen);
 
 // The same calls with a clock read around each: how much of a repetition is
 // spent inside the library. For the overhead benchmark only.
 int32_t bl_repetition_inside(struct bl_context *c,
                              llama_token *prompt, int32_t n_prompt, int32_t n_batch,
-                             llama_token *gen, int32_t n_gen,
-                             int64_t *elapsed_ns, int64_t *inside_ns);
+                             llama_token *gen, int32_t n_gen);
 
 int64_t bl_monotonic_ns(void);
 void    bl_noop(void);

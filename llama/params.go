@@ -95,7 +95,6 @@ type ModelParams struct {
 	NoRepack        bool             // do not use the CPU back-end's extra buffer types
 	NoHost          bool             // bypass the devices' pinned host buffers
 	CheckTensors    bool             // validate the values of every block
-	VocabOnly       bool             // no weights
 	NoAlloc         bool             // only simulate allocations; requires LoadNone
 }
 
@@ -227,7 +226,6 @@ func (p ModelParams) c() (cp C.struct_llama_model_params, free func(), err error
 	cp.use_extra_bufts = C.bool(!p.NoRepack)
 	cp.no_host = C.bool(p.NoHost)
 	cp.check_tensors = C.bool(p.CheckTensors)
-	cp.vocab_only = C.bool(p.VocabOnly)
 	cp.no_alloc = C.bool(p.NoAlloc)
 
 	if p.Devices != nil {

@@ -1,0 +1,112 @@
+//go:build cgo && parity
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+	"github.com/sparecores/benchmark-llm/llama"
+)
+
+// abortsOfTest is how many random moments are tried for each test.
+const abortsOfTest = 100
+
+// aborts measures the time from an abort to the return, and the longest node of
+// the graph, which is what an abort must wait for. After each abort the context
+// must work.
+func aborts(o options, model string) (bool, error) {
+	shape, err := synth.Lookup(model)
+	if err != nil {
+		return false, err
+	}
+	weights, err := synth.New(shape, 1, llamacpp.Quantizer{})
+	if err != nil {
+		return false, err
+	}
+	t := newTable()
+	t.AppendHeader(table.Row{"test", "aborts", "p50 ms", "p99 ms", "max ms", "longest node ms"})
+	err = onThread(func() error {
+		m, err := llama.LoadModelStream(model, weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
+		if err != nil {
+			return err
+		}
+		for _, test := range []struct {
+			name                string
+			prompt, gen, window int // window: tokens of one pass
+		}{{"pp512", 512, 0, 512}, {"tg128", 0, 128, 1}} {
+			longest, err := m.LongestNode(tokens(test.window), o.threads)
+			if err != nil {
+				return err
+			}
+			var latencies []float64
+			err = withContext(m, o.threads, test.prompt+test.gen, func(c *llama.Context) error {
+				latencies, err = abortsOf(c, tokens(test.prompt), tokens(test.gen))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			s, err := stats.New(latencies)
+			if err != nil {
+				return err
+			}
+			t.AppendRow(table.Row{test.name, s.N(), ms(s.Median()), ms(s.Quantile(0.99)), ms(s.Max()), ms(longest.Seconds() * 1e3)})
+		}
+		return m.Close()
+	})
+	if err != nil {
+		return false, err
+	}
+	fmt.Printf("%s, %d threads\n%s\n", model, o.threads, t.Render())
+	return true, nil
+}
+
+func ms(x float64) string { return fmt.Sprintf("%.1f", x) }
+
+// abortsOf returns the latencies in milliseconds.
+func abortsOf(c *llama.Context, prompt, gen []llama.Token) ([]float64, error) {
+	whole, err := c.Repetition(prompt, gen, 2048)
+	if err != nil {
+		return nil, err
+	}
+	var latencies []float64
+	for len(latencies) < abortsOfTest {
+		if err := c.ClearMemory(); err != nil {
+			return nil, err
+		}
+		told := make(chan time.Time, 1)
+		timer := time.AfterFunc(rand.N(whole*9/10), func() {
+			told <- time.Now()
+			c.Abort()
+		})
+		_, err := c.Repetition(prompt, gen, 2048)
+		returned := time.Now()
+		stopped := timer.Stop()
+		if !stopped {
+			at := <-told
+			if errors.Is(err, llama.ErrAborted) {
+				latencies = append(latencies, returned.Sub(at).Seconds()*1e3)
+			}
+		}
+		if err != nil && !errors.Is(err, llama.ErrAborted) {
+			return nil, err
+		}
+		// Usable again: one token must decode.
+		c.ClearAbort()
+		if err := c.ClearMemory(); err != nil {
+			return nil, err
+		}
+		if err := c.Decode([]llama.Token{1}); err != nil {
+			return nil, fmt.Errorf("after an abort: %w", err)
+		}
+	}
+	return latencies, nil
+}

@@ -1,0 +1,275 @@
+//go:build cgo && parity
+
+// Command parity proves that this program's figures are llama-bench's. It
+// alternates programs on one machine and prints ratios of medians beside the
+// noise floor of the same run, the ratio of a program with itself.
+//
+//	parity               llama-bench against this program, and in process
+//	parity -equivalence  a model file against synthetic weights
+//	parity -memory       resident memory over 200 runs, and against plain C
+//	parity -abort NAME   abort latency on a model's shape, and its longest node
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+)
+
+// options are the flags.
+type options struct {
+	pairs, repetitions, inProcess int
+	prompts, gens                 string
+	threads                       int
+	program, tool, model, dir     string
+}
+
+const confidence = 0.95
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("parity: ")
+	var o options
+	flag.IntVar(&o.pairs, "pairs", 10, "alternations of the programs, at least 10 for a verdict")
+	flag.IntVar(&o.repetitions, "r", 5, "repetitions of each test in each process")
+	flag.IntVar(&o.inProcess, "in-process", 60, "alternations inside one process")
+	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
+	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
+	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")
+	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
+	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
+	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "default model to compare on")
+	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
+	memory := flag.Bool("memory", false, "watch resident memory")
+	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
+	flag.Parse()
+
+	dir, err := os.MkdirTemp("", "parity-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	o.dir = dir
+	var ok bool
+	switch {
+	case *abort != "":
+		ok, err = aborts(o, *abort)
+	case *memory:
+		ok, err = watchMemory(o)
+	case *equivalence:
+		ok, err = compareWeights(o)
+	default:
+		ok, err = compareWithLlamaBench(o)
+	}
+	os.RemoveAll(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+// file writes the model, with weights of a seed, to a file.
+func (o options) file(seed int) (string, error) {
+	path := filepath.Join(o.dir, fmt.Sprintf("seed%d", seed), o.model)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	out, err := exec.Command(o.program, "models", "synth", o.model, "--seed", strconv.Itoa(seed), "-o", path).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("write the model: %w: %s", err, out)
+	}
+	return path, nil
+}
+
+// program is one of the two that are compared: a command that prints records.
+type program struct {
+	name string
+	args []string
+}
+
+func (o options) llamaBench(model string) program {
+	return program{"llama-bench", []string{
+		o.tool, "llama-bench", "-m", model, "-p", o.prompts, "-n", o.gens,
+		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
+	}}
+}
+
+func (o options) ours(name, model, weights string) program {
+	return program{name, []string{
+		o.program, "run", "-m", model, "--weights", weights, "-p", o.prompts, "-n", o.gens,
+		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-o", "jsonl",
+		"--timeout", "0s", "-q", "--results-dir", filepath.Join(o.dir, "runs"),
+	}}
+}
+
+// rates runs the program once: for each test the median rate of its
+// repetitions, in tokens/second.
+func (p program) rates() (map[string]float64, error) {
+	cmd := exec.Command(p.args[0], p.args[1:]...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
+	}
+	records, err := report.ReadRecords(&stdout)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	rates := make(map[string]float64)
+	for _, r := range records {
+		s, err := stats.New(r.SamplesTS)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		rates[r.Test().String()] = s.Median()
+	}
+	return rates, nil
+}
+
+// compareWithLlamaBench is the parity report.
+func compareWithLlamaBench(o options) (bool, error) {
+	setDefault(&o.prompts, "16,128,512")
+	setDefault(&o.gens, "16,128")
+	model, err := o.file(1)
+	if err != nil {
+		return false, err
+	}
+	fmt.Printf("%s, %d threads, %d pairs of processes, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
+	ok, err := compare(o, o.llamaBench(model), o.ours("benchmark-llm", model, "file"))
+	if err != nil {
+		return false, err
+	}
+	inside, err := compareInProcess(o, model)
+	return ok && inside, err
+}
+
+// compareWeights is the equivalence report. The file's weights have another
+// seed than the stream's, so that equal bytes prove nothing.
+func compareWeights(o options) (bool, error) {
+	setDefault(&o.prompts, "128,512")
+	setDefault(&o.gens, "32")
+	model, err := o.file(2)
+	if err != nil {
+		return false, err
+	}
+	fmt.Printf("%s, %d threads, %d pairs of processes, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
+	return compare(o, o.ours("file", model, "file"), o.ours("synthetic", o.model, "synthetic"))
+}
+
+func setDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// compare alternates a, a again and b, in turning order, and prints for each
+// test the ratio b/a beside a/a. It tells whether no ratio is outside and none
+// inconclusive.
+func compare(o options, a, b program) (bool, error) {
+	series := []struct {
+		program
+		rates map[string][]float64
+	}{{a, map[string][]float64{}}, {a, map[string][]float64{}}, {b, map[string][]float64{}}}
+	var tests []string
+	for round := range o.pairs + 1 {
+		for i := range series {
+			s := series[(round+i)%len(series)]
+			rates, err := s.program.rates()
+			if err != nil {
+				return false, err
+			}
+			if round == 0 { // warms up caches and clocks
+				continue
+			}
+			for test, rate := range rates {
+				if !slices.Contains(tests, test) {
+					tests = append(tests, test)
+				}
+				s.rates[test] = append(s.rates[test], rate)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "\r%d of %d pairs ", round, o.pairs)
+	}
+	fmt.Fprintln(os.Stderr)
+	slices.SortFunc(tests, byKindAndLength)
+
+	t := newTable()
+	t.AppendHeader(table.Row{"test", a.name + " t/s", b.name + " t/s", "ratio (95 %)", "noise floor", "verdict"})
+	var ratios []float64
+	ok := true
+	for _, test := range tests {
+		first, again, other := series[0].rates[test], series[1].rates[test], series[2].rates[test]
+		ab, err := stats.RatioOfMedians(other, first, confidence)
+		if err != nil {
+			return false, err
+		}
+		aa, err := stats.RatioOfMedians(again, first, confidence)
+		if err != nil {
+			return false, err
+		}
+		verdict := stats.Within(ab.Interval, aa.Interval)
+		ok = ok && verdict == stats.WithinNoise
+		paired, err := stats.PairedRatio(other, first, confidence)
+		if err != nil {
+			return false, err
+		}
+		ratios = append(ratios, paired.Value)
+		t.AppendRow(table.Row{test, median(first), median(other), interval(ab), interval(aa), verdict})
+	}
+	fmt.Println(t.Render())
+	if len(ratios) > 1 {
+		pooled, err := stats.PooledLogRatio(ratios, confidence)
+		if err != nil {
+			return false, err
+		}
+		sign := "no systematic sign"
+		if !pooled.Interval.Contains(1) {
+			sign = "a systematic sign"
+			ok = false
+		}
+		fmt.Printf("pooled over the tests: %s, %s\n", interval(pooled), sign)
+	}
+	return ok, nil
+}
+
+func median(x []float64) string {
+	s, err := stats.New(x)
+	if err != nil {
+		return "?"
+	}
+	return fmt.Sprintf("%.2f", s.Median())
+}
+
+func interval(e stats.Estimate) string {
+	return fmt.Sprintf("%.4f (%.4f…%.4f)", e.Value, e.Interval.Low, e.Interval.High)
+}
+
+func newTable() table.Writer {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleDefault)
+	t.Style().Options = table.OptionsNoBordersAndSeparators
+	t.Style().Box.PaddingLeft = ""
+	return t
+}
+
+// byKindAndLength orders pp16 before pp128 before tg16.
+func byKindAndLength(a, b string) int {
+	if c := strings.Compare(a[:2], b[:2]); c != 0 {
+		return c
+	}
+	return len(a) - len(b) + strings.Compare(a, b)
+}
