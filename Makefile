@@ -1,0 +1,86 @@
+# Every verb of this repository. `make` alone lists them.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# The environment in which go builds with libllama; an error in it stops the recipe.
+with_llama := environment=$$(scripts/llama-env); eval "$$environment";
+
+MODEL ?= SmolLM-135M.Q4_K_M.gguf
+ARGS  ?=
+
+.PHONY: help deps tools env build run test lint parity equivalence abort memory bench check-headers pin-update clean
+
+help: ## list the verbs
+	@echo 'benchmark-llm: make VERB'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'plain go commands: eval "$$(make env)"'
+
+deps: ## get libllama, and as root the missing Debian packages
+	@scripts/preflight
+	@scripts/get-llama
+
+tools: # deps, and llama-bench and ggml-rpc-server of the same packages
+	@scripts/preflight
+	@scripts/get-llama --tools
+
+env: deps ## print the environment for plain go commands
+	@scripts/llama-env
+
+build: deps ## build bin/benchmark-llm
+	@$(with_llama) go build -trimpath -o bin/benchmark-llm ./cmd/benchmark-llm
+
+run: build ## build, then benchmark the embedded model; ARGS='-p 512 -n 128' is passed on
+	@bin/benchmark-llm run -m $(MODEL) --weights synthetic $(ARGS)
+
+test: tools ## every test: with libllama, without cgo, the four variants, the debug build, the scripts
+	@scripts/check-headers
+	@echo '== the four variants build'
+	@$(with_llama) go build ./...
+	@$(with_llama) go build -tags cuda ./...
+	@$(with_llama) go build -tags cpu ./...
+	@CGO_ENABLED=0 go build -buildvcs=false ./...
+	@echo '== with libllama'
+	@$(with_llama) go test ./...
+	@$(with_llama) go test -tags cuda -run CUDA ./bench/llamacpp
+	@$(with_llama) go test -tags cpu ./bench/llamacpp
+	@echo '== without cgo'
+	@CGO_ENABLED=0 go test ./...
+	@echo '== collecting garbage at every call, pointers checked'
+	@$(with_llama) GOEXPERIMENT=cgocheck2 go test -tags llamadebug ./llama/...
+	@echo '== scripts'
+	@scripts/test/run
+
+lint: deps ## golangci-lint, gofmt, shellcheck
+	@scripts/preflight lint
+	@scripts/lint
+
+proof := $(with_llama) go build -tags parity -o bin/parity ./scripts/parity && bin/parity
+
+parity: tools build ## compare with llama-bench, alternating, on this machine
+	@$(proof) $(ARGS)
+
+equivalence: tools build ## compare synthetic weights with a model file, alternating
+	@$(proof) -equivalence $(ARGS)
+
+abort: deps ## time from an abort to its return, and the longest node of the graph
+	@$(proof) -abort $(MODEL) $(ARGS)
+
+memory: deps build ## resident memory over 200 runs, and beside a plain C program's
+	@$(proof) -memory $(ARGS)
+
+bench: deps ## Go benchmarks: the cost of the binding and of the harness
+	@$(with_llama) go test -run '^$$' -bench . ./llama/... ./bench/...
+
+check-headers: deps ## check libllama's headers and symbols against what the binding uses
+	@scripts/check-headers
+
+pin-update: ## move the pin of libllama to the newest packages
+	@scripts/preflight
+	@scripts/pin-update
+
+clean: ## remove what was built and unpacked; downloads stay in the cache
+	rm -rf bin third_party/llama.cpp/root

@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# What the scripts share: one voice for errors, the pin, and which libllama is used. Sourced after `set -euo pipefail`.
+
+export LC_ALL=C
+
+program=$(basename "$0")
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+pin=$repo/third_party/llama.cpp/pin
+roots=$repo/third_party/llama.cpp/root
+
+say() { printf '%s: %s\n' "$program" "$*" >&2; }
+
+# die ERROR [HINT]...: the error on one line, each hint on a line of its own, exit 1.
+die() {
+	printf '%s: error: %s\n' "$program" "$1" >&2
+	shift
+	for hint; do printf 'hint: %s\n' "$hint" >&2; done
+	exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+need_compiler() { have "${CC:-gcc}" || die "no C compiler: ${CC:-gcc}" "sudo apt-get install gcc libc6-dev"; }
+
+# quote TEXT: TEXT as one word of the shell.
+quote() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
+
+# ---- the pin ----
+
+pin_value() { awk -v key="$1" '$1 == key { print $2; exit }' "$pin"; }
+
+# pin_rows ROLES ARCH: "package version size sha256 path" of each package; ROLES is "library" or "library tools".
+pin_rows() {
+	awk -v roles=" $1 " -v arch="$2" 'NF == 7 && $2 == arch && index(roles, " " $1 " ") { print $3, $4, $5, $6, $7 }' "$pin"
+}
+
+# ---- architectures, in Debian's names ----
+
+host_arch() {
+	case $(uname -m) in
+	x86_64) echo amd64 ;;
+	aarch64) echo arm64 ;;
+	*) die "there is no pinned libllama for $(uname -m)" "amd64 and arm64 are pinned; build llama.cpp yourself and set LLAMA_PREFIX" ;;
+	esac
+}
+
+triplet() { case $1 in amd64) echo x86_64-linux-gnu ;; arm64) echo aarch64-linux-gnu ;; esac; }
+loader() { case $1 in amd64) echo ld-linux-x86-64.so.2 ;; arm64) echo ld-linux-aarch64.so.1 ;; esac; }
+
+# host_libc: the version of this machine's glibc ("2.36"), nothing for another libc.
+host_libc() { getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }' || true; }
+
+# older A B: version A is before version B.
+older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# ---- which libllama ----
+
+# foreign_pkg_config_path: PKG_CONFIG_PATH without what llama-env added, so that our own llama.pc is never mistaken for
+# the system's and repeating llama-env changes nothing.
+foreign_pkg_config_path() {
+	local entry out='' IFS=:
+	for entry in ${PKG_CONFIG_PATH:-}; do
+		case $entry in "$roots"/*) ;; *) out=${out:+$out:}$entry ;; esac
+	done
+	printf '%s' "$out"
+}
+
+# choose_library sets library_source to prefix, system or packages, and for the first two library_include and library_lib.
+choose_library() {
+	local minimum path
+	minimum=$(pin_value llama)
+	path=$(foreign_pkg_config_path)
+	if [ -n "${LLAMA_PREFIX:-}" ]; then
+		library_source=prefix
+		library_include=$LLAMA_PREFIX/include
+		[ -f "$library_include/llama.h" ] ||
+			die "LLAMA_PREFIX=$LLAMA_PREFIX has no include/llama.h" "it must name the directory that libllama was installed to"
+		for library_lib in "$LLAMA_PREFIX"/lib "$LLAMA_PREFIX"/lib64 "$LLAMA_PREFIX"/lib/*-linux-gnu ''; do
+			if [ -e "$library_lib/libllama.so" ]; then break; fi
+		done
+		[ -n "$library_lib" ] || die "LLAMA_PREFIX=$LLAMA_PREFIX has no libllama.so in lib, lib64 or lib/*-linux-gnu"
+		library_lib=$(cd "$library_lib" && pwd -P)
+	elif [ "${LLAMA_SYSTEM:-yes}" != no ] && have pkg-config &&
+		PKG_CONFIG_PATH=$path pkg-config --atleast-version="$minimum" llama 2>/dev/null; then
+		library_source=system
+		library_include=$(PKG_CONFIG_PATH=$path pkg-config --variable=includedir llama)
+		library_lib=$(PKG_CONFIG_PATH=$path pkg-config --variable=libdir llama)
+	else
+		library_source=packages
+	fi
+}
+
+# write_pc DIR INCLUDE LIB VERSION: a llama.pc for a library that is not where its own says. No loader and no run path:
+# Go's flag allow-list refuses them in .pc files, they travel in CGO_LDFLAGS.
+write_pc() {
+	local include=${2// /\\ } lib=${3// /\\ }
+	mkdir -p "$1"
+	cat >"$1/.llama.pc.$$" <<-PC
+		Name: llama
+		Description: libllama, where get-llama found or put it
+		Version: $4
+		Cflags: -I$include
+		Libs: -L$lib -lllama -lggml -lggml-base
+	PC
+	mv "$1/.llama.pc.$$" "$1/llama.pc"
+}
