@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -51,23 +52,22 @@ func load(ctx context.Context, e Engine, job Job, emit func(Event) error) error 
 			fmt.Errorf("not loaded within its budget of %s", job.LoadBudget.Round(time.Millisecond)))
 		defer cancel()
 	}
-	told := 0.0
+	var tenths atomic.Int64 // told so far: enough to see it move
 	start := time.Now()
 	facts, err := e.Load(loadCtx, func(share float64) {
-		// A tenth at a time: enough to see it move.
-		if share >= told+0.1 {
-			told = share
+		now, told := int64(share*10), tenths.Load()
+		if now > told && tenths.CompareAndSwap(told, now) {
 			_ = emit(LoadProgress{Share: share}) // a broken pipe shows at the next event
 		}
 	})
 	done := LoadDone{Status: result.OK, Facts: facts, Elapsed: time.Since(start)}
 	if err != nil {
 		done.Status, done.Reason = statusOf(err), err.Error()
-		if errors.Is(err, ErrAborted) && ctx.Err() == nil {
-			done.Status = result.Timeout
-		}
-		if errors.Is(err, ErrAborted) {
-			done.Reason = context.Cause(loadCtx).Error()
+		if cause := context.Cause(loadCtx); errors.Is(err, ErrAborted) && cause != nil {
+			done.Reason = cause.Error()
+			if ctx.Err() == nil {
+				done.Status = result.Timeout
+			}
 		}
 	}
 	if err := emit(done); err != nil {
@@ -171,20 +171,22 @@ func (r *testRun) tell(e Event) bool {
 
 // passTime estimates one pass through the graph from the time of a repetition
 // or warm-up: a ubatch of the prompt, or one token. Later ubatches see a longer
-// context and take longer than the mean; Grace has room for that.
+// context and take longer than the mean; Grace has room for that. It is 0 for a
+// repetition of prompt and generation together, which does not tell how long a
+// pass of either takes; the warm-up with its single token does.
 func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
 	const ubatch = 512 // the default; a smaller one makes the grace longer, not shorter
-	passes := (r.test.Prompt + ubatch - 1) / ubatch
-	if warmup && r.test.Gen > 0 {
-		passes++
-	} else {
-		passes += r.test.Gen
+	prompt := (r.test.Prompt + ubatch - 1) / ubatch
+	switch {
+	case prompt == 0 && warmup:
+		return elapsed
+	case prompt == 0:
+		return elapsed / time.Duration(max(r.test.Gen, 1))
+	case r.test.Gen > 0 && !warmup:
+		return 0
+	default:
+		return elapsed / time.Duration(prompt)
 	}
-	if r.test.Prompt > 0 && r.test.Gen > 0 {
-		// Prompt passes are the long ones: count only them.
-		passes = (r.test.Prompt + ubatch - 1) / ubatch
-	}
-	return elapsed / time.Duration(max(passes, 1))
 }
 
 // statusOf is the status of a test or load that ended with err.

@@ -56,29 +56,31 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		defer t.Stop()
 		deadline = t.C
 	}
+	var grace time.Duration
 	select {
 	case <-w.quit:
 		return
 	case <-ctx.Done():
-		w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
+		grace = w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
 	case <-deadline:
-		w.bark(result.Timeout, fmt.Sprintf("not done within its budget of %s", budget.Round(time.Millisecond)))
+		grace = w.bark(result.Timeout, fmt.Sprintf("not done within its budget of %s", budget.Round(time.Millisecond)))
 	}
-	grace := time.NewTimer(w.grace())
-	defer grace.Stop()
 	select {
 	case <-w.quit:
-	case <-grace.C:
-		_ = w.emit(GraceExpired{Grace: w.grace()}) // the reader is gone: so are we, soon
+	case <-time.After(grace):
+		_ = w.emit(GraceExpired{Grace: grace}) // the reader is gone: so are we, soon
 	}
 }
 
-func (w *watchdog) bark(status result.Status, reason string) {
+// bark aborts the engine and returns how long it may take to return.
+func (w *watchdog) bark(status result.Status, reason string) (grace time.Duration) {
 	w.mu.Lock()
 	w.status, w.reason, w.requested = status, reason, time.Now()
+	grace = Grace(w.ubatch)
 	w.mu.Unlock()
 	w.engine.Abort() // first: the event can wait, the engine cannot
-	_ = w.emit(AbortRequested{Status: status, Reason: reason, Grace: w.grace()})
+	_ = w.emit(AbortRequested{Status: status, Reason: reason, Grace: grace})
+	return grace
 }
 
 // saw notes how long a pass through the graph took.
@@ -87,12 +89,6 @@ func (w *watchdog) saw(pass time.Duration) time.Duration {
 	defer w.mu.Unlock()
 	w.ubatch = max(w.ubatch, pass)
 	return w.ubatch
-}
-
-func (w *watchdog) grace() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return Grace(w.ubatch)
 }
 
 // stop ends the watchdog and tells why it barked and when; status is OK when

@@ -18,13 +18,17 @@ type File struct {
 	Header *gguf.File //
 }
 
-// ErrNotFound is a model that is in none of the places looked at.
-var ErrNotFound = errors.New("no such model file")
+// Errors of Local.
+var (
+	ErrNotFound   = errors.New("no such model file")                   // in none of the places looked at
+	ErrNotRegular = errors.New("a device, pipe or socket, not a file") // and no directory
+)
 
-// Local finds a model by its path or, for a bare name, in one of dirs, and reads
-// its header. The header is untrusted: it is read here, in bounded time and
-// memory, before the library sees it. Errors are ErrNotFound, those of package
-// gguf, and those of the file system.
+// Local finds a model by its path or, for a bare name, in the working directory
+// or the first of dirs that has it, and reads its header. The header is
+// untrusted: it is read here, in bounded time and memory, before the library
+// sees it. Errors wrap ErrNotFound, ErrNotRegular, those of package gguf, and
+// those of the file system.
 func Local(model string, dirs ...string) (File, error) {
 	places := []string{model}
 	if filepath.Base(model) == model {
@@ -39,6 +43,9 @@ func Local(model string, dirs ...string) (File, error) {
 		}
 		if err != nil {
 			return File{}, err
+		}
+		if !info.Mode().IsRegular() && !info.IsDir() { // opening a pipe waits for its writer
+			return File{}, fmt.Errorf("%s: %w", path, ErrNotRegular)
 		}
 		header, err := gguf.ReadFile(path)
 		if err != nil {

@@ -11,12 +11,13 @@ type Sample struct {
 }
 
 // TokensPerSecond is the rate of a repetition of t that took elapsed.
-// It is 0 when elapsed is not positive.
+// It is 0 when elapsed is not positive. The order of the operations is
+// llama-bench's, so that all digits agree.
 func (t Test) TokensPerSecond(elapsed time.Duration) float64 {
 	if elapsed <= 0 {
 		return 0
 	}
-	return float64(t.Tokens()) / elapsed.Seconds()
+	return 1e9 * float64(t.Tokens()) / float64(elapsed.Nanoseconds())
 }
 
 // Status is what became of a test.

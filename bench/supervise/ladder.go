@@ -10,25 +10,32 @@ import (
 
 // Limits on the steps that have no budget of their own.
 const (
-	startupLimit = 2 * time.Minute // opening back-ends; a GPU driver may start with it
-	betweenLimit = time.Minute     // freeing one test's memory
-	margin       = 2 * time.Second // for an event to arrive
+	startupLimit = 2 * time.Minute  // opening back-ends; a GPU driver may start with it
+	betweenLimit = time.Minute      // freeing one test's memory
+	margin       = 2 * time.Second  // for an event to arrive, or a process that is done to end
+	killLimit    = 10 * time.Second // for SIGKILL to work: a driver may hold the process in the kernel
 )
+
+// StopWithin is how long a worker may take to stop when the run ends.
+const StopWithin = 1500 * time.Millisecond
 
 // ladder is the parent's rung of the watchdog: a timer that is always set a
 // little later than the worker's own, so that it fires only when the worker
 // cannot help itself any more. The zero ladder is not set.
 type ladder struct {
-	timer  *time.Timer
-	what   string // what did not happen when the timer fires
-	test   time.Time
+	timer    *time.Timer
+	loss     loss // when the timer fires
+	stopping bool // the last deadline is set
+
+	test   time.Time // start of the test under way
 	budget time.Duration
 }
 
-// set moves the deadline; a limit of 0 takes it away.
-func (l *ladder) set(limit time.Duration, what string) {
+// set moves the deadline; a limit of 0 takes it away. what did not happen when
+// it passes.
+func (l *ladder) set(limit time.Duration, status result.Status, what string) {
 	l.stop()
-	l.what = what
+	l.loss = loss{status, "the worker " + what + " and was ended"}
 	if limit > 0 {
 		l.timer = time.NewTimer(limit)
 	}
@@ -49,21 +56,25 @@ func (l *ladder) C() <-chan time.Time {
 	return l.timer.C
 }
 
-// expired is the loss of a worker whose time is over.
-func (l *ladder) expired() *loss {
-	l.stop()
-	return &loss{result.Timeout, fmt.Sprintf("the worker %s and was ended", l.what)}
+// stopWithin sets the last deadline, which nothing the worker says moves.
+func (l *ladder) stopWithin(limit time.Duration) {
+	l.set(limit, result.Aborted, "did not stop when told to")
+	l.stopping = true
 }
 
-// follow sets the ladder for what must come after e.
+// follow sets the ladder for what must come after e. Too late for a budget is a
+// timeout; too late for what takes no time is a crash.
 func (l *ladder) follow(e bench.Event) {
+	if l.stopping {
+		return
+	}
 	switch e := e.(type) {
 	case bench.EngineReady:
-		l.set(betweenLimit, "did not begin to load")
+		l.set(betweenLimit, result.Crashed, "did not begin to load")
 	case bench.LoadStarted:
 		l.within(e.Budget, bench.Grace(0), "did not load the model")
 	case bench.LoadDone:
-		l.set(betweenLimit, "did not begin a test")
+		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.TestStarted:
 		l.test, l.budget = time.Now(), e.Budget
 		l.within(e.Budget, bench.Grace(0), "did not end the test")
@@ -72,13 +83,20 @@ func (l *ladder) follow(e bench.Event) {
 	case bench.RepetitionDone:
 		l.within(l.left(), bench.Grace(e.UBatch), "did not end the test")
 	case bench.AbortRequested:
-		l.set(e.Grace+margin, "did not return within "+e.Grace.String()+" of being told to abort")
+		l.set(e.Grace+margin, e.Status, "did not return within "+e.Grace.String()+" of being told to abort")
 	case bench.GraceExpired:
-		l.set(margin, "did not return within "+e.Grace.String()+" of being told to abort")
+		l.set(margin, l.loss.status, "did not return within "+e.Grace.String()+" of being told to abort")
 	case bench.TestDone:
-		l.set(betweenLimit, "did not go on")
+		l.set(betweenLimit, result.Crashed, "did not go on")
 	case bench.JobDone:
-		l.set(betweenLimit, "did not exit")
+		l.set(betweenLimit, result.Crashed, "did not exit")
+	}
+}
+
+// exiting sets the ladder for a worker that has closed its end of the events.
+func (l *ladder) exiting() {
+	if !l.stopping {
+		l.set(margin, result.Crashed, "went silent")
 	}
 }
 
@@ -86,10 +104,10 @@ func (l *ladder) follow(e bench.Event) {
 // of 0 is no limit.
 func (l *ladder) within(budget, grace time.Duration, what string) {
 	if budget == 0 {
-		l.set(0, what)
+		l.set(0, result.Timeout, what)
 		return
 	}
-	l.set(max(budget, 0)+grace+margin, fmt.Sprintf("%s within its budget and %v of grace", what, grace))
+	l.set(max(budget, 0)+grace+margin, result.Timeout, fmt.Sprintf("%s within its budget and %v of grace", what, grace))
 }
 
 // left is what is left of the test's budget: negative when it is over, 0 when

@@ -40,6 +40,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 	defer cancel(nil)
 	acks := make(chan struct{})
 	gone := make(chan struct{})
+	served := make(chan struct{})
+	defer close(served)
 	go func() {
 		for {
 			if _, err := r.ReadByte(); err != nil {
@@ -48,7 +50,11 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 				orphaned()
 				return
 			}
-			acks <- struct{}{}
+			select {
+			case acks <- struct{}{}:
+			case <-served:
+				return
+			}
 		}
 	}()
 

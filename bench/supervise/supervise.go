@@ -38,7 +38,7 @@ type Options struct {
 
 // The crash rule: a test is not retried after its second crash; after the third
 // crash of a model its remaining tests are recorded as crashed. Loading counts
-// as a test here, for it would crash again.
+// as a test here, whose loss is that of all others.
 const (
 	crashesOfTest  = 2
 	crashesOfModel = 3
@@ -46,15 +46,15 @@ const (
 
 // Run runs the job's tests in worker processes and reports an outcome for each.
 // It returns an error when a worker could not be started, or Event or Outcome
-// failed. When ctx ends, the worker is told to stop, and ended if it does not
-// within StopWithin; the tests not completed are Aborted.
+// failed; no worker is left then. When ctx ends, the worker is told to stop, and
+// ended if it does not within StopWithin; the tests not completed are Aborted.
 func Run(ctx context.Context, job bench.Job, o Options) error {
-	crashes := 0                    // of the model
-	crashed := make(map[string]int) // of each test, by name; "" is loading
+	crashes := 0                         // of the model
+	crashed := make(map[result.Test]int) // of each test; the zero Test is loading
 	pending := job.Tests
 	for len(pending) > 0 {
 		if ctx.Err() != nil {
-			return giveUp(o, job, pending, result.Aborted, stopReason(ctx))
+			return giveUp(o, job, pending, loss{result.Aborted, stopReason(ctx)})
 		}
 		rest := job
 		rest.Tests = pending
@@ -65,56 +65,45 @@ func Run(ctx context.Context, job bench.Job, o Options) error {
 		}
 		pending = pending[a.completed:]
 		switch {
+		case len(pending) == 0:
+			return nil
+		case ctx.Err() != nil:
+			return a.lose(pending, loss{result.Aborted, stopReason(ctx)})
 		case a.loadFailed != nil:
-			return giveUp(o, job, pending, a.loadFailed.Status, a.loadFailed.Reason)
-		case lost == nil:
-			if ctx.Err() == nil && len(pending) > 0 {
-				return fmt.Errorf("the worker ended with %d tests not run", len(pending))
-			}
-			continue
-		case ctx.Err() != nil: // ended because it was told to stop
-			if running := a.assembler.Lost(result.Aborted, stopReason(ctx)); running != nil {
-				pending = pending[1:]
-				if err := o.Outcome(running); err != nil {
-					return err
-				}
-			}
-			continue
+			return giveUp(o, job, pending, loss{a.loadFailed.Status, a.loadFailed.Reason})
+		case lost == nil: // a signal that was not ours
+			return giveUp(o, job, pending, loss{result.Aborted, "the worker was told to stop by another process"})
 		}
 
-		test, running := a.assembler.Running()
-		name := ""
-		if running {
-			name = test.String()
-		}
-		if lost.status == result.Timeout && !running {
-			return giveUp(o, job, pending, lost.status, lost.reason)
+		// What is lost: the test under way or the next one, and without a model
+		// all of them.
+		hit, culprit := pending[:1], pending[0].Test
+		if !a.loaded {
+			hit, culprit = pending, result.Test{}
 		}
 		if lost.status != result.Timeout {
 			crashes++
-			crashed[name]++
-			if crashed[name] < crashesOfTest && crashes < crashesOfModel {
-				o.Log.Warn("the worker was lost, trying again", "test", name, "reason", lost.reason)
+			crashed[culprit]++
+			if crashed[culprit] < crashesOfTest && crashes < crashesOfModel {
+				o.Log.Warn("the worker was lost, trying again", "test", pending[0].Test, "reason", lost.reason)
 				continue
 			}
 		}
-		if running {
-			if err := o.Outcome(a.assembler.Lost(lost.status, lost.reason)); err != nil {
-				return err
-			}
-			pending = pending[1:]
+		if err := a.lose(hit, *lost); err != nil {
+			return err
 		}
-		if crashes >= crashesOfModel || !running {
-			return giveUp(o, job, pending, lost.status, fmt.Sprintf("not run after %d crashes: %s", crashes, lost.reason))
+		pending = pending[len(hit):]
+		if crashes >= crashesOfModel {
+			return giveUp(o, job, pending, loss{result.Crashed, fmt.Sprintf("not run after %d crashes: %s", crashes, lost.reason)})
 		}
 	}
 	return nil
 }
 
 // giveUp records tests that were not run.
-func giveUp(o Options, job bench.Job, tests []bench.TestBudget, status result.Status, reason string) error {
+func giveUp(o Options, job bench.Job, tests []bench.TestBudget, l loss) error {
 	for _, t := range tests {
-		err := o.Outcome(&result.Outcome{Model: job.Model.Name, Test: t.Test, Status: status, Reason: reason})
+		err := o.Outcome(&result.Outcome{Model: job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason})
 		if err != nil {
 			return err
 		}
@@ -124,9 +113,9 @@ func giveUp(o Options, job bench.Job, tests []bench.TestBudget, status result.St
 
 func stopReason(ctx context.Context) string { return fmt.Sprintf("stopped: %v", context.Cause(ctx)) }
 
-// loss is how a worker was lost.
+// loss is why tests have no result.
 type loss struct {
-	status result.Status // Timeout, Crashed or OutOfMemory
+	status result.Status
 	reason string
 }
 
@@ -135,7 +124,8 @@ type attempt struct {
 	job        bench.Job
 	options    Options
 	assembler  bench.Assembler
-	completed  int // tests with an outcome
+	completed  int  // tests with an outcome
+	loaded     bool // LoadDone arrived, with a model
 	loadFailed *bench.LoadDone
 	done       bool // JobDone arrived
 	ladder     ladder
@@ -148,54 +138,59 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil { // the run is over: nobody will read its events
-			w.kill()
-			_ = w.wait()
-		}
-	}()
-	a.ladder.set(startupLimit, "did not start")
+	defer w.end()
+	a.ladder.set(startupLimit, result.Crashed, "did not start")
 	defer a.ladder.stop()
 
-	stop := ctx.Done()
-	var ended *loss
+	end := func(because loss) {
+		lost = &because
+		w.kill()
+		a.ladder.set(killLimit, because.status, "could not be killed")
+	}
+	lines, stop := w.lines, ctx.Done()
+	var exited <-chan struct{} // looked at when all that the worker wrote was read
 	for {
 		select {
-		case line, ok := <-w.lines:
+		case line, ok := <-lines:
 			if !ok {
-				return a.ended(w, ended)
+				lines, exited = nil, w.exited
+				if lost == nil {
+					a.ladder.exiting()
+				}
+				continue
 			}
-			if ended != nil {
+			if lost != nil {
 				continue // what it still says after it was ended counts for nothing
 			}
 			var ev bench.Stamped
 			if err := ev.UnmarshalLine(line); err != nil {
-				ended = &loss{result.Crashed, fmt.Sprintf("the worker wrote something that is not an event (%v)", err)}
-				w.kill()
+				end(loss{result.Crashed, fmt.Sprintf("the worker wrote something that is not an event (%v)", err)})
 				continue
 			}
 			if err := a.take(ev); err != nil {
 				return nil, err
 			}
 			if _, expired := ev.Event.(bench.GraceExpired); expired {
-				ended = a.ladder.expired()
-				w.kill()
+				end(a.ladder.loss)
 				continue
 			}
 			w.acknowledge()
+		case <-exited:
+			return a.ended(w, lost)
 		case <-a.ladder.C():
-			ended = a.ladder.expired()
-			w.kill()
+			if lost != nil {
+				return a.ended(w, lost) // not even SIGKILL ends it
+			}
+			end(a.ladder.loss)
 		case <-stop:
 			stop = nil
-			w.terminate()
-			a.ladder.set(StopWithin, "did not stop when told to")
+			if lost == nil {
+				w.terminate()
+				a.ladder.stopWithin(StopWithin)
+			}
 		}
 	}
 }
-
-// StopWithin is how long a worker may take to stop when the run ends.
-const StopWithin = 1500 * time.Millisecond
 
 // take keeps an event, moves the ladder, and reports the outcome that the event
 // completes.
@@ -206,7 +201,7 @@ func (a *attempt) take(s bench.Stamped) error {
 	a.ladder.follow(s.Event)
 	switch e := s.Event.(type) {
 	case bench.LoadDone:
-		if e.Status != result.OK {
+		if a.loaded = e.Status == result.OK; !a.loaded {
 			a.loadFailed = &e
 		}
 	case bench.JobDone:
@@ -219,19 +214,30 @@ func (a *attempt) take(s bench.Stamped) error {
 	return nil
 }
 
-// ended tells how a worker whose events have ended was lost; because is why the
-// parent ended it, nil when it did not.
+// ended tells how a worker was lost; because is why the parent ended it, nil
+// when it did not.
 func (a *attempt) ended(w *worker, because *loss) (*loss, error) {
-	exit := w.wait()
+	output := w.output.lines()
 	switch {
 	case because != nil:
 	case a.done, a.loadFailed != nil:
 		return nil, nil
 	default:
-		because = describe(exit, w.output.lines())
+		because = describe(w.cmd.ProcessState, output)
 	}
-	lost := bench.WorkerLost{Reason: because.reason, Output: w.output.lines()}
+	lost := bench.WorkerLost{Reason: because.reason, Output: output}
 	return because, a.options.Event(bench.Stamped{At: time.Now(), Event: lost})
+}
+
+// lose reports tests as lost, the first one with its samples when it had begun.
+func (a *attempt) lose(tests []bench.TestBudget, l loss) error {
+	if begun := a.assembler.Lost(l.status, l.reason); begun != nil {
+		if err := a.options.Outcome(begun); err != nil {
+			return err
+		}
+		tests = tests[1:]
+	}
+	return giveUp(a.options, a.job, tests, l)
 }
 
 // ErrStart is a worker that could not be started.

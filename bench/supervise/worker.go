@@ -2,8 +2,10 @@ package supervise
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,7 +25,8 @@ type worker struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	events *os.File
-	lines  chan []byte // one event each; closed at the end
+	lines  chan []byte   // one event each; closed when no more can come
+	exited chan struct{} // closed when the process has ended
 	output *tail
 }
 
@@ -39,19 +42,19 @@ func start(o Options, job bench.Job) (*worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer theirs.Close()
-	w := &worker{events: events, lines: make(chan []byte), output: &tail{log: o.Log}}
+	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}}
 	w.cmd = exec.Command(o.Command[0], o.Command[1:]...)
 	w.cmd.Env = append(os.Environ(), o.Env...)
 	w.cmd.ExtraFiles = []*os.File{theirs}
 	w.cmd.Stdout, w.cmd.Stderr = w.output, w.output
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	w.cmd.WaitDelay = time.Second // a grandchild may hold its output open
+	w.cmd.WaitDelay = leftOpenLimit
 	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
-		events.Close()
+		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	if err := w.cmd.Start(); err != nil {
-		events.Close()
+		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	go func() {
@@ -59,22 +62,34 @@ func start(o Options, job bench.Job) (*worker, error) {
 		_, _ = w.stdin.Write(append(line, '\n'))
 	}()
 	go w.read()
+	go w.reap()
 	return w, nil
 }
 
-// read passes lines on until the worker closes its end. A line without an end
-// or beyond the limit is passed on as it is, to be refused as garbage.
+// leftOpenLimit is how long a grandchild may hold a worker's pipes open after
+// the worker's end. All that the worker itself wrote is read before that.
+const leftOpenLimit = time.Second
+
+// reap waits for the end of the process and ends all it left behind.
+func (w *worker) reap() {
+	_ = w.cmd.Wait() // the state says more
+	w.kill()
+	_ = w.events.SetReadDeadline(time.Now().Add(leftOpenLimit)) // closed: nobody reads any more
+	close(w.exited)
+}
+
+// read passes lines on until the worker closes its end. A line beyond the limit
+// is passed on in parts, to be refused as garbage; a last line without an end is
+// dropped: the worker's own end, which cut it off, tells more.
 func (w *worker) read() {
 	defer close(w.lines)
 	r := bufio.NewReaderSize(w.events, bench.MaxEventBytes)
 	for {
 		line, err := r.ReadSlice('\n')
-		if len(line) > 0 {
-			w.lines <- append([]byte(nil), line...)
-		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
+		w.lines <- bytes.Clone(line)
 	}
 }
 
@@ -89,16 +104,21 @@ func (w *worker) terminate() { _ = w.cmd.Process.Signal(syscall.SIGTERM) }
 // kill ends the worker and all its children.
 func (w *worker) kill() { _ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL) }
 
-// wait returns how the worker ended, after all it wrote was read.
-func (w *worker) wait() *os.ProcessState {
-	go func() {
-		for range w.lines { //nolint:revive // drained: the reader must not stay behind
+// end ends the worker, if it still lives, and frees what start made.
+func (w *worker) end() {
+	select {
+	case <-w.exited:
+	default:
+		w.kill()
+		select {
+		case <-w.exited:
+		case <-time.After(killLimit): // the kernel holds it: go on without it
 		}
-	}()
-	_ = w.cmd.Wait() // the state says more
-	w.stdin.Close()
-	w.events.Close()
-	return w.cmd.ProcessState
+	}
+	_ = w.stdin.Close()
+	_ = w.events.Close()
+	for range w.lines { //nolint:revive // drained: the reader must not stay behind
+	}
 }
 
 // describe says in a user's words how a worker ended that nobody had ended.

@@ -16,8 +16,9 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// abortsOfTest is how many random moments are tried for each test.
-const abortsOfTest = 100
+// abortWithin is the latest moment of an abort: a large model's repetition takes
+// minutes, and its later passes are like its earlier ones.
+const abortWithin = 4 * time.Second
 
 // aborts measures the time from an abort to the return, and the longest node of
 // the graph, which is what an abort must wait for. After each abort the context
@@ -48,7 +49,7 @@ func aborts(o options, model string) (bool, error) {
 			}
 			var latencies []float64
 			err = withContext(m, o.threads, test.prompt+test.gen, func(c *llama.Context) error {
-				latencies, err = abortsOf(c, tokens(test.prompt), tokens(test.gen))
+				latencies, err = abortsOf(c, o.aborts, tokens(test.prompt), tokens(test.gen))
 				return err
 			})
 			if err != nil {
@@ -71,19 +72,20 @@ func aborts(o options, model string) (bool, error) {
 
 func ms(x float64) string { return fmt.Sprintf("%.1f", x) }
 
-// abortsOf returns the latencies in milliseconds.
-func abortsOf(c *llama.Context, prompt, gen []llama.Token) ([]float64, error) {
+// abortsOf returns the latencies of count aborts at random moments, in
+// milliseconds.
+func abortsOf(c *llama.Context, count int, prompt, gen []llama.Token) ([]float64, error) {
 	whole, err := c.Repetition(prompt, gen, 2048)
 	if err != nil {
 		return nil, err
 	}
 	var latencies []float64
-	for len(latencies) < abortsOfTest {
+	for len(latencies) < count {
 		if err := c.ClearMemory(); err != nil {
 			return nil, err
 		}
 		told := make(chan time.Time, 1)
-		timer := time.AfterFunc(rand.N(whole*9/10), func() {
+		timer := time.AfterFunc(rand.N(min(whole*9/10, abortWithin)), func() {
 			told <- time.Now()
 			c.Abort()
 		})

@@ -31,10 +31,10 @@ import (
 
 // options are the flags.
 type options struct {
-	pairs, repetitions, inProcess int
-	prompts, gens                 string
-	threads                       int
-	program, tool, model, dir     string
+	pairs, repetitions, inProcess, aborts int
+	prompts, gens                         string
+	threads                               int
+	program, tool, model, dir             string
 }
 
 const confidence = 0.95
@@ -46,6 +46,7 @@ func main() {
 	flag.IntVar(&o.pairs, "pairs", 10, "alternations of the programs, at least 10 for a verdict")
 	flag.IntVar(&o.repetitions, "r", 5, "repetitions of each test in each process")
 	flag.IntVar(&o.inProcess, "in-process", 60, "alternations inside one process")
+	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
 	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")

@@ -1,0 +1,172 @@
+package bench_test
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+var at = time.Date(2026, 11, 23, 15, 19, 41, 123456789, time.UTC)
+
+// everyEvent is each event with all its fields set, and its line.
+var everyEvent = []struct {
+	event bench.Event
+	line  string
+}{
+	{
+		bench.EngineReady{PID: 42, Facts: bench.EngineFacts{
+			BuildCommit: "Debian", BuildNumber: 11669, Library: map[string]string{"libllama0": "0.7.0"},
+			Backends: "CUDA", CPUInfo: "a CPU", GPUInfo: "a GPU", CPUVariant: "zen4",
+		}},
+		`{"event":"engine_ready","at":"2026-11-23T15:19:41.123456789Z","data":{"pid":42,"facts":{"build_commit":"Debian","build_number":11669,` +
+			`"library":{"libllama0":"0.7.0"},"backends":"CUDA","cpu_info":"a CPU","gpu_info":"a GPU","cpu_variant":"zen4"}}}`,
+	},
+	{
+		bench.LoadStarted{Model: bench.Model{Name: "m.gguf", Path: "/m.gguf", Weights: result.FileWeights, Seed: 7}, Budget: 3},
+		`{"event":"load_started","at":"2026-11-23T15:19:41.123456789Z","data":{"model":{"name":"m.gguf","path":"/m.gguf","weights":"file","seed":7},"budget_ns":3}}`,
+	},
+	{
+		bench.LoadProgress{Share: 0.5},
+		`{"event":"load_progress","at":"2026-11-23T15:19:41.123456789Z","data":{"share":0.5}}`,
+	},
+	{
+		bench.LoadDone{Status: result.Failed, Reason: "odd", Facts: bench.ModelFacts{Type: "llama", SizeBytes: 1, Params: 2, Layers: 3}, Elapsed: 4},
+		`{"event":"load_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"odd",` +
+			`"facts":{"type":"llama","size_bytes":1,"params":2,"layers":3},"elapsed_ns":4}}`,
+	},
+	{
+		bench.TestStarted{Test: result.Test{Prompt: 1, Gen: 2, Depth: 3}, Budget: 4, Repetitions: 5},
+		`{"event":"test_started","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":1,"n_gen":2,"n_depth":3},"budget_ns":4,"repetitions":5}}`,
+	},
+	{
+		bench.ContextReady{Elapsed: 1},
+		`{"event":"context_ready","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1}}`,
+	},
+	{
+		bench.WarmupDone{Elapsed: 1, UBatch: 2},
+		`{"event":"warmup_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1,"ubatch_ns":2}}`,
+	},
+	{
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Start: at, Elapsed: 2}, UBatch: 3},
+		`{"event":"repetition_done","at":"2026-11-23T15:19:41.123456789Z","data":{"sample":{"repetition":1,` +
+			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3}}`,
+	},
+	{
+		bench.AbortRequested{Status: result.Timeout, Reason: "late", Grace: 1},
+		`{"event":"abort_requested","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"timeout","reason":"late","grace_ns":1}}`,
+	},
+	{
+		bench.AbortReturned{Latency: 1},
+		`{"event":"abort_returned","at":"2026-11-23T15:19:41.123456789Z","data":{"latency_ns":1}}`,
+	},
+	{
+		bench.GraceExpired{Grace: 1},
+		`{"event":"grace_expired","at":"2026-11-23T15:19:41.123456789Z","data":{"grace_ns":1}}`,
+	},
+	{
+		bench.TestDone{Test: result.Test{Gen: 1}, Status: result.OK, Reason: "r", Elapsed: 2},
+		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2}}`,
+	},
+	{
+		bench.JobDone{},
+		`{"event":"job_done","at":"2026-11-23T15:19:41.123456789Z","data":{}}`,
+	},
+	{
+		bench.WorkerLost{Reason: "gone\n", Output: []string{"a", "\x1b[31m<b>"}},
+		`{"event":"worker_lost","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"gone\n","output":["a","\u001b[31m\u003cb\u003e"]}}`,
+	},
+}
+
+func TestEventLines(t *testing.T) {
+	for _, tt := range everyEvent {
+		if v := reflect.ValueOf(tt.event); v.NumField() > 0 && v.IsZero() {
+			t.Errorf("%T has no field set", tt.event)
+		}
+		// The clock of the machine is in a zone; lines are not.
+		line, err := bench.Stamped{At: at.In(time.FixedZone("", 3600)), Event: tt.event}.MarshalLine()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.line+"\n", string(line)); diff != "" {
+			t.Errorf("%T: %s", tt.event, diff)
+		}
+		var back bench.Stamped
+		if err := back.UnmarshalLine(line); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(bench.Stamped{At: at, Event: tt.event}, back); diff != "" {
+			t.Errorf("%T: %s", tt.event, diff)
+		}
+	}
+}
+
+func TestUnmarshalLineRefuses(t *testing.T) {
+	for _, line := range []string{
+		"", "\n", "null", "{}", "[]", "1", `"job_done"`, "{", "GGML_ASSERT(false) failed",
+		`{"event":"job_done"}`,
+		`{"event":"JOB_DONE","data":{}}`,
+		`{"event":"job_done","data":{}} {}`,
+		`{"event":"job_done","data":[]}`,
+		`{"event":"test_started","data":{"budget_ns":"1s"}}`,
+		`{"event":"load_progress","data":{"share":NaN}}`,
+		`{"event":"job_done","at":"yesterday","data":{}}`,
+		`{"event":"job_done","data":{}}` + strings.Repeat(" ", bench.MaxEventBytes),
+	} {
+		before := bench.Stamped{At: at, Event: bench.JobDone{}}
+		got := before
+		if err := got.UnmarshalLine([]byte(line)); err == nil {
+			t.Errorf("%.60q was read as %+v", line, got)
+		}
+		if diff := cmp.Diff(before, got); diff != "" {
+			t.Errorf("%.60q left %s", line, diff)
+		}
+	}
+	var newer bench.Stamped
+	if err := newer.UnmarshalLine([]byte(`{"event":"energy","data":{}}`)); !errors.Is(err, bench.ErrUnknownEvent) {
+		t.Errorf("error %v of an unknown event, want %v", err, bench.ErrUnknownEvent)
+	}
+}
+
+func FuzzUnmarshalLine(f *testing.F) {
+	for _, e := range everyEvent {
+		f.Add([]byte(e.line))
+	}
+	f.Add([]byte(`{"event":"job_done","at":"9999-12-31T23:59:59-23:59","data":null}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var first, second bench.Stamped
+		if err := first.UnmarshalLine(line); err != nil {
+			if first.Event != nil {
+				t.Fatalf("%v and an event: %+v", err, first)
+			}
+			return
+		}
+		again, err := first.MarshalLine()
+		if first.At.UTC().Year() > 9999 || first.At.UTC().Year() < 0 {
+			return // cannot be written
+		}
+		if err != nil {
+			t.Fatalf("%+v cannot be written: %v", first, err)
+		}
+		if bytes.Count(again, []byte("\n")) != 1 || again[len(again)-1] != '\n' {
+			t.Fatalf("not one line: %q", again)
+		}
+		if len(again) > bench.MaxEventBytes {
+			return // escapes are longer than what they stand for
+		}
+		if err := second.UnmarshalLine(again); err != nil {
+			t.Fatalf("%q cannot be read: %v", again, err)
+		}
+		if diff := cmp.Diff(first, second, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}

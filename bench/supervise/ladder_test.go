@@ -1,0 +1,96 @@
+package supervise
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Each event is followed by a silence; the ladder ends it when even the slowest
+// worker would have spoken.
+func TestLadder(t *testing.T) {
+	const s = time.Second
+	started := bench.TestStarted{Budget: 10 * s}
+	for _, tt := range []struct {
+		name   string
+		events []bench.Event // one each second
+		want   time.Duration // of silence after the last; 0: no limit
+		loss   loss
+	}{
+		{"engine ready", []bench.Event{bench.EngineReady{}}, time.Minute, loss{result.Crashed, "the worker did not begin to load and was ended"}},
+		{"loading", []bench.Event{bench.LoadStarted{Budget: 10 * s}}, 42 * s, loss{result.Timeout, "the worker did not load the model within its budget and 30s of grace and was ended"}},
+		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, loss{result.Timeout, "the worker did not load the model within its budget and 30s of grace and was ended"}},
+		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, loss{}},
+		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, loss{result.Crashed, "the worker did not begin a test and was ended"}},
+		{"making a context", []bench.Event{started}, 42 * s, loss{result.Timeout, "the worker did not end the test within its budget and 30s of grace and was ended"}},
+		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, loss{result.Timeout, "the worker did not end the test within its budget and 30s of grace and was ended"}},
+		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, loss{result.Timeout, "the worker did not end the test within its budget and 4s of grace and was ended"}},
+		{"measuring further", []bench.Event{started, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: 2 * s}}, 17 * s, loss{result.Timeout, "the worker did not end the test within its budget and 7s of grace and was ended"}},
+		{"measuring without a budget", []bench.Event{bench.TestStarted{}, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: s}}, 0, loss{}},
+		{
+			// It ended while the abort was on its way.
+			"a repetition after the budget", []bench.Event{
+				bench.TestStarted{Budget: s}, bench.WarmupDone{UBatch: s},
+				bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.RepetitionDone{UBatch: 2 * s},
+			},
+			9 * s, loss{result.Timeout, "the worker did not end the test within its budget and 7s of grace and was ended"},
+		},
+		{"aborting", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}}, 6 * s, loss{result.Timeout, "the worker did not return within 4s of being told to abort and was ended"}},
+		{"grace expired", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.GraceExpired{Grace: 4 * s}}, 2 * s, loss{result.Timeout, "the worker did not return within 4s of being told to abort and was ended"}},
+		{"freeing a test", []bench.Event{started, bench.TestDone{}}, time.Minute, loss{result.Crashed, "the worker did not go on and was ended"}},
+		{"exiting", []bench.Event{bench.JobDone{}}, time.Minute, loss{result.Crashed, "the worker did not exit and was ended"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l ladder
+				defer l.stop()
+				for i, e := range tt.events {
+					if i > 0 {
+						time.Sleep(s)
+					}
+					l.follow(e)
+				}
+				if l.timer == nil || tt.want == 0 {
+					if (l.C() != nil) != (tt.want != 0) {
+						t.Fatalf("limit %v, want %v", l.C() != nil, tt.want)
+					}
+					return
+				}
+				start := time.Now()
+				<-l.C()
+				if got := time.Since(start); got != tt.want {
+					t.Errorf("after %v, want %v", got, tt.want)
+				}
+				if diff := cmp.Diff(tt.loss, l.loss, cmp.AllowUnexported(loss{})); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// Once the worker was told to stop, nothing that it says gives it more time.
+func TestLadderStopping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ladder
+		l.follow(bench.TestStarted{Budget: time.Hour})
+		start := time.Now()
+		l.stopWithin(StopWithin)
+		time.Sleep(StopWithin / 2)
+		l.follow(bench.AbortRequested{Status: result.Aborted, Grace: 30 * time.Second})
+		l.follow(bench.RepetitionDone{UBatch: time.Hour})
+		l.exiting()
+		<-l.C()
+		if got := time.Since(start); got != StopWithin {
+			t.Errorf("after %v, want %v", got, StopWithin)
+		}
+		if want := (loss{result.Aborted, "the worker did not stop when told to and was ended"}); l.loss != want {
+			t.Errorf("loss %v, want %v", l.loss, want)
+		}
+	})
+}
