@@ -22,6 +22,10 @@ type (
 		PID   int         `json:"pid"`
 		Facts EngineFacts `json:"facts"`
 	}
+	// EngineFailed comes instead when there is no engine: no test can run.
+	EngineFailed struct {
+		Reason string `json:"reason"`
+	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
 		Model  Model         `json:"model"`
@@ -83,12 +87,14 @@ type (
 	JobDone struct{}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
-		Reason string   `json:"reason"`
-		Output []string `json:"output,omitempty"` // its last lines on stderr
+		Status result.Status `json:"status"` // of the test under way, if it is not tried again
+		Reason string        `json:"reason"`
+		Output []string      `json:"output,omitempty"` // its last lines on stderr
 	}
 )
 
 func (EngineReady) name() string    { return "engine_ready" }
+func (EngineFailed) name() string   { return "engine_failed" }
 func (LoadStarted) name() string    { return "load_started" }
 func (LoadProgress) name() string   { return "load_progress" }
 func (LoadDone) name() string       { return "load_done" }
@@ -106,6 +112,7 @@ func (WorkerLost) name() string     { return "worker_lost" }
 // eventTypes makes an event of each name.
 var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"engine_ready":    decodeAs[EngineReady],
+	"engine_failed":   decodeAs[EngineFailed],
 	"load_started":    decodeAs[LoadStarted],
 	"load_progress":   decodeAs[LoadProgress],
 	"load_done":       decodeAs[LoadDone],

@@ -77,12 +77,16 @@ var everyEvent = []struct {
 		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2}}`,
 	},
 	{
+		bench.EngineFailed{Reason: "r"},
+		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
+	},
+	{
 		bench.JobDone{},
 		`{"event":"job_done","at":"2026-11-23T15:19:41.123456789Z","data":{}}`,
 	},
 	{
-		bench.WorkerLost{Reason: "gone\n", Output: []string{"a", "\x1b[31m<b>"}},
-		`{"event":"worker_lost","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"gone\n","output":["a","\u001b[31m\u003cb\u003e"]}}`,
+		bench.WorkerLost{Status: result.Crashed, Reason: "gone\n", Output: []string{"a", "\x1b[31m<b>"}},
+		`{"event":"worker_lost","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"crashed","reason":"gone\n","output":["a","\u001b[31m\u003cb\u003e"]}}`,
 	},
 }
 

@@ -30,7 +30,7 @@ func RunJob(ctx context.Context, e Engine, job Job, emit func(Event) error) erro
 		if ctx.Err() != nil {
 			break
 		}
-		if err := Run(ctx, e, t, job.Repetitions, !job.NoWarmup, emit); err != nil {
+		if err := Run(ctx, e, job, t, emit); err != nil {
 			return err
 		}
 	}
@@ -79,12 +79,13 @@ func load(ctx context.Context, e Engine, job Job, emit func(Event) error) error 
 	return nil
 }
 
-// Run runs one test: context, warm-up, repetitions, under a watchdog. It returns
-// an error only when emit failed; what became of the test is in its events.
-func Run(ctx context.Context, e Engine, t TestBudget, repetitions int, warmup bool, emit func(Event) error) error {
+// Run runs one test of a job: context, warm-up, repetitions, under a watchdog.
+// It returns an error only when emit failed; what became of the test is in its
+// events.
+func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
 	emit = serialised(emit) // the watchdog emits too
-	r := testRun{engine: e, test: t.Test, repetitions: repetitions, warmup: warmup, emit: emit}
-	if err := emit(TestStarted{Test: t.Test, Budget: t.Budget, Repetitions: repetitions}); err != nil {
+	r := testRun{engine: e, job: job, test: t.Test, emit: emit}
+	if err := emit(TestStarted{Test: t.Test, Budget: t.Budget, Repetitions: job.Repetitions}); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -119,13 +120,12 @@ func Run(ctx context.Context, e Engine, t TestBudget, repetitions int, warmup bo
 
 // testRun is the state of one test while it runs.
 type testRun struct {
-	engine      Engine
-	test        result.Test
-	repetitions int
-	warmup      bool
-	emit        func(Event) error
-	emitErr     error
-	dog         *watchdog
+	engine  Engine
+	job     Job
+	test    result.Test
+	emit    func(Event) error
+	emitErr error
+	dog     *watchdog
 }
 
 // run returns the engine's error; an error of emit is kept in emitErr and ends
@@ -138,7 +138,7 @@ func (r *testRun) run() error {
 	if !r.tell(ContextReady{Elapsed: time.Since(start)}) {
 		return nil
 	}
-	if r.warmup {
+	if !r.job.NoWarmup {
 		elapsed, err := r.engine.Warmup()
 		if err != nil {
 			return fmt.Errorf("warm-up: %w", err)
@@ -147,7 +147,7 @@ func (r *testRun) run() error {
 			return nil
 		}
 	}
-	for i := range r.repetitions {
+	for i := range r.job.Repetitions {
 		// Whatever the steps before left behind is collected now, not while the
 		// clock runs.
 		runtime.GC()
@@ -175,7 +175,7 @@ func (r *testRun) tell(e Event) bool {
 // repetition of prompt and generation together, which does not tell how long a
 // pass of either takes; the warm-up with its single token does.
 func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
-	const ubatch = 512 // the default; a smaller one makes the grace longer, not shorter
+	ubatch := max(r.job.Settings.UBatch, 1)
 	prompt := (r.test.Prompt + ubatch - 1) / ubatch
 	switch {
 	case prompt == 0 && warmup:

@@ -223,7 +223,7 @@ func TestRunEvents(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newLog(t)
 				e := benchtest.New(tt.script, engineFacts, modelFacts)
-				if err := bench.Run(t.Context(), e, tt.test, 2, !tt.noWarm, l.emit); err != nil {
+				if err := bench.Run(t.Context(), e, bench.Job{Repetitions: 2, NoWarmup: tt.noWarm, Settings: bench.DefaultSettings(1)}, tt.test, l.emit); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(tt.want, l.events); diff != "" {
@@ -607,19 +607,21 @@ func TestGraceIsMonotone(t *testing.T) {
 func TestUBatch(t *testing.T) {
 	for _, tt := range []struct {
 		test      result.Test
+		ubatch    int // tokens; 0: 512
 		noWarm    bool
 		warm, rep time.Duration // what they take
 		want      []time.Duration
 	}{
-		{result.Test{Prompt: 512}, false, 3 * s, s, []time.Duration{3 * s, 3 * s}},
-		{result.Test{Prompt: 512}, false, s, 3 * s, []time.Duration{s, 3 * s}},
-		{result.Test{Prompt: 1024}, false, 3 * s, 2 * s, []time.Duration{1500 * ms, 1500 * ms}},
-		{result.Test{Prompt: 1025}, true, 0, 3 * s, []time.Duration{s}},
-		{result.Test{Gen: 100}, false, ms, s, []time.Duration{ms, 10 * ms}},
-		{result.Test{Gen: 100}, true, 0, s, []time.Duration{10 * ms}},
+		{result.Test{Prompt: 512}, 0, false, 3 * s, s, []time.Duration{3 * s, 3 * s}},
+		{result.Test{Prompt: 512}, 0, false, s, 3 * s, []time.Duration{s, 3 * s}},
+		{result.Test{Prompt: 1024}, 0, false, 3 * s, 2 * s, []time.Duration{1500 * ms, 1500 * ms}},
+		{result.Test{Prompt: 1025}, 0, true, 0, 3 * s, []time.Duration{s}},
+		{result.Test{Gen: 100}, 0, false, ms, s, []time.Duration{ms, 10 * ms}},
+		{result.Test{Gen: 100}, 0, true, 0, s, []time.Duration{10 * ms}},
+		{result.Test{Prompt: 4096}, 2048, false, 6 * s, 6 * s, []time.Duration{3 * s, 3 * s}},
 		// A repetition of both does not tell how long a pass of either took.
-		{result.Test{Prompt: 512, Gen: 100}, false, s, 100 * s, []time.Duration{s, s}},
-		{result.Test{Prompt: 512, Gen: 100}, true, 0, 100 * s, []time.Duration{0}},
+		{result.Test{Prompt: 512, Gen: 100}, 0, false, s, 100 * s, []time.Duration{s, s}},
+		{result.Test{Prompt: 512, Gen: 100}, 0, true, 0, 100 * s, []time.Duration{0}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLog(t)
@@ -632,7 +634,8 @@ func TestUBatch(t *testing.T) {
 				}
 				return benchtest.Step{}
 			}
-			if err := bench.Run(t.Context(), benchtest.New(script, engineFacts, modelFacts), bench.TestBudget{Test: tt.test}, 1, !tt.noWarm, l.emit); err != nil {
+			job := bench.Job{Repetitions: 1, NoWarmup: tt.noWarm, Settings: bench.Settings{UBatch: max(tt.ubatch, 512)}}
+			if err := bench.Run(t.Context(), benchtest.New(script, engineFacts, modelFacts), job, bench.TestBudget{Test: tt.test}, l.emit); err != nil {
 				t.Fatal(err)
 			}
 			var got []time.Duration

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -55,11 +54,7 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		e.thread.Stop()
 		e.thread = nil
 	}
-	log := o.Log
-	if log != nil && job.Model.Weights == result.SyntheticWeights {
-		log = quietVocabulary{log}
-	}
-	llama.SetLog(log, o.LogLevel)
+	llama.SetLog(o.Log, o.LogLevel)
 	var err error
 	e.do(func() {
 		if err = llama.LoadBackends(backends); err == nil {
@@ -356,24 +351,6 @@ type translated struct{ error, class error }
 
 func (t *translated) Error() string   { return t.error.Error() }
 func (t *translated) Unwrap() []error { return []error{t.error, t.class} }
-
-// quietVocabulary demotes the one warning that every synthetic model causes and
-// that means nothing for it: it has tokens without text.
-type quietVocabulary struct{ slog.Handler }
-
-func (q quietVocabulary) Handle(ctx context.Context, r slog.Record) error {
-	if strings.Contains(r.Message, "dummy tokens") {
-		r.Level = slog.LevelDebug
-	}
-	if !q.Enabled(ctx, r.Level) {
-		return nil
-	}
-	return q.Handler.Handle(ctx, r)
-}
-
-func (q quietVocabulary) WithAttrs(a []slog.Attr) slog.Handler {
-	return quietVocabulary{q.Handler.WithAttrs(a)}
-}
 
 // Quantizer is synth.Quantizer over ggml_quantize_chunk.
 type Quantizer struct{}

@@ -70,7 +70,7 @@ func TestRunJob(t *testing.T) {
 	a.Add(bench.Stamped{At: time.Now(), Event: bench.EngineReady{Facts: e.Facts()}})
 	var got []*result.Outcome
 	for _, test := range tests {
-		err := bench.Run(t.Context(), e, test, 2, true, func(ev bench.Event) error {
+		err := bench.Run(t.Context(), e, e.job, test, func(ev bench.Event) error {
 			if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
 				got = append(got, o)
 			}
@@ -154,14 +154,14 @@ func TestAbortAtDeadline(t *testing.T) {
 		return nil
 	}
 	long := bench.TestBudget{Test: result.Test{Gen: 4096}, Budget: 200 * time.Millisecond}
-	if err := bench.Run(t.Context(), e, long, 5, true, emit); err != nil {
+	if err := bench.Run(t.Context(), e, e.job, long, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.Timeout || returned == nil {
 		t.Fatalf("%+v, %+v", done, returned)
 	}
 	// The engine is usable after an abort.
-	if err := bench.Run(t.Context(), e, bench.TestBudget{Test: result.Test{Prompt: 16}}, 1, true, emit); err != nil {
+	if err := bench.Run(t.Context(), e, e.job, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.OK {

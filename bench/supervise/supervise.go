@@ -45,8 +45,8 @@ const (
 )
 
 // Run runs the job's tests in worker processes and reports an outcome for each.
-// It returns an error when a worker could not be started, or Event or Outcome
-// failed; no worker is left then. When ctx ends, the worker is told to stop, and
+// It returns an error when a worker or its engine could not be started, or Event
+// or Outcome failed; no worker is left then. When ctx ends, the worker is told to stop, and
 // ended if it does not within StopWithin; the tests not completed are Aborted.
 func Run(ctx context.Context, job bench.Job, o Options) error {
 	crashes := 0                         // of the model
@@ -200,6 +200,8 @@ func (a *attempt) take(s bench.Stamped) error {
 	}
 	a.ladder.follow(s.Event)
 	switch e := s.Event.(type) {
+	case bench.EngineFailed:
+		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
 	case bench.LoadDone:
 		if a.loaded = e.Status == result.OK; !a.loaded {
 			a.loadFailed = &e
@@ -225,7 +227,7 @@ func (a *attempt) ended(w *worker, because *loss) (*loss, error) {
 	default:
 		because = describe(w.cmd.ProcessState, output)
 	}
-	lost := bench.WorkerLost{Reason: because.reason, Output: output}
+	lost := bench.WorkerLost{Status: because.status, Reason: because.reason, Output: output}
 	return because, a.options.Event(bench.Stamped{At: time.Now(), Event: lost})
 }
 
@@ -240,5 +242,8 @@ func (a *attempt) lose(tests []bench.TestBudget, l loss) error {
 	return giveUp(a.options, a.job, tests, l)
 }
 
-// ErrStart is a worker that could not be started.
-var ErrStart = errors.New("start worker")
+// Errors of Run that concern no single test.
+var (
+	ErrStart  = errors.New("start worker")
+	ErrEngine = errors.New("start engine")
+)

@@ -81,6 +81,9 @@ func workerMain(scenario string) int {
 	})
 	err := supervise.Serve(ctx, os.Stdin, events, func() { os.Exit(9) },
 		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
+			if scenario == noEngine {
+				return emit(bench.EngineFailed{Reason: "no back-end"})
+			}
 			e := benchtest.New(script, bench.EngineFacts{Backends: "CPU"}, bench.ModelFacts{Type: "llama"})
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
 				return err
@@ -186,8 +189,12 @@ var (
 	ignoresTERM = benchtest.Step{Do: func() { signal.Ignore(syscall.SIGTERM) }, Takes: benchtest.Forever, Deaf: true}
 )
 
+// noEngine is the scenario of a worker whose engine cannot start.
+const noEngine = "no engine"
+
 // scenarios are the ways in which workers differ from one that does its work.
 var scenarios = map[string]scenario{
+	noEngine:                   nil, // it comes before the first call
 	"untroubled":               func(int, benchtest.Call) (benchtest.Step, bool) { return benchtest.Step{}, false },
 	"segv once":                at(third, 1, die(syscall.SIGSEGV)),
 	"abort twice":              at(third, 2, die(syscall.SIGABRT)),
@@ -582,6 +589,19 @@ func waitForNote(dir, line string) {
 			return
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// An engine that cannot start is no crash: no other worker is tried.
+func TestNoEngine(t *testing.T) {
+	t.Parallel()
+	var h history
+	err := run(t.Context(), t, &h, noEngine, jobOf(0))
+	if !errors.Is(err, supervise.ErrEngine) || !strings.Contains(err.Error(), "no back-end") {
+		t.Errorf("got %v", err)
+	}
+	if len(h.outcomes) > 0 || len(h.workers()) > 0 {
+		t.Errorf("outcomes %v of workers %v", h.outcomes, h.workers())
 	}
 }
 
