@@ -178,8 +178,11 @@ func warnings(ts []float64, rates stats.Sample, warmup time.Duration) []result.W
 	add := func(code, format string, args ...any) {
 		w = append(w, result.Warning{Code: code, Message: fmt.Sprintf(format, args...)})
 	}
-	if rates.N() < fewRepetitions {
-		add("few_repetitions", "%d repetitions do not show how much the speed varies", rates.N())
+	switch n := rates.N(); {
+	case n == 1:
+		add("few_repetitions", "one repetition does not show how much the speed varies")
+	case n < fewRepetitions:
+		add("few_repetitions", "%d repetitions do not show how much the speed varies", n)
 	}
 	if warmup == 0 {
 		add("no_warmup", "measured without a warm-up")

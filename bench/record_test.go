@@ -138,7 +138,7 @@ func TestRecordWarnings(t *testing.T) {
 		want    []result.Warning
 	}{
 		{"none", false, []time.Duration{s, s, s, s, 1010 * ms}, nil},
-		{"one repetition", false, []time.Duration{s}, []result.Warning{{Code: "few_repetitions", Message: "1 repetitions do not show how much the speed varies"}}},
+		{"one repetition", false, []time.Duration{s}, []result.Warning{{Code: "few_repetitions", Message: "one repetition does not show how much the speed varies"}}},
 		{"two repetitions", false, []time.Duration{s, s}, []result.Warning{{Code: "few_repetitions", Message: "2 repetitions do not show how much the speed varies"}}},
 		{"no warm-up", true, []time.Duration{s, s, s}, []result.Warning{{Code: "no_warmup", Message: "measured without a warm-up"}}},
 		{"slow first", false, []time.Duration{1300 * ms, s, s, s, s}, []result.Warning{

@@ -44,7 +44,7 @@ func (m *Model) NewContext(p ContextParams) (*Context, error) {
 	takeRecent()
 	c := C.bl_context_new(mc, cp, C.bool(p.AnyThread))
 	if c == nil {
-		return nil, newLoadError(fmt.Sprintf("context of %d tokens", cp.n_ctx), takeRecent())
+		return nil, newLoadError(fmt.Sprintf("context of %d tokens", cp.n_ctx), ErrInvalidContext, takeRecent())
 	}
 	m.contexts.Add(1)
 	return &Context{c: c, model: m, vocab: m.facts.Vocab, batch: int(C.llama_n_batch(c.ctx))}, nil

@@ -30,6 +30,7 @@ var (
 	ErrUnsupportedArchitecture = errors.New("the library does not know this architecture")
 	ErrOutOfMemory             = errors.New("memory could not be allocated")
 	ErrInvalidModel            = errors.New("the library refused the model")
+	ErrInvalidContext          = errors.New("the library refused the context")
 	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
 )
 
@@ -62,7 +63,7 @@ func decodeError(code int) error {
 // create, with what it logged meanwhile. errors.Is finds the class.
 type LoadError struct {
 	Source string   // path, or the name of the stream
-	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel
+	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the warnings and errors logged, oldest first
 }
 
@@ -86,17 +87,19 @@ func (e *LoadError) cause() string {
 	line := strings.TrimSpace(e.Log[0])
 	for {
 		prefix, rest, found := strings.Cut(line, ": ")
-		if !found || strings.ContainsAny(prefix, " '\"") {
+		if !found || prefix != "error loading model" && strings.ContainsAny(prefix, " '\"") {
 			return line
 		}
 		line = rest
 	}
 }
 
-// newLoadError classifies by the library's words: it has no codes. A test
+// newLoadError makes the error of a model or context that was refused: of class
+// refused, unless the log tells more. It goes by the library's words: it has no
+// codes. A test
 // against the real library fails when the wording changes.
-func newLoadError(source string, log []string) *LoadError {
-	e := &LoadError{Source: source, Class: ErrInvalidModel, Log: log}
+func newLoadError(source string, refused error, log []string) *LoadError {
+	e := &LoadError{Source: source, Class: refused, Log: log}
 	for _, line := range log {
 		switch {
 		case strings.Contains(line, "unknown model architecture"):

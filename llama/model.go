@@ -108,7 +108,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 		if l.cancelled {
 			return nil, fmt.Errorf("%s: %w", source, ErrCancelled)
 		}
-		return nil, newLoadError(source, takeRecent())
+		return nil, newLoadError(source, ErrInvalidModel, takeRecent())
 	}
 	return &Model{c: c, facts: factsOf(c)}, nil
 }

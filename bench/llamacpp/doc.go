@@ -23,6 +23,7 @@ import (
 var (
 	ErrNoLibrary = errors.New("built without libllama")
 	ErrNoCUDA    = errors.New("no CUDA device can be used")
+	ErrNoDevice  = errors.New("no device")
 )
 
 // Device is a device that the library can compute on.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,7 +59,7 @@ func New(job bench.Job, o Options) (*Engine, error) {
 	var err error
 	e.do(func() {
 		if err = llama.LoadBackends(backends); err == nil {
-			e.facts, err = facts(o)
+			e.facts, err = facts(job.Settings.Devices, o)
 		}
 	})
 	if err != nil {
@@ -98,12 +99,14 @@ func (e *Engine) stop() {
 // facts describes the engine in llama-bench's words: cpu_info and gpu_info are
 // the descriptions of the devices, backends those that have one, but for the
 // CPU's when there is another.
-func facts(o Options) (bench.EngineFacts, error) {
+// It is an error when a device of wanted is not there.
+func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant()}
-	var cpus, gpus, names []string
+	var cpus, gpus, names, known []string
 	cuda := false
 	for _, d := range llama.Devices() {
+		known = append(known, d.Name)
 		switch d.Type {
 		case llama.CPUDevice, llama.AcceleratorDevice:
 			cpus = append(cpus, d.Description)
@@ -119,6 +122,11 @@ func facts(o Options) (bench.EngineFacts, error) {
 		names = []string{"CPU"}
 	}
 	f.CPUInfo, f.GPUInfo, f.Backends = strings.Join(cpus, ", "), strings.Join(gpus, ", "), strings.Join(names, ",")
+	for _, name := range wanted {
+		if !slices.Contains(known, name) {
+			return f, fmt.Errorf("%w called %q; there are: %s", ErrNoDevice, name, strings.Join(known, ", "))
+		}
+	}
 	if requireCUDA && !cuda && !o.AllowCPU {
 		return f, fmt.Errorf("%w: back-ends opened: %s", ErrNoCUDA, strings.Join(llama.BackendNames(), ", "))
 	}

@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -32,26 +33,32 @@ type Lengths struct {
 
 // Tests lists the tests in llama-bench's order: for each depth prompts, then
 // generations, then combined ones. Zero lengths are left out, as llama-bench
-// does. The error is that of the first length out of range.
+// does, and so is what was listed before: readers keep one record per test. The
+// error is that of the first length out of range.
 func (l Lengths) Tests() ([]result.Test, error) {
 	depths := l.Depth
 	if len(depths) == 0 {
 		depths = []int{0}
 	}
 	var tests []result.Test
+	add := func(t result.Test) {
+		if !slices.Contains(tests, t) {
+			tests = append(tests, t)
+		}
+	}
 	for _, d := range depths {
 		for _, n := range l.Prompt {
 			if n != 0 {
-				tests = append(tests, result.Test{Prompt: n, Depth: d})
+				add(result.Test{Prompt: n, Depth: d})
 			}
 		}
 		for _, n := range l.Gen {
 			if n != 0 {
-				tests = append(tests, result.Test{Gen: n, Depth: d})
+				add(result.Test{Gen: n, Depth: d})
 			}
 		}
 		for _, pg := range l.Combined {
-			tests = append(tests, result.Test{Prompt: pg[0], Gen: pg[1], Depth: d})
+			add(result.Test{Prompt: pg[0], Gen: pg[1], Depth: d})
 		}
 	}
 	for _, t := range tests {

@@ -57,7 +57,7 @@ func TestBudgetProperties(t *testing.T) {
 }
 
 func TestLengths(t *testing.T) {
-	l := suite.Lengths{Prompt: []int{16, 0}, Gen: []int{8}, Combined: [][2]int{{4, 2}}, Depth: []int{0, 32}}
+	l := suite.Lengths{Prompt: []int{16, 0, 16}, Gen: []int{8}, Combined: [][2]int{{4, 2}}, Depth: []int{0, 32}}
 	got, err := l.Tests()
 	if err != nil {
 		t.Fatal(err)

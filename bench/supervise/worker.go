@@ -143,7 +143,7 @@ func describe(exit *os.ProcessState, output []string) *loss {
 // telling is the line of a crashed worker's output that tells most: an
 // assertion of ggml, a C++ exception, or the signal that Go's run time caught.
 func telling(output []string) string {
-	marks := []string{"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
+	marks := []string{"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:", "SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
 	for _, mark := range marks {
 		for _, line := range output {
 			if strings.Contains(line, mark) {

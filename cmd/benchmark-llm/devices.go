@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -25,15 +26,14 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if err != nil {
 				return libraryFailure(err)
 			}
-			t := table.NewWriter()
-			t.SetOutputMirror(cmd.OutOrStdout())
-			t.SetStyle(plainTable())
-			t.AppendHeader(table.Row{"device", "type", "back-end", "free", "total", "description"})
+			var rows []table.Row
 			for _, d := range devices {
-				t.AppendRow(table.Row{d.Name, d.Type, d.Backend, bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), d.Description})
+				rows = append(rows, table.Row{
+					oneLine(d.Name), d.Type, oneLine(d.Backend),
+					bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
+				})
 			}
-			t.Render()
-			return nil
+			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, rows, "free", "total")
 		},
 	}
 }
@@ -47,14 +47,6 @@ func libraryLevel(level slog.Level) slog.Level {
 	return level
 }
 
-// plainTable is columns and nothing between them.
-func plainTable() table.Style {
-	s := table.StyleDefault
-	s.Options = table.OptionsNoBordersAndSeparators
-	s.Box.PaddingLeft, s.Box.PaddingRight = "", "  "
-	return s
-}
-
 func bytesOrUnknown(n uint64) string {
 	if n == 0 {
 		return "?"
@@ -62,12 +54,16 @@ func bytesOrUnknown(n uint64) string {
 	return humanize.IBytes(n)
 }
 
-// libraryFailure is a failure to start the engine.
+// libraryFailure is a failure to start the engine. That of a worker comes as
+// text.
 func libraryFailure(err error) error {
+	is := func(e error) bool { return errors.Is(err, e) || strings.Contains(err.Error(), e.Error()) }
 	switch {
-	case errors.Is(err, llamacpp.ErrNoLibrary):
+	case is(llamacpp.ErrNoLibrary):
 		return fail(exitLibrary, err, "build it with `make build`, which gets the library")
-	case errors.Is(err, llamacpp.ErrNoCUDA):
+	case is(llamacpp.ErrNoDevice):
+		return fail(exitLibrary, err, "benchmark-llm devices lists the devices")
+	case is(llamacpp.ErrNoCUDA):
 		return fail(exitLibrary, err, "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu")
 	default:
 		return fail(exitLibrary, err, "`make deps` gets the library and its back-ends")

@@ -5,32 +5,31 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"strings"
 )
 
 // Exit codes. Whatever happens, the code is 0 when a record was printed,
 // because readers drop a run with any other.
 const (
-	exitOK      = 0   // at least one record was printed, or the command did what it says
-	exitNothing = 1   // nothing was measured
-	exitUsage   = 2   // a flag, a value or a command is wrong
-	exitModel   = 3   // the model is missing, broken or not supported
-	exitLibrary = 4   // libllama or a back-end is missing
-	exitOutput  = 5   // results could not be written
-	exitINT     = 130 // interrupted (SIGINT) before anything was printed
-	exitTERM    = 143 // terminated (SIGTERM) before anything was printed
+	exitOK      = 0 // at least one record was printed, or the command did what it says
+	exitNothing = 1 // nothing was measured
+	exitUsage   = 2 // a flag, a value or a command is wrong
+	exitModel   = 3 // the model is missing, broken or not supported
+	exitLibrary = 4 // libllama or a back-end is missing
+	exitOutput  = 5 // results could not be written
+
+	exitSignal = 128 // plus the signal's number: ended by it before anything was printed
 )
 
 const exitCodes = `Exit codes:
-  0    a record was printed (also when the run was stopped early), or the command did what it says
+  0    a record was printed, or the command did what it says; also when the run
+       was stopped early
   1    nothing was measured
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama or a needed back-end is missing
   5    results could not be written
   130  interrupted before anything was printed
-  143  terminated before anything was printed`
+  143  terminated before anything was printed; 129: the terminal was closed`
 
 // failure is an error for the user: its line, a hint, and the exit code.
 type failure struct {
@@ -51,36 +50,49 @@ func usage(hint, format string, args ...any) error {
 	return fail(exitUsage, fmt.Errorf(format, args...), hint)
 }
 
-// finish prints err, if any, as one line and a hint, and returns the exit code.
+// outputFailure is a failure to write what a command prints; nil when err is.
+func outputFailure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail(exitOutput, fmt.Errorf("stdout: %w", err), "stdout must be open and have room")
+}
+
+// finish tells of err, if any, as one line and a hint, or in a log of JSON as
+// one record, and returns the exit code.
 func finish(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	f := &failure{code: exitUsage, err: err, hint: "benchmark-llm --help"} // cobra's own errors are all of usage
 	errors.As(err, &f)
-	fmt.Fprintf(stderr, "benchmark-llm: %s\n", oneLine(err.Error()))
-	if f.hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", oneLine(f.hint))
+	if _, ok := slog.Default().Handler().(*slog.JSONHandler); ok {
+		slog.Error(f.Error(), "hint", f.hint, "exit_code", f.code)
+	} else {
+		fmt.Fprintf(stderr, "benchmark-llm: %s\n", oneLine(f.Error()))
+		if f.hint != "" {
+			fmt.Fprintf(stderr, "hint: %s\n", oneLine(f.hint))
+		}
 	}
-	for e := errors.Unwrap(err); e != nil; e = errors.Unwrap(e) {
-		slog.Debug("because", "error", e.Error(), "type", fmt.Sprintf("%T", e))
-	}
+	because(f.err, f.Error())
 	return f.code
 }
 
-// oneLine takes line ends and control characters out of text that may come from
-// a file.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
+// because shows the errors that err wraps, but those that only repeat the text
+// above them.
+func because(err error, above string) {
+	if text := err.Error(); text != above {
+		slog.Debug("because", "error", text, "type", fmt.Sprintf("%T", err))
+		above = text
+	}
+	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			because(inner, above)
 		}
-		return r
-	}, strings.TrimSpace(s))
-}
-
-// isTerminal tells whether w is a terminal.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && terminalFD(f)
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			because(inner, above)
+		}
+	}
 }

@@ -57,24 +57,24 @@ func parseRange(item string) ([]int, error) {
 	step, factor, last := 1, 1, item[dash+1:]
 	if text, s, ok := strings.Cut(last, "+"); ok {
 		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("step %q of %q is not a number above 0", s, item)
+		if err != nil || n < 1 || n > result.MaxTokens {
+			return nil, fmt.Errorf("step %q of %q is outside 1…%d", s, item, result.MaxTokens)
 		}
 		step, last = n, text
 	} else if text, f, ok := strings.Cut(last, "*"); ok {
 		n, err := strconv.Atoi(f)
-		if err != nil || n < 2 {
-			return nil, fmt.Errorf("factor %q of %q is not a number above 1", f, item)
+		if err != nil || n < 2 || n > result.MaxTokens {
+			return nil, fmt.Errorf("factor %q of %q is outside 2…%d", f, item, result.MaxTokens)
 		}
 		step, factor, last = 0, n, text
 	}
 	from, err := parseLength(item[:dash])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("range %q: %w", item, err)
 	}
 	to, err := parseLength(last)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("range %q: %w", item, err)
 	}
 	if from > to || (factor > 1 && from == 0) {
 		return nil, fmt.Errorf("range %q does not go up", item)

@@ -22,9 +22,9 @@ import (
 var version = "dev"
 
 func main() {
-	// A closed stdout must be an error of a write, not the end of the process:
-	// the results are in the run directory too.
-	signal.Ignore(syscall.SIGPIPE)
+	// A closed stdout and a file that may not grow must be errors of a write,
+	// not the end of the process.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
 	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/dustin/go-humanize"
-	"github.com/google/renameio/v2"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -22,15 +23,11 @@ func newModelsCommand() *cobra.Command {
 		Short: "List the default models, or write one with synthetic weights",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			t := table.NewWriter()
-			t.SetOutputMirror(cmd.OutOrStdout())
-			t.SetStyle(plainTable())
-			t.AppendHeader(table.Row{"model", "size", "parameters", "repository"})
+			var rows []table.Row
 			for _, m := range suite.Models() {
-				t.AppendRow(table.Row{m.File, humanize.IBytes(m.SizeBytes), humanize.SIWithDigits(float64(m.Params), 2, ""), m.Repository})
+				rows = append(rows, table.Row{m.File, humanize.IBytes(m.SizeBytes), humanize.Comma(int64(m.Params)), m.Repository})
 			}
-			t.Render()
-			return nil
+			return printTable(cmd.OutOrStdout(), table.Row{"model", "size", "parameters", "repository"}, rows, "size", "parameters")
 		},
 	}
 	models.AddCommand(newSynthCommand())
@@ -64,33 +61,59 @@ other program on llama.cpp load it; what it says makes no sense.`,
 			if output == "" {
 				output = filepath.Base(args[0])
 			}
-			if err := writeFile(output, model); err != nil {
+			ctx, cancel := context.WithCancelCause(context.Background())
+			defer cancel(nil)
+			defer catchSignals(cancel, nil)()
+			err = writeFile(ctx, output, model)
+			var s *signalError
+			switch {
+			case errors.As(err, &s):
+				return s.failure("nothing was written", "")
+			case err != nil:
 				return fail(exitOutput, fmt.Errorf("write %s: %w", output, err), "choose another place with -o")
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: the model's name, here)")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write (default: the model's name, here)")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "seed of the weights")
 	return cmd
 }
 
 // writeFile writes to a temporary file beside path and renames it, so that path
-// is whole or not there.
-func writeFile(path string, from io.WriterTo) error {
-	if path == os.DevNull {
-		_, err := from.WriteTo(io.Discard)
-		return err
+// is whole or not there. What is there and no file, a pipe or a device, is
+// written as it is. The error is ctx's cause when ctx ended first.
+func writeFile(ctx context.Context, path string, from io.WriterTo) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = from.WriteTo(interruptible{ctx, f})
+		return errors.Join(err, f.Close())
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	f, err := pendingFile(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Cleanup() }() // after the rename it does nothing
-	if _, err := from.WriteTo(f); err != nil {
+	if _, err := from.WriteTo(interruptible{ctx, f}); err != nil {
 		return err
 	}
 	return f.CloseAtomicallyReplace()
+}
+
+// interruptible is a writer that fails when ctx ends.
+type interruptible struct {
+	ctx context.Context
+	io.Writer
+}
+
+func (w interruptible) Write(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	return w.Writer.Write(p)
 }
 
 func lookupShape(name string) (*synth.Shape, error) {

@@ -19,7 +19,8 @@ import (
 // progress tells a person what happens: a line of the log for every step, and
 // on a terminal below it one line that moves.
 type progress struct {
-	job bench.Job
+	job    bench.Job
+	noLoad bool // the model could not be loaded
 
 	mu       sync.Mutex
 	test     bench.TestStarted
@@ -38,9 +39,11 @@ type progress struct {
 // so that it does not wake a CPU that the worker computes on.
 const refreshEvery = time.Second
 
-func newProgress(stderr io.Writer, job bench.Job, quiet bool) *progress {
+// newProgress shows the moving line only where it can move, and not between
+// lines of JSON.
+func newProgress(stderr io.Writer, job bench.Job, g *globalOptions) *progress {
 	p := &progress{job: job, state: "starting"}
-	if !isTerminal(stderr) || quiet {
+	if !moves(stderr) || g.quiet || g.logFormat != "text" {
 		return p
 	}
 	p.refresh = make(chan any, 1)
@@ -55,18 +58,18 @@ func newProgress(stderr io.Writer, job bench.Job, quiet bool) *progress {
 	}()
 	// Lines of the log appear above the moving one.
 	p.before = slog.Default()
-	slog.SetDefault(newLogger(p.live, "text", leastLevel(p.before), color(stderr)))
+	level, _ := g.level() // checked when the command began
+	slog.SetDefault(newLogger(fromFirstColumn{p.live}, g.logFormat, level, color(stderr)))
 	return p
 }
 
-// leastLevel is the level that a logger logs from.
-func leastLevel(l *slog.Logger) slog.Level {
-	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
-		if l.Enabled(context.Background(), level) {
-			return level
-		}
-	}
-	return slog.LevelError
+// fromFirstColumn starts every write in the first column: a ^C that the terminal
+// echoed has moved the cursor.
+type fromFirstColumn struct{ io.Writer }
+
+func (w fromFirstColumn) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(append([]byte{'\r'}, b...))
+	return max(n-1, 0), err
 }
 
 // redraw asks for a redraw without waiting for it.
@@ -84,7 +87,7 @@ func (p *progress) redraw() {
 func (p *progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.state
+	s := oneLine(p.state)
 	if !p.deadline.IsZero() {
 		s += fmt.Sprintf("  %s left", max(time.Until(p.deadline), 0).Round(time.Second))
 	}
@@ -112,7 +115,7 @@ func (p *progress) event(s bench.Stamped) {
 	case bench.LoadProgress:
 		p.set("loading %s  %.0f %%", p.job.Model.Name, e.Share*100)
 	case bench.LoadDone:
-		if e.Status == result.OK {
+		if p.noLoad = e.Status != result.OK; !p.noLoad {
 			slog.Info("model loaded", "model", p.job.Model.Name, "weights", p.job.Model.Weights, "type", e.Facts.Type,
 				"size", humanize.IBytes(e.Facts.SizeBytes), "took", e.Elapsed.Round(time.Millisecond))
 		}
@@ -124,7 +127,11 @@ func (p *progress) event(s bench.Stamped) {
 		}
 		p.mu.Unlock()
 		p.set("%v  preparing", e.Test)
-		slog.Info("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", e.Budget.Round(time.Second))
+		budget := "none"
+		if e.Budget > 0 {
+			budget = e.Budget.Round(time.Second).String()
+		}
+		slog.Info("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", budget)
 	case bench.ContextReady:
 		p.set("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
@@ -135,9 +142,11 @@ func (p *progress) event(s bench.Stamped) {
 		slog.Info("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
 		p.set("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
-		slog.Warn("test given up", "test", p.test.Test, "reason", e.Reason)
+		p.set("%v  stopping", p.test.Test)
+		slog.Debug("test given up", "test", p.test.Test, "reason", e.Reason)
 	case bench.WorkerLost:
-		slog.Error("worker lost", "reason", e.Reason)
+		p.set("the worker was lost")
+		slog.Debug("worker lost", "reason", e.Reason) // a retry and an outcome tell
 	}
 }
 
@@ -147,10 +156,19 @@ func (p *progress) outcome(o *result.Outcome) {
 	p.deadline = time.Time{}
 	p.mu.Unlock()
 	if o.Status != result.OK {
-		slog.Warn("test not completed", "test", o.Test, "status", o.Status, "reason", o.Reason, "repetitions", len(o.Samples))
+		level := slog.LevelWarn
+		if p.noLoad || o.Status == result.Aborted && len(o.Samples) == 0 {
+			level = slog.LevelDebug // the same for every test to come, and told at the end
+		}
+		slog.Log(context.Background(), level, "test not completed",
+			"test", o.Test, "status", o.Status, "reason", o.Reason, "repetitions", len(o.Samples))
 		return
 	}
-	slog.Info("test done", "test", o.Test, "t/s", fmt.Sprintf("%.2f ± %.2f", o.Record.AvgTS, o.Record.StddevTS))
+	rate := fmt.Sprintf("%.2f", o.Record.AvgTS)
+	if len(o.Samples) > 1 {
+		rate += fmt.Sprintf(" ± %.2f", o.Record.StddevTS)
+	}
+	slog.Info("test done", "test", o.Test, "t/s", rate)
 	for _, w := range o.Warnings {
 		slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
 	}

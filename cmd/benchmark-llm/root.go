@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // globalOptions are the flags of every command.
@@ -21,7 +24,7 @@ func newRootCommand() *cobra.Command {
 	var showVersion bool
 	run := newRunCommand(&global)
 	root := &cobra.Command{
-		Use:   "benchmark-llm [command]",
+		Use:   "benchmark-llm",
 		Short: "Measure LLM inference speed through llama.cpp",
 		Long: `benchmark-llm measures LLM inference speed through llama.cpp, in process, and
 prints what llama-bench prints: prompt processing (pp) and text generation (tg),
@@ -44,17 +47,49 @@ Without a command it does what "run" does.
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
+	root.Flags().SortFlags = false
+	root.PersistentFlags().SortFlags = false
 	root.Flags().AddFlagSet(run.Flags())
 	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of the library and of this program, on one line")
-	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "least level of the log on stderr: debug, info, warn, error")
-	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "form of the log on stderr: text, json")
+	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "least `level` of the log on stderr: debug, info, warn, error")
+	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`form` of the log on stderr: text, json")
 	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "only warnings and errors on stderr")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fail(exitUsage, err, cmd.CommandPath()+" --help")
+		hint := cmd.CommandPath() + " --help"
+		var invalid *pflag.InvalidValueError
+		if errors.As(err, &invalid) {
+			_, hint = pflag.UnquoteUsage(invalid.GetFlag())
+			err = flagError(invalid)
+		}
+		return fail(exitUsage, err, hint)
 	})
+	// 80 columns, whatever the terminal has: help is read in pagers and issues.
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages", "FlagUsagesWrapped 80"))
 	root.AddCommand(run, newDevicesCommand(&global), newModelsCommand(), newWorkerCommand())
 	root.SuggestionsMinimumDistance = 2
 	return root
+}
+
+// flagError is an error of the flag parser as this program's checks of values
+// say it: the flag, then what is wrong.
+func flagError(invalid *pflag.InvalidValueError) error {
+	cause := invalid.Unwrap()
+	var number *strconv.NumError
+	if errors.As(cause, &number) {
+		cause = number.Err
+	}
+	what := cause.Error()
+	switch typ := invalid.GetFlag().Value.Type(); {
+	case errors.Is(cause, strconv.ErrRange):
+		what = fmt.Sprintf("%q is too large", invalid.GetValue())
+	case typ == "int", typ == "uint64", typ == "intSlice":
+		what = fmt.Sprintf("%q is not a whole number", invalid.GetValue())
+	case typ == "float64":
+		what = fmt.Sprintf("%q is not a number", invalid.GetValue())
+	case typ == "duration":
+		what = fmt.Sprintf("%q is not a time, as 90s or 5m", invalid.GetValue())
+	}
+	return fmt.Errorf("--%s: %s", invalid.GetFlag().Name, what)
 }
 
 // noArguments refuses words that are neither flag nor command, with a
@@ -98,5 +133,5 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 // with and without a GPU.
 func printVersion(w io.Writer) error {
 	_, err := fmt.Fprintln(w, versionLine())
-	return err
+	return outputFailure(err)
 }

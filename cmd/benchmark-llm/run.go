@@ -16,8 +16,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
@@ -46,7 +48,6 @@ type runOptions struct {
 	format      string
 	resultsDir  string
 	noWarmup    bool
-	noRepack    bool
 	allowCPU    bool
 	seed        uint64
 	settings    bench.Settings
@@ -79,40 +80,40 @@ samples, events and records are in a directory of the run's own below
 	f := cmd.Flags()
 	f.SortFlags = false
 	s := &o.settings
-	f.StringVarP(&o.model, "model", "m", "", "model: path of a GGUF file, or a default model's file name")
-	f.StringVar(&o.weights, "weights", "file", "where the weights come from: file, synthetic (a default model's shape, no file needed)")
-	f.StringVar(&o.modelsDir, "models-dir", "", "directory of default models (default: /models, else the user's cache)")
+	f.StringVarP(&o.model, "model", "m", "", "model: `path` of a GGUF file, or a default model's file name")
+	f.StringVar(&o.weights, "weights", "file", "`source` of the weights: file, synthetic (a default model's shape, no file needed)")
+	f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of default models (default: /models, else the user's cache)")
 	f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in tokens, a test each: 16,128 or 16-512*2; 0: none")
 	f.VarP(&o.gen, "n-gen", "n", "generation lengths in tokens, a test each; 0: none")
 	f.Var(&o.combined, "pg", "combined test of a prompt and a generation, as 512,128; may be repeated")
-	f.VarP(&o.depth, "n-depth", "d", "tokens in the KV cache before each test, not timed")
-	f.IntVarP(&o.repetitions, "repetitions", "r", 5, "timed repetitions of each test, 1…10000")
-	f.IntVarP(&s.Threads, "threads", "t", 0, "threads of the CPU back-end (default: physical cores allowed, here "+fmt.Sprint(host.DefaultThreads())+")")
+	f.VarP(&o.depth, "n-depth", "d", "tokens in the KV cache before each test, not timed (default 0)")
+	f.IntVarP(&o.repetitions, "repetitions", "r", 5, "`number` of timed repetitions of each test, 1…10000")
+	f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of threads of the CPU back-end (default: physical cores allowed, here "+fmt.Sprint(host.DefaultThreads())+")")
 	f.DurationVar(&o.timeout, "timeout", 0, "time limit of each test, as 90s or 5m; 0s: none (default: by size and length)")
-	f.Float64Var(&o.scale, "benchmark-timeout-scale", 1, "factor on the default time limits, above 0")
-	f.StringVarP(&o.format, "output", "o", "", "form of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
-	f.StringVar(&o.resultsDir, "results-dir", "", "where the run's directory is made (default: the user's state directory)")
+	f.Float64Var(&o.scale, "benchmark-timeout-scale", 1, "`factor` on the default time limits, above 0")
+	f.StringVarP(&o.format, "output", "o", "", "`form` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
+	f.StringVar(&o.resultsDir, "results-dir", "", "`directory` below which the run's own is made (default: the user's state directory)")
 	f.BoolVar(&o.noWarmup, "no-warmup", false, "no untimed pass before the repetitions")
-	f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "most tokens of one decode")
-	f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "most tokens of one pass through the graph")
-	f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "type of the K cache: "+strings.Join(kvTypes, ", "))
-	f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "type of the V cache: the same")
-	f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention: on, off, auto")
-	f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "layers to offload; negative: all")
-	f.IntVar(&s.CPUMoE, "n-cpu-moe", 0, "layers whose experts stay on the CPU")
-	f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "how to split over GPUs: "+strings.Join(splitModes, ", "))
-	f.IntVar(&s.MainGPU, "main-gpu", 0, "device of split mode none")
-	f.StringSliceVar(&s.Devices, "device", nil, "devices to use, as benchmark-llm devices names them (default: all)")
+	f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "most `tokens` of one decode")
+	f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "most `tokens` of one pass through the graph")
+	f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
+	f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same")
+	f.StringVar(&o.flashAttn, "flash-attn", "on", "`mode` of flash attention: on, off, auto")
+	f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: all")
+	f.IntVar(&s.CPUMoE, "n-cpu-moe", 0, "`layers` whose experts stay on the CPU (default 0)")
+	f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "`how` to split over GPUs: "+strings.Join(splitModes, ", "))
+	f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device of split mode none (default 0)")
+	f.StringSliceVar(&s.Devices, "device", nil, "`devices` to use, as benchmark-llm devices names them (default: all)")
 	f.BoolVar(&s.NoKVOffload, "no-kv-offload", false, "keep the KV cache in host memory")
 	f.BoolVar(&s.NoOpOffload, "no-op-offload", false, "do not send operations on host tensors to a device")
 	f.BoolVar(&s.NoHost, "no-host", false, "do not use the devices' pinned host memory")
 	f.BoolVar(&s.NoRepack, "no-repack", false, "do not repack weights for the CPU")
-	f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "how a file is loaded: "+strings.Join(loadModes, ", "))
-	f.IntSliceVar(&s.CPUs, "cpus", nil, "logical CPUs to run on (default: no affinity)")
+	f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "`how` a file is loaded: "+strings.Join(loadModes, ", "))
+	f.IntSliceVar(&s.CPUs, "cpus", nil, "logical `CPUs` to run on, as 0,1 (default: no affinity)")
 	f.BoolVar(&s.CPUStrict, "cpu-strict", false, "one CPU of --cpus for each thread")
-	f.IntVar(&s.Poll, "poll", s.Poll, "how much threads poll while they wait, 0…100")
-	f.IntVar(&s.Priority, "prio", 0, "priority of the threads: -1 low, 0 normal … 3 realtime")
-	f.Uint64Var(&o.seed, "seed", 1, "seed of the tokens and of synthetic weights")
+	f.IntVar(&s.Poll, "poll", s.Poll, "`level` of polling while threads wait, 0…100")
+	f.IntVar(&s.Priority, "prio", 0, "`priority` of the threads: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
+	f.Uint64Var(&o.seed, "seed", 1, "`seed` of the tokens and of synthetic weights")
 	f.BoolVar(&o.allowCPU, "allow-cpu", false, "in a cuda build: measure the CPU when there is no CUDA device")
 	return cmd
 }
@@ -130,12 +131,6 @@ const maxRepetitions = 10_000
 // check refuses what cannot be meant, before anything starts.
 func (o *runOptions) check() error {
 	s := &o.settings
-	if o.model == "" {
-		if result.Weights(o.weights) != result.SyntheticWeights {
-			return usage("-m FILE.gguf, or --weights synthetic for a default model without its file", "no model given")
-		}
-		o.model = suite.Models()[0].File
-	}
 	for _, c := range []struct {
 		flag, value string
 		allowed     []string
@@ -151,6 +146,12 @@ func (o *runOptions) check() error {
 		if !slices.Contains(c.allowed, c.value) {
 			return usage("one of "+strings.Trim(strings.Join(c.allowed, ", "), ", "), "%s: unknown value %q", c.flag, c.value)
 		}
+	}
+	if o.model == "" {
+		if result.Weights(o.weights) != result.SyntheticWeights {
+			return usage("-m FILE.gguf, or --weights synthetic for a default model without its file", "no model given")
+		}
+		o.model = suite.Models()[0].File
 	}
 	cpus := runtime.NumCPU()
 	if s.Threads == 0 {
@@ -176,10 +177,17 @@ func (o *runOptions) check() error {
 			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
 		}
 	}
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		return fail(exitNothing, fmt.Errorf("ask which CPUs may be used: %w", err), "")
+	}
 	for _, cpu := range s.CPUs {
-		if cpu < 0 || cpu > 511 {
-			return usage("logical CPUs are numbered from 0", "--cpus: %d is outside 0…511", cpu)
+		if !allowed.IsSet(cpu) {
+			return usage(fmt.Sprintf("CPUs are numbered from 0; this process may use %d", cpus), "--cpus: there is no CPU %d for this process", cpu)
 		}
+	}
+	if result.Weights(o.weights) == result.SyntheticWeights && s.LoadMode != "auto" && s.LoadMode != "none" {
+		return usage("leave --load-mode out", "--load-mode: %s is for files, synthetic weights are streamed", s.LoadMode)
 	}
 	if o.timeout < 0 {
 		return usage("0s is no limit", "--timeout: %v is negative", o.timeout)
@@ -235,6 +243,9 @@ func (o *runOptions) findModel() (bench.Model, uint64, error) {
 	if o.modelsDir == "" {
 		dirs = modelsDirs()
 	}
+	if !utf8.ValidString(o.model) {
+		return m, 0, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", o.model), "rename the file")
+	}
 	file, err := fetch.Local(o.model, dirs...)
 	switch {
 	case err == nil:
@@ -284,11 +295,11 @@ func (o *runOptions) measure(job bench.Job, stdout, stderr io.Writer) error {
 	}
 	dir, err := createRunDir(o.resultsDir)
 	if err != nil {
-		return fail(exitOutput, fmt.Errorf("results directory: %w", err), "choose another place with --results-dir")
+		return fail(exitOutput, fmt.Errorf("results directory: %w", err), elsewhere)
 	}
 	defer dir.close()
 	if err := dir.describe(versionLine(), os.Args, host.Collect("/"), job); err != nil {
-		return fail(exitOutput, fmt.Errorf("write %s: %w", dir.path, err), "choose another place with --results-dir")
+		return notKept(err)
 	}
 	out, err := newOutput(o.format, stdout)
 	if err != nil {
@@ -297,17 +308,16 @@ func (o *runOptions) measure(job bench.Job, stdout, stderr io.Writer) error {
 
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	stop := catchSignals(cancel)
-	defer stop()
+	defer catchSignals(cancel, out.exitNow)()
 
-	show := newProgress(stderr, job, o.global.quiet)
+	show := newProgress(stderr, job, o.global)
 	defer show.close()
 	worker, err := os.Executable()
 	if err != nil {
 		return fail(exitNothing, err, "")
 	}
-	var first *result.Outcome // that was not measured
-	runErr := supervise.Run(ctx, job, supervise.Options{
+	end := ending{dir: dir.path, model: job.Model.Name}
+	end.err = supervise.Run(ctx, job, supervise.Options{
 		Command: []string{worker, "worker", "--log-level", level.String()},
 		// ggml's own backtrace starts gdb, if there is one, in a process that is
 		// about to end.
@@ -315,70 +325,116 @@ func (o *runOptions) measure(job bench.Job, stdout, stderr io.Writer) error {
 		Version: version,
 		Log:     slog.Default(),
 		Event: func(e bench.Stamped) error {
+			end.event(e.Event)
 			show.event(e)
-			return dir.event(e)
+			return notKept(dir.event(e))
 		},
 		Outcome: func(r *result.Outcome) error {
+			end.outcome(r)
 			show.outcome(r)
-			if r.Status != result.OK && first == nil {
-				first = r
-			}
 			if err := dir.outcome(r); err != nil {
-				return err
+				return notKept(err)
 			}
 			out.write(r)
 			return nil
 		},
 	})
 	show.close()
-	if runErr == nil {
-		runErr = dir.finish()
+	if end.err == nil {
+		end.err = notKept(dir.finish())
+	}
+	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
+		fmt.Fprintln(stderr) // between the log and the table
 	}
 	out.close()
-	return o.verdict(ctx, dir, out, first, runErr)
+	errors.As(context.Cause(ctx), &end.signal)
+	return end.verdict(out)
 }
 
-// verdict is the exit code of a run, and the line that explains it.
-func (o *runOptions) verdict(ctx context.Context, dir *runDir, out *output, first *result.Outcome, runErr error) error {
-	where := "samples and records are in " + dir.path
-	if out.err != nil {
-		slog.Warn("stdout could not be written", "error", out.err, "records", dir.path)
-	}
-	if errors.Is(runErr, supervise.ErrStart) {
-		return fail(exitNothing, runErr, "")
-	}
-	if out.printed > 0 {
-		if runErr != nil {
-			slog.Error("the run ended early", "error", runErr)
-		}
-		slog.Info("done", "records", out.printed, "directory", dir.path)
+const elsewhere = "free disk space, or choose another place with --results-dir"
+
+// notKept is a failure to write to the run's directory; nil when err is.
+func notKept(err error) error {
+	if err == nil {
 		return nil
 	}
+	return fail(exitOutput, fmt.Errorf("results could not be kept: %w", err), elsewhere)
+}
+
+// ending is what decides how a run ended.
+type ending struct {
+	dir    string          // of the run
+	model  string          //
+	load   *bench.LoadDone // the load that failed
+	first  *result.Outcome // that was not measured
+	signal *signalError    // that stopped the run
+	err    error           // that ended it early
+}
+
+func (n *ending) event(e bench.Event) {
+	if e, ok := e.(bench.LoadDone); ok && e.Status != result.OK {
+		n.load = &e
+	}
+}
+
+func (n *ending) outcome(o *result.Outcome) {
+	if o.Status != result.OK && n.first == nil {
+		n.first = o
+	}
+}
+
+// verdict is the error that says why nothing was printed; nil when a record
+// was, for then only the log tells what went wrong.
+func (n *ending) verdict(out *output) error {
+	if out.printed > 0 {
+		if n.err != nil {
+			slog.Error("the run ended early", "error", n.err)
+		}
+		if n.load != nil {
+			slog.Error("the model could not be loaded again", "reason", n.load.Reason)
+		}
+		slog.Info("done", "records", out.printed, "directory", n.dir)
+		return nil
+	}
+	var f *failure
+	trace := "each step is in " + filepath.Join(n.dir, "events.jsonl")
 	switch {
-	case runErr != nil:
-		return fail(exitOutput, fmt.Errorf("results could not be kept: %w", runErr), "free disk space, or choose another place with --results-dir")
+	case errors.As(n.err, &f):
+		return n.err
+	case errors.Is(n.err, supervise.ErrEngine):
+		return libraryFailure(n.err)
+	case n.err != nil:
+		return fail(exitNothing, n.err, trace)
 	case out.err != nil:
-		return fail(exitOutput, fmt.Errorf("stdout: %w", out.err), where)
-	}
-	var s *signalError
-	if errors.As(context.Cause(ctx), &s) {
-		return fail(128+int(s.signal), fmt.Errorf("nothing was measured: %v", s), where)
-	}
-	if first == nil {
-		return fail(exitNothing, errors.New("nothing was measured"), where)
-	}
-	code, hint := exitNothing, where
-	switch first.Status {
-	case result.Unsupported:
-		code, hint = exitModel, "a newer llama.cpp may know it; "+where
-	case result.Failed:
-		if len(first.Samples) == 0 {
+		return fail(exitOutput, fmt.Errorf("stdout: %w", out.err), "the records are in "+filepath.Join(n.dir, "results.jsonl"))
+	case n.signal != nil:
+		return n.signal.failure("nothing was measured", trace)
+	case n.load != nil:
+		code := exitNothing
+		if n.load.Status == result.Unsupported || n.load.Status == result.Failed {
 			code = exitModel
 		}
-	case result.Timeout:
-		hint = "--timeout or --benchmark-timeout-scale give more time; " + where
+		return fail(code, fmt.Errorf("%s not loaded: %s", n.model, strings.TrimPrefix(n.load.Reason, n.model+": ")), advice(n.load.Status, trace))
+	case n.first != nil:
+		return fail(exitNothing, fmt.Errorf("nothing was measured: %s of %s: %s", n.first.Test, n.first.Model, n.first.Reason),
+			advice(n.first.Status, trace))
+	default:
+		return fail(exitNothing, errors.New("nothing was measured"), trace)
 	}
-	return fail(code, fmt.Errorf("nothing was measured: %s of %s: %s", first.Test, first.Model, first.Reason), hint)
+}
+
+// advice is what may help against a status, and where to read more.
+func advice(s result.Status, trace string) string {
+	switch s {
+	case result.Unsupported:
+		return "a newer llama.cpp may know it; " + trace
+	case result.OutOfMemory:
+		return "shorter lengths or a smaller model need less memory; " + trace
+	case result.Timeout:
+		return "--timeout or --benchmark-timeout-scale give more time; " + trace
+	default:
+		return trace
+	}
 }
 
 // signalError is the signal that ended the run.
@@ -386,11 +442,22 @@ type signalError struct{ signal syscall.Signal }
 
 func (s *signalError) Error() string { return s.signal.String() }
 
-// catchSignals ends the run on SIGINT and SIGTERM; a second one ends the
-// process at once, and with it the worker, which notices.
-func catchSignals(cancel context.CancelCauseFunc) (stop func()) {
+// failure is the end of a command that had nothing to show when the signal came.
+func (s *signalError) failure(what, hint string) error {
+	return fail(exitSignal+int(s.signal), fmt.Errorf("%s: %w", what, s), hint)
+}
+
+// catchSignals ends the command on SIGINT, SIGTERM and SIGHUP, unless whoever
+// started it has them ignored, as nohup does. A second one ends the process at
+// once, and with it the worker, which notices; exitNow, if any, is the exit code
+// then.
+func catchSignals(cancel context.CancelCauseFunc, exitNow func(syscall.Signal) int) (stop func()) {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		stopping := false
@@ -399,7 +466,11 @@ func catchSignals(cancel context.CancelCauseFunc) (stop func()) {
 			case s := <-signals:
 				sig := s.(syscall.Signal)
 				if stopping {
-					os.Exit(128 + int(sig))
+					code := exitSignal + int(sig)
+					if exitNow != nil {
+						code = exitNow(sig)
+					}
+					os.Exit(code)
 				}
 				stopping = true
 				slog.Warn("stopping; once more to stop at once", "signal", sig)
@@ -412,46 +483,5 @@ func catchSignals(cancel context.CancelCauseFunc) (stop func()) {
 	return func() {
 		signal.Stop(signals)
 		close(done)
-	}
-}
-
-// output is what goes to stdout. A destination that fails does not end the
-// run: the records are in the run directory too.
-type output struct {
-	writer  report.Writer
-	printed int
-	err     error
-}
-
-func newOutput(format string, stdout io.Writer) (*output, error) {
-	terminal := isTerminal(stdout)
-	if format == "" {
-		format = "jsonl"
-		if terminal {
-			format = "table"
-		}
-	}
-	w, err := report.New(format, stdout, report.Options{Color: color(stdout), Width: width(stdout)})
-	if err != nil {
-		return nil, usage("", "%w", err)
-	}
-	return &output{writer: w}, nil
-}
-
-func (o *output) write(r *result.Outcome) {
-	if o.err != nil {
-		return
-	}
-	if o.err = o.writer.Write(*r); o.err == nil && r.Status == result.OK {
-		o.printed++
-	}
-}
-
-func (o *output) close() {
-	if o.err != nil {
-		return
-	}
-	if o.err = o.writer.Close(); o.err != nil {
-		o.printed = 0 // the forms for people are written at the end
 	}
 }

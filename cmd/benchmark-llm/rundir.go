@@ -106,7 +106,15 @@ func (d *runDir) writeAbout() error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(d.file("run.json"), append(b, '\n'), 0o644)
+	f, err := pendingFile(d.file("run.json"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }() // after the rename it does nothing
+	if _, err := f.Write(append(b, '\n')); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
 }
 
 // event writes one event. It is in the file when event returns.
@@ -132,7 +140,7 @@ func (d *runDir) finish() error {
 	if err := d.writeAbout(); err != nil {
 		return err
 	}
-	f, err := renameio.NewPendingFile(d.file("report.md"), renameio.WithPermissions(0o644))
+	f, err := pendingFile(d.file("report.md"))
 	if err != nil {
 		return err
 	}
@@ -150,6 +158,12 @@ func (d *runDir) finish() error {
 		return fmt.Errorf("report: %w", err)
 	}
 	return f.CloseAtomicallyReplace()
+}
+
+// pendingFile is a temporary file beside path, on the disk that has room or not,
+// to replace it.
+func pendingFile(path string) (*renameio.PendingFile, error) {
+	return renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 }
 
 func (d *runDir) close() {

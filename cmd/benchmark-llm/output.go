@@ -1,0 +1,69 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// output is what goes to stdout. A destination that fails does not end the
+// run: the records are in the run directory too.
+type output struct {
+	format  string
+	writer  report.Writer
+	printed int // records
+	lines   atomic.Int64
+	err     error
+}
+
+func newOutput(format string, stdout io.Writer) (*output, error) {
+	if format == "" {
+		format = "jsonl"
+		if isTerminal(stdout) {
+			format = "table"
+		}
+	}
+	w, err := report.New(format, stdout, report.Options{Color: color(stdout), Width: width(stdout)})
+	if err != nil {
+		return nil, usage("", "%w", err)
+	}
+	return &output{format: format, writer: w}, nil
+}
+
+func (o *output) write(r *result.Outcome) {
+	if o.err != nil {
+		return
+	}
+	if o.err = o.writer.Write(*r); o.err != nil {
+		slog.Warn("stdout cannot be written, the run goes on", "error", o.err)
+		return
+	}
+	if r.Status == result.OK {
+		o.printed++
+		if o.format == "jsonl" {
+			o.lines.Add(1)
+		}
+	}
+}
+
+func (o *output) close() {
+	if o.err != nil {
+		return
+	}
+	if o.err = o.writer.Close(); o.err != nil {
+		o.printed = 0 // the forms for people are written at the end
+	}
+}
+
+// exitNow is the exit code of a run that a signal ends at once, from any
+// goroutine: lines that were printed are good, other forms are not complete.
+func (o *output) exitNow(s syscall.Signal) int {
+	if o.lines.Load() > 0 {
+		return exitOK
+	}
+	return exitSignal + int(s)
+}

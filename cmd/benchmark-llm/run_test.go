@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
+)
+
+func TestVerdict(t *testing.T) {
+	outcome := func(s result.Status) *result.Outcome {
+		return &result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 8}, Status: s, Reason: "why"}
+	}
+	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "m.gguf: why"} }
+	const trace = "each step is in dir/events.jsonl"
+	for _, tc := range []struct {
+		name   string
+		ending ending
+		out    *output
+		code   int
+		line   string
+		hint   string
+		log    string // part of
+	}{
+		{name: "measured", out: &output{printed: 2}, log: "records=2 directory=dir"},
+		{name: "measured, then interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, out: &output{printed: 1}},
+		{name: "measured, then full", ending: ending{err: notKept(syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
+		{name: "measured, then no worker", ending: ending{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
+		{name: "measured, then not loaded", ending: ending{load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "could not be loaded again"},
+		{name: "measured, then stdout closed", out: &output{printed: 1, err: syscall.EPIPE}},
+
+		{name: "no worker", ending: ending{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
+		{name: "full", ending: ending{err: notKept(syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: elsewhere},
+		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
+		{name: "interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: trace},
+		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: trace},
+		{name: "no engine", ending: ending{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
+		{name: "no CUDA", ending: ending{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
+			line: "start engine: no CUDA device can be used: opened: CPU", hint: "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu"},
+		{name: "broken", ending: ending{load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
+		{name: "unsupported", ending: ending{load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may know it; " + trace},
+		{name: "too large", ending: ending{load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
+		{name: "too slow", ending: ending{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "--timeout or --benchmark-timeout-scale give more time; " + trace},
+		{name: "crashed", ending: ending{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
+		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var log bytes.Buffer
+			setDefaultLog(t, &log, "text")
+			tc.ending.dir, tc.ending.model = "dir", "m.gguf"
+			if tc.out == nil {
+				tc.out = &output{}
+			}
+			var stderr bytes.Buffer
+			code := finish(&stderr, tc.ending.verdict(tc.out))
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			want := ""
+			if tc.code != 0 {
+				want = fmt.Sprintf("benchmark-llm: %s\nhint: %s\n", tc.line, tc.hint)
+			}
+			if diff := cmp.Diff(want, stderr.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if !strings.Contains(log.String(), tc.log) {
+				t.Errorf("log %q, want one with %q", log.String(), tc.log)
+			}
+		})
+	}
+}
+
+func TestExitNow(t *testing.T) {
+	record := &result.Record{SamplesNs: []int64{1}, SamplesTS: []float64{1}}
+	for _, tc := range []struct {
+		format string
+		status result.Status
+		want   int
+	}{
+		{"jsonl", result.OK, 0},
+		{"jsonl", result.Timeout, 143},
+		{"json", result.OK, 143}, // an array without its end
+		{"table", result.OK, 143},
+	} {
+		out, err := newOutput(tc.format, &bytes.Buffer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.write(&result.Outcome{Test: result.Test{Gen: 1}, Status: tc.status, Record: record})
+		if out.err != nil {
+			t.Fatal(out.err)
+		}
+		if got := out.exitNow(syscall.SIGTERM); got != tc.want {
+			t.Errorf("%s, %s: exit code %d, want %d", tc.format, tc.status, got, tc.want)
+		}
+	}
+}
+
+// TestFinish shows all that an error wraps, each text once.
+func TestFinish(t *testing.T) {
+	inner := fmt.Errorf("open model: %w", errors.Join(fs.ErrNotExist, syscall.EIO))
+	err := fail(exitModel, fmt.Errorf("load: %w", inner), "")
+	var stderr, log bytes.Buffer
+	before := slog.Default()
+	t.Cleanup(func() { slog.SetDefault(before) })
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if code := finish(&stderr, err); code != exitModel {
+		t.Errorf("exit code %d", code)
+	}
+	if diff := cmp.Diff("benchmark-llm: load: open model: file does not exist�input/output error\n", stderr.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, want := range []string{`error="open model: file`, `error="file does not exist" `, `error="input/output error" type=syscall.Errno`} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("log has not once %q:\n%s", want, log.String())
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                    "",
+		" plain \n":           "plain",
+		"two\nlines":          "two�lines",
+		"\x1b[31mred":         "�[31mred",
+		"\u009b2J":            "�2J",
+		"a\u202eb":            "a�b",
+		"\xff":                "�",
+		"größe 量":             "größe 量",
+		"tab\tnul\x00del\x7f": "tab�nul�del�",
+	} {
+		if got := oneLine(in); got != want {
+			t.Errorf("%q is %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestSecrets keeps tokens out of run.json.
+func TestSecrets(t *testing.T) {
+	d, err := createRunDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	args := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?token=abc", "hf_abcDEF123"}
+	if err := d.describe("v", args, d.about.Host, bench.Job{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf[redacted]", "[redacted]"}
+	if diff := cmp.Diff(want, d.about.Command); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
