@@ -101,6 +101,15 @@ func (p *progress) set(format string, args ...any) {
 	p.redraw()
 }
 
+// step logs a step that the moving line shows too, where there is one.
+func (p *progress) step(message string, args ...any) {
+	level := slog.LevelInfo
+	if p.live != nil {
+		level = slog.LevelDebug
+	}
+	slog.Log(context.Background(), level, message, args...)
+}
+
 // event shows one event.
 func (p *progress) event(s bench.Stamped) {
 	switch e := s.Event.(type) {
@@ -131,7 +140,7 @@ func (p *progress) event(s bench.Stamped) {
 		if e.Budget > 0 {
 			budget = e.Budget.Round(time.Second).String()
 		}
-		slog.Info("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", budget)
+		p.step("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", budget)
 	case bench.ContextReady:
 		p.set("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
@@ -139,7 +148,7 @@ func (p *progress) event(s bench.Stamped) {
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
 		n := e.Sample.Repetition
-		slog.Info("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
+		p.step("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
 		p.set("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
 		p.set("%v  stopping", p.test.Test)
