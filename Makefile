@@ -12,7 +12,7 @@ with_llama := environment=$$(scripts/llama-env); eval "$$environment";
 MODEL ?= SmolLM-135M.Q4_K_M.gguf
 ARGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence abort memory bench check-headers pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence abort memory replay bench check-headers pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -71,6 +71,9 @@ abort: deps ## time from an abort to its return, and the longest node of the gra
 
 memory: deps build ## resident memory over 200 runs, and beside a plain C program's
 	@$(proof) -memory $(ARGS)
+
+replay: build ## judge the stop policy by recorded runs: FLEET=FILE
+	@bin/benchmark-llm replay $(FLEET) $(ARGS)
 
 bench: deps ## Go benchmarks: the cost of the binding and of the harness
 	@$(with_llama) go test -run '^$$' -bench . ./llama/... ./bench/...

@@ -16,6 +16,10 @@ type File struct {
 	Path   string
 	Bytes  int64      // of the file
 	Header *gguf.File //
+
+	SHA256     string // 64 hexadecimal digits, where Fetch verified it
+	Downloaded int64  // bytes that Fetch took from the network
+	Retries    int    // requests of Fetch after the first
 }
 
 // Errors of Local.

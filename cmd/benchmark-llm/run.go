@@ -80,7 +80,7 @@ samples, events and records are in a directory of the run's own below
 	f := cmd.Flags()
 	f.SortFlags = false
 	s := &o.settings
-	f.StringVarP(&o.model, "model", "m", "", "model: `path` of a GGUF file, or a default model's file name")
+	f.StringVarP(&o.model, "model", "m", "", "model: `path` or https URL of a GGUF file, hf:user/repository/file[@revision],\nor a default model's file name")
 	f.StringVar(&o.weights, "weights", "file", "`source` of the weights: file, synthetic (a default model's shape, no file needed)")
 	f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of default models (default: /models, else the user's cache)")
 	f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in tokens, a test each: 16,128 or 16-512*2; 0: none")
@@ -246,6 +246,18 @@ func (o *runOptions) findModel() (bench.Model, uint64, error) {
 	if !utf8.ValidString(o.model) {
 		return m, 0, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", o.model), "rename the file")
 	}
+	source, err := fetch.ParseSource(o.model)
+	if err != nil {
+		return m, 0, downloadFailure(context.Background(), err)
+	}
+	if !source.Local() {
+		file, err := o.download(source)
+		if err != nil {
+			return m, 0, err
+		}
+		m.Name, m.Path = file.Path, file.Path
+		return m, file.Header.TensorBytes(), nil
+	}
 	file, err := fetch.Local(o.model, dirs...)
 	switch {
 	case err == nil:
@@ -254,7 +266,7 @@ func (o *runOptions) findModel() (bench.Model, uint64, error) {
 	case errors.Is(err, fetch.ErrNotFound):
 		hint := "give the path of a GGUF file"
 		if d, ok := suite.LookupModel(o.model); ok {
-			hint = fmt.Sprintf("--weights synthetic measures it without its file; %s has it, %s is where to put it", d.Repository, dirs[0])
+			hint = fmt.Sprintf("--weights synthetic measures it without its file; -m hf:%s/%s@%s fetches it", d.Repository, d.File, d.Revision)
 		}
 		return m, 0, fail(exitModel, err, hint)
 	case errors.Is(err, gguf.ErrTruncated):

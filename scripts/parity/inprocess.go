@@ -25,7 +25,7 @@ func compareInProcess(o options, path string) (bool, error) {
 		for _, test := range []struct {
 			name        string
 			prompt, gen int
-		}{{"pp128", 128, 0}, {"tg32", 0, 32}} {
+		}{{"pp32", 32, 0}, {"tg8", 0, 8}} {
 			ours, plain, again, err := alternate(m, o, test.prompt, test.gen)
 			if err != nil {
 				return err

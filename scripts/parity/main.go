@@ -19,13 +19,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
@@ -43,9 +43,9 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
 	var o options
-	flag.IntVar(&o.pairs, "pairs", 10, "alternations of the programs, at least 10 for a verdict")
-	flag.IntVar(&o.repetitions, "r", 5, "repetitions of each test in each process")
-	flag.IntVar(&o.inProcess, "in-process", 60, "alternations inside one process")
+	flag.IntVar(&o.pairs, "pairs", 20, "alternations of the programs for each test, at least 10 for a verdict")
+	flag.IntVar(&o.repetitions, "r", 2, "repetitions in each process: short ones alternate faster than the machine changes")
+	flag.IntVar(&o.inProcess, "in-process", 400, "alternations inside one process, at least 60 for a verdict")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
@@ -96,7 +96,8 @@ func (o options) file(seed int) (string, error) {
 	return path, nil
 }
 
-// program is one of the two that are compared: a command that prints records.
+// program is one of the two that are compared: a command that prints records
+// when it is given a test.
 type program struct {
 	name string
 	args []string
@@ -104,41 +105,63 @@ type program struct {
 
 func (o options) llamaBench(model string) program {
 	return program{"llama-bench", []string{
-		o.tool, "llama-bench", "-m", model, "-p", o.prompts, "-n", o.gens,
+		o.tool, "llama-bench", "-m", model,
 		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
 	}}
 }
 
 func (o options) ours(name, model, weights string) program {
 	return program{name, []string{
-		o.program, "run", "-m", model, "--weights", weights, "-p", o.prompts, "-n", o.gens,
+		o.program, "run", "-m", model, "--weights", weights,
 		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-o", "jsonl",
 		"--timeout", "0s", "-q", "--results-dir", filepath.Join(o.dir, "runs"),
 	}}
 }
 
-// rates runs the program once: for each test the median rate of its
+// tests are those of the length flags.
+func (o options) tests() ([]result.Test, error) {
+	var tests []result.Test
+	for _, kind := range []struct {
+		lengths string
+		test    func(int) result.Test
+	}{
+		{o.prompts, func(n int) result.Test { return result.Test{Prompt: n} }},
+		{o.gens, func(n int) result.Test { return result.Test{Gen: n} }},
+	} {
+		for text := range strings.SplitSeq(kind.lengths, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				return nil, fmt.Errorf("length %q is not a number", text)
+			}
+			if n > 0 {
+				tests = append(tests, kind.test(n))
+			}
+		}
+	}
+	return tests, nil
+}
+
+// rate runs one test in a process of its own: the median rate of its
 // repetitions, in tokens/second.
-func (p program) rates() (map[string]float64, error) {
-	cmd := exec.Command(p.args[0], p.args[1:]...)
+func (p program) rate(t result.Test) (float64, error) {
+	cmd := exec.Command(p.args[0], append(p.args[1:len(p.args):len(p.args)], "-p", strconv.Itoa(t.Prompt), "-n", strconv.Itoa(t.Gen))...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
+		return 0, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
 	}
 	records, err := report.ReadRecords(&stdout)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.name, err)
+		return 0, fmt.Errorf("%s: %w", p.name, err)
 	}
-	rates := make(map[string]float64)
-	for _, r := range records {
-		s, err := stats.New(r.SamplesTS)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
-		}
-		rates[r.Test().String()] = s.Median()
+	if len(records) != 1 || records[0].Test() != t {
+		return 0, fmt.Errorf("%s: %d records, not one of %v", p.name, len(records), t)
 	}
-	return rates, nil
+	s, err := stats.New(records[0].SamplesTS)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return s.Median(), nil
 }
 
 // compareWithLlamaBench is the parity report.
@@ -149,7 +172,7 @@ func compareWithLlamaBench(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	fmt.Printf("%s, %d threads, %d pairs of processes, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
+	fmt.Printf("%s, %d threads, %d pairs of processes for each test, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
 	ok, err := compare(o, o.llamaBench(model), o.ours("benchmark-llm", model, "file"))
 	if err != nil {
 		return false, err
@@ -167,7 +190,7 @@ func compareWeights(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	fmt.Printf("%s, %d threads, %d pairs of processes, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
+	fmt.Printf("%s, %d threads, %d pairs of processes for each test, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
 	return compare(o, o.ours("file", model, "file"), o.ours("synthetic", o.model, "synthetic"))
 }
 
@@ -177,58 +200,33 @@ func setDefault(s *string, value string) {
 	}
 }
 
-// compare alternates a, a again and b, in turning order, and prints for each
-// test the ratio b/a beside a/a. It tells whether no ratio is outside and none
-// inconclusive.
+// compare alternates, test by test, a, a again and b, in turning order, and
+// prints the ratio b/a beside a/a. It tells whether every ratio is within.
 func compare(o options, a, b program) (bool, error) {
-	series := []struct {
-		program
-		rates map[string][]float64
-	}{{a, map[string][]float64{}}, {a, map[string][]float64{}}, {b, map[string][]float64{}}}
-	var tests []string
-	for round := range o.pairs + 1 {
-		for i := range series {
-			s := series[(round+i)%len(series)]
-			rates, err := s.program.rates()
-			if err != nil {
-				return false, err
-			}
-			if round == 0 { // warms up caches and clocks
-				continue
-			}
-			for test, rate := range rates {
-				if !slices.Contains(tests, test) {
-					tests = append(tests, test)
-				}
-				s.rates[test] = append(s.rates[test], rate)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "\r%d of %d pairs ", round, o.pairs)
+	tests, err := o.tests()
+	if err != nil {
+		return false, err
 	}
-	fmt.Fprintln(os.Stderr)
-	slices.SortFunc(tests, byKindAndLength)
-
 	t := newTable()
 	t.AppendHeader(table.Row{"test", a.name + " t/s", b.name + " t/s", "ratio (95 %)", "noise floor", "verdict"})
 	var ratios []float64
 	ok := true
 	for _, test := range tests {
-		first, again, other := series[0].rates[test], series[1].rates[test], series[2].rates[test]
-		ab, err := stats.RatioOfMedians(other, first, confidence)
+		first, again, other, err := series(o, test, a, b)
 		if err != nil {
 			return false, err
 		}
-		aa, err := stats.RatioOfMedians(again, first, confidence)
+		ab, err := stats.PairedRatioOfMedians(other, first, confidence)
+		if err != nil {
+			return false, err
+		}
+		aa, err := stats.PairedRatioOfMedians(again, first, confidence)
 		if err != nil {
 			return false, err
 		}
 		verdict := stats.Within(ab.Interval, aa.Interval)
 		ok = ok && verdict == stats.WithinNoise
-		paired, err := stats.PairedRatio(other, first, confidence)
-		if err != nil {
-			return false, err
-		}
-		ratios = append(ratios, paired.Value)
+		ratios = append(ratios, ab.Value)
 		t.AppendRow(table.Row{test, median(first), median(other), interval(ab), interval(aa), verdict})
 	}
 	fmt.Println(t.Render())
@@ -238,13 +236,37 @@ func compare(o options, a, b program) (bool, error) {
 			return false, err
 		}
 		sign := "no systematic sign"
-		if !pooled.Interval.Contains(1) {
+		if !pooled.Contains(0) {
 			sign = "a systematic sign"
 			ok = false
 		}
-		fmt.Printf("pooled over the tests: %s, %s\n", interval(pooled), sign)
+		fmt.Printf("pooled log-ratio over the tests: %+.4f (%+.4f…%+.4f), %s\n", pooled.Value, pooled.Low, pooled.High, sign)
 	}
 	return ok, nil
+}
+
+// series are the rates of one test by a, by a again and by b; the first round
+// warms caches and clocks up and does not count.
+func series(o options, test result.Test, a, b program) (first, again, other []float64, err error) {
+	turns := []struct {
+		program
+		to *[]float64
+	}{{a, &first}, {a, &again}, {b, &other}}
+	for round := range o.pairs + 1 {
+		for i := range turns {
+			turn := turns[(round+i)%len(turns)]
+			rate, err := turn.rate(test)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			if round > 0 {
+				*turn.to = append(*turn.to, rate)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "\r%v: %d of %d pairs   ", test, round, o.pairs)
+	}
+	fmt.Fprint(os.Stderr, "\r\x1b[K")
+	return first, again, other, nil
 }
 
 func median(x []float64) string {
@@ -265,12 +287,4 @@ func newTable() table.Writer {
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	t.Style().Box.PaddingLeft = ""
 	return t
-}
-
-// byKindAndLength orders pp16 before pp128 before tg16.
-func byKindAndLength(a, b string) int {
-	if c := strings.Compare(a[:2], b[:2]); c != 0 {
-		return c
-	}
-	return len(a) - len(b) + strings.Compare(a, b)
 }

@@ -118,9 +118,9 @@ func plainPeak(o options, model string) (int64, error) {
 // worker, as the kernel counts it, in KiB. It is asked often: the last answer
 // before the worker's end is short of nothing that matters.
 func workerPeak(o options, model string) (int64, error) {
-	o.prompts, o.gens, o.repetitions = "128", "16", 2
+	o.repetitions = 2
 	run := o.ours("benchmark-llm", model, "file")
-	cmd := exec.Command(run.args[0], run.args[1:]...)
+	cmd := exec.Command(run.args[0], append(run.args[1:], "-p", "128", "-n", "16")...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 0, err

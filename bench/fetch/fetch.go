@@ -1,0 +1,621 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+)
+
+// Options are one download's. The zero Options are sound.
+type Options struct {
+	SHA256       string         // what the file must have, hexadecimal; empty is what the hub says
+	Deadline     time.Time      // when the file must be here; zero is never
+	ReserveBytes int64          // to stay free on the file system; 0 is DefaultReserveBytes
+	Gate         *Gate          // holds the download back; nil does not
+	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch
+	// TrustUnchanged uses an existing file without reading it again when its size
+	// and time of modification are those of when it was last verified.
+	TrustUnchanged bool
+}
+
+// DefaultReserveBytes is room left for results, logs and others.
+const DefaultReserveBytes = 256 << 20
+
+// Progress is how far a download is.
+type Progress struct {
+	Done, Total    int64   // bytes
+	BytesPerSecond float64 // of the last seconds, pauses included
+	Retries        int
+}
+
+const (
+	bufferBytes = 256 << 10
+	partSuffix  = ".part"
+
+	// A download is given up as hopeless only on a rate seen for some seconds, and
+	// only when it is far too low: rates vary.
+	hopelessAfter  = 5 * time.Second // of reading, pauses excluded
+	hopelessFactor = 1.5             // times the time that is left
+
+	maxRestarts = 3 // from the first byte, of one download
+)
+
+// Fetch makes a source's file a verified file in dir, which is created where
+// missing, and downloads only what is not there. A file of this machine is used
+// where it lies. An existing file is used if its header is sound and its
+// checksum is the one asked for, recorded or told by the server; otherwise it is
+// renamed to NAME.corrupt-TIME and fetched again. When the server cannot be
+// asked, a sound header is enough.
+//
+// A download is written to NAME.part and gets its name when size, checksum and
+// header are right. Interrupted, it stays and is resumed by the next Fetch as
+// long as the file on the server is the same. While another process fetches the
+// same file, Fetch waits and then uses it.
+//
+// Errors are listed beside ErrRefused; none holds a secret.
+func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options) (File, error) {
+	if src.Local() {
+		return Local(src.Path)
+	}
+	name := src.Name()
+	if err := checkName(name); err != nil {
+		return File{}, fmt.Errorf("%w: %v: %w", ErrSource, src, err)
+	}
+	if opts.SHA256 != "" && !isSHA256(opts.SHA256) {
+		return File{}, fmt.Errorf("%w: %q is not a sha256", ErrSource, opts.SHA256)
+	}
+	d := &download{Client: c, Options: opts, src: src, dir: dir, path: filepath.Join(dir, name), pinned: strings.ToLower(opts.SHA256)}
+	if !opts.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, opts.Deadline, ErrHopeless)
+		defer cancel()
+	}
+	file, err := d.file(ctx)
+	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
+		err = &HopelessError{Done: d.have, Total: d.state.Bytes, BytesPerSecond: d.shown.rate, Last: d.last}
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("%s: %w", name, err)
+	}
+	file.Downloaded, file.Retries = d.downloaded, d.retries
+	return file, nil
+}
+
+// download is one file on its way.
+type download struct {
+	*Client
+	Options
+	src       Source
+	dir, path string
+	pinned    string // Options.SHA256 in lower case
+
+	out   *os.File  // the part
+	have  int64     // its bytes
+	sum   hash.Hash // of them
+	state record    // whose part it is; zero Bytes before the first answer
+
+	downloaded int64 // bytes
+	retries    int
+	restarts   int
+	last       error     // of the last attempt
+	at         time.Time // the meters have counted until here
+	shown      meter     // of all time
+	reading    meter     // of time not spent at the gate
+	told       time.Time // of the last progress
+}
+
+// record is kept beside a part, to resume it, and beside a verified file, to
+// verify it again.
+type record struct {
+	Source    string    `json:"source"` // without secrets
+	Bytes     int64     `json:"bytes"`  // of the whole file
+	SHA256    string    `json:"sha256,omitempty"`
+	Validator string    `json:"validator,omitempty"` // strong ETag or Last-Modified
+	ModTime   time.Time `json:"mtime,omitzero"`      // of the verified file
+}
+
+func (d *download) partPath() string  { return d.path + partSuffix }
+func (d *download) statePath() string { return d.path + partSuffix + ".json" }
+func (d *download) recordPath() string {
+	return filepath.Join(d.dir, "."+filepath.Base(d.path)+".json")
+}
+
+// file is Fetch under the lock.
+func (d *download) file(ctx context.Context) (File, error) {
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return File{}, err
+	}
+	unlock, err := lock(ctx, d.path, func() { d.log().Info("waiting for another download of the same file", "file", d.path) })
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+		// What cannot be written can still be read, and nobody else writes it.
+		if file, why, readErr := d.existing(ctx); readErr == nil && why == nil {
+			return file, nil
+		}
+		return File{}, fmt.Errorf("%s cannot be written; choose another directory: %w", d.dir, err)
+	case err != nil:
+		return File{}, err
+	}
+	defer unlock()
+
+	file, why, err := d.existing(ctx)
+	switch {
+	case err == nil && why == nil:
+		return file, nil
+	case err == nil:
+		aside := d.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000Z")
+		if err := os.Rename(d.path, aside); err != nil {
+			return File{}, err
+		}
+		d.log().Warn("existing file moved aside", "file", d.path, "to", aside, "reason", why)
+	case !errors.Is(err, fs.ErrNotExist):
+		return File{}, err
+	}
+	return d.fetch(ctx)
+}
+
+// existing verifies the file that is there. err is fs.ErrNotExist where there is
+// none; why is what is wrong with it.
+func (d *download) existing(ctx context.Context) (file File, why, err error) {
+	info, err := os.Stat(d.path)
+	if err != nil {
+		return File{}, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return File{}, nil, fmt.Errorf("%s is not a file", d.path)
+	}
+	header, err := gguf.ReadFile(d.path)
+	switch {
+	case errors.As(err, new(*fs.PathError)): // it could not be read, which says nothing about it
+		return File{}, nil, err
+	case err != nil:
+		return File{}, err, nil
+	}
+	known, _ := readRecord(d.recordPath())
+	unchanged := known.Source == d.src.String() && known.Bytes == info.Size() && known.ModTime.Equal(info.ModTime())
+	if known.Source != d.src.String() {
+		known = record{Source: d.src.String()}
+	}
+	if d.pinned != "" {
+		if known.SHA256 != d.pinned {
+			known, unchanged = record{Source: d.src.String(), SHA256: d.pinned}, false
+		}
+	} else if known.SHA256 == "" {
+		remote, err := d.Probe(ctx, d.src)
+		switch {
+		case err == nil:
+			known.Bytes, known.SHA256 = remote.Bytes, remote.SHA256
+		case ctx.Err() != nil:
+			return File{}, nil, context.Cause(ctx)
+		default:
+			d.log().Warn("existing file used with only its header verified", "file", d.path, "reason", err)
+		}
+	}
+	if known.Bytes != 0 && known.Bytes != info.Size() {
+		return File{}, fmt.Errorf("it has %d bytes, not %d", info.Size(), known.Bytes), nil
+	}
+	file = File{Path: d.path, Bytes: info.Size(), Header: header, SHA256: known.SHA256}
+	if known.SHA256 == "" || unchanged && d.TrustUnchanged {
+		return file, nil, nil
+	}
+	sum, err := d.hashFile(ctx, d.path)
+	if err != nil {
+		return File{}, nil, err
+	}
+	if got := hexSum(sum); got != known.SHA256 {
+		return File{}, fmt.Errorf("%w: sha256 %s, expected %s", ErrChecksum, got, known.SHA256), nil
+	}
+	known.Bytes, known.ModTime = info.Size(), info.ModTime()
+	d.keep(known)
+	return file, nil, nil
+}
+
+// fetch downloads until the file is whole and right. A file that is whole but
+// wrong is fetched once more from its first byte: a part may have been of a disk
+// that lost power, or a proxy may have garbled it.
+func (d *download) fetch(ctx context.Context) (File, error) {
+	if err := d.openPart(ctx); err != nil {
+		return File{}, err
+	}
+	defer d.out.Close()
+	for again := false; ; again = true {
+		if err := d.transfer(ctx); err != nil {
+			return File{}, err
+		}
+		file, err := d.finish()
+		if err == nil || again || !errors.Is(err, errWrong) {
+			return file, err
+		}
+		d.log().Warn("downloaded file is wrong, fetching it again", "file", d.path, "reason", err)
+		d.retries++
+		if err := d.reset(); err != nil {
+			return File{}, err
+		}
+	}
+}
+
+// openPart opens the part that an earlier download left, if it is of this
+// source, and else an empty one. The bytes are read again: their checksum is of
+// what is on the disk, whatever happened since.
+func (d *download) openPart(ctx context.Context) error {
+	out, err := os.OpenFile(d.partPath(), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
+	}
+	d.out = out
+	state, stateErr := readRecord(d.statePath())
+	info, err := out.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", d.partPath())
+	}
+	if err == nil {
+		if stateErr != nil || state.Source != d.src.String() || info.Size() > state.Bytes {
+			err = d.reset()
+		} else if d.sum, err = d.hashFile(ctx, d.partPath()); err == nil {
+			d.state, d.have = state, info.Size()
+			_, err = out.Seek(d.have, io.SeekStart)
+		}
+	}
+	if err != nil {
+		_ = out.Close()
+	}
+	return err
+}
+
+// reset forgets what is here.
+func (d *download) reset() error {
+	d.have, d.sum, d.state = 0, sha256.New(), record{}
+	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := d.out.Truncate(0); err != nil {
+		return err
+	}
+	_, err := d.out.Seek(0, io.SeekStart)
+	return err
+}
+
+// transfer repeats attempts until the part is whole. Attempts that bring bytes
+// may be any number; those that do not, in a row, only maxTries.
+func (d *download) transfer(ctx context.Context) error {
+	wait := newBackOff()
+	fruitless := 0
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		before := d.downloaded
+		err := d.attempt(ctx)
+		if err == nil {
+			return struct{}{}, nil
+		}
+		if context.Cause(ctx) != nil {
+			return struct{}{}, backoff.Permanent(context.Cause(ctx))
+		}
+		d.last = err
+		fruitless++
+		if d.downloaded > before {
+			wait.Reset()
+			fruitless = 0
+		}
+		var status *StatusError
+		switch {
+		case errors.As(err, new(*backoff.PermanentError)):
+		case fruitless >= maxTries || d.restarts > maxRestarts:
+			err = backoff.Permanent(fmt.Errorf("%w, %d retries: %w", ErrUnavailable, d.retries, err))
+		case errors.As(err, &status) && !d.Deadline.IsZero() && status.RetryAfter > time.Until(d.Deadline):
+			err = backoff.Permanent(&HopelessError{Done: d.have, Total: d.state.Bytes, Needs: 0, Left: time.Until(d.Deadline),
+				Last: fmt.Errorf("%w, try again in %v", err, status.RetryAfter)})
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, wait time.Duration) {
+		d.retries++
+		d.log().Warn("download interrupted, trying again", "file", d.path, "bytes", d.have, "reason", err, "wait", wait.Round(time.Millisecond))
+	}))
+	return err
+}
+
+// attempt is one request for what is missing.
+func (d *download) attempt(ctx context.Context) error {
+	if d.state.Bytes > 0 && d.have == d.state.Bytes {
+		return nil
+	}
+	// A part of which nothing says that it is still of the same file is worth nothing.
+	if d.have > 0 && d.state.Validator == "" && d.state.SHA256 == "" && d.pinned == "" {
+		if err := d.reset(); err != nil {
+			return backoff.Permanent(err)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	span := ""
+	if d.have > 0 {
+		span = fmt.Sprintf("bytes=%d-", d.have)
+	}
+	resp, remote, err := d.get(ctx, d.src, span, d.state.Validator)
+	var status *StatusError
+	if errors.As(err, &status) && status.Status == http.StatusRequestedRangeNotSatisfiable && d.have > 0 {
+		return d.restart(fmt.Errorf("%w: it no longer has the bytes after %d", errChanged, d.have))
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+
+	now := record{Source: d.src.String(), Bytes: remote.Bytes, SHA256: remote.SHA256, Validator: remote.validator}
+	if start, _ := contentRange(resp.Header); resp.StatusCode == http.StatusPartialContent && (start != d.have || now != d.state) {
+		return d.restart(fmt.Errorf("%w between two requests", errChanged))
+	}
+	if resp.StatusCode == http.StatusOK {
+		if d.have > 0 {
+			d.log().Warn("the server starts again from the first byte", "file", d.path, "bytes", d.have, "changed", now != d.state)
+			d.restarts++
+		}
+		if err := d.begin(now); err != nil {
+			return backoff.Permanent(err)
+		}
+	} else if err := d.checkDisk(); err != nil {
+		return backoff.Permanent(err)
+	}
+	return d.receive(ctx, cancel, resp.Body)
+}
+
+func (d *download) restart(why error) error {
+	d.restarts++
+	if err := d.reset(); err != nil {
+		return backoff.Permanent(err)
+	}
+	return why
+}
+
+// begin prepares for a file's first byte, knowing what the server says of it.
+func (d *download) begin(now record) error {
+	if want := d.pinned; want != "" && now.SHA256 != "" && want != now.SHA256 {
+		return fmt.Errorf("%w: the server has sha256 %s, expected %s", ErrChecksum, now.SHA256, want)
+	}
+	if err := d.reset(); err != nil {
+		return err
+	}
+	d.state = now
+	if err := d.checkDisk(); err != nil {
+		return err
+	}
+	return writeRecord(d.statePath(), now)
+}
+
+func (d *download) checkDisk() error {
+	free := d.FreeBytes
+	if free == nil {
+		free = freeBytes
+	}
+	got, err := free(d.dir)
+	if err != nil {
+		return err
+	}
+	reserve := d.ReserveBytes
+	if reserve == 0 {
+		reserve = DefaultReserveBytes
+	}
+	if need := d.state.Bytes - d.have; need > got-reserve {
+		return &DiskError{Dir: d.dir, Need: need, Reserve: reserve, Free: got}
+	}
+	return nil
+}
+
+// receive appends a body to the part until the part is whole.
+func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
+	if d.at.IsZero() {
+		d.at = time.Now()
+	}
+	stall := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("%w for %v", errStalled, stallTime)) })
+	defer stall.Stop()
+	buf := make([]byte, bufferBytes)
+	for d.have < d.state.Bytes {
+		stall.Reset(stallTime)
+		n, readErr := body.Read(buf[:min(bufferBytes, d.state.Bytes-d.have)])
+		stall.Stop()
+		if d.have == 0 && n > 0 && !bytes.HasPrefix([]byte("GGUF"), buf[:min(n, 4)]) {
+			// A page or a message instead of a model: not worth its other bytes.
+			_, err := gguf.Read(bytes.NewReader(buf[:n]), d.state.Bytes, gguf.DefaultLimits)
+			return backoff.Permanent(errors.Join(d.reset(), fmt.Errorf("%v: %w", d.src, err)))
+		}
+		if _, err := d.out.Write(buf[:n]); err != nil {
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+				err = fmt.Errorf("%w: %w", ErrNoDisk, err)
+			}
+			return backoff.Permanent(err)
+		}
+		d.sum.Write(buf[:n])
+		d.have += int64(n)
+		d.downloaded += int64(n)
+
+		read := time.Now()
+		d.reading.add(n, read.Sub(d.at))
+		gateErr := d.Gate.wait(ctx, n)
+		now := time.Now()
+		d.shown.add(n, now.Sub(d.at))
+		d.at = now
+		d.tell(now)
+		if err := d.hopeless(now); err != nil {
+			return backoff.Permanent(err)
+		}
+		switch {
+		case d.have == d.state.Bytes:
+		case gateErr != nil:
+			return gateErr
+		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+			return fmt.Errorf("%v: the connection ended at byte %d of %d", d.src, d.have, d.state.Bytes)
+		case readErr != nil && context.Cause(ctx) != nil:
+			return context.Cause(ctx)
+		case readErr != nil:
+			return fmt.Errorf("%v: %w", d.src, d.clean(readErr))
+		}
+	}
+	return nil
+}
+
+func (d *download) tell(now time.Time) {
+	if d.Progress != nil && (now.Sub(d.told) >= time.Second || d.have == d.state.Bytes) {
+		d.told = now
+		d.Progress(Progress{d.have, d.state.Bytes, d.shown.rate, d.retries})
+	}
+}
+
+// hopeless is whether the deadline is out of reach at the rate that the network
+// and the disk give, which is more than what the gate lets through.
+func (d *download) hopeless(now time.Time) error {
+	if d.Deadline.IsZero() || d.reading.total < hopelessAfter {
+		return nil
+	}
+	left := d.Deadline.Sub(now)
+	needs := float64(d.state.Bytes-d.have) / d.reading.rate
+	if needs <= hopelessFactor*left.Seconds() {
+		return nil
+	}
+	const longest = 1000 * 24 * time.Hour
+	return &HopelessError{Done: d.have, Total: d.state.Bytes, BytesPerSecond: d.reading.rate, Left: left, Last: d.last,
+		Needs: time.Duration(min(needs, longest.Seconds()) * float64(time.Second))}
+}
+
+// errWrong is a whole file that is not what it should be.
+var errWrong = errors.New("the file that arrived is wrong")
+
+// finish verifies the whole part and gives it its name.
+func (d *download) finish() (File, error) {
+	sum, want := hexSum(d.sum), d.pinned
+	if want == "" {
+		want = d.state.SHA256
+	}
+	if want != "" && sum != want {
+		return File{}, fmt.Errorf("%w: %v: %w: sha256 %s, expected %s", errWrong, d.src, ErrChecksum, sum, want)
+	}
+	header, err := gguf.ReadFile(d.partPath())
+	if err != nil && want == "" {
+		return File{}, fmt.Errorf("%w: %v: %w", errWrong, d.src, err)
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("%v: published so: %w", d.src, err)
+	}
+	info, err := d.out.Stat()
+	if err != nil {
+		return File{}, err
+	}
+	if err := d.out.Close(); err != nil {
+		return File{}, err
+	}
+	// Not synced first, which would write tens of gigabytes out at once beside a
+	// running test: after a loss of power the record's checksum finds the damage.
+	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
+	d.keep(d.state)
+	if err := os.Rename(d.partPath(), d.path); err != nil {
+		return File{}, err
+	}
+	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return File{}, err
+	}
+	return File{Path: d.path, Bytes: info.Size(), Header: header, SHA256: sum}, nil
+}
+
+// keep records a verified file. Without the record it is only verified anew.
+func (d *download) keep(r record) {
+	if err := writeRecord(d.recordPath(), r); err != nil {
+		d.log().Debug("verified file not recorded", "file", d.path, "reason", err)
+	}
+}
+
+func writeRecord(path string, r record) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// readRecord reads a record that anybody may have written, of at most 64 KiB.
+func readRecord(path string) (record, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return record{}, err
+	}
+	defer f.Close()
+	var r record
+	err = json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&r)
+	if err == nil && (r.Bytes < 0 || r.SHA256 != "" && !isSHA256(r.SHA256)) {
+		err = errors.New("not a record of a download")
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("%s: %w", path, err)
+	}
+	r.SHA256 = strings.ToLower(r.SHA256)
+	return r, nil
+}
+
+// hashFile reads a file through the gate.
+func (d *download) hashFile(ctx context.Context, path string) (hash.Hash, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sum, buf := sha256.New(), make([]byte, bufferBytes)
+	for {
+		n, err := f.Read(buf)
+		sum.Write(buf[:n])
+		if errors.Is(err, io.EOF) {
+			return sum, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := d.Gate.wait(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// meter is a rate, averaged over the last seconds.
+type meter struct {
+	rate  float64       // bytes per second
+	total time.Duration // measured
+
+	bytes int           // since the last update of rate
+	time  time.Duration // since then
+}
+
+const (
+	meterStep   = 250 * time.Millisecond
+	meterWindow = 5 * time.Second // time constant of the average
+)
+
+func (m *meter) add(n int, t time.Duration) {
+	m.bytes, m.time = m.bytes+n, m.time+t
+	m.total += t
+	if m.time < meterStep {
+		return
+	}
+	now := float64(m.bytes) / m.time.Seconds()
+	weight := -math.Expm1(-m.time.Seconds() / meterWindow.Seconds())
+	if m.total == m.time { // the first
+		weight = 1
+	}
+	m.rate += weight * (now - m.rate)
+	m.bytes, m.time = 0, 0
+}

@@ -1,0 +1,184 @@
+package suite_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench/suite"
+)
+
+func readFixture(t testing.TB) []byte {
+	t.Helper()
+	data, err := os.ReadFile("testdata/recorded.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func gzipped(t testing.TB, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// The numbers of the fixture are small enough to follow by hand. Every test in
+// it spends 1 s on loading.
+func TestReplay(t *testing.T) {
+	servers, err := suite.ReadRecorded(bytes.NewReader(readFixture(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]suite.RecordedServer{}
+	for _, s := range servers {
+		byName[s.Name] = s
+	}
+	const all, crash, previous, fastest, byDefault = 0, 1, 2, 3, 4 // of suite.Rules
+	type total struct {
+		Total, Lost float64 // seconds
+		Rows, Wrong int
+	}
+	slow := suite.ReplayOptions{Censored: suite.CensoredSlow}
+	once := suite.ReplayOptions{LoadOnce: true}
+	for _, tt := range []struct {
+		server string
+		rule   int
+		o      suite.ReplayOptions
+		want   total
+	}{
+		// Wait 5, probe 2, tests 7 + 49 + 104 + 9.1; pp512 at 16 t/s would take 192 s of 104.
+		{"made/slow-prompt", all, suite.ReplayOptions{}, total{176.1, 104, 3, 0}},
+		{"made/slow-prompt", all, once, total{173.1, 103, 3, 0}},
+		{"made/slow-prompt", previous, suite.ReplayOptions{}, total{72.1, 0, 3, 0}},
+		{"made/slow-prompt", fastest, suite.ReplayOptions{}, total{72.1, 0, 3, 0}},
+		{"made/slow-prompt", byDefault, suite.ReplayOptions{}, total{72.1, 0, 3, 0}},
+		// pp16 predicts 4.8 s for pp128, which was killed. A pass that just does not
+		// fit is (65-1)/6 s, within every margin; an endless one is given up after
+		// 1.3 or 2 times that, and 1 s of loading.
+		{"made/surprise", fastest, suite.ReplayOptions{}, total{66.6, 65, 1, 0}},
+		{"made/surprise", fastest, slow, total{1.6 + 1 + 1.3*64/6, 1 + 1.3*64/6, 1, 0}},
+		{"made/surprise", byDefault, slow, total{1.6 + 1 + 2*64./6, 1 + 2*64./6, 1, 0}},
+		// Three crashes of 2 s; without its group's end, pp128 crashes too.
+		{"made/crash", all, suite.ReplayOptions{}, total{13, 0, 1, 0}},
+		{"made/crash", crash, suite.ReplayOptions{}, total{11, 0, 1, 0}},
+		// 1 t/s at tg16, ten times that at tg128: skipped wrongly.
+		{"made/late-start", all, suite.ReplayOptions{}, total{143.094, 0, 2, 0}},
+		{"made/late-start", previous, suite.ReplayOptions{}, total{82, 0, 1, 1}},
+		// A model's first test that was killed: nothing is saved.
+		{"made/cold", byDefault, slow, total{41, 41, 0, 0}},
+	} {
+		rule := suite.Rules()[tt.rule]
+		t.Run(fmt.Sprintf("%s %s %+v", tt.server, rule.Name, tt.o), func(t *testing.T) {
+			got := suite.Replay([]suite.RecordedServer{byName[tt.server]}, rule, tt.o)
+			near := cmp.Comparer(func(a, b float64) bool { return a-b < 1e-3 && b-a < 1e-3 })
+			if diff := cmp.Diff(tt.want, total{got.Total.Seconds(), got.Lost.Seconds(), got.Rows, got.Wrong}, near); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+
+	// Walls of the four servers with a record, sorted: 13, 66.6, 143.1, 171.1 s.
+	got := suite.Replay(servers, suite.Rules()[all], suite.ReplayOptions{})
+	if median := got.WallMedian.Round(time.Millisecond); median != 104847*time.Millisecond {
+		t.Errorf("median wall %v", median)
+	}
+	if got.Servers != 5 || got.WrongShare() != 0 || got.LostShare() <= 0 || got.LostShare() >= 1 {
+		t.Errorf("%+v", got)
+	}
+	if empty := suite.Replay(nil, suite.Rules()[all], suite.ReplayOptions{}); empty != (suite.Replayed{}) {
+		t.Errorf("of nothing: %+v", empty)
+	}
+}
+
+func TestReadRecorded(t *testing.T) {
+	plain := readFixture(t)
+	want, err := suite.ReadRecorded(bytes.NewReader(plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := suite.ReadRecorded(bytes.NewReader(gzipped(t, plain)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if m := want[2].Models; len(m) != 2 || m[0].Model != "m0" {
+		t.Errorf("models are not in the order of the run: %+v", m)
+	}
+}
+
+func TestReadRecordedErrors(t *testing.T) {
+	good := `{"server":"a/b","cells":[]}` + "\n"
+	cell := func(fields string) string { return `{"server":"a/b","cells":[{` + fields + `}]}` }
+	const ok = `"kind":"pp","n":16,"budget_s":41,"wall_s":7,"outcome":"ok"`
+	for name, tt := range map[string]struct{ in, want string }{
+		"nothing":           {"", "no recorded runs in it"},
+		"not JSON":          {good + "\n{", "line 3: unexpected end of JSON input"},
+		"no server":         {`{}`, `line 1: "server" is missing`},
+		"a wait":            {`{"server":"a/b","wait_s":-1}`, `line 1: "wait_s" is -1, outside 0…1e+06`},
+		"a kind":            {cell(`"kind":"xx"`), `line 1: cell 1: "kind" is "xx", neither pp nor tg`},
+		"a length":          {cell(`"kind":"pp","n":0`), `line 1: cell 1: "n" is 0, outside 1…16777216 tokens: the lengths of a kind ascend`},
+		"a budget":          {cell(`"kind":"pp","n":1,"budget_s":0`), `line 1: cell 1: "budget_s" is 0, outside 0…1e+06`},
+		"a time":            {cell(`"kind":"pp","n":1,"budget_s":1,"wall_s":1e9`), `line 1: cell 1: "wall_s" is 1e+09, outside 0…1e+06`},
+		"an outcome":        {cell(`"kind":"pp","n":1,"budget_s":1,"outcome":"fine"`), `line 1: cell 1: "outcome" is "fine", none of ok, timeout, exit`},
+		"no samples":        {cell(ok), `line 1: cell 1: "samples_ns" is missing from a test that is ok`},
+		"too few samples":   {cell(ok + `,"samples_ns":[1]`), `line 1: cell 1: "samples_ns" has 1 values, not 5`},
+		"a negative sample": {cell(ok + `,"samples_ns":[1,1,1,1,-1]`), `line 1: cell 1: "samples_ns" has -1, outside 1…1e+15`},
+		"a long line":       {good + strings.Repeat(" ", 1<<20+1), "line 2: longer than 1048576 bytes"},
+		"half a gzip":       {string(gzipped(t, []byte(good))[:20]), "line 1: unexpected EOF"},
+		"no gzip":           {"\x1f\x8b\x00", "gzip header: unexpected EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := suite.ReadRecorded(strings.NewReader(tt.in))
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever the file says, rules only remove, and every record is kept or lost.
+func FuzzReadRecorded(f *testing.F) {
+	f.Add(readFixture(f))
+	f.Add(gzipped(f, readFixture(f)))
+	f.Add([]byte(`{"server":"a","cells":[{"kind":"tg","n":1,"budget_s":1e-9,"outcome":"timeout"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		servers, err := suite.ReadRecorded(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		rows := 0
+		for _, s := range servers {
+			for _, m := range s.Models {
+				for _, c := range m.Tests {
+					if len(c.SamplesNs) > 0 {
+						rows++
+					}
+				}
+			}
+		}
+		for _, rule := range suite.Rules() {
+			for _, o := range []suite.ReplayOptions{{}, {LoadOnce: true, Censored: suite.CensoredSlow}, {Censored: suite.CensoredFast}} {
+				r := suite.Replay(servers, rule, o)
+				if r.Rows+r.Wrong != rows || r.Rows < 0 || r.Wrong < 0 || r.Lost < 0 || r.Lost > r.Total {
+					t.Fatalf("%s %+v: %+v of %d records", rule.Name, o, r, rows)
+				}
+			}
+		}
+	})
+}

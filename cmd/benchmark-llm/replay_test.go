@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sparecores/benchmark-llm/bench/suite"
+)
+
+func replay(args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := newReplayCommand()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetOut(&out)
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+func TestReplayCommand(t *testing.T) {
+	fixture := filepath.Join("..", "..", "bench", "suite", "testdata", "recorded.jsonl")
+	for _, tt := range []struct {
+		args []string
+		rows int // per rule
+	}{
+		{[]string{fixture}, 1},
+		{[]string{fixture, "--overhead", "once", "--censored", "slow", "--halves"}, 3},
+	} {
+		out, err := replay(tt.args...)
+		if err != nil {
+			t.Fatalf("%v: %v", tt.args, err)
+		}
+		for _, rule := range suite.Rules() {
+			if n := strings.Count(out, rule.Name+" "); n != tt.rows {
+				t.Errorf("%v: %d rows of rule %s, want %d:\n%s", tt.args, n, rule.Name, tt.rows, out)
+			}
+		}
+	}
+}
+
+func TestReplayCommandErrors(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.jsonl")
+	if err := os.WriteFile(bad, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "replay needs one file of recorded runs, not 0"},
+		{[]string{bad}, bad + `: line 1: "server" is missing`},
+		{[]string{bad + ".no"}, "open " + bad + ".no: no such file or directory"},
+		{[]string{bad, "--overhead", "twice"}, `--overhead: "twice" is not known`},
+		{[]string{bad, "--censored", "x"}, `--censored: "x" is not known`},
+	} {
+		out, err := replay(tt.args...)
+		var f *failure
+		if !errors.As(err, &f) || f.code != exitUsage || f.Error() != tt.want || f.hint == "" || out != "" {
+			t.Errorf("%v: %#v, output %q, want %s", tt.args, err, out, tt.want)
+		}
+	}
+}
