@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,34 +16,84 @@ import (
 // inProcessBound is where the paired median of our path and plain C must lie.
 var inProcessBound = stats.Interval{Low: 0.995, High: 1.005}
 
+// path is one way to compute a repetition.
+type path struct {
+	context *llama.Context
+	run     func(prompt, gen []llama.Token, batch int) (time.Duration, error)
+}
+
 // compareInProcess alternates, in one context, the binding's repetition and
-// llama-bench's sequence in plain C.
-func compareInProcess(o options, path string) (bool, error) {
+// llama-bench's sequence in plain C. Its paired median must lie within
+// inProcessBound.
+func compareInProcess(o options, file string) (bool, error) {
+	return compareIn(o, "plain C", "binding", func(do func(func(length int, f func(a, b path) error) error) error) error {
+		return withModel(file, func(m *llama.Model) error {
+			return do(func(length int, f func(a, b path) error) error {
+				return withContext(m, o.threads, length, func(c *llama.Context) error {
+					return f(path{c, c.ReferenceRepetition}, path{c, c.Repetition})
+				})
+			})
+		})
+	})
+}
+
+// compareWeightsInProcess alternates two models in one process: a file in its
+// default load mode, and synthetic weights of another seed.
+func compareWeightsInProcess(o options, file string, weights llama.Stream) (bool, error) {
+	return compareIn(o, "file", "synthetic", func(do func(func(length int, f func(a, b path) error) error) error) error {
+		return withModel(file, func(filed *llama.Model) error {
+			streamed, err := llama.LoadModelStream(o.model, weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
+			if err != nil {
+				return err
+			}
+			err = do(func(length int, f func(a, b path) error) error {
+				return withContext(filed, o.threads, length, func(a *llama.Context) error {
+					return withContext(streamed, o.threads, length, func(b *llama.Context) error {
+						return f(path{a, a.Repetition}, path{b, b.Repetition})
+					})
+				})
+			})
+			return errors.Join(err, streamed.Close())
+		})
+	})
+}
+
+// compareIn prints the paired ratios of two paths for a prompt and a generation
+// test, short ones, so that neighbours share the state of the machine. with
+// makes the models and calls its argument with what makes the paths for tests of
+// a length.
+func compareIn(o options, nameA, nameB string, with func(do func(func(length int, f func(a, b path) error) error) error) error) (bool, error) {
 	t := newTable()
-	t.AppendHeader(table.Row{"in process", "plain C t/s", "binding t/s", "paired ratio", "C with itself", "verdict"})
+	t.AppendHeader(table.Row{"in process", nameA + " t/s", nameB + " t/s", "paired ratio", nameA + " with itself", "verdict"})
 	ok := true
-	err := withModel(path, func(m *llama.Model) error {
+	err := with(func(paths func(length int, f func(a, b path) error) error) error {
 		for _, test := range []struct {
 			name        string
 			prompt, gen int
 		}{{"pp32", 32, 0}, {"tg8", 0, 8}} {
-			ours, plain, again, err := alternate(m, o, test.prompt, test.gen)
+			err := paths(test.prompt+test.gen, func(a, b path) error {
+				first, again, other, err := alternate(o.inProcess, a, b, tokens(test.prompt), tokens(test.gen))
+				if err != nil {
+					return err
+				}
+				ab, err := stats.PairedRatio(other, first, confidence)
+				if err != nil {
+					return err
+				}
+				aa, err := stats.PairedRatio(again, first, confidence)
+				if err != nil {
+					return err
+				}
+				verdict := "within 0.995…1.005"
+				if !inProcessBound.Contains(ab.Value) {
+					verdict, ok = "outside 0.995…1.005", false
+				}
+				t.AppendRow(table.Row{test.name, median(first), median(other), interval(ab), interval(aa), verdict})
+				return nil
+			})
 			if err != nil {
 				return err
 			}
-			ab, err := stats.PairedRatio(ours, plain, confidence)
-			if err != nil {
-				return err
-			}
-			aa, err := stats.PairedRatio(again, plain, confidence)
-			if err != nil {
-				return err
-			}
-			verdict := "within 0.995…1.005"
-			if !inProcessBound.Contains(ab.Value) {
-				verdict, ok = "outside 0.995…1.005", false
-			}
-			t.AppendRow(table.Row{test.name, median(plain), median(ours), interval(ab), interval(aa), verdict})
 		}
 		return nil
 	})
@@ -53,33 +104,28 @@ func compareInProcess(o options, path string) (bool, error) {
 	return ok, nil
 }
 
-// alternate runs binding, C and C again in turning order; rates in
-// tokens/second.
-func alternate(m *llama.Model, o options, prompt, gen int) (ours, plain, again []float64, err error) {
-	err = withContext(m, o.threads, prompt+gen, func(c *llama.Context) error {
-		p, g := tokens(prompt), tokens(gen)
-		paths := []struct {
-			run func([]llama.Token, []llama.Token, int) (time.Duration, error)
-			to  *[]float64
-		}{{c.Repetition, &ours}, {c.ReferenceRepetition, &plain}, {c.ReferenceRepetition, &again}}
-		for round := range o.inProcess + 1 {
-			for i := range paths {
-				path := paths[(round+i)%len(paths)]
-				if err := c.ClearMemory(); err != nil {
-					return err
-				}
-				elapsed, err := path.run(p, g, 2048)
-				if err != nil {
-					return err
-				}
-				if round > 0 {
-					*path.to = append(*path.to, float64(prompt+gen)/elapsed.Seconds())
-				}
+// alternate runs a, a again and b in turning order; rates in tokens/second.
+func alternate(rounds int, a, b path, prompt, gen []llama.Token) (first, again, other []float64, err error) {
+	turns := []struct {
+		path
+		to *[]float64
+	}{{a, &first}, {a, &again}, {b, &other}}
+	for round := range rounds + 1 {
+		for i := range turns {
+			turn := turns[(round+i)%len(turns)]
+			if err := turn.context.ClearMemory(); err != nil {
+				return nil, nil, nil, err
+			}
+			elapsed, err := turn.run(prompt, gen, 2048)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			if round > 0 { // the first one warms up
+				*turn.to = append(*turn.to, float64(len(prompt)+len(gen))/elapsed.Seconds())
 			}
 		}
-		return nil
-	})
-	return ours, plain, again, err
+	}
+	return first, again, other, nil
 }
 
 // withModel runs f on a thread of its own with the model of a file.

@@ -24,9 +24,11 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // options are the flags.
@@ -191,7 +193,20 @@ func compareWeights(o options) (bool, error) {
 		return false, err
 	}
 	fmt.Printf("%s, %d threads, %d pairs of processes for each test, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
-	return compare(o, o.ours("file", model, "file"), o.ours("synthetic", o.model, "synthetic"))
+	ok, err := compare(o, o.ours("file", model, "file"), o.ours("synthetic", o.model, "synthetic"))
+	if err != nil {
+		return false, err
+	}
+	shape, err := synth.Lookup(o.model)
+	if err != nil {
+		return false, err
+	}
+	weights, err := synth.New(shape, 1, llamacpp.Quantizer{})
+	if err != nil {
+		return false, err
+	}
+	inside, err := compareWeightsInProcess(o, model, weights)
+	return ok && inside, err
 }
 
 func setDefault(s *string, value string) {
@@ -204,8 +219,8 @@ func setDefault(s *string, value string) {
 // prints the ratio b/a beside a/a. It tells whether every ratio is within.
 func compare(o options, a, b program) (bool, error) {
 	tests, err := o.tests()
-	if err != nil {
-		return false, err
+	if err != nil || len(tests) == 0 {
+		return err == nil, err
 	}
 	t := newTable()
 	t.AppendHeader(table.Row{"test", a.name + " t/s", b.name + " t/s", "ratio (95 %)", "noise floor", "verdict"})
@@ -230,7 +245,7 @@ func compare(o options, a, b program) (bool, error) {
 		t.AppendRow(table.Row{test, median(first), median(other), interval(ab), interval(aa), verdict})
 	}
 	fmt.Println(t.Render())
-	if len(ratios) > 1 {
+	if len(ratios) > 2 { // two say little about a sign
 		pooled, err := stats.PooledLogRatio(ratios, confidence)
 		if err != nil {
 			return false, err
