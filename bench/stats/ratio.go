@@ -41,16 +41,9 @@ const bootstrapResamples = 10_000
 // chapter 13. The bias correction of BCa leans on a jackknife, which fails for
 // medians.
 func RatioOfMedians(a, b []float64, confidence float64) (Estimate, error) {
-	sa, err := rates(a, minCompared)
+	sa, sb, err := bothRates(a, b, confidence)
 	if err != nil {
-		return Estimate{}, fmt.Errorf("first series: %w", err)
-	}
-	sb, err := rates(b, minCompared)
-	if err != nil {
-		return Estimate{}, fmt.Errorf("second series: %w", err)
-	}
-	if !validConfidence(confidence) {
-		return Estimate{}, ErrConfidence
+		return Estimate{}, err
 	}
 	return bootstrap(sa, sb, confidence, func(random *rand.Rand, ranksA, ranksB []int) {
 		for range sa.N() {
@@ -70,16 +63,9 @@ func PairedRatioOfMedians(a, b []float64, confidence float64) (Estimate, error) 
 	if len(a) != len(b) {
 		return Estimate{}, ErrUnpaired
 	}
-	sa, err := rates(a, minCompared)
+	sa, sb, err := bothRates(a, b, confidence)
 	if err != nil {
-		return Estimate{}, fmt.Errorf("first series: %w", err)
-	}
-	sb, err := rates(b, minCompared)
-	if err != nil {
-		return Estimate{}, fmt.Errorf("second series: %w", err)
-	}
-	if !validConfidence(confidence) {
-		return Estimate{}, ErrConfidence
+		return Estimate{}, err
 	}
 	rankA, rankB := sa.ranks(), sb.ranks()
 	return bootstrap(sa, sb, confidence, func(random *rand.Rand, ranksA, ranksB []int) {
@@ -89,6 +75,20 @@ func PairedRatioOfMedians(a, b []float64, confidence float64) (Estimate, error) 
 			ranksB[rankB[pair]]++
 		}
 	})
+}
+
+// bothRates checks what a ratio of medians is made of.
+func bothRates(a, b []float64, confidence float64) (sa, sb Sample, err error) {
+	if sa, err = rates(a, minCompared); err != nil {
+		return sa, sb, fmt.Errorf("first series: %w", err)
+	}
+	if sb, err = rates(b, minCompared); err != nil {
+		return sa, sb, fmt.Errorf("second series: %w", err)
+	}
+	if !validConfidence(confidence) {
+		return sa, sb, ErrConfidence
+	}
+	return sa, sb, nil
 }
 
 // bootstrap is the ratio of medians with the percentile interval over resamples.
