@@ -15,8 +15,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Engine computes tests of one model. All methods but Abort and ClearAbort are
-// called from one goroutine, one at a time.
+// Engine computes tests of one model. All methods but Abort, ClearAbort and
+// Tokens are called from one goroutine, one at a time.
 type Engine interface {
 	// Facts is what is known before a model is loaded.
 	Facts() EngineFacts
@@ -32,9 +32,14 @@ type Engine interface {
 	// Warmup runs the untimed pass of the test begun.
 	Warmup() (time.Duration, error)
 
-	// Repeat prepares and runs one repetition and returns the time of the timed
-	// part alone, on the monotonic clock. The time is valid with ErrAborted too.
-	Repeat() (time.Duration, error)
+	// Repeat prepares and runs the nth repetition, from 1, and returns the time of
+	// the timed part alone, on the monotonic clock. The time is valid with
+	// ErrAborted too. The tokens of the nth are the same whatever ran before it.
+	Repeat(n int) (time.Duration, error)
+
+	// Tokens is how many tokens of the pass under way are done; 0 where that is
+	// not known. Any goroutine may call it.
+	Tokens() int
 
 	// End frees what Begin created. The model stays loaded.
 	End() error
@@ -96,8 +101,9 @@ type Settings struct {
 	NoKVOffload bool      `json:"no_kv_offload,omitempty"`
 	FlashAttn   int       `json:"flash_attn"` // -1 auto, 0 off, 1 on
 	Devices     []string  `json:"devices,omitempty"`
-	LoadMode    string    `json:"load_mode"` // auto, none, mmap, mlock, mmap+mlock, dio
-	LazyMode    string    `json:"lazy_mode"` // auto, off, on
+	RPC         []string  `json:"rpc,omitempty"` // host:port of servers whose devices are used
+	LoadMode    string    `json:"load_mode"`     // auto, none, mmap, mlock, mmap+mlock, dio
+	LazyMode    string    `json:"lazy_mode"`     // auto, off, on
 	Embeddings  bool      `json:"embeddings,omitempty"`
 	NoOpOffload bool      `json:"no_op_offload,omitempty"`
 	NoHost      bool      `json:"no_host,omitempty"`
@@ -127,24 +133,54 @@ type Model struct {
 	Name    string         `json:"name"` // as given; the record's model_filename
 	Path    string         `json:"path,omitempty"`
 	Weights result.Weights `json:"weights"`
-	Seed    uint64         `json:"seed"` // of synthetic weights
+	Seed    uint64         `json:"seed"`             // of synthetic weights
+	Layers  int            `json:"layers,omitempty"` // that can be offloaded; 0: not known
 }
 
 // TestBudget is a test with the time it may take, context creation, warm-up and
 // repetitions together; 0 is no limit.
 type TestBudget struct {
-	Test   result.Test   `json:"test"`
-	Budget time.Duration `json:"budget_ns,omitempty"`
+	Test   result.Test     `json:"test"`
+	Budget time.Duration   `json:"budget_ns,omitempty"`
+	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
+}
+
+// left is what completed repetitions leave of the budget; 0 is no limit.
+func (t TestBudget) left() time.Duration {
+	left := t.Budget
+	for _, s := range t.Done {
+		left -= s.Elapsed
+	}
+	if t.Budget > 0 && left <= 0 {
+		return 1
+	}
+	return max(left, 0)
 }
 
 // Job is everything that one worker does: load one model, run its tests.
 type Job struct {
 	Model       Model         `json:"model"`
 	LoadBudget  time.Duration `json:"load_budget_ns,omitempty"` // 0: no limit
+	TimeLeft    time.Duration `json:"time_left_ns,omitempty"`   // of the run, from the start of the job; 0: no limit
+	Past        []PastTest    `json:"past,omitempty"`           // tests of the model that are over
 	Tests       []TestBudget  `json:"tests"`
 	Repetitions int           `json:"repetitions"`
 	NoWarmup    bool          `json:"no_warmup,omitempty"`
 	Seed        uint64        `json:"seed"` // of the tokens
 	Settings    Settings      `json:"settings"`
 	AllowCPU    bool          `json:"allow_cpu,omitempty"` // in a cuda build: go on without a CUDA device
+
+	// Gentler are settings that need less memory than those asked for, once a
+	// worker had failed with these; the warnings tell why. Both hold for all
+	// records to come.
+	Gentler  *Settings        `json:"gentler,omitempty"`
+	Warnings []result.Warning `json:"warnings,omitempty"`
+}
+
+// Effective are the settings that the job runs with.
+func (j Job) Effective() Settings {
+	if j.Gentler != nil {
+		return *j.Gentler
+	}
+	return j.Settings
 }

@@ -28,8 +28,10 @@ type (
 	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
-		Model  Model         `json:"model"`
-		Budget time.Duration `json:"budget_ns,omitempty"`
+		Model    Model            `json:"model"`
+		Budget   time.Duration    `json:"budget_ns,omitempty"`
+		Settings *Settings        `json:"settings,omitempty"` // of this worker, if they are not the job's
+		Warnings []result.Warning `json:"warnings,omitempty"` // that hold for all its records
 	}
 	// LoadProgress comes a few times during a load.
 	LoadProgress struct {
@@ -44,9 +46,11 @@ type (
 	}
 	// TestStarted starts the clock of a test's budget.
 	TestStarted struct {
-		Test        result.Test   `json:"test"`
-		Budget      time.Duration `json:"budget_ns,omitempty"`
-		Repetitions int           `json:"repetitions"`
+		Test        result.Test     `json:"test"`
+		Budget      time.Duration   `json:"budget_ns,omitempty"`
+		Repetitions int             `json:"repetitions"`
+		Done        []result.Sample `json:"done,omitempty"`   // of them, by an earlier worker or run
+		Reason      string          `json:"reason,omitempty"` // why it is worth its time, with numbers
 	}
 	// ContextReady comes when the test has its context.
 	ContextReady struct {
@@ -83,6 +87,33 @@ type (
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
+	// TestSkipped tells of a test that was not started, and why. The parent writes
+	// it for all tests of a model that cannot be run.
+	TestSkipped struct {
+		Model  string        `json:"model"`
+		Test   result.Test   `json:"test"`
+		Status result.Status `json:"status"`
+		Reason string        `json:"reason"`
+	}
+	// WaitStarted is written by the parent when the next model's file is not here
+	// yet and nothing else can be done.
+	WaitStarted struct {
+		Model string `json:"model"`
+	}
+	// WaitDone ends a wait. Status is OK or why there is no file.
+	WaitDone struct {
+		Model   string        `json:"model"`
+		Status  result.Status `json:"status"`
+		Reason  string        `json:"reason,omitempty"`
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// WarmDone is written by the parent when a file was read into memory before
+	// its load began.
+	WarmDone struct {
+		Model   string        `json:"model"`
+		Bytes   int64         `json:"bytes"` // read; 0 when the file does not fit the memory available
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
 	// JobDone comes last: the worker did all it could.
 	JobDone struct{}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
@@ -106,6 +137,10 @@ func (AbortRequested) name() string { return "abort_requested" }
 func (AbortReturned) name() string  { return "abort_returned" }
 func (GraceExpired) name() string   { return "grace_expired" }
 func (TestDone) name() string       { return "test_done" }
+func (TestSkipped) name() string    { return "test_skipped" }
+func (WaitStarted) name() string    { return "wait_started" }
+func (WaitDone) name() string       { return "wait_done" }
+func (WarmDone) name() string       { return "warm_done" }
 func (JobDone) name() string        { return "job_done" }
 func (WorkerLost) name() string     { return "worker_lost" }
 
@@ -124,6 +159,10 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"abort_returned":  decodeAs[AbortReturned],
 	"grace_expired":   decodeAs[GraceExpired],
 	"test_done":       decodeAs[TestDone],
+	"test_skipped":    decodeAs[TestSkipped],
+	"wait_started":    decodeAs[WaitStarted],
+	"wait_done":       decodeAs[WaitDone],
+	"warm_done":       decodeAs[WarmDone],
 	"job_done":        decodeAs[JobDone],
 	"worker_lost":     decodeAs[WorkerLost],
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,11 +35,13 @@ func (a *Assembler) Add(s Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
 	case EngineReady:
 		a.engine = e.Facts
+	case LoadStarted:
+		a.Job.Gentler, a.Job.Warnings = e.Settings, e.Warnings
 	case LoadDone:
 		a.model, a.load = e.Facts, e.Elapsed
 	case TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.samples = 0, 0, nil
+		a.context, a.warmup, a.samples = 0, 0, slices.Clone(e.Done)
 	case ContextReady:
 		a.context = e.Elapsed
 	case WarmupDone:
@@ -47,6 +50,8 @@ func (a *Assembler) Add(s Stamped) *result.Outcome {
 		a.samples = append(a.samples, e.Sample)
 	case TestDone:
 		return a.finish(e.Status, e.Reason)
+	case TestSkipped:
+		return &result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
 	}
 	return nil
 }
@@ -58,6 +63,10 @@ func (a *Assembler) Running() (t result.Test, ok bool) {
 	}
 	return a.test.Test, true
 }
+
+// Begun is the test under way with its completed repetitions; ok is false between
+// tests.
+func (a *Assembler) Begun() (samples []result.Sample, ok bool) { return a.samples, a.test != nil }
 
 // Lost ends the test under way when its worker was lost; nil when none was.
 func (a *Assembler) Lost(status result.Status, reason string) *result.Outcome {
@@ -121,7 +130,7 @@ func (a *Assembler) record() (*result.Record, error) {
 	sdNs, _ := times.SD()
 	sdTS, _ := rates.SD()
 
-	set := a.Job.Settings
+	set := a.Job.Effective()
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
@@ -148,7 +157,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		Weights: a.Job.Model.Weights, Seed: a.Job.Seed, CPUVariant: a.engine.CPUVariant,
 		Statistics:  statistics(rates),
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
-		Warnings: warnings(ts, rates, a.warmup),
+		Warnings: append(slices.Clone(a.Job.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	return r, nil
 }
@@ -173,7 +182,7 @@ const fewRepetitions = 3
 
 // warnings are the reasons to read the record with care; rates are ts, in
 // tokens/second, in the order measured.
-func warnings(ts []float64, rates stats.Sample, warmup time.Duration) []result.Warning {
+func warnings(ts []float64, rates stats.Sample, warm bool) []result.Warning {
 	var w []result.Warning
 	add := func(code, format string, args ...any) {
 		w = append(w, result.Warning{Code: code, Message: fmt.Sprintf(format, args...)})
@@ -184,7 +193,7 @@ func warnings(ts []float64, rates stats.Sample, warmup time.Duration) []result.W
 	case n < fewRepetitions:
 		add("few_repetitions", "%d repetitions do not show how much the speed varies", n)
 	}
-	if warmup == 0 {
+	if !warm {
 		add("no_warmup", "measured without a warm-up")
 	}
 	by, slow := rates.SlowFirst()

@@ -6,50 +6,74 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// RunJob loads the job's model and runs its tests, in order, on one goroutine.
+// RunJob loads the job's model and runs its tests, in order, on one goroutine,
+// but for those that judge finds not worth their time; a nil judge runs all.
 // Every step is an event; emit must have it safe when it returns, and is called
 // from one goroutine at a time. A test that fails costs itself, not the job: an
 // error is returned only when emit failed or the engine could not go on.
 //
 // The caller's goroutine is quiet while a repetition runs: the garbage collector
 // works between repetitions only.
-func RunJob(ctx context.Context, e Engine, job Job, emit func(Event) error) error {
+func RunJob(ctx context.Context, e Engine, job Job, judge Judge, emit func(Event) error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	emit = serialised(emit) // engines may report progress from any goroutine
+	c := newCourse(e, job, judge)
 
-	if err := load(ctx, e, job, emit); err != nil {
+	if err := load(ctx, e, c, emit); err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := Run(ctx, e, job, t, emit); err != nil {
+		skipped, reason := c.skip(t)
+		if skipped != nil {
+			c.past = append(c.past, PastTest{Test: t.Test, Status: skipped.Status})
+			if err := emit(*skipped); err != nil {
+				return err
+			}
+			continue
+		}
+		past, err := c.run(ctx, e, t, reason, emit)
+		if err != nil {
 			return err
 		}
+		c.past = append(c.past, past)
 	}
 	return emit(JobDone{})
+}
+
+func newCourse(e Engine, job Job, judge Judge) *course {
+	c := &course{judge: judge, job: job, gpu: e.Facts().GPUInfo != "", past: slices.Clone(job.Past)}
+	if job.TimeLeft > 0 {
+		c.deadline = time.Now().Add(job.TimeLeft)
+	}
+	return c
 }
 
 // ErrNoModel is a job whose model could not be loaded; its LoadDone event says
 // why.
 var ErrNoModel = errors.New("model not loaded")
 
-func load(ctx context.Context, e Engine, job Job, emit func(Event) error) error {
-	if err := emit(LoadStarted{Model: job.Model, Budget: job.LoadBudget}); err != nil {
+func load(ctx context.Context, e Engine, c *course, emit func(Event) error) error {
+	budget, limit := c.job.LoadBudget, result.Timeout
+	if left, limited := c.left(); limited && (budget == 0 || left < budget) {
+		budget, limit = max(left, 1), result.TimeLimit
+	}
+	if err := emit(LoadStarted{Model: c.job.Model, Budget: budget, Settings: c.job.Gentler, Warnings: c.job.Warnings}); err != nil {
 		return err
 	}
 	loadCtx := ctx
-	if job.LoadBudget > 0 {
+	if budget > 0 {
 		var cancel context.CancelFunc
-		loadCtx, cancel = context.WithTimeoutCause(ctx, job.LoadBudget,
-			fmt.Errorf("not loaded within its budget of %s", job.LoadBudget.Round(time.Millisecond)))
+		loadCtx, cancel = context.WithTimeoutCause(ctx, budget, errors.New(overdue("loaded", budget, limit)))
 		defer cancel()
 	}
 	var tenths atomic.Int64 // told so far: enough to see it move
@@ -66,7 +90,7 @@ func load(ctx context.Context, e Engine, job Job, emit func(Event) error) error 
 		if cause := context.Cause(loadCtx); errors.Is(err, ErrAborted) && cause != nil {
 			done.Reason = cause.Error()
 			if ctx.Err() == nil {
-				done.Status = result.Timeout
+				done.Status = limit
 			}
 		}
 	}
@@ -79,23 +103,41 @@ func load(ctx context.Context, e Engine, job Job, emit func(Event) error) error 
 	return nil
 }
 
+// overdue says which limit a step passed.
+func overdue(what string, budget time.Duration, limit result.Status) string {
+	if limit == result.TimeLimit {
+		return fmt.Sprintf("not %s within the time limit of the run, of which %s were left", what, budget.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("not %s within its budget of %s", what, budget.Round(time.Millisecond))
+}
+
 // Run runs one test of a job: context, warm-up, repetitions, under a watchdog.
 // It returns an error only when emit failed; what became of the test is in its
 // events.
 func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	emit = serialised(emit) // the watchdog emits too
-	r := testRun{engine: e, job: job, test: t.Test, emit: emit}
-	if err := emit(TestStarted{Test: t.Test, Budget: t.Budget, Repetitions: job.Repetitions}); err != nil {
-		return err
+	_, err := newCourse(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
+	return err
+}
+
+// run runs one test and tells what it was like. reason is why it is run.
+func (c *course) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+	past := PastTest{Test: t.Test}
+	r := testRun{engine: e, job: c.job, test: t, emit: emit}
+	budget, limit := c.budget(t)
+	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: c.job.Repetitions, Done: t.Done, Reason: reason}
+	if err := emit(started); err != nil {
+		return past, err
 	}
 	start := time.Now()
 	e.ClearAbort()
-	r.dog = watch(ctx, e, t.Budget, emit)
+	prospect := c.prospect(t)
+	prospect.Budget = budget
+	r.dog = watch(ctx, e, c.judge, prospect, limit, emit)
 	err := r.run()
 	returned := time.Now()
 	status, reason, requested := r.dog.stop()
 	if r.emitErr != nil {
-		return r.emitErr
+		return past, r.emitErr
 	}
 
 	done := TestDone{Test: t.Test, Status: result.OK}
@@ -106,7 +148,7 @@ func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) 
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
-			return err
+			return past, err
 		}
 	default:
 		done.Status, done.Reason = statusOf(err), err.Error()
@@ -115,48 +157,72 @@ func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) 
 		done.Status, done.Reason = result.Failed, err.Error()
 	}
 	done.Elapsed = time.Since(start)
-	return emit(done)
+	past.Status, past.Repetitions, past.Setup = done.Status, r.repetitions, r.setup
+	return past, emit(done)
 }
 
 // testRun is the state of one test while it runs.
 type testRun struct {
 	engine  Engine
 	job     Job
-	test    result.Test
+	test    TestBudget
 	emit    func(Event) error
 	emitErr error
 	dog     *watchdog
+
+	setup       time.Duration // before the first pass
+	repetitions []time.Duration
 }
 
 // run returns the engine's error; an error of emit is kept in emitErr and ends
 // the test.
 func (r *testRun) run() error {
+	for _, s := range r.test.Done {
+		r.repetitions = append(r.repetitions, s.Elapsed)
+	}
+	if len(r.test.Done) >= r.job.Repetitions {
+		return nil
+	}
 	start := time.Now()
-	if err := r.engine.Begin(r.test); err != nil {
+	if err := r.engine.Begin(r.test.Test); err != nil {
 		return err
 	}
-	if !r.tell(ContextReady{Elapsed: time.Since(start)}) {
+	r.setup = time.Since(start)
+	if !r.tell(ContextReady{Elapsed: r.setup}) {
 		return nil
 	}
 	if !r.job.NoWarmup {
+		// The warm-up of a prompt is a whole pass; that of a generation one token.
+		whole := r.test.Test.Kind() == result.PromptProcessing
+		if whole {
+			r.dog.passBegins(time.Since(start))
+		}
 		elapsed, err := r.engine.Warmup()
 		if err != nil {
 			return fmt.Errorf("warm-up: %w", err)
+		}
+		if whole {
+			r.dog.passEnds()
+		} else {
+			r.setup = time.Since(start)
 		}
 		if !r.tell(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.passTime(elapsed, true))}) {
 			return nil
 		}
 	}
-	for i := range r.job.Repetitions {
+	for n := len(r.test.Done) + 1; n <= r.job.Repetitions; n++ {
 		// Whatever the steps before left behind is collected now, not while the
 		// clock runs.
 		runtime.GC()
+		r.dog.passBegins(time.Since(start))
 		at := time.Now().UTC()
-		elapsed, err := r.engine.Repeat()
+		elapsed, err := r.engine.Repeat(n)
 		if err != nil {
-			return fmt.Errorf("repetition %d: %w", i+1, err)
+			return fmt.Errorf("repetition %d: %w", n, err)
 		}
-		s := result.Sample{Repetition: i + 1, Start: at, Elapsed: elapsed}
+		r.dog.passEnds()
+		r.repetitions = append(r.repetitions, elapsed)
+		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed}
 		if !r.tell(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.passTime(elapsed, false))}) {
 			return nil
 		}
@@ -176,13 +242,13 @@ func (r *testRun) tell(e Event) bool {
 // pass of either takes; the warm-up with its single token does.
 func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
 	ubatch := max(r.job.Settings.UBatch, 1)
-	prompt := (r.test.Prompt + ubatch - 1) / ubatch
+	prompt := (r.test.Test.Prompt + ubatch - 1) / ubatch
 	switch {
 	case prompt == 0 && warmup:
 		return elapsed
 	case prompt == 0:
-		return elapsed / time.Duration(max(r.test.Gen, 1))
-	case r.test.Gen > 0 && !warmup:
+		return elapsed / time.Duration(max(r.test.Test.Gen, 1))
+	case r.test.Test.Gen > 0 && !warmup:
 		return 0
 	default:
 		return elapsed / time.Duration(prompt)

@@ -240,7 +240,7 @@ func TestRunHour(t *testing.T) {
 		l := newLog(t)
 		job := jobOf(bench.TestBudget{Test: pp512, Budget: time.Hour})
 		e := benchtest.New(benchtest.AtSpeed(512./1000), engineFacts, modelFacts) // 1000 s each
-		if err := bench.RunJob(t.Context(), e, job, l.emit); err != nil {
+		if err := bench.RunJob(t.Context(), e, job, nil, l.emit); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"pp512 timeout 2"}, brief(l.outcomes(job))); diff != "" {
@@ -258,7 +258,7 @@ func TestRunJob(t *testing.T) {
 		job := jobOf(bench.TestBudget{Test: pp512}, bench.TestBudget{Test: tg128})
 		job.Repetitions, job.LoadBudget = 1, 5*s
 		e := benchtest.New(steady, engineFacts, modelFacts)
-		if err := bench.RunJob(t.Context(), e, job, l.emit); err != nil {
+		if err := bench.RunJob(t.Context(), e, job, nil, l.emit); err != nil {
 			t.Fatal(err)
 		}
 		wantCalls := []string{
@@ -293,7 +293,7 @@ func TestRunCompletesAtTheDeadline(t *testing.T) {
 			l := newLog(t)
 			job := jobOf(bench.TestBudget{Test: pp512, Budget: budget})
 			e := benchtest.New(steady.Except(on(benchtest.Repeat, pp512, 5, benchtest.Step{Takes: s, Deaf: true})), engineFacts, modelFacts)
-			if err := bench.RunJob(t.Context(), e, job, l.emit); err != nil {
+			if err := bench.RunJob(t.Context(), e, job, nil, l.emit); err != nil {
 				t.Fatal(err)
 			}
 			got := l.outcomes(job)
@@ -336,7 +336,7 @@ func TestRunJobGoesOn(t *testing.T) {
 				l := newLog(t)
 				job := jobOf(bench.TestBudget{Test: pp512, Budget: 10 * s}, bench.TestBudget{Test: tg128, Budget: 10 * s})
 				e := benchtest.New(steady.Except(on(tt.method, pp512, tt.n, tt.step)), engineFacts, modelFacts)
-				if err := bench.RunJob(t.Context(), e, job, l.emit); err != nil {
+				if err := bench.RunJob(t.Context(), e, job, nil, l.emit); err != nil {
 					t.Fatal(err)
 				}
 				got := l.outcomes(job)
@@ -361,7 +361,7 @@ func TestRunJobCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(3500*ms, func() { cancel(errors.New("interrupt")) }) // load, warm-up, one repetition
 		e := benchtest.New(steady, engineFacts, modelFacts)
-		if err := bench.RunJob(ctx, e, job, l.emit); err != nil {
+		if err := bench.RunJob(ctx, e, job, nil, l.emit); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"pp512 aborted 1"}, brief(l.outcomes(job))); diff != "" {
@@ -406,7 +406,7 @@ func TestLoadFails(t *testing.T) {
 					time.AfterFunc(tt.cancel, func() { cancel(errors.New("interrupt")) })
 				}
 				e := benchtest.New(steady.Except(on(benchtest.Load, result.Test{}, 0, tt.step)), engineFacts, modelFacts)
-				if err := bench.RunJob(ctx, e, job, l.emit); !errors.Is(err, bench.ErrNoModel) {
+				if err := bench.RunJob(ctx, e, job, nil, l.emit); !errors.Is(err, bench.ErrNoModel) {
 					t.Errorf("error %v, want %v", err, bench.ErrNoModel)
 				}
 				if diff := cmp.Diff(timed{tt.want.Elapsed, tt.want}, l.events[len(l.events)-1]); diff != "" {
@@ -445,7 +445,7 @@ func TestLoadProgressFromAnyGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLog(t)
 		l.slow = 50 * ms // longer than from one tenth to the next
-		if err := bench.RunJob(t.Context(), restless{benchtest.New(steady, engineFacts, modelFacts)}, jobOf(), l.emit); err != nil {
+		if err := bench.RunJob(t.Context(), restless{benchtest.New(steady, engineFacts, modelFacts)}, jobOf(), nil, l.emit); err != nil {
 			t.Fatal(err)
 		}
 		if n := strings.Count(l.names(), "LoadProgress"); n != 10 {
@@ -462,7 +462,7 @@ func TestEmitFails(t *testing.T) {
 	run := func(t *testing.T, failAt int) (*log, error) {
 		l := newLog(t)
 		l.failAt, l.failure = failAt, full
-		return l, bench.RunJob(t.Context(), benchtest.New(late, engineFacts, modelFacts), job, l.emit)
+		return l, bench.RunJob(t.Context(), benchtest.New(late, engineFacts, modelFacts), job, nil, l.emit)
 	}
 	var total int
 	synctest.Test(t, func(t *testing.T) {
@@ -542,7 +542,7 @@ func TestRunJobProperties(t *testing.T) {
 				step, ok := odd[c]
 				return step, ok
 			}), engineFacts, modelFacts)
-			err = bench.RunJob(ctx, e, job, l.emit)
+			err = bench.RunJob(ctx, e, job, nil, l.emit)
 		})
 		if errors.Is(err, bench.ErrNoModel) {
 			return

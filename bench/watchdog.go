@@ -26,25 +26,34 @@ const (
 	graceUnknown = 30 * time.Second
 )
 
-// watchdog aborts an engine when a test's budget or the run's context ends.
-// It is a goroutine of its own; stop joins it.
+// watchdog aborts an engine when a test's budget or the run's context ends, or
+// when its judge gives the test up. It is a goroutine of its own; stop joins it.
 type watchdog struct {
 	engine Engine
+	judge  Judge // nil: only the budget counts
+	limit  result.Status
 	emit   func(Event) error
 	quit   chan struct{}
 	done   chan struct{}
+	moved  chan struct{} // a pass began or ended; holds one
 
 	mu        sync.Mutex
+	prospect  Prospect
+	began     time.Time // of the pass under way; zero between passes
 	ubatch    time.Duration
 	status    result.Status // OK until it barked
 	reason    string
 	requested time.Time
 }
 
-// watch starts the watchdog of one test. A budget of 0 is no limit.
-func watch(ctx context.Context, e Engine, budget time.Duration, emit func(Event) error) *watchdog {
-	w := &watchdog{engine: e, emit: emit, quit: make(chan struct{}), done: make(chan struct{}), status: result.OK}
-	go w.run(ctx, budget)
+// watch starts the watchdog of one test. A budget of 0 is no limit; limit is the
+// status of a test that passes it.
+func watch(ctx context.Context, e Engine, judge Judge, p Prospect, limit result.Status, emit func(Event) error) *watchdog {
+	w := &watchdog{
+		engine: e, judge: judge, limit: limit, emit: emit, prospect: p, status: result.OK,
+		quit: make(chan struct{}), done: make(chan struct{}), moved: make(chan struct{}, 1),
+	}
+	go w.run(ctx, p.Budget)
 	return w
 }
 
@@ -56,19 +65,110 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		defer t.Stop()
 		deadline = t.C
 	}
+	look := time.NewTimer(time.Hour)
+	defer look.Stop()
 	var grace time.Duration
-	select {
-	case <-w.quit:
-		return
-	case <-ctx.Done():
-		grace = w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
-	case <-deadline:
-		grace = w.bark(result.Timeout, fmt.Sprintf("not done within its budget of %s", budget.Round(time.Millisecond)))
+	for grace == 0 {
+		var due <-chan time.Time
+		if wait, ok := w.patience(); ok {
+			look.Reset(wait)
+			due = look.C
+		}
+		select {
+		case <-w.quit:
+			return
+		case <-ctx.Done():
+			grace = w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
+		case <-deadline:
+			grace = w.bark(w.limit, overdue("done", budget, w.limit))
+		case <-w.moved:
+		case <-due:
+			if v := w.judge.During(w.now()); v.Stop {
+				status := result.PredictedTimeout
+				if w.limit == result.TimeLimit {
+					status = result.TimeLimit
+				}
+				grace = w.bark(status, v.Reason)
+			}
+		}
 	}
 	select {
 	case <-w.quit:
 	case <-time.After(grace):
 		_ = w.emit(GraceExpired{Grace: grace}) // the reader is gone: so are we, soon
+	}
+}
+
+// A long pass is looked at from time to time, for the tokens it has done may
+// tell more than its time: a few times in a budget, so that the engine's CPUs
+// are left alone.
+const (
+	looks    = 16 // in one budget
+	minLooks = time.Second
+)
+
+// patience is when to look at the pass under way; ok is false between passes.
+func (w *watchdog) patience() (wait time.Duration, ok bool) {
+	if w.judge == nil {
+		return 0, false
+	}
+	p := w.now()
+	if w.resting() {
+		return 0, false
+	}
+	patience, limited := w.judge.Patience(p)
+	if !limited {
+		return 0, false
+	}
+	wait = max(p.Budget/looks, minLooks)
+	if left := patience - p.InPass; left >= 0 {
+		wait = min(wait, left+time.Millisecond) // a projection that is just on the limit goes on
+	}
+	return wait, true
+}
+
+func (w *watchdog) resting() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.began.IsZero()
+}
+
+// now is what is known at this moment.
+func (w *watchdog) now() Prospect {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.prospect
+	if !w.began.IsZero() {
+		p.InPass, p.Tokens = time.Since(w.began), w.engine.Tokens()
+	}
+	return p
+}
+
+// passBegins starts the clock of a pass. setup is the time since the start of
+// the test; it counts when this is the first pass.
+func (w *watchdog) passBegins(setup time.Duration) {
+	w.mu.Lock()
+	if len(w.prospect.Passes) == 0 {
+		w.prospect.Setup = setup
+	}
+	w.began = time.Now()
+	w.mu.Unlock()
+	w.tellMoved()
+}
+
+// passEnds stops the clock of a pass that is complete.
+func (w *watchdog) passEnds() {
+	w.mu.Lock()
+	w.prospect.Passes = append(w.prospect.Passes, time.Since(w.began))
+	w.began = time.Time{}
+	w.mu.Unlock()
+	w.tellMoved()
+}
+
+func (w *watchdog) tellMoved() {
+	select {
+	case w.moved <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 

@@ -49,6 +49,11 @@ void bl_context_free(struct bl_context *c) {
 void bl_abort_set(struct bl_context *c, bool abort) { atomic_store(&c->abort, abort); }
 bool bl_abort_get(struct bl_context *c) { return atomic_load(&c->abort); }
 
+int32_t bl_tokens_done(struct bl_context *c) { return atomic_load_explicit(&c->done, memory_order_relaxed); }
+
+// What another thread may see of a repetition: a plain store, never a lock.
+static void tokens_done(struct bl_context *c, int32_t n) { atomic_store_explicit(&c->done, n, memory_order_relaxed); }
+
 int32_t bl_check_thread(const struct bl_context *c) {
 	return c->any_thread || pthread_equal(c->owner, pthread_self()) ? 0 : BL_WRONG_THREAD;
 }
@@ -66,16 +71,19 @@ int32_t bl_repetition(struct bl_context *c,
 	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
 	struct llama_context *ctx = c->ctx;
 	int32_t rc = 0;
+	tokens_done(c, 0);
 
 	const int64_t start = bl_monotonic_ns();
 	for (int32_t i = 0; i < n_prompt && rc == 0; i += n_batch) {
 		const int32_t n = n_prompt - i < n_batch ? n_prompt - i : n_batch;
 		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(prompt + i, n));
+		tokens_done(c, i + n);
 	}
 	if (n_prompt > 0) llama_synchronize(ctx);
 	for (int32_t i = 0; i < n_gen && rc == 0; i++) {
 		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(gen + i, 1));
 		llama_synchronize(ctx);
+		tokens_done(c, n_prompt + i + 1);
 	}
 	c->elapsed_ns = bl_monotonic_ns() - start;
 	return rc;

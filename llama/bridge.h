@@ -29,12 +29,14 @@ struct bl_context {
 	bool                  any_thread;
 	int64_t               elapsed_ns; // of the last repetition
 	int64_t               inside_ns;  // of it, inside the library; bl_repetition_inside only
+	atomic_int            done;       // tokens of the repetition under way, for other threads to see
 };
 
 struct bl_context *bl_context_new(struct llama_model *model, struct llama_context_params params, bool any_thread);
 void               bl_context_free(struct bl_context *c);
 void               bl_abort_set(struct bl_context *c, bool abort);
 bool               bl_abort_get(struct bl_context *c);
+int32_t            bl_tokens_done(struct bl_context *c);
 int32_t            bl_check_thread(const struct bl_context *c);
 
 // One decode of up to n_batch tokens: llama_decode on llama_batch_get_one.

@@ -18,7 +18,7 @@ type Token = int32
 
 // Context is a KV cache and a compute graph for one model (struct
 // llama_context). The Go value owns it; Close frees it. All methods must be
-// called on the OS thread that made it, except Abort, Aborting and ClearAbort.
+// called on the OS thread that made it, except Abort, Aborting, ClearAbort and TokensDone.
 type Context struct {
 	// mu orders Abort, which comes from any goroutine, and Close: without it an
 	// abort could write into a freed context.
@@ -121,6 +121,18 @@ func (c *Context) Aborting() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.c != nil && bool(C.bl_abort_get(c.c))
+}
+
+// TokensDone is how many tokens of the Repetition under way, or of the last one,
+// were given to the library and, of generated ones, computed. It may be called
+// from any goroutine.
+func (c *Context) TokensDone() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.c == nil {
+		return 0
+	}
+	return int(C.bl_tokens_done(c.c))
 }
 
 // Decode evaluates tokens after those in the KV cache, at most Batch of them,

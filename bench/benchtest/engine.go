@@ -57,6 +57,8 @@ type Step struct {
 	Err   error         // then it returns this
 	Lag   time.Duration // how long it takes to notice that it was aborted
 	Deaf  bool          // never notices: takes its whole time
+
+	Reports bool // Tokens tells how far it is
 }
 
 // Script tells what each call does.
@@ -105,6 +107,8 @@ type Engine struct {
 	calls    []Call
 	test     result.Test
 	n        int
+	step     Step // under way
+	began    time.Time
 }
 
 var _ bench.Engine = (*Engine)(nil)
@@ -163,11 +167,23 @@ func (e *Engine) Begin(t result.Test) error {
 func (e *Engine) Warmup() (time.Duration, error) { return e.follow(Warmup) }
 
 // Repeat follows the script and returns the time it took.
-func (e *Engine) Repeat() (time.Duration, error) {
+func (e *Engine) Repeat(n int) (time.Duration, error) {
 	e.mu.Lock()
-	e.n++
+	e.n = n
 	e.mu.Unlock()
 	return e.follow(Repeat)
+}
+
+// Tokens is how many tokens of the pass under way are done: as many as its time
+// tells, if the step reports them.
+func (e *Engine) Tokens() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.step.Reports || e.step.Takes <= 0 {
+		return 0
+	}
+	share := float64(time.Since(e.began)) / float64(e.step.Takes)
+	return int(min(share, 1) * float64(e.test.Tokens()))
 }
 
 // End follows the script; it cannot be aborted.
@@ -206,8 +222,10 @@ func (e *Engine) follow(m Method) (time.Duration, error) {
 	defer leave()
 	e.mu.Lock()
 	aborted := e.aborting
+	step := e.script(c)
+	e.step, e.began = step, time.Now()
 	e.mu.Unlock()
-	return e.script(c).run(aborted)
+	return step.run(aborted)
 }
 
 // enter records a call. It panics when another has not returned yet: an engine

@@ -30,6 +30,8 @@ type Client struct {
 	Transport http.RoundTripper                       // nil is one with proxies from the environment and short time-outs
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
 	Log       *slog.Logger                            // retries, waits, files moved aside, without secrets; nil is silence
+
+	patience time.Duration // tests shorten stallTime and firstWait to this; 0 does not
 }
 
 // Remote is what a server says about a file before sending it.
@@ -106,15 +108,25 @@ const (
 	maxRedirects = 10
 )
 
-func newBackOff() *backoff.ExponentialBackOff {
+func (c *Client) newBackOff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.Multiplier, b.MaxInterval = firstWait, 2, longestWait
+	if c.patience > 0 {
+		b.InitialInterval, b.MaxInterval = c.patience, c.patience
+	}
 	return b
+}
+
+func (c *Client) stallTime() time.Duration {
+	if c.patience > 0 {
+		return c.patience
+	}
+	return stallTime
 }
 
 // retry is for requests without state; a download does its own.
 func retry[T any](ctx context.Context, c *Client, src Source, ask func() (T, error)) (T, error) {
-	got, err := backoff.Retry(ctx, ask, backoff.WithBackOff(newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
+	got, err := backoff.Retry(ctx, ask, backoff.WithBackOff(c.newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			c.log().Warn("trying again", "model", src.String(), "reason", err, "wait", wait.Round(time.Millisecond))
 		}))

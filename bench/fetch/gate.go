@@ -47,6 +47,7 @@ func (g *Gate) Limit(bytesPerSecond float64) {
 	g.limiter = nil
 	if bytesPerSecond > 0 {
 		g.limiter = rate.NewLimiter(rate.Limit(bytesPerSecond), bufferBytes)
+		g.limiter.ReserveN(time.Now(), bufferBytes) // it starts empty: a repetition must not begin with a burst
 	}
 }
 

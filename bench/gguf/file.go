@@ -147,6 +147,27 @@ func (f *File) Architecture() string {
 	return s
 }
 
+// Vocabulary is the number of tokens, as the library counts them: the words of
+// the tokenizer, without one the key for it, else the rows of the token
+// embedding. It is 0 when nothing says it.
+func (f *File) Vocabulary() uint64 {
+	switch v, _ := f.Get("tokenizer.ggml.tokens"); words := v.(type) {
+	case Skipped:
+		return words.Len
+	case []string:
+		return uint64(len(words))
+	}
+	if n, ok := f.Uint(f.Architecture() + ".vocab_size"); ok {
+		return n
+	}
+	for _, t := range f.Tensors {
+		if t.Name == "token_embd.weight" && len(t.Dims) > 1 {
+			return t.Dims[1]
+		}
+	}
+	return 0
+}
+
 // Shards is the number of files that the model is split into, this one
 // included; 1 when it is not split. Params and TensorBytes count this file only.
 func (f *File) Shards() uint64 {

@@ -22,6 +22,7 @@ type Facts struct {
 	Arch           string            `json:"arch"` // of this program, in Go's names
 	CPU            CPU               `json:"cpu"`
 	Memory         Memory            `json:"memory,omitzero"`
+	GPUs           []GPU             `json:"gpus,omitempty"`
 	Virtualization Virtualization    `json:"virtualization,omitzero"`
 	Kernel         string            `json:"kernel,omitempty"`      // /proc/sys/kernel/osrelease
 	OS             string            `json:"os,omitempty"`          // PRETTY_NAME of /etc/os-release
@@ -94,6 +95,7 @@ func Collect(root string) Facts {
 		Arch:           runtime.GOARCH,
 		CPU:            m.describeCPU(info),
 		Memory:         m.memory(),
+		GPUs:           m.gpus(),
 		Virtualization: m.virtualization(info),
 		Kernel:         m.text("proc/sys/kernel/osrelease"),
 		OS:             m.osName(),

@@ -170,20 +170,3 @@ func TestStealShare(t *testing.T) {
 		})
 	}
 }
-
-func TestEnvironment(t *testing.T) {
-	got := environment([]string{
-		"OMP_NUM_THREADS=4", "GOMP_SPINCOUNT=", "GGML_CUDA_FORCE_MMQ=1", "CUDA_VISIBLE_DEVICES=0,1", "LLAMA_ARG_X=a=b",
-		"LLAMA_ARG_HF_TOKEN=abc", "LLAMA_API_KEY=abc", "GGML_PASSWORD=abc",
-		"LLAMA_ARG_A=hf_abc", "LLAMA_ARG_PROXY=https://user:abc@example.org/", "LLAMA_ARG_URL=https://example.org/a",
-		"HF_TOKEN=abc", "PATH=/bin", "MY_OMP_NUM_THREADS=3", "GGML_", "broken",
-	})
-	want := map[string]string{
-		"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": "", "GGML_CUDA_FORCE_MMQ": "1", "CUDA_VISIBLE_DEVICES": "0,1", "LLAMA_ARG_X": "a=b",
-		"LLAMA_ARG_HF_TOKEN": Redacted, "LLAMA_API_KEY": Redacted, "GGML_PASSWORD": Redacted,
-		"LLAMA_ARG_A": Redacted, "LLAMA_ARG_PROXY": Redacted, "LLAMA_ARG_URL": "https://example.org/a",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-}

@@ -34,6 +34,7 @@ type Options struct {
 	Log      slog.Handler // of the library; nil: discarded
 	LogLevel slog.Level   //
 	AllowCPU bool         // in a cuda build: go on without a CUDA device
+	RPC      []string     // of Devices: servers, HOST:PORT each, whose devices to list; a job of New names its own
 	// AnyThread leaves the engine's goroutine unlocked, to show what the lock is
 	// worth. It is never right for a measurement.
 	AnyThread bool

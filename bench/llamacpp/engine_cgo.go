@@ -32,7 +32,8 @@ type Engine struct {
 	test   result.Test
 	pool   *llama.Threadpool
 	depth  *llama.State // the KV cache at the test's depth; nil until computed
-	rng    *rand.Rand
+	pcg    rand.PCG
+	rng    *rand.Rand // over pcg
 	prompt []llama.Token
 	gen    []llama.Token
 
@@ -50,6 +51,7 @@ func Version() (string, error) { return llama.Version(), nil }
 // New starts the engine's thread and opens the back-ends. The model of the job
 // is loaded by Load. Close ends the thread.
 func New(job bench.Job, o Options) (*Engine, error) {
+	job.Settings = job.Effective()
 	e := &Engine{job: job, thread: llama.StartThread()}
 	if o.AnyThread {
 		e.thread.Stop()
@@ -58,7 +60,10 @@ func New(job bench.Job, o Options) (*Engine, error) {
 	llama.SetLog(o.Log, o.LogLevel)
 	var err error
 	e.do(func() {
-		if err = llama.LoadBackends(backends); err == nil {
+		if err = llama.LoadBackends(backends); err != nil {
+			return
+		}
+		if err = addRPC(job.Settings.RPC); err == nil {
 			e.facts, err = facts(job.Settings.Devices, o)
 		}
 	})
@@ -69,9 +74,10 @@ func New(job bench.Job, o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Devices lists the devices that the library can compute on.
+// Devices lists the devices that the library can compute on, also those of the
+// RPC servers of o.
 func Devices(o Options) ([]Device, error) {
-	e, err := New(bench.Job{}, o)
+	e, err := New(bench.Job{Settings: bench.Settings{RPC: o.RPC}}, o)
 	if err != nil {
 		return nil, err
 	}
@@ -166,13 +172,22 @@ func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.
 	return bench.ModelFacts{Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers}, nil
 }
 
-// stream is the job's model with generated weights.
+// stream is the job's model with generated weights: of the header that its path
+// names, else of the default model of its name.
 func (e *Engine) stream() (llama.Stream, error) {
-	shape, err := synth.Lookup(filepath.Base(e.job.Model.Name))
+	m := e.job.Model
+	if m.Path != "" {
+		header, err := synth.ReadHeaderFile(m.Path)
+		if err != nil {
+			return nil, err
+		}
+		return synth.FromHeader(m.Name, header, m.Seed, Quantizer{})
+	}
+	shape, err := synth.Lookup(filepath.Base(m.Name))
 	if err != nil {
 		return nil, err
 	}
-	return synth.New(shape, e.job.Model.Seed, Quantizer{})
+	return synth.New(shape, m.Seed, Quantizer{})
 }
 
 // Begin creates the context and the threads of a test.
@@ -188,10 +203,7 @@ func (e *Engine) Begin(t result.Test) error {
 		return err
 	}
 	cp.AnyThread = e.thread == nil
-	e.test = t
-	// One stream of numbers per test, so that a test's tokens do not depend on
-	// which tests ran before it.
-	e.rng = rand.New(rand.NewPCG(e.job.Seed, uint64(t.Prompt)<<40|uint64(t.Gen)<<20|uint64(t.Depth)))
+	e.test, e.rng = t, rand.New(&e.pcg)
 	e.prompt = make([]llama.Token, t.Prompt)
 	e.gen = make([]llama.Token, t.Gen)
 
@@ -221,6 +233,7 @@ func (e *Engine) adopt(ctx *llama.Context) {
 
 // Warmup runs llama-bench's untimed pass: the whole prompt, one token.
 func (e *Engine) Warmup() (time.Duration, error) {
+	e.seed(warmup)
 	e.draw(e.prompt)
 	e.draw(e.gen)
 	var elapsed time.Duration
@@ -236,7 +249,8 @@ func (e *Engine) Warmup() (time.Duration, error) {
 
 // Repeat empties the KV cache, fills it to the test's depth, and times one
 // repetition with tokens drawn before.
-func (e *Engine) Repeat() (time.Duration, error) {
+func (e *Engine) Repeat(n int) (time.Duration, error) {
+	e.seed(n)
 	e.draw(e.prompt)
 	e.draw(e.gen)
 	var elapsed time.Duration
@@ -262,6 +276,7 @@ func (e *Engine) fill() error {
 		return e.ctx.RestoreState(e.depth)
 	}
 	tokens := make([]llama.Token, e.test.Depth)
+	e.seed(depth)
 	e.draw(tokens)
 	if _, err := e.ctx.Repetition(tokens, nil, e.job.Settings.Batch); err != nil {
 		return fmt.Errorf("prefill of %d tokens: %w", e.test.Depth, err)
@@ -269,6 +284,29 @@ func (e *Engine) fill() error {
 	var err error
 	e.depth, err = e.ctx.SaveState()
 	return err
+}
+
+// What tokens are drawn for, beside the repetitions from 1 on.
+const (
+	warmup = 0
+	depth  = -1
+)
+
+// seed starts the numbers of one pass of the test begun. Each has a stream of
+// its own, so that its tokens do not depend on what ran before it.
+func (e *Engine) seed(pass int) {
+	t := e.test
+	e.pcg.Seed(e.job.Seed+uint64(pass)<<32, uint64(t.Prompt)<<40|uint64(t.Gen)<<20|uint64(t.Depth))
+}
+
+// Tokens is how many tokens of the repetition under way are done.
+func (e *Engine) Tokens() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ctx == nil {
+		return 0
+	}
+	return e.ctx.TokensDone()
 }
 
 // draw fills tokens as llama-bench does: BOS first where the vocabulary adds

@@ -120,7 +120,7 @@ func TestOneThreadAndOneTeam(t *testing.T) {
 				return
 			}
 			_, err := e.Warmup()
-			_, err2 := e.Repeat()
+			_, err2 := e.Repeat(1)
 			done <- errors.Join(err, err2)
 		}()
 		if err := <-done; err != nil {

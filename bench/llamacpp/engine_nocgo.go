@@ -20,6 +20,14 @@ func New(bench.Job, Options) (*Engine, error) { return nil, ErrNoLibrary }
 // Devices returns ErrNoLibrary.
 func Devices(Options) ([]Device, error) { return nil, ErrNoLibrary }
 
+// CheckRPC returns ErrNoLibrary when there is something to ask.
+func CheckRPC(servers []string) error {
+	if len(servers) == 0 {
+		return nil
+	}
+	return ErrNoLibrary
+}
+
 // Quantizer returns ErrNoLibrary.
 type Quantizer struct{}
 

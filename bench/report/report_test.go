@@ -104,6 +104,7 @@ func TestGolden(t *testing.T) {
 		{"narrow.txt", "table", Options{Width: 60}, outcomes()},
 		{"default.txt", "table", Options{}, outcomes()},
 		{"wide-color.txt", "table", Options{Width: 120, Color: true}, outcomes()},
+		{"skipped.txt", "table", Options{}, skippedModel()},
 		{"none.jsonl", "jsonl", Options{}, nil},
 		{"none.json", "json", Options{}, nil},
 		{"none.csv", "csv", Options{}, nil},
@@ -111,21 +112,91 @@ func TestGolden(t *testing.T) {
 		{"none.txt", "table", Options{}, nil},
 	} {
 		t.Run(test.file, func(t *testing.T) {
-			got := render1(t, test.format, test.options, test.outcomes...)
-			path := filepath.Join("testdata", test.file)
-			if *update {
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
+			golden(t, test.file, render1(t, test.format, test.options, test.outcomes...))
+		})
+	}
+}
+
+// golden compares got with the golden file.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got; -update accepts)\n%s", diff)
+	}
+}
+
+// A run of which one model was never begun.
+func skippedModel() []result.Outcome {
+	skipped := func(t result.Test) result.Outcome {
+		return result.Outcome{Model: "llama-7b.Q4_K_M.gguf", Test: t, Status: result.DownloadFailed, Reason: "connection refused"}
+	}
+	once := completed(result.Test{Gen: 16}, 12)
+	stopped := result.Outcome{Model: once.Model, Test: result.Test{Gen: 128}, Status: result.Timeout, Reason: "not done within its budget of 26s", Samples: make([]result.Sample, 1)}
+	after := result.Outcome{Model: once.Model, Test: result.Test{Gen: 512}, Status: result.PredictedTimeout, Reason: "not started: tg128 ended as timeout"}
+	return []result.Outcome{once, stopped, after, skipped(result.Test{Prompt: 16}), skipped(result.Test{Prompt: 128}), skipped(result.Test{Gen: 16})}
+}
+
+func TestDocument(t *testing.T) {
+	for _, test := range []struct {
+		file string
+		Document
+	}{
+		{"document.md", Document{
+			Title: "Run 20261123T120000Z",
+			Facts: []Fact{{"command", "benchmark-llm *"}, {"GPU", ""}, {"CPU", "AMD EPYC <virtual>"}}, Outcomes: outcomes(),
+			Accounting: result.Accounting{
+				Wall: 1000 * time.Second, Timed: 710 * time.Second, Warmup: 120 * time.Second, Load: 30 * time.Second, Context: 10 * time.Second,
+				Wait: 40 * time.Millisecond, Lost: 90 * time.Second, Other: 40*time.Second - 40*time.Millisecond,
+			},
+		}},
+		{"document-skipped.md", Document{Title: "Run", Outcomes: skippedModel()}},
+		{"document-none.md", Document{Title: "Run"}},
+	} {
+		t.Run(test.file, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := WriteDocument(&b, test.Document); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("(-want +got; -update accepts)\n%s", diff)
-			}
+			golden(t, test.file, b.String())
 		})
+	}
+}
+
+func TestDocumentRefuses(t *testing.T) {
+	o := completed(result.Test{Prompt: 512}, 1, 2)
+	o.Record = nil
+	if err := WriteDocument(io.Discard, Document{Outcomes: []result.Outcome{o}}); err == nil || !strings.Contains(err.Error(), "no record") {
+		t.Errorf("error %v", err)
+	}
+	if err := WriteDocument(&calls{}, Document{}); !errors.Is(err, errClosed) {
+		t.Errorf("error %v, want %v", err, errClosed)
+	}
+}
+
+func TestAccountingLine(t *testing.T) {
+	for _, test := range []struct {
+		accounting result.Accounting
+		want       string
+	}{
+		{result.Accounting{}, "timed 0 %, warm-up 0 %, load 0 %, contexts 0 %, download waits 0 %, lost in stopped tests 0 %, other 0 %"},
+		{
+			result.Accounting{Wall: 200, Timed: 142, Warmup: 24, Load: 6, Context: 1, Wait: 0, Lost: 17, Other: 10},
+			"timed 71 %, warm-up 12 %, load 3 %, contexts 0 %, download waits 0 %, lost in stopped tests 8 %, other 5 %",
+		},
+	} {
+		if got := AccountingLine(test.accounting); got != test.want {
+			t.Errorf("%+v: %s, want %s", test.accounting, got, test.want)
+		}
 	}
 }
 

@@ -45,19 +45,9 @@ func (t *terminal) Close() error {
 		width = defaultWidth
 	}
 	var notes footnotes
-	var models []*model
-	byName := map[string]*model{}
-	for _, o := range t.outcomes {
-		m := byName[o.Model]
-		if m == nil {
-			m = &model{name: printable(o.Model)}
-			byName[o.Model] = m
-			models = append(models, m)
-		}
-		if m.facts == nil && o.Record != nil {
-			m.facts = facts(o.Record)
-		}
-		m.rows = append(m.rows, t.row(o, &notes))
+	models := group(t.outcomes, t.style, &notes, &notes)
+	for _, m := range models {
+		m.fold()
 	}
 
 	var b strings.Builder
@@ -75,18 +65,59 @@ func (t *terminal) Close() error {
 	return write(t.w, []byte(strings.TrimRight(b.String(), "\n")+"\n"))
 }
 
-// model is what the table says about one model.
+// model is what a report says about one model.
 type model struct {
-	name  string
-	facts []string // lines below the name
-	rows  []row
+	name    string
+	facts   []string // lines below the name
+	records []*result.Record
+	rows    []row
 }
 
 // row is a test: the texts of its columns, or why it has none.
 type row struct {
+	outcome result.Outcome
 	test    string
 	cells   map[string]string
 	because string
+	marks   string // of its footnotes
+}
+
+// group sorts outcomes by model, the models in the order of their first outcome.
+// Warnings become footnotes in notes, reasons in reasons unless that is nil.
+func group(outcomes []result.Outcome, style func(text.Color, string) string, notes, reasons *footnotes) []*model {
+	var models []*model
+	for _, o := range outcomes {
+		name := printable(o.Model)
+		i := slices.IndexFunc(models, func(m *model) bool { return m.name == name })
+		if i < 0 {
+			i = len(models)
+			models = append(models, &model{name: name})
+		}
+		m := models[i]
+		if o.Record != nil {
+			if m.records == nil {
+				m.facts = facts(o.Record)
+			}
+			m.records = append(m.records, o.Record)
+		}
+		m.rows = append(m.rows, makeRow(o, style, notes, reasons))
+	}
+	return models
+}
+
+// fold makes one row of all, if no test of the model was begun and all for the
+// same reason.
+func (m *model) fold() {
+	first := m.rows[0]
+	for _, r := range m.rows {
+		if r.outcome.Status == result.OK || len(r.outcome.Samples) > 0 || r.because != first.because || r.marks != first.marks {
+			return
+		}
+	}
+	if n := len(m.rows); n > 1 {
+		first.test = fmt.Sprintf("all %d", n)
+		m.rows = []row{first}
+	}
 }
 
 func facts(r *result.Record) []string {
@@ -155,9 +186,12 @@ func (m *model) render(columns []string) string {
 	for _, r := range m.rows {
 		cells := table.Row{r.test}
 		for _, name := range columns[1:] {
-			if r.because != "" {
-				cells = append(cells, r.because)
-			} else {
+			switch {
+			case r.because != "":
+				cells = append(cells, spaced(r.because, r.marks))
+			case name == "status":
+				cells = append(cells, spaced(r.cells[name], r.marks))
+			default:
 				cells = append(cells, r.cells[name])
 			}
 		}
@@ -167,28 +201,32 @@ func (m *model) render(columns []string) string {
 	return w.Render()
 }
 
-// row makes the row of a test. Statistics are derived from the samples, so that
-// records of llama-bench have them too.
-func (t *terminal) row(o result.Outcome, notes *footnotes) row {
-	var marks string
-	if o.Reason != "" {
-		marks += " " + notes.mark(printable(o.Reason))
+// makeRow makes the row of a test. Statistics are derived from the samples, so
+// that records of llama-bench have them too.
+func makeRow(o result.Outcome, style func(text.Color, string) string, notes, reasons *footnotes) row {
+	row := row{outcome: o, test: o.Test.String()}
+	var marks []string
+	if o.Reason != "" && reasons != nil {
+		marks = append(marks, reasons.mark(printable(o.Reason)))
 	}
 	for _, w := range warnings(o) {
-		marks += " " + notes.mark(printable(w.Message))
+		marks = append(marks, notes.mark(printable(w.Message)))
 	}
+	row.marks = strings.Join(marks, " ")
 	status := strings.ReplaceAll(string(o.Status), "_", " ")
 	if o.Status != result.OK {
 		if n := len(o.Samples); n > 0 {
-			status += fmt.Sprintf(" after %d reps", n)
+			status += " after " + count(n, "rep")
 		}
-		return row{test: o.Test.String(), because: t.style(text.FgYellow, status) + marks}
+		row.because = style(text.FgYellow, status)
+		return row
 	}
 	r := o.Record
-	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status + marks}
+	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status}
 	s, err := stats.New(r.SamplesTS)
 	if err != nil {
-		return row{test: o.Test.String(), because: err.Error() + marks}
+		row.because = err.Error()
+		return row
 	}
 	c["median"] = rate(s.Median())
 	c["mean ± sd"] = rate(r.AvgTS)
@@ -202,8 +240,12 @@ func (t *terminal) row(o result.Outcome, notes *footnotes) row {
 	if ci, ok := s.MedianCI(confidence); ok {
 		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
 	}
-	return row{test: o.Test.String(), cells: c}
+	row.cells = c
+	return row
 }
+
+// spaced is a and b with a space between them, if there are both.
+func spaced(a, b string) string { return strings.TrimSpace(a + " " + b) }
 
 // rate is a number of tokens/second with four significant digits, and all that
 // stand before the point.

@@ -23,6 +23,9 @@ var models = []Model{
 	{"Llama-3.3-70B-Instruct-Q4_K_M.gguf", "unsloth/Llama-3.3-70B-Instruct-GGUF", "7bcd751e48e909680bd2168359dcf7fb53b12da8", 42_512_531_712, 70_553_706_560},
 }
 
+// Source is where the file is, as -m takes it.
+func (m Model) Source() string { return "hf:" + m.Repository + "/" + m.File + "@" + m.Revision }
+
 // Models are the default models, smallest first.
 func Models() []Model { return append([]Model(nil), models...) }
 

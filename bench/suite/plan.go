@@ -69,16 +69,23 @@ func (l Lengths) Tests() ([]result.Test, error) {
 	return tests, nil
 }
 
-// New plans tests of a model. A timeout is the budget of every test; nil gives
-// each the budget of its length and size, times scale; 0 is no limit.
-func New(model string, sizeBytes uint64, tests []result.Test, repetitions int, timeout *time.Duration, scale float64) Plan {
-	p := Plan{Model: model, SizeBytes: sizeBytes, LoadBudget: LoadBudget(sizeBytes, scale), Repetitions: repetitions}
-	for _, t := range tests {
-		budget := Budget(t, sizeBytes, repetitions, scale)
+// Plan plans the tests of one of the suite's models, whose tensors have
+// sizeBytes; 0, not known yet, gives the least budgets. A timeout is the budget
+// of every test; nil gives each the budget of its length and size, times scale; 0
+// is no limit.
+func (s Suite) Plan(m SuiteModel, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
+	p := Plan{Model: m.Source, SizeBytes: sizeBytes, LoadBudget: LoadBudget(sizeBytes, scale), Repetitions: s.Repetitions}
+	for _, t := range m.Tests {
+		budget := s.Targets.Budget(t, sizeBytes, s.Repetitions, scale)
 		if timeout != nil {
 			budget = *timeout
 		}
 		p.Tests = append(p.Tests, PlannedTest{t, budget})
+	}
+	// In the suite that this one replaces, every test loaded the model within its
+	// own budget. What could load there within the first test's loads here.
+	if len(m.Tests) > 0 {
+		p.LoadBudget = max(p.LoadBudget, s.Targets.Budget(m.Tests[0], sizeBytes, s.Repetitions, scale))
 	}
 	if timeout != nil && *timeout == 0 {
 		p.LoadBudget = 0

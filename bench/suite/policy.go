@@ -206,6 +206,23 @@ func (p Policy) Before(h History) Decision {
 	}
 }
 
+// Likely is the time that a test likely takes in all, 0 when it would be skipped;
+// ok is false when nothing that was measured says.
+func (p Policy) Likely(h History) (likely time.Duration, ok bool) {
+	_, pace, ok := p.predict(h)
+	if !ok {
+		return 0, false
+	}
+	if p.Before(h).Stop {
+		return 0, true
+	}
+	likely = h.Setup + span(pace*float64(h.passes()*h.Test.Tokens()))
+	if h.Budget > 0 {
+		likely = min(likely, h.Budget)
+	}
+	return likely, true
+}
+
 // suspects tells whether the test likely does not fit its budget.
 func (p Policy) suspects(h History) bool {
 	_, likely, ok := p.predict(h)
@@ -300,8 +317,9 @@ const (
 
 // After is the consequence of a test that ended, or was not started, with
 // status. Shortest tells that it was the shortest of its kind. Time rules out
-// longer tests, and with the shortest test larger models; what the engine
-// refused or died of says nothing about other models.
+// longer tests, and with the shortest test larger models. What the engine refused
+// or died of costs the test it happened in: how often it may die is bounded
+// elsewhere, and what does not fit memory says so in no time.
 func After(status result.Status, shortest bool) Consequence {
 	switch status {
 	case result.OK:
@@ -314,7 +332,7 @@ func After(status result.Status, shortest bool) Consequence {
 	case result.TimeLimit, result.Aborted:
 		return EndModels
 	default:
-		return EndGroup
+		return Continue
 	}
 }
 

@@ -134,8 +134,8 @@ func TestAfter(t *testing.T) {
 		{result.Timeout, true, suite.EndModels},
 		{result.PredictedTimeout, false, suite.EndGroup},
 		{result.PredictedTimeout, true, suite.EndModels},
-		{result.Crashed, true, suite.EndGroup},
-		{result.OutOfMemory, true, suite.EndGroup},
+		{result.Crashed, true, suite.Continue},
+		{result.OutOfMemory, true, suite.Continue},
 		{result.TimeLimit, false, suite.EndModels},
 		{result.Aborted, false, suite.EndModels},
 	} {

@@ -233,18 +233,27 @@ type Decider interface {
 type Rule struct {
 	Name    string
 	Decider Decider
-	// A crash ended its group only in later versions of the recorded suite.
-	CrashContinues bool
+	Crash   AfterCrash
 }
+
+// AfterCrash is what a rule does when the engine crashed in a test.
+type AfterCrash int
+
+// What rules do after a crash.
+const (
+	CrashEndsGroup AfterCrash = iota // as later versions of the recorded suite
+	CrashContinues                   // as its first version
+	CrashRetries                     // as this program: see bench/supervise
+)
 
 // Rules are those that the recorded runs are judged by, the default policy last.
 func Rules() []Rule {
 	return []Rule{
-		{Name: "(i) run all", Decider: never{}, CrashContinues: true},
+		{Name: "(i) run all", Decider: never{}, Crash: CrashContinues},
 		{Name: "(i-b) crash ends group", Decider: never{}},
 		{Name: "(ii) speed of previous", Decider: previousSpeed{}},
 		{Name: "(iii) fastest", Decider: FastestPolicy()},
-		{Name: "default", Decider: DefaultPolicy()},
+		{Name: "default", Decider: DefaultPolicy(), Crash: CrashRetries},
 	}
 }
 
@@ -365,7 +374,10 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 	shorter := map[result.Kind][]Measured{}
 	tried, over := map[result.Kind]bool{}, map[result.Kind]bool{}
 	var setup time.Duration // the least so far
-	for i, t := range m.Tests {
+	crashes := 0            // tests in which the engine crashed
+	tests := slices.Clone(m.Tests)
+	for i := range tests {
+		t := tests[i]
 		if over[t.Kind] {
 			continue
 		}
@@ -394,8 +406,19 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 				setup = own
 			}
 		case result.Crashed:
-			if rule.CrashContinues {
-				consequence = Continue
+			switch rule.Crash {
+			case CrashEndsGroup:
+				consequence = EndGroup
+			case CrashRetries:
+				// The first test to crash is tried twice, longer ones of its kind come
+				// last, and the third crash of a model is its last.
+				if crashes++; crashes > 1 {
+					return spent, kept, worst
+				}
+				spent += took
+				slices.SortStableFunc(tests[i+1:], func(a, b RecordedTest) int {
+					return cmp.Compare(equal(a.Kind, t.Kind), equal(b.Kind, t.Kind))
+				})
 			}
 		default:
 			r.Lost += took
@@ -407,6 +430,13 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 		}
 	}
 	return spent, kept, worst
+}
+
+func equal(a, b result.Kind) int {
+	if a == b {
+		return 1
+	}
+	return 0
 }
 
 // recordedRepetitions of every recorded test.

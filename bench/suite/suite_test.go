@@ -29,7 +29,7 @@ func TestBudget(t *testing.T) {
 		{result.Test{Prompt: 16, Gen: 16}, gib / 4, 122 * time.Second},               // the sum
 		{result.Test{Gen: 16, Depth: 512}, gib / 4, 102*time.Second + 480*time.Millisecond},
 	} {
-		if got := suite.Budget(tt.test, tt.size, 5, 1); got.Round(time.Millisecond) != tt.want {
+		if got := suite.DefaultTargets().Budget(tt.test, tt.size, 5, 1); got.Round(time.Millisecond) != tt.want {
 			t.Errorf("%v of %d bytes: %v, want %v", tt.test, tt.size, got, tt.want)
 		}
 	}
@@ -40,14 +40,14 @@ func TestBudgetProperties(t *testing.T) {
 		test := result.Test{Prompt: rapid.IntRange(0, 20000).Draw(t, "prompt"), Gen: rapid.IntRange(1, 5000).Draw(t, "gen")}
 		size := rapid.Uint64Range(1, 1<<40).Draw(t, "size")
 		scale := rapid.Float64Range(0.01, 100).Draw(t, "scale")
-		one := suite.Budget(test, size, 5, scale)
+		one := suite.DefaultTargets().Budget(test, size, 5, scale)
 		if one <= 0 {
 			t.Fatalf("budget %v", one)
 		}
-		if more := suite.Budget(test, size, 6, scale); more <= one {
+		if more := suite.DefaultTargets().Budget(test, size, 6, scale); more <= one {
 			t.Fatalf("six repetitions get %v, five %v", more, one)
 		}
-		if larger := suite.Budget(test, size+1<<30, 5, scale); larger <= one {
+		if larger := suite.DefaultTargets().Budget(test, size+1<<30, 5, scale); larger <= one {
 			t.Fatalf("a larger model gets %v, the smaller one %v", larger, one)
 		}
 		if suite.LoadBudget(size, scale) >= one {
@@ -83,16 +83,50 @@ func TestLengths(t *testing.T) {
 }
 
 func TestPlanTimeout(t *testing.T) {
-	tests := []result.Test{{Prompt: 16}, {Gen: 16}}
+	s := suite.Suite{Repetitions: 5, Targets: suite.DefaultTargets()}
+	m := suite.SuiteModel{Source: "m", Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
 	minute, none := time.Minute, time.Duration(0)
-	if p := suite.New("m", 1<<30, tests, 5, &minute, 1); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute {
+	if p := s.Plan(m, 1<<30, &minute, 1); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute {
 		t.Errorf("%+v", p)
 	}
-	if p := suite.New("m", 1<<30, tests, 5, &none, 1); p.Tests[0].Budget != 0 || p.LoadBudget != 0 {
+	if p := s.Plan(m, 1<<30, &none, 1); p.Tests[0].Budget != 0 || p.LoadBudget != 0 {
 		t.Errorf("%+v", p)
 	}
-	if p := suite.New("m", 1<<30, tests, 5, nil, 2); p.Tests[0].Budget != suite.Budget(tests[0], 1<<30, 5, 2) {
+	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != s.Targets.Budget(m.Tests[0], 1<<30, 5, 2) {
 		t.Errorf("%+v", p)
+	}
+	if p := s.Plan(m, 1<<30, nil, 1e300); p.Tests[0].Budget <= 0 || p.LoadBudget <= 0 {
+		t.Errorf("a large scale overflows: %+v", p)
+	}
+}
+
+// The default suite is what readers of the fleet's results know: names, tests
+// and their order are compared as strings.
+func TestDefault(t *testing.T) {
+	s := suite.Default()
+	if s.Repetitions != 5 || len(s.Models) != 6 {
+		t.Fatalf("%d models, %d repetitions", len(s.Models), s.Repetitions)
+	}
+	want := []string{"pp16", "pp128", "pp512", "pp1024", "pp4096", "pp16384", "tg16", "tg128", "tg512", "tg1024", "tg4096"}
+	for i, m := range s.Models {
+		var names []string
+		for _, test := range m.Tests {
+			names = append(names, test.String())
+		}
+		if diff := cmp.Diff(want, names); diff != "" {
+			t.Errorf("%s: %s", m.Name, diff)
+		}
+		known := suite.Models()[i]
+		if m.Name != known.File || m.SizeBytes != known.SizeBytes || m.Source != known.Source() {
+			t.Errorf("%+v is not %+v", m, known)
+		}
+	}
+	if got := s.Models[0].Source; got != "hf:QuantFactory/SmolLM-135M-GGUF/SmolLM-135M.Q4_K_M.gguf@b35f229108e4c5a4deeccccf9bf75cd46006fa7b" {
+		t.Error(got)
+	}
+	s.Models[0].Tests[0].Prompt = 7 // the caller's own
+	if again := suite.Default(); again.Models[0].Tests[0].Prompt != 16 || s.Models[1].Tests[0].Prompt != 16 {
+		t.Error("suites share their tests")
 	}
 }
 

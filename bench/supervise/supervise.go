@@ -12,10 +12,12 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
@@ -24,91 +26,216 @@ import (
 
 // Options are how to run workers.
 type Options struct {
-	Command []string // the worker's program and arguments
-	Env     []string // added to the environment, "KEY=value"
-	Version string   // of this program, for the records
-	Log     *slog.Logger
+	Command  []string  // the worker's program and arguments
+	Env      []string  // added to the environment, "KEY=value"
+	Version  string    // of this program, for the records
+	Deadline time.Time // of the run; zero: none
+	Log      *slog.Logger
+
+	// OOMKills counts the processes that the kernel ended for memory so far; nil
+	// when nobody counts.
+	OOMKills func() (count uint64, ok bool)
 
 	// Event is called with every event before the worker goes on; it has the
-	// event safe when it returns. Outcome is called with every outcome, in the
-	// order of the tests. An error of either ends the run.
+	// event safe when it returns. Outcome is called with every outcome. An error
+	// of either ends the run.
 	Event   func(bench.Stamped) error
 	Outcome func(*result.Outcome) error
 }
 
 // The crash rule: a test is not retried after its second crash; after the third
 // crash of a model its remaining tests are recorded as crashed. Loading counts
-// as a test here, whose loss is that of all others.
+// as a test here, whose loss is that of all others. Every load of a model after
+// its first is charged to what that left of the load budget.
 const (
 	crashesOfTest  = 2
 	crashesOfModel = 3
 )
 
-// Run runs the job's tests in worker processes and reports an outcome for each.
-// It returns an error when a worker or its engine could not be started, or Event
-// or Outcome failed; no worker is left then. When ctx ends, the worker is told to stop, and
-// ended if it does not within StopWithin; the tests not completed are Aborted.
+// Run runs the job's tests in worker processes and reports an outcome for each:
+// in the order of the tests, but for longer tests of a kind that crashed, which
+// come last. It returns an error when a worker or its engine could not be
+// started, or Event or Outcome failed; no worker is left then. When ctx ends, the
+// worker is told to stop, and ended if it does not within StopWithin; the tests
+// not completed are Aborted.
 func Run(ctx context.Context, job bench.Job, o Options) error {
-	crashes := 0                         // of the model
-	crashed := make(map[result.Test]int) // of each test; the zero Test is loading
-	pending := job.Tests
-	for len(pending) > 0 {
+	return (&model{job: job, options: o, crashed: make(map[result.Test]int)}).run(ctx)
+}
+
+// model is the tests of one job, over all its workers.
+type model struct {
+	job     bench.Job // Tests are those that have no outcome yet, Past those that have
+	options Options
+	crashes int                 // of the model
+	crashed map[result.Test]int // of each test; the zero Test is loading
+	loads   time.Duration       // spent on loading
+	started bool                // an engine has worked, of this model or another
+}
+
+func (m *model) run(ctx context.Context) error {
+	for len(m.job.Tests) > 0 {
 		if ctx.Err() != nil {
-			return giveUp(o, job, pending, loss{result.Aborted, stopReason(ctx)})
+			return m.giveUp(m.job.Tests, loss{result.Aborted, stopReason(ctx)})
 		}
-		rest := job
-		rest.Tests = pending
-		a := &attempt{job: rest, options: o, assembler: bench.Assembler{Version: o.Version, Job: rest}}
-		lost, err := a.run(ctx)
-		if err != nil {
+		a, lost, err := m.attempt(ctx)
+		switch {
+		case errors.Is(err, ErrEngine) && m.started: // a device that was there is gone
+			return m.giveUp(m.job.Tests, loss{result.Crashed, err.Error()})
+		case err != nil:
 			return err
 		}
-		pending = pending[a.completed:]
-		switch {
+		m.started = true
+		switch pending := m.job.Tests; {
 		case len(pending) == 0:
 			return nil
 		case ctx.Err() != nil:
-			return a.lose(pending, loss{result.Aborted, stopReason(ctx)})
+			return m.lose(a, pending, loss{result.Aborted, stopReason(ctx)})
 		case a.loadFailed != nil:
-			return giveUp(o, job, pending, loss{a.loadFailed.Status, a.loadFailed.Reason})
-		case lost == nil: // a signal that was not ours
-			return giveUp(o, job, pending, loss{result.Aborted, "the worker was told to stop by another process"})
-		}
-
-		// What is lost: the test under way or the next one, and without a model
-		// all of them.
-		hit, culprit := pending[:1], pending[0].Test
-		if !a.loaded {
-			hit, culprit = pending, result.Test{}
-		}
-		if lost.status != result.Timeout {
-			crashes++
-			crashed[culprit]++
-			if crashed[culprit] < crashesOfTest && crashes < crashesOfModel {
-				o.Log.Warn("the worker was lost, trying again", "test", pending[0].Test, "reason", lost.reason)
+			if a.loadFailed.Status == result.OutOfMemory && m.gentler(a.loadFailed.Reason) {
 				continue
 			}
-		}
-		if err := a.lose(hit, *lost); err != nil {
-			return err
-		}
-		pending = pending[len(hit):]
-		if crashes >= crashesOfModel {
-			return giveUp(o, job, pending, loss{result.Crashed, fmt.Sprintf("not run after %d crashes: %s", crashes, lost.reason)})
+			return m.giveUp(pending, loss{a.loadFailed.Status, a.loadFailed.Reason})
+		case lost == nil: // a signal that was not ours
+			return m.giveUp(pending, loss{result.Aborted, "the worker was told to stop by another process"})
+		default:
+			if err := m.recover(a, *lost); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// giveUp records tests that were not run.
-func giveUp(o Options, job bench.Job, tests []bench.TestBudget, l loss) error {
-	for _, t := range tests {
-		err := o.Outcome(&result.Outcome{Model: job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason})
+// attempt runs the pending tests in one worker.
+func (m *model) attempt(ctx context.Context) (*attempt, *loss, error) {
+	job := m.job
+	if job.LoadBudget > 0 {
+		if job.LoadBudget -= m.loads; job.LoadBudget <= 0 {
+			failed := bench.LoadDone{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its budget of %s is spent",
+				m.job.LoadBudget.Round(time.Millisecond))}
+			return &attempt{loadFailed: &failed}, nil, nil
+		}
+	}
+	if !m.options.Deadline.IsZero() {
+		job.TimeLeft = max(time.Until(m.options.Deadline), 1)
+	}
+	a := &attempt{job: job, options: m.options, assembler: bench.Assembler{Version: m.options.Version, Job: job}}
+	a.ended = func(o *result.Outcome) error {
+		m.over(o.Test, a.past(o))
+		return m.options.Outcome(o)
+	}
+	lost, err := a.run(ctx)
+	m.loads += a.loading
+	return a, lost, err
+}
+
+// over moves a test to those that have an outcome.
+func (m *model) over(t result.Test, past bench.PastTest) {
+	m.job.Tests = slices.DeleteFunc(slices.Clone(m.job.Tests), func(p bench.TestBudget) bool { return p.Test == t })
+	m.job.Past = append(slices.Clone(m.job.Past), past)
+}
+
+// recover decides what the loss of a worker costs: nothing but time the first
+// time, then the test under way or the next one, and without a model all tests.
+func (m *model) recover(a *attempt, lost loss) error {
+	pending := m.job.Tests
+	hit, culprit := pending[:1], pending[0].Test
+	if !a.loaded {
+		hit, culprit = pending, result.Test{}
+	}
+	if lost.status == result.Crashed || lost.status == result.OutOfMemory {
+		m.crashes++
+		m.crashed[culprit]++
+		again := m.crashed[culprit] < crashesOfTest && m.crashes < crashesOfModel
+		if again || !a.loaded && lost.status == result.OutOfMemory && m.gentler(lost.reason) {
+			m.options.Log.Warn("the worker was lost, trying again", "test", pending[0].Test, "reason", lost.reason)
+			if done, ok := a.assembler.Begun(); ok {
+				m.job.Tests = slices.Clone(pending)
+				m.job.Tests[0].Done = done // completed repetitions are kept
+			}
+			return nil
+		}
+	}
+	if err := m.lose(a, hit, lost); err != nil {
+		return err
+	}
+	if m.crashes >= crashesOfModel {
+		return m.giveUp(m.job.Tests, loss{result.Crashed, fmt.Sprintf("not run after %d crashes: %s", m.crashes, lost.reason)})
+	}
+	// Longer tests of the kind may well crash too: the others come first.
+	slices.SortStableFunc(m.job.Tests, func(a, b bench.TestBudget) int {
+		return cmp.Compare(like(a.Test, culprit), like(b.Test, culprit))
+	})
+	return nil
+}
+
+// like is 1 when two tests differ in length alone, else 0.
+func like(a, b result.Test) int {
+	if a.Kind() == b.Kind() && a.Depth == b.Depth {
+		return 1
+	}
+	return 0
+}
+
+// gentler changes the settings of a model that did not fit into memory to ones
+// that need less of it. It tells whether there were any.
+func (m *model) gentler(reason string) bool {
+	s := m.job.Effective()
+	switch {
+	case !s.NoRepack:
+		// Repacked weights are a second copy in memory of the process, where a
+		// mapped file needs none.
+		s.NoRepack = true
+		m.warn("no_repack", "weights not repacked for the CPU, because with that memory did not suffice (%s)", reason)
+	case m.job.Model.Layers > 0 && s.GPULayers != 0:
+		from := s.GPULayers
+		if from < 0 || from > m.job.Model.Layers {
+			from = m.job.Model.Layers
+		}
+		s.GPULayers = from * 3 / 4
+		m.warn("fewer_layers", "%d of %d layers offloaded, because with %d memory did not suffice (%s)", s.GPULayers, m.job.Model.Layers, from, reason)
+	default:
+		return false
+	}
+	m.job.Gentler = &s
+	return true
+}
+
+// warn adds a warning to all records to come; it replaces one of the same code.
+func (m *model) warn(code, format string, args ...any) {
+	w := result.Warning{Code: code, Message: fmt.Sprintf(format, args...)}
+	m.options.Log.Warn("trying again with gentler settings", "model", m.job.Model.Name, "because", w.Message)
+	kept := slices.DeleteFunc(slices.Clone(m.job.Warnings), func(w result.Warning) bool { return w.Code == code })
+	m.job.Warnings = append(kept, w)
+}
+
+// giveUp records tests that are not run.
+func (m *model) giveUp(tests []bench.TestBudget, l loss) error {
+	for _, t := range slices.Clone(tests) {
+		skipped := bench.TestSkipped{Model: m.job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason}
+		if err := m.options.Event(bench.Stamped{At: time.Now(), Event: skipped}); err != nil {
+			return err
+		}
+		m.over(t.Test, bench.PastTest{Test: t.Test, Status: l.status})
+		err := m.options.Outcome(&result.Outcome{Model: m.job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason, Samples: t.Done})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lose records tests as lost, the first one with its samples when it had begun.
+func (m *model) lose(a *attempt, tests []bench.TestBudget, l loss) error {
+	tests = slices.Clone(tests)
+	if begun := a.assembler.Lost(l.status, l.reason); begun != nil {
+		m.over(begun.Test, bench.PastTest{Test: begun.Test, Status: begun.Status})
+		if err := m.options.Outcome(begun); err != nil {
+			return err
+		}
+		tests = slices.DeleteFunc(tests, func(t bench.TestBudget) bool { return t.Test == begun.Test })
+	}
+	return m.giveUp(tests, l)
 }
 
 func stopReason(ctx context.Context) string { return fmt.Sprintf("stopped: %v", context.Cause(ctx)) }
@@ -124,8 +251,11 @@ type attempt struct {
 	job        bench.Job
 	options    Options
 	assembler  bench.Assembler
-	completed  int  // tests with an outcome
-	loaded     bool // LoadDone arrived, with a model
+	ended      func(*result.Outcome) error // called with each outcome
+	loading    time.Duration               // spent on it
+	began      time.Time                   // of the load; zero when it is over
+	setup      time.Duration               // of the test under way, before its first pass
+	loaded     bool                        // LoadDone arrived, with a model
 	loadFailed *bench.LoadDone
 	done       bool // JobDone arrived
 	ladder     ladder
@@ -139,6 +269,7 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 		return nil, err
 	}
 	defer w.end()
+	defer a.loadEnded()
 	a.ladder.set(startupLimit, result.Crashed, "did not start")
 	defer a.ladder.stop()
 
@@ -176,10 +307,10 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 			}
 			w.acknowledge()
 		case <-exited:
-			return a.ended(w, lost)
+			return a.gone(w, lost)
 		case <-a.ladder.C():
 			if lost != nil {
-				return a.ended(w, lost) // not even SIGKILL ends it
+				return a.gone(w, lost) // not even SIGKILL ends it
 			}
 			end(a.ladder.loss)
 		case <-stop:
@@ -202,44 +333,60 @@ func (a *attempt) take(s bench.Stamped) error {
 	switch e := s.Event.(type) {
 	case bench.EngineFailed:
 		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
+	case bench.LoadStarted:
+		a.began = time.Now()
 	case bench.LoadDone:
+		a.loadEnded()
 		if a.loaded = e.Status == result.OK; !a.loaded {
 			a.loadFailed = &e
+		}
+	case bench.ContextReady:
+		a.setup = e.Elapsed
+	case bench.WarmupDone:
+		if t, ok := a.assembler.Running(); ok && t.Kind() != result.PromptProcessing {
+			a.setup += e.Elapsed // one token; a prompt's is a pass
 		}
 	case bench.JobDone:
 		a.done = true
 	}
 	if o := a.assembler.Add(s); o != nil {
-		a.completed++
-		return a.options.Outcome(o)
+		return a.ended(o)
 	}
 	return nil
 }
 
-// ended tells how a worker was lost; because is why the parent ended it, nil
-// when it did not.
-func (a *attempt) ended(w *worker, because *loss) (*loss, error) {
+// loadEnded adds up the time spent on loading.
+func (a *attempt) loadEnded() {
+	if !a.began.IsZero() {
+		a.loading, a.began = a.loading+time.Since(a.began), time.Time{}
+	}
+}
+
+// past is a test as later workers need to know it.
+func (a *attempt) past(o *result.Outcome) bench.PastTest {
+	p := bench.PastTest{Test: o.Test, Status: o.Status}
+	if o.Status == result.OK {
+		p.Setup = a.setup
+		for _, s := range o.Samples {
+			p.Repetitions = append(p.Repetitions, s.Elapsed)
+		}
+	}
+	return p
+}
+
+// gone tells how a worker was lost; because is why the parent ended it, nil when
+// it did not.
+func (a *attempt) gone(w *worker, because *loss) (*loss, error) {
 	output := w.output.lines()
 	switch {
 	case because != nil:
 	case a.done, a.loadFailed != nil:
 		return nil, nil
 	default:
-		because = describe(w.cmd.ProcessState, output)
+		because = w.describe(output)
 	}
 	lost := bench.WorkerLost{Status: because.status, Reason: because.reason, Output: output}
 	return because, a.options.Event(bench.Stamped{At: time.Now(), Event: lost})
-}
-
-// lose reports tests as lost, the first one with its samples when it had begun.
-func (a *attempt) lose(tests []bench.TestBudget, l loss) error {
-	if begun := a.assembler.Lost(l.status, l.reason); begun != nil {
-		if err := a.options.Outcome(begun); err != nil {
-			return err
-		}
-		tests = tests[1:]
-	}
-	return giveUp(a.options, a.job, tests, l)
 }
 
 // Errors of Run that concern no single test.

@@ -88,7 +88,7 @@ func workerMain(scenario string) int {
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
 				return err
 			}
-			err := bench.RunJob(ctx, e, job, emit)
+			err := bench.RunJob(ctx, e, job, nil, emit)
 			if errors.Is(err, bench.ErrNoModel) {
 				err = nil
 			}
@@ -211,23 +211,27 @@ var scenarios = map[string]scenario{
 	"three tests crash once": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
 		return exit(2), c.N == 2 && attempt == slices.Index([]result.Test{pp16, pp32, tg8}, c.Test)+1
 	},
-	"hang":              at(third, always, hang),
-	"stop":              at(third, always, die(syscall.SIGSTOP)),
-	"garbage":           at(third, always, write("GGML_ASSERT\n")),
-	"endless line":      at(third, always, write(strings.Repeat("x", 2<<20))),
-	"half a line":       at(third, always, do(func() { _, _ = events.WriteString(`{"event":"repetition_done","da`); os.Exit(3) })),
-	"goes silent":       at(third, 1, benchtest.Step{Do: func() { _ = events.Close() }, Takes: benchtest.Forever, Deaf: true}),
-	"grandchild":        at(third, 1, do(func() { child(false)(); os.Exit(3) })),
-	"distant child":     at(third, 1, do(func() { child(true)(); os.Exit(3) })),
-	"child at the end":  at(benchtest.Call{Method: benchtest.End, Test: tg8}, 1, do(child(true))),
-	"told by another":   at(third, 1, benchtest.Step{Do: func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) }, Takes: benchtest.Forever}),
-	"obedient":          at(third, always, obedient),
-	"obedient in load":  at(load, always, obedient),
-	"deaf":              at(third, always, hang),
-	"ignores SIGTERM":   at(third, always, ignoresTERM),
-	"deaf in load":      at(load, always, hang),
-	"no memory in load": at(load, always, benchtest.Step{Err: bench.ErrOutOfMemory}),
-	"error":             at(third, always, benchtest.Step{Err: errors.New("odd")}),
+	"hang":             at(third, always, hang),
+	"stop":             at(third, always, die(syscall.SIGSTOP)),
+	"garbage":          at(third, always, write("GGML_ASSERT\n")),
+	"endless line":     at(third, always, write(strings.Repeat("x", 2<<20))),
+	"half a line":      at(third, always, do(func() { _, _ = events.WriteString(`{"event":"repetition_done","da`); os.Exit(3) })),
+	"goes silent":      at(third, 1, benchtest.Step{Do: func() { _ = events.Close() }, Takes: benchtest.Forever, Deaf: true}),
+	"grandchild":       at(third, 1, do(func() { child(false)(); os.Exit(3) })),
+	"distant child":    at(third, 1, do(func() { child(true)(); os.Exit(3) })),
+	"child at the end": at(benchtest.Call{Method: benchtest.End, Test: tg8}, 1, do(child(true))),
+	"told by another":  at(third, 1, benchtest.Step{Do: func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) }, Takes: benchtest.Forever}),
+	"obedient":         at(third, always, obedient),
+	"obedient in load": at(load, always, obedient),
+	"too slow": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		return obedient, c.Method == benchtest.Warmup && c.Test == pp16
+	},
+	"no memory at first": at(load, 1, benchtest.Step{Err: bench.ErrOutOfMemory}),
+	"deaf":               at(third, always, hang),
+	"ignores SIGTERM":    at(third, always, ignoresTERM),
+	"deaf in load":       at(load, always, hang),
+	"no memory in load":  at(load, always, benchtest.Step{Err: bench.ErrOutOfMemory}),
+	"error":              at(third, always, benchtest.Step{Err: errors.New("odd")}),
 	"crash after the end": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return die(syscall.SIGSEGV), c.Method == benchtest.Close
 	},
@@ -617,8 +621,10 @@ func TestStopBeforeTheStart(t *testing.T) {
 	if diff := cmp.Diff([]outcome{{"pp16 aborted 0", reason}, {"pp32 aborted 0", reason}, {"tg8 aborted 0", reason}}, h.outcomes); diff != "" {
 		t.Error(diff)
 	}
-	if len(h.events) > 0 {
-		t.Errorf("a worker was started: %v", h.events)
+	for _, e := range h.events {
+		if _, skipped := e.Event.(bench.TestSkipped); !skipped {
+			t.Errorf("a worker was started: %v", e)
+		}
 	}
 }
 
@@ -728,7 +734,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				t.Errorf("killed after %v: %s", after, diff)
 			}
 			// A repetition that started proves that the one before it is in the
-			// events: of each test and worker, those without a gap from 1.
+			// events, of this worker or handed on to it.
 			done := make(map[string]bool)
 			test, worker := "", 0
 			for _, e := range h.events {
@@ -737,6 +743,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 					worker++
 				case bench.TestStarted:
 					test = e.Test.String()
+					for _, s := range e.Done {
+						done[fmt.Sprintf("%d: repeat %d %s", worker, s.Repetition, test)] = true
+					}
 				case bench.RepetitionDone:
 					done[fmt.Sprintf("%d: repeat %d %s", worker, e.Sample.Repetition, test)] = true
 				}

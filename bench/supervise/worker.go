@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,10 @@ type worker struct {
 	lines  chan []byte   // one event each; closed when no more can come
 	exited chan struct{} // closed when the process has ended
 	output *tail
+
+	oomKills func() (count uint64, ok bool) // may be nil
+	killed   uint64                         // their count when the worker started
+	counted  bool                           // it is known
 }
 
 // start starts a worker in a process group of its own, so that a terminal's
@@ -42,7 +47,10 @@ func start(o Options, job bench.Job) (*worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer theirs.Close()
-	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}}
+	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}, oomKills: o.OOMKills}
+	if w.oomKills != nil {
+		w.killed, w.counted = w.oomKills()
+	}
 	w.cmd = exec.Command(o.Command[0], o.Command[1:]...)
 	w.cmd.Env = append(os.Environ(), o.Env...)
 	w.cmd.ExtraFiles = []*os.File{theirs}
@@ -57,6 +65,10 @@ func start(o Options, job bench.Job) (*worker, error) {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
+	// When memory runs out, this process and whatever else runs on the machine
+	// shall survive. Where that cannot be said the kernel's own choice, by size,
+	// is most likely the same.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", w.cmd.Process.Pid), []byte("1000"), 0)
 	go func() {
 		// An error here is a worker that died at once: its end tells why.
 		_, _ = w.stdin.Write(append(line, '\n'))
@@ -121,16 +133,29 @@ func (w *worker) end() {
 	}
 }
 
-// describe says in a user's words how a worker ended that nobody had ended.
-func describe(exit *os.ProcessState, output []string) *loss {
+// describe says in a user's words how a worker ended that nobody had ended; the
+// process has exited.
+func (w *worker) describe(output []string) *loss {
+	exit := w.cmd.ProcessState
 	status, ok := exit.Sys().(syscall.WaitStatus)
-	cause := telling(output)
-	if cause != "" {
-		cause = ": " + cause
+	said := telling(output)
+	cause := ""
+	if said != "" {
+		cause = ": " + said
 	}
 	switch {
 	case ok && status.Signaled() && status.Signal() == syscall.SIGKILL:
-		return &loss{result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory" + cause}
+		killed, known := w.killedForMemory()
+		switch {
+		case killed:
+			return &loss{result.OutOfMemory, "the worker was killed by the kernel for memory"}
+		case known:
+			return &loss{result.Crashed, "the worker was killed (SIGKILL), not by the kernel for memory"}
+		default:
+			return &loss{result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory"}
+		}
+	case noMemory(said):
+		return &loss{result.OutOfMemory, "the worker could not get the memory it needed" + cause}
 	case ok && status.Signaled():
 		return &loss{result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause)}
 	case exit.Success():
@@ -140,11 +165,33 @@ func describe(exit *os.ProcessState, output []string) *loss {
 	}
 }
 
+// killedForMemory tells whether the kernel has killed a process for memory since
+// the worker started; known is false when that is not counted here.
+func (w *worker) killedForMemory() (killed, known bool) {
+	if !w.counted {
+		return false, false
+	}
+	count, ok := w.oomKills()
+	return ok && count > w.killed, ok
+}
+
 // telling is the line of a crashed worker's output that tells most: an
-// assertion of ggml, a C++ exception, or the signal that Go's run time caught.
+// allocation that failed, an assertion of ggml, a C++ exception, or the signal
+// that Go's run time caught. Whatever Go's run time prints after the signal is
+// its own stacks.
 func telling(output []string) string {
-	marks := []string{"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:", "SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
-	for _, mark := range marks {
+	end := slices.IndexFunc(output, isSignal)
+	if end < 0 {
+		end = len(output)
+	}
+	// An allocation that failed long before the end was got over.
+	near := output[max(0, end-fatalLines):min(end+1, len(output))]
+	for _, line := range near {
+		if noMemory(line) {
+			return strings.TrimSpace(line)
+		}
+	}
+	for _, mark := range slices.Concat(causes, signals) {
 		for _, line := range output {
 			if strings.Contains(line, mark) {
 				return strings.TrimSpace(line)
@@ -157,11 +204,43 @@ func telling(output []string) string {
 	return ""
 }
 
+// fatalLines is how many lines of a crash are about its cause: what failed, the
+// assertion that it broke, the exception and its text.
+const fatalLines = 5
+
+// What crashes say, the most telling first.
+var (
+	causes = []string{
+		"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:",
+		"crashed or returned malformed response",
+	}
+	signals = []string{"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
+)
+
+// noMemory tells whether a line is about memory that could not be had: of C++,
+// ggml and its back-ends, libgomp, and Go's run time.
+func noMemory(line string) bool {
+	return contains(strings.ToLower(line), []string{
+		"bad_alloc", "out of memory", "outofdevicememory", "insufficient memory", "failed to allocate", "unable to allocate",
+		"cannot allocate memory", "memory allocation failed", "alloc_tensor_range", "failed to reserve page summary memory",
+	})
+}
+
+// isSignal tells whether Go's run time prints stacks after this line.
+func isSignal(line string) bool {
+	return slices.ContainsFunc(signals, func(mark string) bool { return strings.HasPrefix(line, mark) })
+}
+
+func contains(line string, marks []string) bool {
+	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(line, mark) })
+}
+
 // tailLines is how many lines of a worker's output are kept: a crash of ggml
 // says why before Go's run time prints its stacks.
 const (
 	tailLines     = 50
 	tailLineBytes = 1000
+	stackLines    = 20 // of what Go's run time prints after a signal
 )
 
 // tail keeps the first and the last lines of a worker's output and passes what
@@ -173,6 +252,7 @@ type tail struct {
 	partial []byte
 	head    []string
 	last    []string
+	stack   int // lines since the signal; 0: none came
 }
 
 // Write takes output as it comes.
@@ -209,12 +289,17 @@ func (t *tail) line(s string) {
 		s = record.Msg
 	} else {
 		t.log.Debug(s, "source", "worker")
+		if t.stack > 0 || isSignal(s) {
+			t.stack++
+		}
 	}
-	if len(t.head) < tailLines {
+	switch {
+	case t.stack > stackLines: // it must not push out what led to it
+		return
+	case len(t.head) < tailLines:
 		t.head = append(t.head, s)
 		return
-	}
-	if len(t.last) == tailLines {
+	case len(t.last) == tailLines:
 		t.last = t.last[1:]
 	}
 	t.last = append(t.last, s)

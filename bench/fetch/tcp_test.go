@@ -1,0 +1,340 @@
+package fetch_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+)
+
+// childVariable makes this test's binary a process that fetches one file.
+const childVariable = "FETCH_TEST_CHILD"
+
+// child is what such a process is told.
+type child struct {
+	URL, Dir, SHA256 string
+	FileBytes        uint64 // RLIMIT_FSIZE; 0 is none
+	Impatient        bool   // for servers that are not there
+}
+
+func TestMain(m *testing.M) {
+	if order := os.Getenv(childVariable); order != "" {
+		os.Exit(fetchAsChild(order))
+	}
+	os.Exit(m.Run())
+}
+
+// fetchAsChild prints what came of it in one line.
+func fetchAsChild(order string) int {
+	var c child
+	if err := json.Unmarshal([]byte(order), &c); err != nil {
+		fmt.Println(err)
+		return 2
+	}
+	if c.FileBytes > 0 {
+		signal.Ignore(unix.SIGXFSZ)
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: c.FileBytes, Max: c.FileBytes}); err != nil {
+			fmt.Println(err)
+			return 2
+		}
+	}
+	src, err := fetch.ParseSource(c.URL)
+	if err != nil {
+		fmt.Println(err)
+		return 2
+	}
+	client := fetch.Client{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	client.SetPatience(time.Second)
+	if c.Impatient {
+		client.SetPatience(time.Millisecond)
+	}
+	file, err := client.Fetch(context.Background(), src, c.Dir, fetch.Options{SHA256: c.SHA256})
+	if err != nil {
+		fmt.Println(errors.Is(err, fetch.ErrNoDisk), err)
+		return 1
+	}
+	fmt.Println(file.Downloaded, file.SHA256)
+	return 0
+}
+
+func (c child) command(t *testing.T, env ...string) *exec.Cmd {
+	t.Helper()
+	order, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(append(os.Environ(), childVariable+"="+string(order)), env...)
+	return cmd
+}
+
+// counted is a server over TCP and how often it was asked.
+func counted(t *testing.T, h http.Handler) (server *httptest.Server, requests *atomic.Int64) {
+	t.Helper()
+	requests = new(atomic.Int64)
+	server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		h.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(server.CloseClientConnections)
+	t.Cleanup(server.Close)
+	return server, requests
+}
+
+// The faults of a server, over TCP and in real time.
+func TestFaultsOverTCP(t *testing.T) {
+	a, b := blob(t, 1), blob(t, 2)
+	whole := func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }
+	cutAt := func(n int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, r *http.Request) { part(rw, r, a, n, false) }
+	}
+	lie := func(n int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Length", strconv.Itoa(n))
+			_, _ = rw.Write(a[:min(n, len(a))])
+		}
+	}
+	corrupt := bytes.Clone(a)
+	corrupt[len(a)/2] ^= 1
+	for name, tt := range map[string]struct {
+		answers  []http.HandlerFunc
+		pinned   string
+		want     []byte // nil is a failure
+		kind     error
+		requests int64
+		atLeast  time.Duration
+	}{
+		"503":                    {[]http.HandlerFunc{status(503), status(503), whole}, "", a, nil, 3, 0},
+		"503 for ever":           {[]http.HandlerFunc{status(503)}, "", nil, fetch.ErrUnavailable, 6, 0},
+		"429":                    {[]http.HandlerFunc{status(429, "Retry-After", "1"), whole}, "", a, nil, 2, time.Second},
+		"cut bodies":             {[]http.HandlerFunc{cutAt(1000), cutAt(300_000), cutAt(0), whole}, "", a, nil, 4, 0},
+		"says too much":          {[]http.HandlerFunc{lie(len(a) + 9), whole}, "", a, nil, 2, 0},
+		"says too little":        {[]http.HandlerFunc{lie(len(a) - 9), whole}, "", a, nil, 2, 0},
+		"changed between ranges": {[]http.HandlerFunc{cutAt(1000), func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, b) }}, "", b, nil, 2, 0},
+		"corrupt":                {[]http.HandlerFunc{func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, corrupt) }}, sha(a), nil, fetch.ErrChecksum, 2, 0},
+		"corrupt once":           {[]http.HandlerFunc{func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, corrupt) }, whole}, sha(a), a, nil, 2, 0},
+		"stall":                  {[]http.HandlerFunc{func(rw http.ResponseWriter, r *http.Request) { part(rw, r, a, 5000, true) }, whole}, "", a, nil, 2, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, requests := counted(t, script(tt.answers...))
+			var log bytes.Buffer
+			client := fetch.Client{Token: "hf_t0ken", Log: slog.New(slog.NewTextHandler(&log, nil))}
+			client.SetPatience(time.Second)
+			dir, start := t.TempDir(), time.Now()
+			file, err := client.Fetch(t.Context(), parse(t, server.URL+"/m.gguf?sig=s3cret"), dir, fetch.Options{SHA256: tt.pinned})
+			switch {
+			case tt.want == nil:
+				if !errors.Is(err, tt.kind) {
+					t.Errorf("got %+v, %v", file, err)
+				}
+				if _, err := os.Lstat(filepath.Join(dir, "m.gguf")); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the file is there: %v", err)
+				}
+			case err != nil || file.SHA256 != sha(tt.want):
+				t.Errorf("got %+v, %v\n%s", file, err, &log)
+			default:
+				if got, err := os.ReadFile(file.Path); err != nil || !bytes.Equal(got, tt.want) {
+					t.Errorf("wrong content, %v", err)
+				}
+			}
+			if got := requests.Load(); got != tt.requests {
+				t.Errorf("%d requests, want %d\n%s", got, tt.requests, &log)
+			}
+			if took := time.Since(start); took < tt.atLeast {
+				t.Errorf("took %v", took)
+			}
+			silent(t, log.String(), fmt.Sprint(err))
+		})
+	}
+}
+
+func TestConnectionRefused(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var client fetch.Client
+	client.SetPatience(time.Millisecond)
+	_, err = client.Fetch(t.Context(), parse(t, "http://u:s3cret@"+address+"/m.gguf?sig=s3cret"), t.TempDir(), fetch.Options{})
+	if !errors.Is(err, fetch.ErrUnavailable) || !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("got %v", err)
+	}
+	silent(t, err.Error())
+}
+
+// A certificate that nobody knows is refused at once: asking again does not help.
+func TestUnknownCertificate(t *testing.T) {
+	var requests atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	var log bytes.Buffer
+	client := fetch.Client{Log: slog.New(slog.NewTextHandler(&log, nil))}
+	_, err := client.Fetch(t.Context(), parse(t, server.URL+"/m.gguf?sig=s3cret"), t.TempDir(), fetch.Options{})
+	if !errors.As(err, new(*tls.CertificateVerificationError)) || requests.Load() != 0 || log.Len() != 0 {
+		t.Errorf("got %v after %d requests\n%s", err, requests.Load(), &log)
+	}
+	silent(t, fmt.Sprint(err))
+}
+
+// Proxies are those of the environment, which a process reads once.
+func TestProxyFromEnvironment(t *testing.T) {
+	a := blob(t, 1)
+	var asked atomic.Value
+	proxy, _ := counted(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked.Store(r.URL.Host)
+		serve(rw, r, a)
+	}))
+	c := child{URL: "http://files.test/m.gguf?sig=s3cret", Dir: t.TempDir()}
+	out, err := c.command(t, "http_proxy="+proxy.URL, "HTTP_PROXY="+proxy.URL, "no_proxy=", "NO_PROXY=").CombinedOutput()
+	if err != nil || asked.Load() != "files.test" || !strings.Contains(string(out), sha(a)) {
+		t.Errorf("%v, the proxy was asked for %v: %s", err, asked.Load(), out)
+	}
+	// One that refuses, with a password in its address.
+	out, err = c.command(t, "http_proxy=http://u:s3cret@127.0.0.1:1", "no_proxy=", "NO_PROXY=").CombinedOutput()
+	if err != nil { // the file is there and is used as it is
+		t.Errorf("%v: %s", err, out)
+	}
+	c.Dir, c.Impatient = t.TempDir(), true
+	out, err = c.command(t, "http_proxy=http://u:s3cret@127.0.0.1:1", "no_proxy=", "NO_PROXY=").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "refused") {
+		t.Errorf("%v: %s", err, out)
+	}
+	silent(t, string(out))
+}
+
+// A disk that is full before the download is said before its first byte; one
+// that fills up while it runs ends it, and what is there is resumed when there
+// is room.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root; TestFileTooLarge needs none")
+	}
+	a := blob(t, 1)
+	server, requests := counted(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }))
+	dir := t.TempDir()
+	if err := unix.Mount("fetch-test", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Skipf("mount: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	src := parse(t, server.URL+"/m.gguf")
+	_, err := new(fetch.Client).Fetch(t.Context(), src, dir, fetch.Options{ReserveBytes: 1})
+	var disk *fetch.DiskError
+	if !errors.As(err, &disk) || disk.Free > 512<<10 || disk.Need != int64(len(a)) || requests.Load() != 1 {
+		t.Errorf("preflight: %v, %d requests", err, requests.Load())
+	}
+	blind := fetch.Client{FreeBytes: func(string) (int64, error) { return 1 << 40, nil }}
+	if _, err = blind.Fetch(t.Context(), src, dir, fetch.Options{}); !errors.Is(err, fetch.ErrNoDisk) || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("while it runs: %v", err)
+	}
+	if err := unix.Mount("fetch-test", dir, "tmpfs", unix.MS_REMOUNT, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	file, err := new(fetch.Client).Fetch(t.Context(), src, dir, fetch.Options{ReserveBytes: 1})
+	if err != nil || file.SHA256 != sha(a) || file.Downloaded >= int64(len(a)) {
+		t.Errorf("with room: %+v, %v", file, err)
+	}
+}
+
+// A limit on the size of files is a disk without room.
+func TestFileTooLarge(t *testing.T) {
+	a := blob(t, 1)
+	server, _ := counted(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }))
+	c := child{URL: server.URL + "/m.gguf", Dir: t.TempDir(), FileBytes: 300 << 10}
+	out, err := c.command(t).Output()
+	if err == nil || !strings.HasPrefix(string(out), "true") || !strings.Contains(string(out), "file too large") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// Two processes that want the same file download it once.
+func TestTwoProcesses(t *testing.T) {
+	a := blob(t, 1)
+	server, requests := counted(t, slowly(a, 4e6))
+	dir := t.TempDir()
+	sum := 0
+	outs := make(chan string)
+	for range 2 {
+		cmd := child{URL: server.URL + "/m.gguf", Dir: dir, SHA256: sha(a)}.command(t)
+		go func() {
+			out, err := cmd.Output()
+			if err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			outs <- string(out)
+		}()
+	}
+	for range 2 {
+		n, _, _ := strings.Cut(<-outs, " ")
+		downloaded, err := strconv.Atoi(n)
+		if err != nil {
+			t.Error(err)
+		}
+		sum += downloaded
+	}
+	if sum != len(a) { // resumed or not, as the machine is busy
+		t.Errorf("%d bytes in %d requests", sum, requests.Load())
+	}
+	leftovers(t, dir, ".m.gguf.json", "m.gguf")
+}
+
+// A process that is killed leaves a part, and the next one goes on with it.
+func TestKilledAndResumed(t *testing.T) {
+	a := blob(t, 1)
+	server, requests := counted(t, slowly(a, 1e6))
+	c := child{URL: server.URL + "/m.gguf", Dir: t.TempDir()}
+	first := c.command(t)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if info, err := os.Stat(filepath.Join(c.Dir, "m.gguf.part")); err == nil && info.Size() > 100_000 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	out, err := c.command(t).Output()
+	var downloaded int
+	var sum string
+	if _, scanErr := fmt.Sscan(string(out), &downloaded, &sum); err != nil || scanErr != nil {
+		t.Fatalf("%v, %v: %s", err, scanErr, out)
+	}
+	if sum != sha(a) || downloaded == 0 || downloaded > len(a)-100_000 {
+		t.Errorf("%d bytes in %d requests, sha256 %s", downloaded, requests.Load(), sum)
+	}
+	leftovers(t, c.Dir, ".m.gguf.json", "m.gguf")
+}

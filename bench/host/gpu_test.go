@@ -1,0 +1,115 @@
+package host
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+func TestGPUs(t *testing.T) {
+	for _, tt := range []struct {
+		name, files string
+		want        []GPU
+	}{
+		{"none", "-- sys/class/drm/version --\ndrm 1.1.0 20060810\n", nil},
+		{"two, in a container without /sys", `
+-- proc/driver/nvidia/version --
+NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023
+GCC version:  gcc version 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)
+-- proc/driver/nvidia/gpus/0000:18:00.0/information --
+Model: 		 NVIDIA H100 80GB HBM3
+IRQ:   		 18
+GPU UUID: 	 GPU-01234567-89ab-cdef-0123-456789abcdef
+Bus Type: 	 PCIe
+Bus Location: 	 0000:18:00.0
+-- proc/driver/nvidia/gpus/0000:2a:00.0/information --
+Model: 		 NVIDIA H100 80GB HBM3
+`, []GPU{
+			{Model: "NVIDIA H100 80GB HBM3", PCIAddress: "0000:18:00.0", PCIVendor: "10de", Driver: "nvidia", DriverVersion: "535.129.03"},
+			{Model: "NVIDIA H100 80GB HBM3", PCIAddress: "0000:2a:00.0", PCIVendor: "10de", Driver: "nvidia", DriverVersion: "535.129.03"},
+		}},
+		{"with a remote console, each with its nodes", `
+-- proc/driver/nvidia/version --
+NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (archlinux-builder@archlinux)
+-- proc/driver/nvidia/gpus/0000:C1:00.0/information --
+Model: 		 NVIDIA L4
+-- sys/class/drm/version --
+drm 1.1.0 20060810
+-- sys/class/drm/card0/device/vendor --
+0x1a03
+-- sys/class/drm/card0/device/device --
+0x2000
+-- sys/class/drm/card0/device/uevent --
+DRIVER=ast
+PCI_CLASS=30000
+PCI_ID=1A03:2000
+PCI_SLOT_NAME=0000:03:00.0
+-- sys/class/drm/card0-VGA-1/device/enabled --
+enabled
+-- sys/class/drm/card1/device/vendor --
+0x10de
+-- sys/class/drm/card1/device/device --
+0x27b8
+-- sys/class/drm/card1/device/uevent --
+DRIVER=nvidia
+PCI_SLOT_NAME=0000:c1:00.0
+-- sys/class/drm/renderD128/device/vendor --
+0x10de
+-- sys/class/drm/renderD128/device/device --
+0x27b8
+-- sys/class/drm/renderD128/device/uevent --
+DRIVER=nvidia
+PCI_SLOT_NAME=0000:c1:00.0
+`, []GPU{
+			{PCIAddress: "0000:03:00.0", PCIVendor: "1a03", PCIDevice: "2000", Driver: "ast"},
+			{Model: "NVIDIA L4", PCIAddress: "0000:c1:00.0", PCIVendor: "10de", PCIDevice: "27b8", Driver: "nvidia", DriverVersion: "550.54.15"},
+		}},
+		{"AMD", `
+-- sys/module/amdgpu/version --
+6.7.0
+-- sys/class/drm/renderD128/device/vendor --
+0x1002
+-- sys/class/drm/renderD128/device/device --
+0x74a1
+-- sys/class/drm/renderD128/device/uevent --
+DRIVER=amdgpu
+PCI_SLOT_NAME=0000:05:00.0
+`, []GPU{{PCIAddress: "0000:05:00.0", PCIVendor: "1002", PCIDevice: "74a1", Driver: "amdgpu", DriverVersion: "6.7.0"}}},
+		{"no uevent: the nodes are one device", `
+-- sys/class/drm/card0/device/vendor --
+0x8086
+-- sys/class/drm/card0/device/device --
+0x56c0
+-- sys/class/drm/renderD128/device/vendor --
+0x8086
+-- sys/class/drm/renderD128/device/device --
+0x56c0
+`, []GPU{{PCIVendor: "8086", PCIDevice: "56c0"}}},
+		{"nonsense", `
+-- proc/driver/nvidia/version --
+NVRM version: none
+-- sys/class/drm/card0/device/vendor --
+10de
+-- sys/class/drm/card0/device/device --
+0x27b8
+-- sys/class/drm/card1/device/vendor --
+0x10de
+-- sys/class/drm/card1/device/device --
+0x27b8
+-- sys/class/drm/card1/device/uevent --
+DRIVER=../../etc
+PCI_SLOT_NAME=
+`, []GPU{{PCIVendor: "10de", PCIDevice: "27b8", Driver: "../../etc"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := t.TempDir()
+			if err := txtar.Write(txtar.Parse([]byte(tt.files)), root); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, Collect(root).GPUs); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Document is the report of a whole run, for people.
+type Document struct {
+	Title      string
+	Facts      []Fact // of the run and its machine, shown in this order
+	Outcomes   []result.Outcome
+	Accounting result.Accounting
+}
+
+// Fact is one line about a run. One without a value is left out.
+type Fact struct{ Name, Value string }
+
+// WriteDocument writes d as Markdown: the facts, for each model a table of its
+// records and a line per test that has none, where the time went, and the
+// footnotes. The errors are those of Writer.Write.
+func WriteDocument(w io.Writer, d Document) error {
+	for _, o := range d.Outcomes {
+		if err := check(o); err != nil {
+			return err
+		}
+	}
+	blocks := []string{"# " + markdownText(d.Title)}
+	var lines []string
+	for _, f := range d.Facts {
+		if f.Value != "" {
+			lines = append(lines, fmt.Sprintf("- %s: %s", f.Name, markdownText(f.Value)))
+		}
+	}
+	blocks = append(blocks, strings.Join(lines, "\n"))
+
+	var notes footnotes
+	for _, m := range group(d.Outcomes, plain, &notes, nil) {
+		blocks = append(blocks, "## "+markdownText(m.name))
+		if len(m.records) > 0 {
+			facts := append(slices.Clone(m.facts), settingsLine(m.records))
+			for _, f := range facts {
+				blocks = append(blocks, markdownText(f))
+			}
+			blocks = append(blocks, m.markdown())
+		}
+		var missing []string
+		for _, r := range m.rows {
+			if r.outcome.Status != result.OK {
+				missing = append(missing, spaced("- "+markdownText(without(r.outcome)), r.marks))
+			}
+		}
+		if len(missing) > 0 {
+			blocks = append(blocks, "Without a record:", strings.Join(missing, "\n"))
+		}
+	}
+
+	if d.Accounting.Wall > 0 {
+		blocks = append(blocks, "## Where the time went", accountingTable(d.Accounting))
+	}
+	if len(notes) > 0 {
+		lines = nil
+		for i, note := range notes {
+			lines = append(lines, fmt.Sprintf("- [%d] %s", i+1, markdownText(note)))
+		}
+		blocks = append(blocks, "## Notes", strings.Join(lines, "\n"))
+	}
+	blocks = slices.DeleteFunc(blocks, func(b string) bool { return b == "" })
+	return write(w, []byte(strings.Join(blocks, "\n\n")+"\n"))
+}
+
+// without is a test that has no record, and why.
+func without(o result.Outcome) string {
+	s := fmt.Sprintf("%s: %s", o.Test, because(o))
+	if n := len(o.Samples); n > 0 {
+		s += fmt.Sprintf(" (%s completed)", count(n, "repetition"))
+	}
+	return s
+}
+
+// markdown is the table of the model's records.
+func (m *model) markdown() string {
+	w := table.NewWriter()
+	w.Style().Markdown.PadContent = true
+	names := append(slices.DeleteFunc(slices.Clone(tableColumns), func(c string) bool { return c == "status" }), "notes")
+	var header table.Row
+	var configs []table.ColumnConfig
+	for i, name := range names {
+		header = append(header, name)
+		if name != "test" && name != "notes" {
+			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+		}
+	}
+	w.AppendHeader(header)
+	w.SetColumnConfigs(configs)
+	for _, r := range m.rows {
+		if r.outcome.Status != result.OK {
+			continue
+		}
+		cells := table.Row{r.test}
+		for _, name := range names[1 : len(names)-1] {
+			cells = append(cells, r.cells[name])
+		}
+		w.AppendRow(append(cells, r.marks))
+	}
+	return w.RenderMarkdown()
+}
+
+// settingsLine names the settings in which a record differs from llama-bench's
+// defaults, each with its values; "" when none does.
+func settingsLine(records []*result.Record) string {
+	var parts []string
+	for _, s := range settings {
+		c := columns[slices.IndexFunc(columns, func(c column) bool { return c.name == s.field })]
+		var values []string
+		shown := false
+		for _, r := range records {
+			if v := printable(c.text(r)); !slices.Contains(values, v) {
+				values = append(values, v)
+			}
+			shown = shown || isShown(r, c, s.standard)
+		}
+		if shown {
+			parts = append(parts, s.field+" "+strings.Join(values, "/"))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "settings: " + strings.Join(parts, ", ")
+}
+
+// markdownText is a text of unknown origin as one line that Markdown shows as it
+// is.
+func markdownText(s string) string {
+	return markdownMarks.Replace(printable(s))
+}
+
+var markdownMarks = strings.NewReplacer("<", "&lt;", "*", `\*`, "`", "\\`")
+
+// plain gives texts no style.
+func plain(_ text.Color, s string) string { return s }
+
+// count is a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
