@@ -13,7 +13,8 @@ import (
 )
 
 func newDevicesCommand(global *globalOptions) *cobra.Command {
-	return &cobra.Command{
+	var rpc rpcFlag
+	cmd := &cobra.Command{
 		Use:   "devices",
 		Short: "List the devices that llama.cpp can compute on",
 		Args:  noArguments,
@@ -22,7 +23,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			devices, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
+			devices, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
 			if err != nil {
 				return libraryFailure(err)
 			}
@@ -36,6 +37,8 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, rows, "free", "total")
 		},
 	}
+	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
+	return cmd
 }
 
 // libraryLevel is the least level of the library's log to show: what it says at
@@ -61,8 +64,12 @@ func libraryFailure(err error) error {
 	switch {
 	case is(llamacpp.ErrNoLibrary):
 		return fail(exitLibrary, err, "build it with `make build`, which gets the library")
+	case is(llamacpp.ErrRPC):
+		return fail(exitLibrary, err, "run ggml-rpc-server of the same llama.cpp there, for this program alone")
 	case is(llamacpp.ErrNoDevice):
 		return fail(exitLibrary, err, "benchmark-llm devices lists the devices")
+	case is(llamacpp.ErrNoRPC):
+		return fail(exitLibrary, err, "install libggml0-backend-rpc, or leave --rpc out")
 	case is(llamacpp.ErrNoCUDA):
 		return fail(exitLibrary, err, "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu")
 	default:

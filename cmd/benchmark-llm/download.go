@@ -4,68 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
-	"os"
 	"syscall"
-	"time"
-
-	"github.com/dustin/go-humanize"
-	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
-
-// download gets a model from the network into the models directory, and resumes
-// what an earlier run began. A signal ends it; what has arrived stays.
-func (o *runOptions) download(src fetch.Source) (fetch.File, error) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	defer catchSignals(cancel, nil)()
-
-	dir := o.downloadDir()
-	client := fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
-	remote, err := client.Probe(ctx, src)
-	if err != nil {
-		return fetch.File{}, downloadFailure(ctx, err)
-	}
-	slog.Info("fetching", "model", src, "size", humanize.IBytes(uint64(remote.Bytes)), "directory", dir)
-	file, err := client.Fetch(ctx, src, dir, fetch.Options{SHA256: remote.SHA256, Progress: tellTenths()})
-	if err != nil {
-		return fetch.File{}, downloadFailure(ctx, err)
-	}
-	return file, nil
-}
-
-// tellTenths logs a download's progress a tenth at a time, and at least once a
-// minute.
-func tellTenths() func(fetch.Progress) {
-	var tenth int64
-	last := time.Now()
-	return func(p fetch.Progress) {
-		if p.Total <= 0 || p.Done*10/p.Total <= tenth && time.Since(last) < time.Minute {
-			return
-		}
-		tenth, last = p.Done*10/p.Total, time.Now()
-		slog.Info("fetching", "done", humanize.IBytes(uint64(p.Done)), "of", humanize.IBytes(uint64(p.Total)),
-			"rate", humanize.IBytes(uint64(p.BytesPerSecond))+"/s", "retries", p.Retries)
-	}
-}
-
-// downloadDir is where models are put: --models-dir, else the first of the
-// usual places that can be written.
-func (o *runOptions) downloadDir() string {
-	if o.modelsDir != "" {
-		return o.modelsDir
-	}
-	dirs := modelsDirs()
-	for _, d := range dirs {
-		if unix.Access(d, unix.W_OK) == nil {
-			return d
-		}
-	}
-	return dirs[len(dirs)-1] // made when it is needed
-}
 
 // downloadFailure is a model that did not arrive.
 func downloadFailure(ctx context.Context, err error) error {

@@ -17,6 +17,8 @@ const (
 	exitLibrary = 4 // libllama or a back-end is missing
 	exitOutput  = 5 // results could not be written
 
+	exitIncomplete = 6 // --strict: a test has no record
+
 	exitSignal = 128 // plus the signal's number: ended by it before anything was printed
 )
 
@@ -28,8 +30,10 @@ const exitCodes = `Exit codes:
   3    the model is missing, broken or not supported
   4    libllama or a needed back-end is missing
   5    results could not be written
+  6    with --strict: a test has no record
   130  interrupted before anything was printed
-  143  terminated before anything was printed; 129: the terminal was closed`
+  143  terminated before anything was printed; 129: the terminal was closed;
+       with --strict also after records were printed`
 
 // failure is an error for the user: its line, a hint, and the exit code.
 type failure struct {

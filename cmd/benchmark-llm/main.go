@@ -16,10 +16,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // version is this program's, set by the linker.
 var version = "dev"
+
+// started is when the process began: the time limit of a run counts from it.
+var started = time.Now()
 
 func main() {
 	// A closed stdout and a file that may not grow must be errors of a write,
@@ -31,7 +35,7 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	root.SetArgs(args)
+	root.SetArgs(spreadSources(args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -20,7 +20,7 @@ import (
 func newModelsCommand() *cobra.Command {
 	models := &cobra.Command{
 		Use:   "models",
-		Short: "List the default models, or write one with synthetic weights",
+		Short: "List the default models, inspect a model, or write one",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rows []table.Row
@@ -30,7 +30,7 @@ func newModelsCommand() *cobra.Command {
 			return printTable(cmd.OutOrStdout(), table.Row{"model", "size", "parameters", "repository"}, rows, "size", "parameters")
 		},
 	}
-	models.AddCommand(newSynthCommand())
+	models.AddCommand(newInspectCommand(), newSynthCommand())
 	return models
 }
 
@@ -38,32 +38,35 @@ func newSynthCommand() *cobra.Command {
 	var output string
 	var seed uint64
 	cmd := &cobra.Command{
-		Use:   "synth NAME",
-		Short: "Write a default model with synthetic weights to a GGUF file",
-		Long: `Write a default model with synthetic weights to a GGUF file: the exact shape and
-quantisation of the published file, with generated numbers. llama-bench and any
-other program on llama.cpp load it; what it says makes no sense.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage("benchmark-llm models lists the names", "synth needs the name of one model, got %d", len(args))
-			}
-			return nil
-		},
+		Use:   "synth NAME|URL|FILE",
+		Short: "Write a model with synthetic weights to a GGUF file",
+		Long: `Write a model with synthetic weights to a GGUF file: the exact shape and
+quantisation of a default model, or of any model by its header, with generated
+numbers. llama-bench and any other program on llama.cpp load it; what it says
+makes no sense.`,
+		Args: oneModel("synth"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			shape, err := lookupShape(args[0])
-			if err != nil {
-				return err
-			}
-			model, err := synth.New(shape, seed, llamacpp.Quantizer{})
-			if err != nil {
-				return libraryFailure(err)
-			}
-			if output == "" {
-				output = filepath.Base(args[0])
-			}
 			ctx, cancel := context.WithCancelCause(context.Background())
 			defer cancel(nil)
 			defer catchSignals(cancel, nil)()
+			if _, err := llamacpp.Version(); err != nil {
+				return libraryFailure(err)
+			}
+			found, err := findHeader(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			header, err := found.outline()
+			if err != nil {
+				return err
+			}
+			model, err := synth.FromHeader(found.name, header, seed, llamacpp.Quantizer{})
+			if err != nil {
+				return fail(exitModel, err, "")
+			}
+			if output == "" {
+				output = found.name
+			}
 			err = writeFile(ctx, output, model)
 			var s *signalError
 			switch {

@@ -19,10 +19,14 @@ import (
 // progress tells a person what happens: a line of the log for every step, and
 // on a terminal below it one line that moves.
 type progress struct {
-	job    bench.Job
-	noLoad bool // the model could not be loaded
+	threads  int
+	runEnds  time.Time     // zero: no limit
+	fetching func() string // the download under way; empty: none
+	noLoad   bool          // the model could not be loaded
 
 	mu       sync.Mutex
+	model    string // under way
+	weights  result.Weights
 	test     bench.TestStarted
 	deadline time.Time // of the test; zero: none
 	state    string    // "repetition 2/5  366.1 t/s"
@@ -41,8 +45,8 @@ const refreshEvery = time.Second
 
 // newProgress shows the moving line only where it can move, and not between
 // lines of JSON.
-func newProgress(stderr io.Writer, job bench.Job, g *globalOptions) *progress {
-	p := &progress{job: job, state: "starting"}
+func newProgress(stderr io.Writer, threads int, runEnds time.Time, fetching func() string, g *globalOptions) *progress {
+	p := &progress{threads: threads, runEnds: runEnds, fetching: fetching, state: "starting"}
 	if !moves(stderr) || g.quiet || g.logFormat != "text" {
 		return p
 	}
@@ -91,6 +95,12 @@ func (p *progress) line() string {
 	if !p.deadline.IsZero() {
 		s += fmt.Sprintf("  %s left", max(time.Until(p.deadline), 0).Round(time.Second))
 	}
+	if !p.runEnds.IsZero() {
+		s += fmt.Sprintf("  run %s left", max(time.Until(p.runEnds), 0).Round(time.Second))
+	}
+	if text := p.fetching(); text != "" {
+		s += "  " + oneLine(text)
+	}
 	return s
 }
 
@@ -118,14 +128,28 @@ func (p *progress) event(s bench.Stamped) {
 		if e.Facts.GPUInfo != "" {
 			on = e.Facts.GPUInfo
 		}
-		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.job.Settings.Threads)
+		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
+	case bench.WaitStarted:
+		p.set("waiting for %s", e.Model)
+		p.step("waiting for the file", "model", e.Model)
+	case bench.WaitDone:
+		if e.Status != result.OK {
+			slog.Warn("no file", "model", e.Model, "status", e.Status, "reason", e.Reason)
+		} else if e.Elapsed > time.Second {
+			slog.Info("file is here", "model", e.Model, "waited", e.Elapsed.Round(time.Second))
+		}
+	case bench.WarmDone:
+		p.step("file in memory", "model", e.Model, "size", humanize.IBytes(uint64(e.Bytes)), "took", e.Elapsed.Round(time.Millisecond))
 	case bench.LoadStarted:
+		p.mu.Lock()
+		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false
+		p.mu.Unlock()
 		p.set("loading %s", e.Model.Name)
 	case bench.LoadProgress:
-		p.set("loading %s  %.0f %%", p.job.Model.Name, e.Share*100)
+		p.set("loading %s  %.0f %%", p.model, e.Share*100)
 	case bench.LoadDone:
 		if p.noLoad = e.Status != result.OK; !p.noLoad {
-			slog.Info("model loaded", "model", p.job.Model.Name, "weights", p.job.Model.Weights, "type", e.Facts.Type,
+			slog.Info("model loaded", "model", p.model, "weights", p.weights, "type", e.Facts.Type,
 				"size", humanize.IBytes(e.Facts.SizeBytes), "took", e.Elapsed.Round(time.Millisecond))
 		}
 	case bench.TestStarted:
@@ -140,7 +164,14 @@ func (p *progress) event(s bench.Stamped) {
 		if e.Budget > 0 {
 			budget = e.Budget.Round(time.Second).String()
 		}
-		p.step("test started", "test", e.Test, "repetitions", e.Repetitions, "budget", budget)
+		args := []any{"test", e.Test, "repetitions", e.Repetitions, "budget", budget}
+		if e.Reason != "" {
+			args = append(args, "decision", e.Reason)
+		}
+		if len(e.Done) > 0 {
+			args = append(args, "done_before", len(e.Done))
+		}
+		p.step("test started", args...)
 	case bench.ContextReady:
 		p.set("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
@@ -152,7 +183,7 @@ func (p *progress) event(s bench.Stamped) {
 		p.set("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
 		p.set("%v  stopping", p.test.Test)
-		slog.Debug("test given up", "test", p.test.Test, "reason", e.Reason)
+		slog.Debug("test given up", "test", p.test.Test, "reason", e.Reason) // its outcome tells
 	case bench.WorkerLost:
 		p.set("the worker was lost")
 		slog.Debug("worker lost", "reason", e.Reason) // a retry and an outcome tell

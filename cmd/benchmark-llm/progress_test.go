@@ -128,6 +128,9 @@ func display(t *testing.T, s string, columns int) []string {
 }
 
 // play shows a whole run, with names that come from outside.
+// nothing is fetched.
+func nothing() string { return "" }
+
 func play(p *progress) {
 	const evil = "a\x1b[2Jb\u009b3A\r\nc\u202e.gguf"
 	test := result.Test{Prompt: 512}
@@ -171,7 +174,7 @@ func TestProgressOnTerminal(t *testing.T) {
 			tty, screen := terminal(t, columns)
 			global := &globalOptions{logLevel: "debug", logFormat: "text"}
 			setDefaultLog(t, tty, "text")
-			p := newProgress(tty, bench.Job{Model: bench.Model{Name: strings.Repeat("long/", 60) + "m.gguf"}}, global)
+			p := newProgress(tty, 2, time.Time{}, nothing, global)
 			if p.live == nil {
 				t.Fatal("no line moves")
 			}
@@ -203,7 +206,7 @@ func TestProgressElsewhere(t *testing.T) {
 	t.Run("pipe", func(t *testing.T) {
 		var b bytes.Buffer
 		setDefaultLog(t, &b, "text")
-		p := newProgress(&b, bench.Job{}, &globalOptions{logLevel: "debug", logFormat: "text"})
+		p := newProgress(&b, 2, time.Time{}, nothing, &globalOptions{logLevel: "debug", logFormat: "text"})
 		play(p)
 		p.close()
 		for line := range strings.Lines(b.String()) {
@@ -224,7 +227,7 @@ func TestProgressElsewhere(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tty, screen := terminal(t, 80)
 			t.Setenv("TERM", tc.term)
-			p := newProgress(tty, bench.Job{}, &tc.global)
+			p := newProgress(tty, 2, time.Time{}, nothing, &tc.global)
 			if p.live != nil {
 				t.Error("a line moves")
 			}

@@ -65,7 +65,7 @@ Without a command it does what "run" does.
 	})
 	// 80 columns, whatever the terminal has: help is read in pagers and issues.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages", "FlagUsagesWrapped 80"))
-	root.AddCommand(run, newDevicesCommand(&global), newModelsCommand(), newReplayCommand(), newWorkerCommand())
+	root.AddCommand(run, newPlanCommand(&global), newDevicesCommand(&global), newModelsCommand(), newReplayCommand(), newWorkerCommand())
 	root.SuggestionsMinimumDistance = 2
 	return root
 }

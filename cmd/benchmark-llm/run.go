@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -16,14 +15,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/fetch"
-	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/report"
@@ -34,65 +31,52 @@ import (
 
 // runOptions are the flags of run.
 type runOptions struct {
-	global      *globalOptions
-	model       string
-	weights     string
-	modelsDir   string
-	prompt, gen lengthsFlag
-	depth       lengthsFlag
-	combined    pairsFlag
-	repetitions int
-	timeout     time.Duration
-	timeoutSet  bool
-	scale       float64
-	format      string
-	resultsDir  string
-	noWarmup    bool
-	allowCPU    bool
-	seed        uint64
-	settings    bench.Settings
-	flashAttn   string
+	selectOptions
+	global     *globalOptions
+	format     string
+	resultsDir string
+	resume     string
+	strict     bool
+	noWarmup   bool
+	allowCPU   bool
+	settings   bench.Settings
+	flashAttn  string
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
-	o := &runOptions{
-		global: global,
-		prompt: lengthsFlag{values: []int{512}}, gen: lengthsFlag{values: []int{128}}, depth: lengthsFlag{values: []int{0}},
-		settings: bench.DefaultSettings(0),
-	}
+	o := &runOptions{global: global, settings: bench.DefaultSettings(0)}
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run tests of a model",
-		Long: `Run tests of a model and print their records.
+		Short: "Run the default suite, or tests of one's own models",
+		Long: `Run the default suite, or tests of one's own models, and print their records.
+
+Without -m, --model-urls or --suite it is the default suite: six models from 135 M
+to 70 B parameters, smallest first, eleven tests each, five repetitions. Files that
+are not here are fetched in the background. A test gets a time budget by its length
+and the model's size; tests that the measurements so far show to be hopeless are
+not started, and larger models are not run after one that was too slow.
 
 Where stdout is not a terminal it carries JSON lines that readers of llama-bench
 understand, and nothing else; on a terminal it shows a table. Either way the
 samples, events and records are in a directory of the run's own below
 --results-dir.`,
-		Example: `  benchmark-llm run -m SmolLM-135M.Q4_K_M.gguf --weights synthetic
+		Example: `  benchmark-llm run
+  benchmark-llm run --weights synthetic --time-limit 20m
   benchmark-llm run -m model.gguf -p 16,128,512 -n 0 -o md`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.timeoutSet = cmd.Flags().Changed("timeout")
 			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	s := &o.settings
-	f.StringVarP(&o.model, "model", "m", "", "model: `path` or https URL of a GGUF file, hf:user/repository/file[@revision],\nor a default model's file name")
-	f.StringVar(&o.weights, "weights", "file", "`source` of the weights: file, synthetic (a default model's shape, no file needed)")
-	f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of default models (default: /models, else the user's cache)")
-	f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in tokens, a test each: 16,128 or 16-512*2; 0: none")
-	f.VarP(&o.gen, "n-gen", "n", "generation lengths in tokens, a test each; 0: none")
-	f.Var(&o.combined, "pg", "combined test of a prompt and a generation, as 512,128; may be repeated")
-	f.VarP(&o.depth, "n-depth", "d", "tokens in the KV cache before each test, not timed (default 0)")
-	f.IntVarP(&o.repetitions, "repetitions", "r", 5, "`number` of timed repetitions of each test, 1…10000")
+	o.register(f)
 	f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of threads of the CPU back-end (default: physical cores allowed, here "+fmt.Sprint(host.DefaultThreads())+")")
-	f.DurationVar(&o.timeout, "timeout", 0, "time limit of each test, as 90s or 5m; 0s: none (default: by size and length)")
-	f.Float64Var(&o.scale, "benchmark-timeout-scale", 1, "`factor` on the default time limits, above 0")
 	f.StringVarP(&o.format, "output", "o", "", "`form` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
 	f.StringVar(&o.resultsDir, "results-dir", "", "`directory` below which the run's own is made (default: the user's state directory)")
+	f.StringVar(&o.resume, "resume", "", "`directory` of a run that was interrupted: continue it where it stopped")
+	f.BoolVar(&o.strict, "strict", false, "exit with 6 when a test has no record")
 	f.BoolVar(&o.noWarmup, "no-warmup", false, "no untimed pass before the repetitions")
 	f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "most `tokens` of one decode")
 	f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "most `tokens` of one pass through the graph")
@@ -104,6 +88,7 @@ samples, events and records are in a directory of the run's own below
 	f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "`how` to split over GPUs: "+strings.Join(splitModes, ", "))
 	f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device of split mode none (default 0)")
 	f.StringSliceVar(&s.Devices, "device", nil, "`devices` to use, as benchmark-llm devices names them (default: all)")
+	f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 	f.BoolVar(&s.NoKVOffload, "no-kv-offload", false, "keep the KV cache in host memory")
 	f.BoolVar(&s.NoOpOffload, "no-op-offload", false, "do not send operations on host tensors to a device")
 	f.BoolVar(&s.NoHost, "no-host", false, "do not use the devices' pinned host memory")
@@ -113,7 +98,6 @@ samples, events and records are in a directory of the run's own below
 	f.BoolVar(&s.CPUStrict, "cpu-strict", false, "one CPU of --cpus for each thread")
 	f.IntVar(&s.Poll, "poll", s.Poll, "`level` of polling while threads wait, 0…100")
 	f.IntVar(&s.Priority, "prio", 0, "`priority` of the threads: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
-	f.Uint64Var(&o.seed, "seed", 1, "`seed` of the tokens and of synthetic weights")
 	f.BoolVar(&o.allowCPU, "allow-cpu", false, "in a cuda build: measure the CPU when there is no CUDA device")
 	return cmd
 }
@@ -126,16 +110,27 @@ var (
 	flashModes = []string{"auto", "off", "on"} // in the order of -1, 0, 1
 )
 
-const maxRepetitions = 10_000
-
 // check refuses what cannot be meant, before anything starts.
 func (o *runOptions) check() error {
+	if err := o.selectOptions.check(); err != nil {
+		return err
+	}
+	if o.resume != "" {
+		var others []string
+		o.flags.VisitAll(func(f *pflag.Flag) {
+			if f.Changed && !slices.Contains([]string{"resume", "output", "strict"}, f.Name) {
+				others = append(others, "--"+f.Name)
+			}
+		})
+		if len(others) > 0 {
+			return usage("a run goes on as it was begun", "--resume: %s cannot be changed", strings.Join(others, ", "))
+		}
+	}
 	s := &o.settings
 	for _, c := range []struct {
 		flag, value string
 		allowed     []string
 	}{
-		{"--weights", o.weights, []string{string(result.FileWeights), string(result.SyntheticWeights)}},
 		{"--output", o.format, append([]string{""}, report.Formats()...)},
 		{"--cache-type-k", s.TypeK, kvTypes},
 		{"--cache-type-v", s.TypeV, kvTypes},
@@ -147,12 +142,6 @@ func (o *runOptions) check() error {
 			return usage("one of "+strings.Trim(strings.Join(c.allowed, ", "), ", "), "%s: unknown value %q", c.flag, c.value)
 		}
 	}
-	if o.model == "" {
-		if result.Weights(o.weights) != result.SyntheticWeights {
-			return usage("-m FILE.gguf, or --weights synthetic for a default model without its file", "no model given")
-		}
-		o.model = suite.Models()[0].File
-	}
 	cpus := runtime.NumCPU()
 	if s.Threads == 0 {
 		s.Threads = host.DefaultThreads()
@@ -163,7 +152,6 @@ func (o *runOptions) check() error {
 		least, most int
 		hint        string
 	}{
-		{"--repetitions", o.repetitions, 1, maxRepetitions, "5 is what llama-bench does"},
 		{"--threads", s.Threads, 1, cpus, fmt.Sprintf("this process may use %d CPUs; more threads than CPUs measure the scheduler", cpus)},
 		{"--batch-size", s.Batch, 1, result.MaxTokens, "2048 is llama-bench's default"},
 		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "512 is llama-bench's default"},
@@ -186,14 +174,11 @@ func (o *runOptions) check() error {
 			return usage(fmt.Sprintf("CPUs are numbered from 0; this process may use %d", cpus), "--cpus: there is no CPU %d for this process", cpu)
 		}
 	}
-	if result.Weights(o.weights) == result.SyntheticWeights && s.LoadMode != "auto" && s.LoadMode != "none" {
-		return usage("leave --load-mode out", "--load-mode: %s is for files, synthetic weights are streamed", s.LoadMode)
-	}
-	if o.timeout < 0 {
-		return usage("0s is no limit", "--timeout: %v is negative", o.timeout)
-	}
-	if !(o.scale > 0) || math.IsInf(o.scale, 0) {
-		return usage("1 is the default, 2 gives twice the time", "--benchmark-timeout-scale: %v is not above 0", o.scale)
+	if result.Weights(o.weights) == result.SyntheticWeights {
+		if s.LoadMode != "auto" && s.LoadMode != "none" {
+			return usage("leave --load-mode out", "--load-mode: %s is for files, synthetic weights are streamed", s.LoadMode)
+		}
+		s.LoadMode = "none" // a stream cannot be mapped: say so in the record
 	}
 	s.FlashAttn = slices.Index(flashModes, o.flashAttn) - 1
 	return nil
@@ -203,164 +188,158 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	tests, err := suite.Lengths{Prompt: o.prompt.values, Gen: o.gen.values, Combined: o.combined.values, Depth: o.depth.values}.Tests()
-	if err != nil {
-		return usage("-p 512 -n 128 is the default", "%w", err)
-	}
-	if len(tests) == 0 {
-		return usage("-p 512 -n 128 is the default", "no test: every length is 0")
+	var s suite.Suite
+	var err error
+	if o.resume == "" {
+		if s, err = o.suite(); err != nil {
+			return err
+		}
 	}
 	if _, err := llamacpp.Version(); err != nil {
 		return libraryFailure(err)
 	}
-	model, size, err := o.findModel()
-	if err != nil {
-		return err
-	}
-	var timeout *time.Duration
-	if o.timeoutSet {
-		timeout = &o.timeout
-	}
-	return o.measure(jobOf(suite.New(model.Name, size, tests, o.repetitions, timeout, o.scale), model, o), stdout, stderr)
-}
-
-// findModel finds the model asked for and the bytes of its tensors.
-func (o *runOptions) findModel() (bench.Model, uint64, error) {
-	m := bench.Model{Name: o.model, Weights: result.Weights(o.weights), Seed: o.seed}
-	if m.Weights == result.SyntheticWeights {
-		shape, err := lookupShape(o.model)
-		if err != nil {
-			return m, 0, err
-		}
-		file, err := shape.File()
-		if err != nil {
-			return m, 0, fail(exitModel, err, "")
-		}
-		o.settings.LoadMode = "none" // a stream cannot be mapped: say so in the record
-		return m, file.TensorBytes(), nil
-	}
-	dirs := []string{o.modelsDir}
-	if o.modelsDir == "" {
-		dirs = modelsDirs()
-	}
-	if !utf8.ValidString(o.model) {
-		return m, 0, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", o.model), "rename the file")
-	}
-	source, err := fetch.ParseSource(o.model)
-	if err != nil {
-		return m, 0, downloadFailure(context.Background(), err)
-	}
-	if !source.Local() {
-		file, err := o.download(source)
-		if err != nil {
-			return m, 0, err
-		}
-		m.Name, m.Path = file.Path, file.Path
-		return m, file.Header.TensorBytes(), nil
-	}
-	file, err := fetch.Local(o.model, dirs...)
-	switch {
-	case err == nil:
-		m.Path = file.Path
-		return m, file.Header.TensorBytes(), nil
-	case errors.Is(err, fetch.ErrNotFound):
-		hint := "give the path of a GGUF file"
-		if d, ok := suite.LookupModel(o.model); ok {
-			hint = fmt.Sprintf("--weights synthetic measures it without its file; -m hf:%s/%s@%s fetches it", d.Repository, d.File, d.Revision)
-		}
-		return m, 0, fail(exitModel, err, hint)
-	case errors.Is(err, gguf.ErrTruncated):
-		return m, 0, fail(exitModel, err, "the file is incomplete: fetch it again")
-	case errors.Is(err, fs.ErrPermission):
-		return m, 0, fail(exitModel, err, "the file must be readable")
-	default:
-		return m, 0, fail(exitModel, err, "give the path of a GGUF file")
-	}
-}
-
-// modelsDirs are where default models may lie.
-func modelsDirs() []string {
-	dirs := []string{"/models"}
-	if cache, err := os.UserCacheDir(); err == nil {
-		dirs = append(dirs, filepath.Join(cache, "benchmark-llm", "models"))
-	}
-	return dirs
-}
-
-// jobOf is the plan as a worker's job.
-func jobOf(p suite.Plan, m bench.Model, o *runOptions) bench.Job {
-	job := bench.Job{
-		Model: m, LoadBudget: p.LoadBudget, Repetitions: p.Repetitions, NoWarmup: o.noWarmup, Seed: o.seed,
-		Settings: o.settings, AllowCPU: o.allowCPU,
-	}
-	for _, t := range p.Tests {
-		job.Tests = append(job.Tests, bench.TestBudget{Test: t.Test, Budget: t.Budget})
-	}
-	return job
-}
-
-// measure runs the job in a worker and writes what comes of it.
-func (o *runOptions) measure(job bench.Job, stdout, stderr io.Writer) error {
-	level, err := o.global.level()
-	if err != nil {
-		return err
-	}
-	dir, err := createRunDir(o.resultsDir)
-	if err != nil {
-		return fail(exitOutput, fmt.Errorf("results directory: %w", err), elsewhere)
-	}
-	defer dir.close()
-	if err := dir.describe(versionLine(), os.Args, host.Collect("/"), job); err != nil {
-		return notKept(err)
+	if err := llamacpp.CheckRPC(o.settings.RPC); err != nil { // before a model is fetched
+		return libraryFailure(err)
 	}
 	out, err := newOutput(o.format, stdout)
 	if err != nil {
 		return err
 	}
-
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer catchSignals(cancel, out.exitNow)()
 
-	show := newProgress(stderr, job, o.global)
-	defer show.close()
+	var models *models
+	var dir *runDir
+	var before resumed
+	if o.resume != "" {
+		models, dir, before, err = o.goOn(ctx)
+	} else {
+		models, dir, err = o.begin(ctx, s)
+	}
+	if dir != nil {
+		defer dir.close()
+	}
+	if err != nil {
+		return err
+	}
+	defer models.close()
+	if format := before.about.Output; o.format == "" && format != "" {
+		if out, err = newOutput(format, stdout); err != nil {
+			return err
+		}
+	}
+	return o.measure(ctx, models, dir, before, out, stdout, stderr)
+}
+
+// begin makes a new run ready.
+func (o *runOptions) begin(ctx context.Context, s suite.Suite) (*models, *runDir, error) {
+	m, err := o.prepare(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := createRunDir(o.resultsDir)
+	if err != nil {
+		m.close()
+		return nil, nil, fail(exitOutput, fmt.Errorf("results directory: %w", err), elsewhere)
+	}
+	about := runDescription{
+		runSpan: newSpan(os.Args), TimeLimit: o.timeLimit, Output: o.format, Jobs: m.jobs, Host: host.Collect("/"),
+	}
+	about.Selection, about.Sources = m.describe()
+	if err := dir.describe(about); err != nil {
+		m.close()
+		return nil, dir, notKept(err)
+	}
+	return m, dir, nil
+}
+
+// goOn takes up an earlier run. What it measures is what that run was to.
+func (o *runOptions) goOn(ctx context.Context) (*models, *runDir, resumed, error) {
+	dir, before, err := openRunDir(o.resume)
+	if err != nil {
+		return nil, nil, before, err
+	}
+	about := before.about
+	o.modelsDir, o.scale, o.timeout, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.Timeout, about.Selection.DownloadTimeout
+	o.timeLimit = about.TimeLimit
+	o.settings = about.Jobs[0].Settings
+	o.noWarmup = about.Jobs[0].NoWarmup
+	m, err := o.resumeModels(ctx, before)
+	return m, dir, before, err
+}
+
+// measure runs the models' jobs in workers and writes what comes of it.
+func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, before resumed, out *output, stdout, stderr io.Writer) error {
+	level, err := o.global.level()
+	if err != nil {
+		return err
+	}
 	worker, err := os.Executable()
 	if err != nil {
 		return fail(exitNothing, err, "")
 	}
-	end := ending{dir: dir.path, model: job.Model.Name}
-	end.err = supervise.Run(ctx, job, supervise.Options{
-		Command: []string{worker, "worker", "--log-level", level.String()},
-		// ggml's own backtrace starts gdb, if there is one, in a process that is
-		// about to end.
-		Env:     []string{"GGML_NO_BACKTRACE=1"},
-		Version: version,
-		Log:     slog.Default(),
-		Event: func(e bench.Stamped) error {
-			end.event(e.Event)
-			show.event(e)
-			return notKept(dir.event(e))
-		},
-		Outcome: func(r *result.Outcome) error {
-			end.outcome(r)
-			show.outcome(r)
-			if err := dir.outcome(r); err != nil {
-				return notKept(err)
-			}
-			out.write(r)
-			return nil
-		},
-	})
-	show.close()
+	var deadline time.Time
+	if o.timeLimit > 0 {
+		deadline = started.Add(o.timeLimit)
+	}
+
+	show := newProgress(stderr, o.settings.Threads, deadline, models.fetching, o.global)
+	defer show.close()
+	end := ending{dir: dir.path}
+	account := &before.account
+	account.Begin(started)
+	event := func(e bench.Stamped) error {
+		account.Add(e)
+		end.event(e.Event)
+		models.event(e.Event)
+		show.event(e)
+		return notKept(dir.event(e))
+	}
+	outcome := func(r *result.Outcome) error {
+		end.outcome(r)
+		models.outcome(r)
+		show.outcome(r)
+		if err := dir.outcome(r); err != nil {
+			return notKept(err)
+		}
+		out.write(r)
+		return nil
+	}
+	models.emit = func(e bench.Event) error { return event(bench.Stamped{At: time.Now(), Event: e}) }
+	models.deadline = deadline
+	models.start()
+	for i := range before.outcomes { // what is here already, for the reader of this run's stdout
+		end.outcome(&before.outcomes[i])
+		out.write(&before.outcomes[i])
+	}
 	if end.err == nil {
-		end.err = notKept(dir.finish())
+		end.err = supervise.RunModels(ctx, models.jobs, models.ready, supervise.Options{
+			Command: []string{worker, "worker", "--log-level", level.String()},
+			// ggml's own backtrace starts gdb, if there is one, in a process that is
+			// about to end.
+			Env:      []string{"GGML_NO_BACKTRACE=1"},
+			Version:  version,
+			Deadline: deadline,
+			OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
+			Log:      slog.Default(),
+			Event:    event,
+			Outcome:  outcome,
+		})
+	}
+	models.close()
+	show.close()
+	accounting := account.Accounting(time.Now())
+	if err := notKept(dir.finish(accounting)); end.err == nil {
+		end.err = err
 	}
 	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
 		fmt.Fprintln(stderr) // between the log and the table
 	}
 	out.close()
 	errors.As(context.Cause(ctx), &end.signal)
-	return end.verdict(out)
+	end.accounting, end.missing = accounting, models.err
+	return end.verdict(out, o.strict)
 }
 
 const elsewhere = "free disk space, or choose another place with --results-dir"
@@ -375,41 +354,67 @@ func notKept(err error) error {
 
 // ending is what decides how a run ended.
 type ending struct {
-	dir    string          // of the run
-	model  string          //
-	load   *bench.LoadDone // the load that failed
-	first  *result.Outcome // that was not measured
-	signal *signalError    // that stopped the run
-	err    error           // that ended it early
+	dir        string          // of the run
+	model      string          // under way
+	load       *bench.LoadDone // the last load that failed
+	unloaded   string          // its model
+	first      *result.Outcome // that was not measured
+	incomplete int             // tests without a record
+	missing    error           // why the last model without a file has none
+	signal     *signalError    // that stopped the run
+	accounting bench.Accounting
+	err        error // that ended it early
 }
 
 func (n *ending) event(e bench.Event) {
-	if e, ok := e.(bench.LoadDone); ok && e.Status != result.OK {
-		n.load = &e
+	switch e := e.(type) {
+	case bench.LoadStarted:
+		n.model = e.Model.Name
+	case bench.LoadDone:
+		if e.Status != result.OK {
+			n.load, n.unloaded = &e, n.model
+		}
 	}
 }
 
 func (n *ending) outcome(o *result.Outcome) {
-	if o.Status != result.OK && n.first == nil {
+	if o.Status == result.OK {
+		return
+	}
+	n.incomplete++
+	if n.first == nil {
 		n.first = o
 	}
 }
 
 // verdict is the error that says why nothing was printed; nil when a record
-// was, for then only the log tells what went wrong.
-func (n *ending) verdict(out *output) error {
+// was, for then only the log tells what went wrong. Strict makes an error of
+// every test without a record.
+func (n *ending) verdict(out *output, strict bool) error {
+	trace := "each step is in " + filepath.Join(n.dir, "events.jsonl")
 	if out.printed > 0 {
 		if n.err != nil {
 			slog.Error("the run ended early", "error", n.err)
 		}
 		if n.load != nil {
-			slog.Error("the model could not be loaded again", "reason", n.load.Reason)
+			slog.Error("not loaded", "model", n.unloaded, "reason", n.load.Reason)
 		}
-		slog.Info("done", "records", out.printed, "directory", n.dir)
+		done := []any{"records", out.printed}
+		if n.incomplete > 0 {
+			done = append(done, "tests_without", n.incomplete)
+		}
+		slog.Info("done", append(done, "directory", n.dir)...)
+		slog.Info("wall time " + report.AccountingLine(n.accounting))
+		switch {
+		case !strict:
+		case n.signal != nil:
+			return n.signal.failure(fmt.Sprintf("%d tests have no record", n.incomplete), trace)
+		case n.incomplete > 0 || n.err != nil:
+			return fail(exitIncomplete, fmt.Errorf("%d tests have no record", n.incomplete), trace)
+		}
 		return nil
 	}
 	var f *failure
-	trace := "each step is in " + filepath.Join(n.dir, "events.jsonl")
 	switch {
 	case errors.As(n.err, &f):
 		return n.err
@@ -426,7 +431,9 @@ func (n *ending) verdict(out *output) error {
 		if n.load.Status == result.Unsupported || n.load.Status == result.Failed {
 			code = exitModel
 		}
-		return fail(code, fmt.Errorf("%s not loaded: %s", n.model, strings.TrimPrefix(n.load.Reason, n.model+": ")), advice(n.load.Status, trace))
+		return fail(code, fmt.Errorf("%s not loaded: %s", n.unloaded, strings.TrimPrefix(n.load.Reason, n.unloaded+": ")), advice(n.load.Status, trace))
+	case n.missing != nil:
+		return downloadFailure(context.Background(), n.missing)
 	case n.first != nil:
 		return fail(exitNothing, fmt.Errorf("nothing was measured: %s of %s: %s", n.first.Test, n.first.Model, n.first.Reason),
 			advice(n.first.Status, trace))

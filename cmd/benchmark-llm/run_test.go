@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -27,6 +29,7 @@ func TestVerdict(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		ending ending
+		strict bool
 		out    *output
 		code   int
 		line   string
@@ -37,20 +40,25 @@ func TestVerdict(t *testing.T) {
 		{name: "measured, then interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, out: &output{printed: 1}},
 		{name: "measured, then full", ending: ending{err: notKept(syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then no worker", ending: ending{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
-		{name: "measured, then not loaded", ending: ending{load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "could not be loaded again"},
+		{name: "measured, then not loaded", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
 		{name: "measured, then stdout closed", out: &output{printed: 1, err: syscall.EPIPE}},
+
+		{name: "strict, all measured", strict: true, out: &output{printed: 2}, log: "records=2"},
+		{name: "strict, one is missing", strict: true, ending: ending{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 tests have no record", hint: trace},
+		{name: "strict, interrupted", strict: true, ending: ending{incomplete: 1, signal: &signalError{syscall.SIGINT}}, out: &output{printed: 1}, code: 130, line: "1 tests have no record: interrupt", hint: trace},
+		{name: "no file", ending: ending{missing: fetch.ErrNotFound, first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
 
 		{name: "no worker", ending: ending{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
 		{name: "full", ending: ending{err: notKept(syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: elsewhere},
 		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
 		{name: "interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: trace},
-		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: trace},
+		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, unloaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: trace},
 		{name: "no engine", ending: ending{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
 		{name: "no CUDA", ending: ending{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
 			line: "start engine: no CUDA device can be used: opened: CPU", hint: "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu"},
-		{name: "broken", ending: ending{load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
-		{name: "unsupported", ending: ending{load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may know it; " + trace},
-		{name: "too large", ending: ending{load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
+		{name: "broken", ending: ending{unloaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
+		{name: "unsupported", ending: ending{unloaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may know it; " + trace},
+		{name: "too large", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
 		{name: "too slow", ending: ending{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "--timeout or --benchmark-timeout-scale give more time; " + trace},
 		{name: "crashed", ending: ending{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
 		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
@@ -63,7 +71,7 @@ func TestVerdict(t *testing.T) {
 				tc.out = &output{}
 			}
 			var stderr bytes.Buffer
-			code := finish(&stderr, tc.ending.verdict(tc.out))
+			code := finish(&stderr, tc.ending.verdict(tc.out, tc.strict))
 			if code != tc.code {
 				t.Errorf("exit code %d, want %d", code, tc.code)
 			}
@@ -154,10 +162,10 @@ func TestSecrets(t *testing.T) {
 	}
 	defer d.close()
 	args := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?token=abc", "hf_abcDEF123"}
-	if err := d.describe("v", args, d.about.Host, bench.Job{}); err != nil {
+	if err := d.describe(runDescription{runSpan: newSpan(args)}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf[redacted]", "[redacted]"}
+	want := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?" + host.Redacted, host.Redacted}
 	if diff := cmp.Diff(want, d.about.Command); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

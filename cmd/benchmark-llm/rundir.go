@@ -1,44 +1,102 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
-// runDir is the directory of one run: run.json (what ran, where, how),
+// runDir is the directory of one run: run.json (what runs, where, how),
 // events.jsonl (every step as it happened), results.jsonl (the records) and
-// report.md (for people, written at the end).
+// report.md (for people, written at the end). A run that was interrupted is
+// continued in the same directory (resume.go).
 type runDir struct {
 	path    string
-	events  *os.File
+	events  *os.File // locked: one process writes to a run
 	results *os.File
 	records report.Writer
 	about   runDescription
 	all     []result.Outcome
 }
 
-// runDescription is run.json.
+// runSchema is the version of run.json. It changes when an older program could
+// not continue a run any more; new fields do not change it.
+const runSchema = 2
+
+// runDescription is run.json: all that is needed to continue the run.
 type runDescription struct {
-	Schema  int              `json:"schema"`
-	Version string           `json:"version"`
-	Command []string         `json:"command"`
-	Started time.Time        `json:"started"`
-	Ended   *time.Time       `json:"ended,omitempty"` // absent: the run was cut off
-	Host    host.Facts       `json:"host"`
-	Before  host.Conditions  `json:"before"`
-	After   *host.Conditions `json:"after,omitempty"`
-	Job     bench.Job        `json:"job"`
+	Schema     int               `json:"schema"`
+	runSpan                      // the first one
+	TimeLimit  time.Duration     `json:"time_limit_ns,omitempty"` // of each span; absent: none
+	Output     string            `json:"output,omitempty"`        // form of stdout
+	Selection  selection         `json:"selection"`               // what was asked for
+	Sources    []modelSource     `json:"sources,omitempty"`       // of the jobs' models, in the same order
+	Jobs       []bench.Job       `json:"jobs"`                    // one per model, in the order in which they run
+	Host       host.Facts        `json:"host"`
+	Before     host.Conditions   `json:"before"`
+	After      *host.Conditions  `json:"after,omitempty"`
+	Accounting *bench.Accounting `json:"accounting,omitempty"` // of all spans that came to their end
+	Continued  []runSpan         `json:"continued,omitempty"`
+}
+
+// selection is what was asked for, as far as it is needed to give a model whose
+// file was not here yet its budgets.
+type selection struct {
+	Suite           suite.Suite    `json:"suite"`
+	ModelsDir       string         `json:"models_dir"`
+	Scale           float64        `json:"timeout_scale"`
+	Timeout         *time.Duration `json:"timeout_ns,omitempty"` // of each test; absent: by size and length
+	DownloadTimeout time.Duration  `json:"download_timeout_ns,omitempty"`
+}
+
+// runSpan is what one process did of a run.
+type runSpan struct {
+	Version string     `json:"version"`                 // of the library and of this program
+	Program string     `json:"program"`                 // of this program, as in the records
+	Command []string   `json:"command"`                 // secrets redacted
+	Started time.Time  `json:"started"`                 //
+	Ended   *time.Time `json:"ended,omitempty"`         // absent: it was cut off
+	Events  int        `json:"events_before,omitempty"` // lines of events.jsonl that earlier spans wrote
+}
+
+// modelSource is where a job's model came from.
+type modelSource struct {
+	Source string `json:"source"`           // as it was asked for, secrets redacted
+	SHA256 string `json:"sha256,omitempty"` // of the file, where known
+}
+
+// spans are all of the run, the last one first to end.
+func (a *runDescription) spans() []runSpan {
+	return append([]runSpan{a.runSpan}, a.Continued...)
+}
+
+// last is the span that runs, or ran last.
+func (a *runDescription) last() *runSpan {
+	if n := len(a.Continued); n > 0 {
+		return &a.Continued[n-1]
+	}
+	return &a.runSpan
+}
+
+// newSpan is the span of this process, from its start.
+func newSpan(command []string) runSpan {
+	return runSpan{Version: versionLine(), Program: version, Command: command, Started: started.UTC()}
 }
 
 // createRunDir makes the directory of a run below parent, or below the user's
@@ -58,13 +116,11 @@ func createRunDir(parent string) (*runDir, error) {
 		return nil, err
 	}
 	d := &runDir{path: path}
-	if d.events, err = os.Create(d.file("events.jsonl")); err != nil {
+	if err := d.openEvents(os.O_CREATE); err != nil {
 		return nil, err
 	}
-	if d.results, err = os.Create(d.file("results.jsonl")); err != nil {
-		return nil, err
-	}
-	if d.records, err = report.New("jsonl", d.results, report.Options{}); err != nil {
+	if err := d.openResults(); err != nil {
+		d.close()
 		return nil, err
 	}
 	return d, nil
@@ -85,20 +141,85 @@ func defaultResultsDir() string {
 
 func (d *runDir) file(name string) string { return filepath.Join(d.path, name) }
 
-// secret matches the values in a command line that nobody else should read.
-var secret = regexp.MustCompile(`(?i)(hf_[A-Za-z0-9]+|[?&][^ ]*$)`)
+// errRunning is a run directory that another process writes to.
+var errRunning = errors.New("the run is still going on")
 
-// describe writes run.json.
-func (d *runDir) describe(version string, args []string, facts host.Facts, job bench.Job) error {
-	command := make([]string, len(args))
-	for i, a := range args {
-		command[i] = secret.ReplaceAllString(a, "[redacted]")
+// openEvents opens events.jsonl and locks it. It is never replaced, so the lock
+// holds for the run; it goes with its holder.
+func (d *runDir) openEvents(flag int) error {
+	f, err := os.OpenFile(d.file("events.jsonl"), os.O_RDWR|os.O_APPEND|flag, 0o644)
+	if err != nil {
+		return err
 	}
-	d.about = runDescription{
-		Schema: result.SchemaVersion, Version: version, Command: command, Started: time.Now().UTC(),
-		Host: facts, Before: host.Observe("/"), Job: job,
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+	case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
+		// a file system without locks: better unlocked than not at all
+	case errors.Is(err, unix.EWOULDBLOCK):
+		_ = f.Close()
+		return errRunning
+	default:
+		_ = f.Close()
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
+	d.events = f
+	return nil
+}
+
+func (d *runDir) openResults() (err error) {
+	if d.results, err = os.OpenFile(d.file("results.jsonl"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
+		return err
+	}
+	d.records, err = report.New("jsonl", d.results, report.Options{})
+	return err
+}
+
+// describe writes run.json, without the secrets in command lines and sources.
+// What is not filled in of the schema, the versions, the start and the
+// conditions is filled in.
+func (d *runDir) describe(about runDescription) error {
+	span := newSpan(about.Command)
+	about.Schema = runSchema
+	about.Version, about.Program = cmp.Or(about.Version, span.Version), cmp.Or(about.Program, span.Program)
+	if about.Started.IsZero() {
+		about.Started = span.Started
+	}
+	about.Started = about.Started.UTC()
+	if about.Before == (host.Conditions{}) {
+		about.Before = host.Observe("/")
+	}
+	about.Command = redactAll(about.Command)
+	about.Continued = slices.Clone(about.Continued)
+	for i := range about.Continued {
+		about.Continued[i].Command = redactAll(about.Continued[i].Command)
+	}
+	about.Selection.Suite.Models = slices.Clone(about.Selection.Suite.Models)
+	for i := range about.Selection.Suite.Models {
+		about.Selection.Suite.Models[i].Source = redact(about.Selection.Suite.Models[i].Source)
+	}
+	about.Sources = slices.Clone(about.Sources)
+	for i := range about.Sources {
+		about.Sources[i].Source = redact(about.Sources[i].Source)
+	}
+	d.about = about
 	return d.writeAbout()
+}
+
+// redact replaces secrets in a text that is kept or logged: what looks like one,
+// and the hub's token of this process whatever it looks like.
+func redact(s string) string {
+	if token := os.Getenv("HF_TOKEN"); len(token) >= 4 { // shorter ones are no secrets, and part of many words
+		s = strings.ReplaceAll(s, token, host.Redacted)
+	}
+	return host.Redact(s)
+}
+
+func redactAll(texts []string) []string {
+	redacted := make([]string, len(texts))
+	for i, s := range texts {
+		redacted[i] = redact(s)
+	}
+	return redacted
 }
 
 func (d *runDir) writeAbout() error {
@@ -133,10 +254,10 @@ func (d *runDir) outcome(o *result.Outcome) error {
 	return d.records.Write(*o)
 }
 
-// finish writes report.md and the end of run.json.
-func (d *runDir) finish() error {
+// finish writes the end of run.json, and report.md.
+func (d *runDir) finish(acc bench.Accounting) error {
 	now, after := time.Now().UTC(), host.Observe("/")
-	d.about.Ended, d.about.After = &now, &after
+	d.about.last().Ended, d.about.After, d.about.Accounting = &now, &after, &acc
 	if err := d.writeAbout(); err != nil {
 		return err
 	}
@@ -145,19 +266,107 @@ func (d *runDir) finish() error {
 		return err
 	}
 	defer func() { _ = f.Cleanup() }()
-	w, err := report.New("md", f, report.Options{})
-	if err != nil {
-		return err
+	document := report.Document{
+		Title: "Run " + filepath.Base(d.path), Facts: d.about.facts(), Outcomes: d.about.inOrder(d.all), Accounting: acc,
 	}
-	for _, o := range d.all {
-		if err := w.Write(o); err != nil {
-			return fmt.Errorf("report: %w", err)
-		}
-	}
-	if err := w.Close(); err != nil {
+	if err := report.WriteDocument(f, document); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return f.CloseAtomicallyReplace()
+}
+
+// inOrder are the outcomes in the order of the jobs, whatever the order in which
+// they came.
+func (a *runDescription) inOrder(outcomes []result.Outcome) []result.Outcome {
+	place := map[testKey]int{}
+	for _, job := range a.Jobs {
+		for _, t := range job.Tests {
+			place[testKey{job.Model.Name, t.Test}] = len(place)
+		}
+	}
+	outcomes = slices.Clone(outcomes)
+	slices.SortStableFunc(outcomes, func(x, y result.Outcome) int {
+		return cmp.Compare(place[keyOf(x)], place[keyOf(y)])
+	})
+	return outcomes
+}
+
+// testKey is a test of a run.
+type testKey struct {
+	model string
+	test  result.Test
+}
+
+func keyOf(o result.Outcome) testKey { return testKey{o.Model, o.Test} }
+
+// facts are the run and its machine in short.
+func (a *runDescription) facts() []report.Fact {
+	var facts []report.Fact
+	add := func(name string, parts ...string) {
+		parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
+		facts = append(facts, report.Fact{Name: name, Value: strings.Join(parts, ", ")})
+	}
+	add("version", a.Version)
+	for i, s := range a.spans() {
+		name, until := "command", "cut off"
+		if i > 0 {
+			name = "continued"
+		}
+		if s.Ended != nil {
+			until = "ended " + s.Ended.Format(time.RFC3339)
+		}
+		other := ""
+		if s.Version != a.Version {
+			other = "version " + s.Version
+		}
+		add(name, strings.Join(s.Command, " "), "started "+s.Started.Format(time.RFC3339), until, other)
+	}
+	c := a.Host.CPU
+	cores := ""
+	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
+		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
+		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
+			cores += fmt.Sprintf(", of them %d allowed", c.AllowedCPUs)
+		}
+	}
+	quota := ""
+	if c.QuotaCPUs != nil {
+		quota = fmt.Sprintf("quota of %g CPUs", *c.QuotaCPUs)
+	}
+	add("CPU", c.Model, a.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
+	total, limit := "", ""
+	if a.Host.Memory.TotalBytes > 0 {
+		total = humanize.IBytes(a.Host.Memory.TotalBytes)
+	}
+	if a.Host.Memory.LimitBytes > 0 {
+		limit = "limit of " + humanize.IBytes(a.Host.Memory.LimitBytes)
+	}
+	add("memory", total, limit)
+	for _, g := range a.Host.GPUs {
+		id := ""
+		if g.PCIDevice != "" {
+			id = "PCI " + g.PCIVendor + ":" + g.PCIDevice
+		}
+		add("GPU", g.Model, id, strings.TrimSpace(g.Driver+" "+g.DriverVersion))
+	}
+	v := a.Host.Virtualization
+	hypervisor := ""
+	if v.Hypervisor != "" {
+		hypervisor = "hypervisor " + v.Hypervisor
+	}
+	add("system", v.System, hypervisor, v.Container, a.Host.OS, a.Host.Kernel)
+	if a.After != nil {
+		if share, ok := a.After.StealShare(a.Before); ok {
+			add("stolen by other guests", fmt.Sprintf("%.1f %% of the CPU time asked for", 100*share))
+		}
+	}
+	var variables []string
+	for name, value := range a.Host.Environment {
+		variables = append(variables, name+"="+value)
+	}
+	slices.Sort(variables)
+	add("environment", strings.Join(variables, " "))
+	return facts
 }
 
 // pendingFile is a temporary file beside path, on the disk that has room or not,

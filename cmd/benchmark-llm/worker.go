@@ -15,6 +15,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -69,7 +70,7 @@ func work(cmd *cobra.Command, level string) error {
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
 				return err
 			}
-			err = bench.RunJob(ctx, e, job, emit)
+			err = bench.RunJob(ctx, e, job, supervise.Judge(suite.DefaultPolicy()), emit)
 			if errors.Is(err, bench.ErrNoModel) {
 				err = nil // told in an event
 			}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+// TestPlanRemote plans models that only a server knows: their headers are read,
+// and what the server refuses is said in its row.
+func TestPlanRemote(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	shape, err := synth.Lookup("SmolLM-135M.Q4_K_M.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := shape.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := file.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/small.gguf": // a body that ends after the header: nothing behind it may be asked for
+			w.Header().Set("Content-Length", strconv.FormatInt(file.Size(), 10))
+			_, _ = w.Write(header)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+
+	output := func(args ...string) string {
+		cmd := newPlanCommand(&globalOptions{logLevel: "error", logFormat: "text"})
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs(append([]string{
+			"--model-urls", server.URL + "/gone.gguf?token=secret", "--model-urls", server.URL + "/small.gguf",
+			"--models-dir", t.TempDir(), "-p", "512", "-n", "0",
+		}, args...))
+		if err := cmd.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+
+	var p plan
+	if err := json.Unmarshal([]byte(output("-o", "json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Models) != 2 {
+		t.Fatalf("%+v", p)
+	}
+	gone, small := p.Models[0], p.Models[1]
+	if gone.SizeBytes != 0 || gone.Disk != unknown || gone.InMemory != unknown || gone.Memory != nil || len(gone.Notes) != 1 ||
+		!strings.HasPrefix(gone.Notes[0], "size unknown: ") || !strings.Contains(gone.Notes[0], "404") {
+		t.Errorf("%+v", gone)
+	}
+	if small.SizeBytes != file.TensorBytes() || small.DownloadBytes != file.Size() || small.Disk == unknown || small.About ||
+		small.InMemory != fits || small.Source != server.URL+"/small.gguf" {
+		t.Errorf("%+v", small)
+	}
+	if p.UnknownSizes != 1 || p.DownloadBytes != file.Size() || p.UpperBoundSeconds == nil || *p.UpperBoundSeconds > 300 {
+		t.Errorf("%+v", p)
+	}
+
+	text := output()
+	for _, want := range []string{"\ngone.gguf: size unknown: ", ", nor models of unknown size (1);", ": unknown\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "secret") {
+		t.Errorf("a secret in\n%s", text)
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	got := make(map[float64]string)
+	want := map[float64]string{0.2: "0s", 59.6: "1m", 90: "1m30s", 600: "10m", 3600: "1h", 4800: "1h20m", 7205: "2h0m5s"}
+	for s := range want {
+		got[s] = durationText(s)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
