@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"strings"
 
@@ -48,9 +49,19 @@ const (
 	// most of the published models were started with. Activations stay finite
 	// with it, and far from the limits of f16, in all of them.
 	weightSD = 0.02
+	// embeddingSD is that of token embeddings. What tells tokens apart must outweigh
+	// what attention mixes of all of them, else all tokens look alike a few layers
+	// on, and a router sends all of them to the same experts.
+	embeddingSD = 8
+	// tiedSD is that of embeddings that serve as the output, too: a token's logit
+	// for itself grows with its square, and f16 ends at 65504.
+	tiedSD = 1
 	// tileBytes is the smallest size of a tile: far above a row, so that rows
 	// differ, and small enough to stay in a cache while it is copied.
 	tileBytes = 384 << 10
+	// tileElements is the most numbers that are quantised for a tile: the types of
+	// the fewest bits take a second for a million of them.
+	tileElements = 720_000
 	// phaseStride is the distance in blocks between where one tensor and the next
 	// start in a tile: a prime, so that no two tensors start alike.
 	phaseStride = 1_000_003
@@ -66,19 +77,31 @@ func New(shape *Shape, seed uint64, q Quantizer) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	return FromHeader(shape.Name, file, seed, q)
+}
+
+// FromHeader makes the model of a header, a shape's or an Outline, which it
+// keeps. name is the model's in error messages. A tensor of a type that the
+// quantiser cannot produce is an error that names both. The same header, seed
+// and quantiser give the same bytes on every machine.
+func FromHeader(name string, file *gguf.File, seed uint64, q Quantizer) (*Model, error) {
 	header, err := file.Header()
 	if err != nil {
 		return nil, err
 	}
+	if int64(len(header)) != file.DataOffset {
+		return nil, fmt.Errorf("header of %s has %d bytes, its data start at %d", name, len(header), file.DataOffset)
+	}
 	m := &Model{file: file, size: file.Size()}
 	m.append(0, header, 0)
 	tiles := make(map[tileKind][]byte)
+	tied := !slices.ContainsFunc(file.Tensors, func(t gguf.Tensor) bool { return t.Name == "output.weight" })
 	for i, t := range file.Tensors {
-		kind := tileKind{t.Type, fillOf(t)}
+		kind := tileKind{t.Type, fillOf(t, tied)}
 		tile, ok := tiles[kind]
 		if !ok {
 			if tile, err = kind.make(seed, q); err != nil {
-				return nil, fmt.Errorf("weights of %s of type %v: %w", shape.Name, t.Type, err)
+				return nil, fmt.Errorf("weights of %s, tensor %s of type %v: %w", name, t.Name, t.Type, err)
 			}
 			tiles[kind] = tile
 		}
@@ -164,22 +187,46 @@ type fill struct {
 }
 
 // fillOf keeps factors near 1, so that they neither quench nor blow up what
-// passes through them, and biases small.
-func fillOf(t gguf.Tensor) fill {
-	if strings.HasSuffix(t.Name, "_norm.weight") || t.Name == "rope_freqs.weight" {
+// passes through them, decays negative, and biases small. All other weights
+// have the mean 0, so that each expert of a mixture is as likely as another.
+func fillOf(t gguf.Tensor, tied bool) fill {
+	name := t.Name
+	if i := strings.LastIndex(name, "blk."); i >= 0 { // blk.N.
+		if _, rest, ok := strings.Cut(name[i+len("blk."):], "."); ok {
+			name = rest
+		}
+	}
+	part, suffix := name, ""
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		part, suffix = name[:i], name[i+1:]
+	}
+	switch {
+	case name == "token_embd.weight" && tied:
+		return fill{0, tiedSD}
+	case name == "token_embd.weight":
+		return fill{0, embeddingSD}
+	case strings.Contains(part, "norm") && suffix == "weight",
+		strings.HasPrefix(part, "rope_freqs"), strings.HasPrefix(part, "rope_factors"),
+		suffix == "scale", suffix == "input_scale", // of types that keep one beside the blocks
+		part == "ssm_d", name == "ssm_d":
 		return fill{1, weightSD}
+	case part == "ssm_a", name == "ssm_a":
+		return fill{-1, weightSD}
 	}
 	return fill{0, weightSD}
 }
 
 // make generates a tile.
 func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
-	blocks := primeFrom(tileBytes / int(k.typ.BlockBytes()))
+	blocks := tileBlocks(k.typ)
 	elements := blocks * int(k.typ.BlockSize())
 	// Rows of full length, the last of which may hang over the end of the tile.
 	rows := (elements + quantizedRow - 1) / quantizedRow
 	values := make([]float32, rows*quantizedRow)
-	rng := rand.NewPCG(seed, uint64(k.typ)<<32|uint64(math.Float32bits(k.fill.mean)))
+	// Tiles that differ in nothing but their scale are not alike, or rows of them
+	// would be one another's multiples.
+	scale := uint64(math.Float32bits(k.fill.sd)) ^ uint64(math.Float32bits(weightSD))
+	rng := rand.NewPCG(seed, uint64(k.typ)<<32|uint64(math.Float32bits(k.fill.mean))^scale<<20)
 	for i := range values {
 		values[i] = k.fill.mean + float32(k.fill.sd*normal(rng)) // the conversion forbids a fused operation
 	}
@@ -198,6 +245,11 @@ func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 		return nil, fmt.Errorf("quantised to %d bytes, expected %d", len(tile), want)
 	}
 	return tile[:size:size], nil
+}
+
+// tileBlocks is the number of blocks in a tile of a type.
+func tileBlocks(t gguf.Type) int {
+	return primeFrom(int(min(tileBytes/t.BlockBytes(), tileElements/t.BlockSize())))
 }
 
 // normal draws from a distribution close to the standard normal one, within

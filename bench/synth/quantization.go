@@ -12,29 +12,40 @@ import (
 // tensor of a model.
 type Quantization string
 
-// Q4KM is the mixture "Q4_K - Medium".
-const Q4KM Quantization = "Q4_K_M"
+const (
+	// Q4KM is the mixture "Q4_K - Medium".
+	Q4KM Quantization = "Q4_K_M"
+	// F16 is none: what is quantised from.
+	F16 Quantization = "F16"
+)
+
+// fileTypes are the numbers of the rules in enum llama_ftype.
+var fileTypes = map[Quantization]uint32{
+	Q4KM: 15, // LLAMA_FTYPE_MOSTLY_Q4_K_M
+	F16:  1,  // LLAMA_FTYPE_MOSTLY_F16
+}
 
 // UnmarshalText refuses the names of rules that are not known.
 func (q *Quantization) UnmarshalText(text []byte) error {
-	if *q = Quantization(text); *q != Q4KM {
-		return fmt.Errorf("unknown quantization %q, known is %s", text, Q4KM)
+	*q = Quantization(text)
+	if _, ok := fileTypes[*q]; !ok {
+		return fmt.Errorf("unknown quantization %q, known are %s, %s", text, Q4KM, F16)
 	}
 	return nil
 }
 
-// fileType is the number of the rule in enum llama_ftype.
-func (q Quantization) fileType() uint32 { return 15 } // LLAMA_FTYPE_MOSTLY_Q4_K_M
-
 // typeOf decides the type of a tensor as llama.cpp did for the published files
 // (llama-quant.cpp, llama_tensor_get_type, for dense models that are not
 // falcon): q4_K in general; q6_K for the output, and in the layers that need
-// more bits for the values of the attention and for ffn_down; norms, biases and
-// other vectors stay f32. Since then llama.cpp counts fused query, key and value
+// more bits for the values of the attention and for ffn_down; norms, biases,
+// other vectors and routers stay f32. Since then llama.cpp counts fused query, key and value
 // among the values of the attention; the published files have q5_K there.
 func (q Quantization) typeOf(s *Shape, t Tensor, layer int) gguf.Type {
-	if len(t.Dims) < 2 || !strings.HasSuffix(t.Name, "weight") {
+	if len(t.Dims) < 2 || !strings.HasSuffix(t.Name, "weight") || t.Name == "ffn_gate_inp.weight" {
 		return gguf.F32
+	}
+	if q == F16 {
+		return gguf.F16
 	}
 	typ := gguf.Q4_K
 	switch t.Name {

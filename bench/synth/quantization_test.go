@@ -53,11 +53,11 @@ func TestQ4KM(t *testing.T) {
 func TestParseShapeRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"unknown field":        {"colour: red", "colour"},
-		"unknown quantization": {"quantization: Q1_X", `unknown quantization "Q1_X", known is Q4_K_M`},
+		"unknown quantization": {"quantization: Q1_X", `unknown quantization "Q1_X", known are Q4_K_M, F16`},
 		"unknown type":         {"tensors: [{name: w, dims: [1], type: q9}]", `no type is called "q9"`},
 		"no yaml":              {"\t", "shape of x.gguf"},
 	} {
-		if s, err := parseShape("x.gguf", []byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if s, err := ParseShape("x.gguf", []byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, %v; want %q", name, s, err, tt.want)
 		}
 	}
@@ -68,10 +68,14 @@ func TestFileRefuses(t *testing.T) {
 		change func(*Shape)
 		want   string
 	}{
-		"size":   {func(s *Shape) { s.ModelSize++ }, "published are 103668481 and 134515008"},
-		"params": {func(s *Shape) { s.Params-- }, "published are 103668480 and 134515007"},
-		"key":    {func(s *Shape) { s.Keys["x"] = "text" }, `key "x" is neither`},
-		"tensor": {func(s *Shape) { s.Tensors[0].Dims[0] = 0 }, `"token_embd.weight" has dimension 0 of 0 elements`},
+		"size":            {func(s *Shape) { s.ModelSize++ }, "published are 103668481 and 134515008"},
+		"params":          {func(s *Shape) { s.Params-- }, "published are 103668480 and 134515007"},
+		"key":             {func(s *Shape) { s.Keys["x"] = "text" }, `key "x" is neither`},
+		"number":          {func(s *Shape) { s.Keys["x"] = 1 << 33 }, `key "x" is 8589934592, not of 32 bits`},
+		"layers":          {func(s *Shape) { s.Keys["block_count"] = 1 << 31 }, "2147483648 layers of 9 tensors are more than the limit of 65536"},
+		"negative layers": {func(s *Shape) { s.Keys["block_count"] = -1 }, `key "block_count" is -1, not of 32 bits`},
+		"architecture":    {func(s *Shape) { s.Architecture = "" }, "no architecture"},
+		"tensor":          {func(s *Shape) { s.Tensors[0].Dims[0] = 0 }, `"token_embd.weight" has dimension 0 of 0 elements`},
 	} {
 		s, err := Lookup("SmolLM-135M.Q4_K_M.gguf")
 		if err != nil {
@@ -88,7 +92,7 @@ func TestFileRefuses(t *testing.T) {
 func TestTilesOutlastRows(t *testing.T) {
 	for _, s := range allShapes() {
 		for _, tensor := range s.tensors() {
-			blocks := primeFrom(tileBytes / int(tensor.Type.BlockBytes()))
+			blocks := tileBlocks(tensor.Type)
 			if row := int(tensor.Dims[0] / tensor.Type.BlockSize()); row >= blocks {
 				t.Errorf("%s: %s has rows of %d blocks, its tile has %d", s.Name, tensor.Name, row, blocks)
 			}

@@ -11,8 +11,10 @@ import (
 	"bytes"
 	"cmp"
 	"embed"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -104,14 +106,15 @@ func allShapes() []*Shape {
 		if err != nil {
 			panic(err)
 		}
-		if shapes[i], err = parseShape(strings.TrimSuffix(e.Name(), ".yaml")+".gguf", text); err != nil {
+		if shapes[i], err = ParseShape(strings.TrimSuffix(e.Name(), ".yaml")+".gguf", text); err != nil {
 			panic(err)
 		}
 	}
 	return shapes
 }
 
-func parseShape(name string, text []byte) (*Shape, error) {
+// ParseShape reads a shape from YAML. name is that of the file it stands for.
+func ParseShape(name string, text []byte) (*Shape, error) {
 	s := &Shape{Name: name}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
@@ -133,6 +136,9 @@ func (s *Shape) count(key string) int {
 // File is the header of the model. It is an error when the tensors do not add
 // up to the published size and number of parameters.
 func (s *Shape) File() (*gguf.File, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
+	}
 	kv, err := s.keyValues()
 	if err != nil {
 		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
@@ -148,11 +154,25 @@ func (s *Shape) File() (*gguf.File, error) {
 	return f, nil
 }
 
+// maxTensors is far above every model known.
+const maxTensors = 1 << 16
+
+// check refuses what would take unbounded time or memory to lay out.
+func (s *Shape) check() error {
+	if s.Architecture == "" {
+		return errors.New("no architecture")
+	}
+	if n, each := s.Layers(), len(s.LayerTensors); n > 0 && each > 0 && n > (maxTensors-min(len(s.Tensors), maxTensors))/each {
+		return fmt.Errorf("%d layers of %d tensors are more than the limit of %d", n, each, maxTensors)
+	}
+	return nil
+}
+
 func (s *Shape) keyValues() ([]gguf.KeyValue, error) {
 	kv := []gguf.KeyValue{
 		{Key: "general.architecture", Value: s.Architecture},
-		{Key: "general.name", Value: strings.TrimSuffix(s.Name, ".gguf") + " (synthetic weights)"},
-		{Key: "general.file_type", Value: s.Quantization.fileType()},
+		{Key: "general.name", Value: strings.TrimSuffix(s.Name, ".gguf") + mark},
+		{Key: "general.file_type", Value: fileTypes[s.Quantization]},
 		{Key: "general.quantization_version", Value: uint32(2)}, // GGML_QNT_VERSION
 		// A benchmark needs no words: this tokenizer has only a number of tokens.
 		{Key: "tokenizer.ggml.model", Value: "none"},
@@ -161,6 +181,9 @@ func (s *Shape) keyValues() ([]gguf.KeyValue, error) {
 	for _, key := range slices.Sorted(maps.Keys(s.Keys)) {
 		switch v := s.Keys[key].(type) {
 		case int:
+			if v < 0 || v > math.MaxUint32 {
+				return nil, fmt.Errorf("key %q is %d, not of 32 bits", key, v)
+			}
 			kv = append(kv, gguf.KeyValue{Key: s.Architecture + "." + key, Value: uint32(v)})
 		case float64:
 			kv = append(kv, gguf.KeyValue{Key: s.Architecture + "." + key, Value: float32(v)})

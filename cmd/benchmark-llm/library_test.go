@@ -55,7 +55,7 @@ func (l *lockedBuffer) String() string {
 func newRun(t *testing.T, args ...string) *run {
 	t.Helper()
 	r := &run{t: t, results: t.TempDir()}
-	args = append([]string{"--weights", "synthetic", "-t", "1", "--timeout", "0s", "--results-dir", r.results}, args...)
+	args = append([]string{"-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-t", "1", "--timeout", "0s", "--results-dir", r.results}, args...)
 	r.Cmd = exec.CommandContext(t.Context(), "benchmark-llm", args...)
 	r.Stdout, r.Stderr = &r.stdout, &r.stderr
 	return r

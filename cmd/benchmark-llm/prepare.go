@@ -49,7 +49,7 @@ type models struct {
 func (o *runOptions) prepare(ctx context.Context, s suite.Suite) (*models, error) {
 	m := &models{options: o, suite: s}
 	for i := range s.Models {
-		if err := m.add(&s.Models[i]); err != nil {
+		if err := m.add(ctx, &s.Models[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -139,7 +139,7 @@ func (m *models) describe() (selection, []modelSource) {
 }
 
 // add makes the job of a model, as far as it is known before its file is here.
-func (m *models) add(wanted *suite.SuiteModel) error {
+func (m *models) add(ctx context.Context, wanted *suite.SuiteModel) error {
 	o := m.options
 	source, err := fetch.ParseSource(wanted.Source)
 	if err != nil {
@@ -161,18 +161,16 @@ func (m *models) add(wanted *suite.SuiteModel) error {
 	var needs gguf.Memory
 	switch {
 	case job.Model.Weights == result.SyntheticWeights:
-		shape, err := lookupShape(wanted.Name)
+		header, path, err := o.outline(ctx, source, wanted)
 		if err != nil {
 			return err
 		}
-		header, err := shape.File()
-		if err != nil {
-			return fail(exitModel, err, "")
-		}
+		job.Model.Path = path
 		size, job.Model.Layers = header.TensorBytes(), layers(header)
 		source = fetch.Source{}
 		if len(wanted.Tests) > 0 {
-			needs = suite.Plan{Tests: []suite.PlannedTest{{Test: wanted.Tests[0]}}}.Memory(header, o.settings.UBatch)
+			least := slices.MinFunc(wanted.Tests, func(a, b result.Test) int { return cmp.Compare(a.Context(), b.Context()) })
+			needs = suite.Plan{Tests: []suite.PlannedTest{{Test: least}}}.Memory(header, o.settings.UBatch)
 		}
 	case source.Local():
 		if file, err = fetch.Local(source.Path, o.dirs()...); err != nil {
@@ -187,6 +185,24 @@ func (m *models) add(wanted *suite.SuiteModel) error {
 	m.files = append(m.files, file)
 	m.needs = append(m.needs, needs)
 	return nil
+}
+
+// outline is the header of a model whose weights are generated: a default model's
+// shape, or what the header of any file says. path is where the worker finds it;
+// empty for a default model.
+func (o *runOptions) outline(ctx context.Context, source fetch.Source, wanted *suite.SuiteModel) (header *gguf.File, path string, err error) {
+	shape, err := lookupShape(wanted.Name)
+	if err != nil {
+		if source.Local() && fileMissing(source.Path) {
+			return nil, "", err
+		}
+		path, header, err = keepOutline(ctx, wanted.Source, o.downloadDir())
+		return header, path, err
+	}
+	if header, err = shape.File(); err != nil {
+		return nil, "", fail(exitModel, err, "")
+	}
+	return header, "", nil
 }
 
 // budget gives a job its tests and their budgets, by the size of its tensors.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type progress struct {
 	runEnds  time.Time     // zero: no limit
 	fetching func() string // the download under way; empty: none
 	noLoad   bool          // the model could not be loaded
+	several  bool          // models
+	skipped  notRun        // not told yet
 
 	mu       sync.Mutex
 	model    string // under way
@@ -120,8 +123,32 @@ func (p *progress) step(message string, args ...any) {
 	slog.Log(context.Background(), level, message, args...)
 }
 
+// notRun are tests of one model that were not run for one reason: one line.
+type notRun struct {
+	model, reason string
+	status        result.Status
+	tests         []string
+}
+
+// flush tells of the tests that were not run.
+func (p *progress) flush() {
+	n := p.skipped
+	p.skipped = notRun{}
+	if len(n.tests) == 0 {
+		return
+	}
+	level := slog.LevelWarn
+	if p.noLoad && !p.several || n.status == result.Aborted {
+		level = slog.LevelDebug // told at the end
+	}
+	slog.Log(context.Background(), level, "not run", "model", n.model, "tests", strings.Join(n.tests, " "), "status", n.status, "reason", n.reason)
+}
+
 // event shows one event.
 func (p *progress) event(s bench.Stamped) {
+	if _, skip := s.Event.(bench.TestSkipped); !skip {
+		p.flush()
+	}
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		on := e.Facts.CPUInfo
@@ -195,6 +222,16 @@ func (p *progress) outcome(o *result.Outcome) {
 	p.mu.Lock()
 	p.deadline = time.Time{}
 	p.mu.Unlock()
+	if o.Status != result.OK && len(o.Samples) == 0 && p.test.Test != o.Test {
+		if n := &p.skipped; n.model != o.Model || n.status != o.Status || n.reason != o.Reason {
+			p.flush()
+			*n = notRun{model: o.Model, status: o.Status, reason: o.Reason}
+		}
+		p.skipped.tests = append(p.skipped.tests, o.Test.String())
+		return
+	}
+	p.flush()
+	p.test = bench.TestStarted{}
 	if o.Status != result.OK {
 		level := slog.LevelWarn
 		if p.noLoad || o.Status == result.Aborted && len(o.Samples) == 0 {
@@ -217,6 +254,7 @@ func (p *progress) outcome(o *result.Outcome) {
 // close takes the moving line away. It is idempotent.
 func (p *progress) close() {
 	p.closed.Do(func() {
+		p.flush()
 		if p.live == nil {
 			return
 		}

@@ -285,6 +285,7 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 	}
 
 	show := newProgress(stderr, o.settings.Threads, deadline, models.fetching, o.global)
+	show.several = len(models.jobs) > 1
 	defer show.close()
 	end := ending{dir: dir.path}
 	account := &before.account

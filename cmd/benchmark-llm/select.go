@@ -184,7 +184,7 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 	return s, nil
 }
 
-const sourcesHint = "models are https URLs of GGUF files, hf:user/repository/file[@revision], and paths"
+const sourcesHint = "-m takes https URLs of GGUF files, hf:user/repository/file[@revision], and paths"
 
 // dirs are where model files may lie.
 func (o *selectOptions) dirs() []string {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -33,27 +32,6 @@ func compareInProcess(o options, file string) (bool, error) {
 					return f(path{c, c.ReferenceRepetition}, path{c, c.Repetition})
 				})
 			})
-		})
-	})
-}
-
-// compareWeightsInProcess alternates two models in one process: a file in its
-// default load mode, and synthetic weights of another seed.
-func compareWeightsInProcess(o options, file string, weights llama.Stream) (bool, error) {
-	return compareIn(o, "file", "synthetic", func(do func(func(length int, f func(a, b path) error) error) error) error {
-		return withModel(file, func(filed *llama.Model) error {
-			streamed, err := llama.LoadModelStream(o.model, weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
-			if err != nil {
-				return err
-			}
-			err = do(func(length int, f func(a, b path) error) error {
-				return withContext(filed, o.threads, length, func(a *llama.Context) error {
-					return withContext(streamed, o.threads, length, func(b *llama.Context) error {
-						return f(path{a, a.Repetition}, path{b, b.Repetition})
-					})
-				})
-			})
-			return errors.Join(err, streamed.Close())
 		})
 	})
 }

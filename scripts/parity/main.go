@@ -7,6 +7,7 @@
 //	parity               llama-bench against this program, and in process
 //	parity -equivalence  a model file against synthetic weights
 //	parity -memory       resident memory over 200 runs, and against plain C
+//	parity -prefetch     tests beside a background download, and a run's wall time
 //	parity -abort NAME   abort latency on a model's shape, and its longest node
 package main
 
@@ -14,6 +15,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/exec"
@@ -24,19 +26,19 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
-	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // options are the flags.
 type options struct {
-	pairs, repetitions, inProcess, aborts int
-	prompts, gens                         string
-	threads                               int
-	program, tool, model, dir             string
+	pairs, repetitions, inProcess, aborts, loads int
+	prompts, gens                                string
+	threads                                      int
+	program, tool, model, dir                    string
+	loadMode                                     string // of the file, for -equivalence
+	arch                                         string // what -equivalence compares
 }
 
 const confidence = 0.95
@@ -48,6 +50,7 @@ func main() {
 	flag.IntVar(&o.pairs, "pairs", 20, "alternations of the programs for each test, at least 10 for a verdict")
 	flag.IntVar(&o.repetitions, "r", 2, "repetitions in each process: short ones alternate faster than the machine changes")
 	flag.IntVar(&o.inProcess, "in-process", 400, "alternations inside one process, at least 60 for a verdict")
+	flag.IntVar(&o.loads, "loads", 15, "loads of each model, for -equivalence")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
@@ -55,8 +58,11 @@ func main() {
 	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
 	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
 	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "default model to compare on")
+	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
+	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
 	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
 	memory := flag.Bool("memory", false, "watch resident memory")
+	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
 	flag.Parse()
 
@@ -71,6 +77,8 @@ func main() {
 		ok, err = aborts(o, *abort)
 	case *memory:
 		ok, err = watchMemory(o)
+	case *prefetch:
+		ok, err = comparePrefetch(o)
 	case *equivalence:
 		ok, err = compareWeights(o)
 	default:
@@ -96,6 +104,22 @@ func (o options) file(seed int) (string, error) {
 		return "", fmt.Errorf("write the model: %w: %s", err, out)
 	}
 	return path, nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		return err
+	}
+	return out.Close()
 }
 
 // program is one of the two that are compared: a command that prints records
@@ -180,32 +204,6 @@ func compareWithLlamaBench(o options) (bool, error) {
 		return false, err
 	}
 	inside, err := compareInProcess(o, model)
-	return ok && inside, err
-}
-
-// compareWeights is the equivalence report. The file's weights have another
-// seed than the stream's, so that equal bytes prove nothing.
-func compareWeights(o options) (bool, error) {
-	setDefault(&o.prompts, "128,512")
-	setDefault(&o.gens, "32")
-	model, err := o.file(2)
-	if err != nil {
-		return false, err
-	}
-	fmt.Printf("%s, %d threads, %d pairs of processes for each test, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
-	ok, err := compare(o, o.ours("file", model, "file"), o.ours("synthetic", o.model, "synthetic"))
-	if err != nil {
-		return false, err
-	}
-	shape, err := synth.Lookup(o.model)
-	if err != nil {
-		return false, err
-	}
-	weights, err := synth.New(shape, 1, llamacpp.Quantizer{})
-	if err != nil {
-		return false, err
-	}
-	inside, err := compareWeightsInProcess(o, model, weights)
 	return ok && inside, err
 }
 

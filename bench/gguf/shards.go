@@ -1,0 +1,104 @@
+package gguf
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// maxShards is far above any model known, and keeps names to five digits.
+const maxShards = 9999
+
+var shardName = regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`)
+
+// ShardNames are the names of all files of a model that is split into count of
+// them, given the name of the first, with or without its folder or URL. The
+// names follow llama.cpp: model-00001-of-00003.gguf.
+func ShardNames(first string, count uint64) ([]string, error) {
+	if count <= 1 {
+		return []string{first}, nil
+	}
+	if count > maxShards {
+		return nil, refuse(ErrUnsupported, "split.count is %d, more than the limit of %d", count, maxShards)
+	}
+	m := shardName.FindStringSubmatch(first)
+	if m == nil {
+		return nil, refuse(ErrCorrupt, "%q is one of %d files, but its name does not end in -00001-of-%05d.gguf", baseName(first), count, count)
+	}
+	if of, _ := strconv.ParseUint(m[3], 10, 64); of != count {
+		return nil, refuse(ErrCorrupt, "%q is one of %d files by its header, and of %d by its name", baseName(first), count, of)
+	}
+	if m[2] != "00001" {
+		return nil, refuse(ErrUnsupported, "%q is not the first of its %d files, which describes the model", baseName(first), count)
+	}
+	names := make([]string, count)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s-%05d-of-%05d.gguf", m[1], i+1, count)
+	}
+	return names, nil
+}
+
+// baseName is a name without what may hold secrets.
+func baseName(s string) string {
+	s, _, _ = strings.Cut(s, "?")
+	return s[strings.LastIndexByte(s, '/')+1:]
+}
+
+// Merge is the header of the one file that the shards of a model, in their
+// order, would be if they were not split. Shards that are missing, twice there,
+// in another order or of another model are refused. A single file that is not
+// split is returned as it is.
+func Merge(shards []*File) (*File, error) {
+	if len(shards) == 0 {
+		return nil, refuse(ErrCorrupt, "no files to merge")
+	}
+	first := shards[0]
+	if len(shards) == 1 && first.Shards() == 1 {
+		return first, nil
+	}
+	var tensors []Tensor
+	for i, f := range shards {
+		if f.Shards() != uint64(len(shards)) {
+			return nil, refuse(ErrCorrupt, "file %d of %d is one of %d by its header", i+1, len(shards), f.Shards())
+		}
+		no, ok := f.Uint("split.no")
+		if !ok {
+			return nil, refuse(ErrCorrupt, "file %d of %d has no key split.no", i+1, len(shards))
+		}
+		if no != uint64(i) {
+			return nil, refuse(ErrCorrupt, "file %d of %d says that it is file %d", i+1, len(shards), no+1)
+		}
+		if len(tensors)+len(f.Tensors) > int(DefaultLimits.Tensors) {
+			return nil, refuse(ErrUnsupported, "the %d files have more than the limit of %d tensors", len(shards), DefaultLimits.Tensors)
+		}
+		tensors = append(tensors, f.Tensors...)
+	}
+	if want, ok := first.Uint("split.tensors.count"); ok && want != uint64(len(tensors)) {
+		return nil, refuse(ErrCorrupt, "the %d files have %d tensors, split.tensors.count is %d", len(shards), len(tensors), want)
+	}
+	var kv []KeyValue
+	for _, k := range first.KV {
+		if !strings.HasPrefix(k.Key, "split.") {
+			kv = append(kv, k)
+		}
+	}
+	return relaid(kv, tensors)
+}
+
+// relaid is New for keys of a file that was read: arrays that were skipped stay
+// so, and DataOffset is then where the data of the shortest such header start.
+func relaid(kv []KeyValue, tensors []Tensor) (*File, error) {
+	kept := make([]KeyValue, 0, len(kv))
+	for _, k := range kv {
+		if _, skipped := k.Value.(Skipped); !skipped {
+			kept = append(kept, k)
+		}
+	}
+	f, err := New(kept, tensors)
+	if err != nil {
+		return nil, err
+	}
+	f.KV = kv
+	return f, nil
+}

@@ -1,0 +1,200 @@
+package gguf_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+)
+
+func TestShardNames(t *testing.T) {
+	for _, tt := range []struct {
+		first string
+		count uint64
+		want  []string // nil: refused
+		text  string   // of the refusal
+	}{
+		{"m.gguf", 1, []string{"m.gguf"}, ""},
+		{"m.gguf", 0, []string{"m.gguf"}, ""},
+		{"dir/m-00001-of-00003.gguf", 3, []string{"dir/m-00001-of-00003.gguf", "dir/m-00002-of-00003.gguf", "dir/m-00003-of-00003.gguf"}, ""},
+		{"m.gguf", 3, nil, "does not end in -00001-of-00003.gguf"},
+		{"https://h/m.gguf?secret", 3, nil, `"m.gguf" is one of 3 files`},
+		{"m-00001-of-00002.gguf", 3, nil, "one of 3 files by its header, and of 2 by its name"},
+		{"m-00002-of-00003.gguf", 3, nil, "is not the first of its 3 files"},
+		{"m-00001-of-99999.gguf", 99999, nil, "more than the limit of 9999"},
+		{"m-00001-of-00003.gguf", 1 << 60, nil, "more than the limit"},
+	} {
+		got, err := gguf.ShardNames(tt.first, tt.count)
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s of %d (-want +got):\n%s", tt.first, tt.count, diff)
+		}
+		if (err == nil) != (tt.want != nil) || err != nil && (!strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%s of %d: %v, want %q", tt.first, tt.count, err, tt.text)
+		}
+	}
+}
+
+// shard is one of the files of a model with two tensors in each.
+func shard(t testing.TB, no, count int) *gguf.File {
+	t.Helper()
+	kv := []gguf.KeyValue{
+		{Key: "split.no", Value: uint16(no)}, {Key: "split.count", Value: uint16(count)},
+		{Key: "split.tensors.count", Value: int32(2 * count)},
+	}
+	if no == 0 {
+		kv = append(kv, gguf.KeyValue{Key: "general.architecture", Value: "llama"})
+	}
+	f, err := gguf.New(kv, []gguf.Tensor{
+		{Name: fmt.Sprintf("a%d", no), Dims: []uint64{7}},
+		{Name: fmt.Sprintf("b%d", no), Dims: []uint64{32, 2}, Type: gguf.Q8_0},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestMerge(t *testing.T) {
+	shards := []*gguf.File{shard(t, 0, 3), shard(t, 1, 3), shard(t, 2, 3)}
+	words := gguf.KeyValue{Key: "words", Value: gguf.Skipped{Len: 5000}}
+	shards[0].KV = append(shards[0].KV, words)
+	got, err := gguf.Merge(shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := gguf.New([]gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}, []gguf.Tensor{
+		{Name: "a0", Dims: []uint64{7}}, {Name: "b0", Dims: []uint64{32, 2}, Type: gguf.Q8_0},
+		{Name: "a1", Dims: []uint64{7}}, {Name: "b1", Dims: []uint64{32, 2}, Type: gguf.Q8_0},
+		{Name: "a2", Dims: []uint64{7}}, {Name: "b2", Dims: []uint64{32, 2}, Type: gguf.Q8_0},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.KV = append(want.KV, words)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+	single := example(t)
+	if got, err := gguf.Merge([]*gguf.File{single}); err != nil || got != single {
+		t.Errorf("a single file merged is %v, %v", got, err)
+	}
+}
+
+func TestMergeRefuses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		shards []*gguf.File
+		want   string
+	}{
+		"none":        {nil, "no files"},
+		"missing":     {[]*gguf.File{shard(t, 0, 3), shard(t, 1, 3)}, "file 1 of 2 is one of 3"},
+		"only one":    {[]*gguf.File{shard(t, 0, 3)}, "file 1 of 1 is one of 3"},
+		"cyclic":      {[]*gguf.File{shard(t, 0, 2), shard(t, 0, 2)}, "file 2 of 2 says that it is file 1"},
+		"other order": {[]*gguf.File{shard(t, 1, 2), shard(t, 0, 2)}, "file 1 of 2 says that it is file 2"},
+		"other model": {[]*gguf.File{shard(t, 0, 2), shard(t, 1, 3)}, "file 2 of 2 is one of 3"},
+		"not split":   {[]*gguf.File{shard(t, 0, 2), example(t)}, "file 2 of 2 is one of 1"},
+		"no number":   {[]*gguf.File{{KV: []gguf.KeyValue{{Key: "split.count", Value: uint16(2)}}}, shard(t, 1, 2)}, "no key split.no"},
+	} {
+		if f, err := gguf.Merge(tt.shards); !errors.Is(err, gguf.ErrCorrupt) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, %v; want %q", name, f, err, tt.want)
+		}
+	}
+	// Tensors of one name in two files, and fewer than announced.
+	twice := shard(t, 1, 2)
+	twice.Tensors[0].Name = "a0"
+	if _, err := gguf.Merge([]*gguf.File{shard(t, 0, 2), twice}); err == nil || !strings.Contains(err.Error(), `"a0" has the name of tensor 0`) {
+		t.Errorf("one name twice: %v", err)
+	}
+	fewer := shard(t, 1, 2)
+	fewer.Tensors = fewer.Tensors[:1]
+	if _, err := gguf.Merge([]*gguf.File{shard(t, 0, 2), fewer}); err == nil || !strings.Contains(err.Error(), "have 3 tensors, split.tensors.count is 4") {
+		t.Errorf("fewer tensors: %v", err)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	const mib = 1 << 20
+	model := func(arch string, kv map[string]any, vocab uint64) *gguf.File {
+		keys := []gguf.KeyValue{{Key: "general.architecture", Value: arch}}
+		for k, v := range kv {
+			keys = append(keys, gguf.KeyValue{Key: arch + "." + k, Value: v})
+		}
+		f, err := gguf.New(keys, []gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{256, vocab}, Type: gguf.Q4_K}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	type keys = map[string]any
+	smol := keys{
+		"block_count": uint32(30), "embedding_length": uint32(576), "feed_forward_length": uint32(1536),
+		"attention.head_count": uint32(9), "attention.head_count_kv": uint32(3),
+	}
+	qwen := keys{"block_count": uint32(24), "embedding_length": uint32(1024), "feed_forward_length": uint32(2816), "attention.head_count": uint32(16)}
+	gemma := keys{
+		"block_count": uint32(18), "embedding_length": uint32(2048), "feed_forward_length": uint32(16384), "attention.head_count": uint32(8),
+		"attention.head_count_kv": uint32(1), "attention.key_length": uint32(256), "attention.value_length": uint32(256),
+	}
+	// What libllama 0.7.0 logs for the default models of these keys. The cache is
+	// exact; compute buffers are estimated within a twentieth.
+	for _, tt := range []struct {
+		name           string
+		file           *gguf.File
+		tokens         int
+		cache, compute float64 // MiB
+	}{
+		{"SmolLM", model("llama", smol, 49152), 128, 5.625, 25.47},
+		{"SmolLM", model("llama", smol, 49152), 512, 11.25, 102.14},
+		{"SmolLM", model("llama", smol, 49152), 4096, 90, 106.77},
+		{"qwen", model("qwen2", qwen, 151936), 512, 48, 307.27},
+		{"gemma", model("gemma", gemma, 256000), 128, 4.5, 130.07},
+	} {
+		m := tt.file.Memory(tt.tokens, 512, gguf.F16, gguf.F16)
+		if got := float64(m.Cache) / mib; got != tt.cache {
+			t.Errorf("%s %d: cache of %g MiB, want %g", tt.name, tt.tokens, got, tt.cache)
+		}
+		if got := float64(m.Compute) / mib; got < tt.compute*0.95 || got > tt.compute*1.05 {
+			t.Errorf("%s %d: compute buffers of %g MiB, want %g", tt.name, tt.tokens, got, tt.compute)
+		}
+		if m.Weights != tt.file.TensorBytes() || m.Total() != m.Weights+m.Cache+m.Compute {
+			t.Errorf("%s %d: %+v", tt.name, tt.tokens, m)
+		}
+	}
+	// Fewer bits, heads by layer, latent attention.
+	f := model("llama", smol, 49152)
+	if got, want := f.Memory(512, 512, gguf.Q8_0, gguf.Q8_0).Cache, uint64(11.25*mib*34/64); got != want {
+		t.Errorf("cache of q8_0 has %d bytes, want %d", got, want)
+	}
+	f = model("x", keys{"block_count": uint32(3), "embedding_length": uint32(64), "attention.head_count": uint32(1), "attention.head_count_kv": []int32{1, 0, 2}}, 1)
+	if got, want := f.Memory(1, 1, gguf.F16, gguf.F16).Cache, uint64(256*64*3*2*2); got != want {
+		t.Errorf("cache of heads by layer has %d bytes, want %d", got, want)
+	}
+	f = model("deepseek2", keys{"block_count": uint32(1), "attention.head_count": uint32(128), "attention.kv_lora_rank": uint32(512), "rope.dimension_count": uint32(64)}, 1)
+	if got, want := f.Memory(256, 1, gguf.F16, gguf.F16).Cache, uint64(256*576*2); got != want {
+		t.Errorf("latent cache has %d bytes, want %d", got, want)
+	}
+	// Keys that lie do not overflow.
+	huge := keys{"block_count": ^uint64(0), "embedding_length": ^uint64(0), "feed_forward_length": ^uint64(0), "attention.head_count": uint32(1), "attention.key_length": ^uint64(0)}
+	m := model("x", huge, 1).Memory(1<<40, 1<<30, gguf.F32, gguf.Type(9999))
+	if m.Total() < 1<<62 || m.Fits(1<<50) == nil {
+		t.Errorf("a model without measure needs %+v", m)
+	}
+}
+
+func TestFits(t *testing.T) {
+	m := gguf.Memory{Tokens: 512, Weights: 42_512_531_712, Cache: 160 << 20, Compute: 379 << 20}
+	if err := m.Fits(m.Total()); err != nil {
+		t.Errorf("it fits exactly, but %v", err)
+	}
+	err := m.Fits(24 << 30)
+	const want = "needs 40 GiB of memory (weights 40 GiB, KV cache of 512 tokens 160 MiB, compute buffers 379 MiB), there are 24 GiB"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	var detail *gguf.MemoryError
+	if !errors.As(err, &detail) || detail.AvailableBytes != 24<<30 {
+		t.Errorf("got %#v", err)
+	}
+}

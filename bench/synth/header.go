@@ -1,0 +1,135 @@
+package synth
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+)
+
+// ErrHeader is a sound header that no synthetic model can be made from.
+var ErrHeader = errors.New("cannot be measured by its header")
+
+// Outline is the header of the synthetic model of a file's header, merged if it
+// had shards: the same tensors and the same keys, but no words. The tokenizer
+// becomes one that has only a number of tokens, as in the shapes; that changes
+// neither what libllama says of the model nor its speed. name is the model's in
+// error messages. It is an error when a long array that is no vocabulary was
+// not kept, since the library may need it.
+func Outline(name string, f *gguf.File) (*gguf.File, error) {
+	refuse := func(format string, args ...any) (*gguf.File, error) {
+		return nil, fmt.Errorf("%s %w: "+format, append([]any{name, ErrHeader}, args...)...)
+	}
+	arch := f.Architecture()
+	switch {
+	case f.Shards() > 1:
+		return refuse("it is one of %d files, all of which are needed", f.Shards())
+	case arch == "":
+		return refuse("it names no architecture")
+	case len(f.Tensors) == 0:
+		return refuse("it has no tensors")
+	}
+	kv := []gguf.KeyValue{{Key: "tokenizer.ggml.model", Value: "none"}}
+	vocabKey := arch + ".vocab_size"
+	vocab := f.Vocabulary()
+	if vocab > 0 {
+		if vocab > math.MaxInt32 {
+			return refuse("it has %d tokens, more than can be counted", vocab)
+		}
+		kv = append(kv, gguf.KeyValue{Key: vocabKey, Value: uint32(vocab)})
+	}
+	for _, k := range f.KV {
+		_, skipped := k.Value.(gguf.Skipped)
+		switch {
+		case k.Key == vocabKey, isWords(k):
+		case skipped && strings.HasPrefix(k.Key, arch+"."):
+			return refuse("key %q holds %d values, more than are kept", k.Key, k.Value.(gguf.Skipped).Len)
+		case skipped: // of no architecture: a note of whoever made the file
+		case k.Key == "general.name":
+			kv = append(kv, gguf.KeyValue{Key: k.Key, Value: marked(k.Value)})
+		default:
+			kv = append(kv, k)
+		}
+	}
+	tensors := make([]gguf.Tensor, len(f.Tensors))
+	copy(tensors, f.Tensors)
+	outline, err := gguf.New(kv, tensors)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return outline, nil
+}
+
+// mark is what the name of a synthetic model ends in.
+const mark = " (synthetic weights)"
+
+// marked is a model's name that says that its weights mean nothing.
+func marked(name any) any {
+	if s, ok := name.(string); ok {
+		return strings.TrimSuffix(s, mark) + mark
+	}
+	return name
+}
+
+// isWords tells what belongs to a tokenizer and not to the shape of a model.
+// Numbers under its name can be of the shape, such as the count of token types.
+func isWords(k gguf.KeyValue) bool {
+	if strings.HasPrefix(k.Key, "tokenizer.chat_template") {
+		return true
+	}
+	if !strings.HasPrefix(k.Key, "tokenizer.") {
+		return false
+	}
+	switch k.Value.(type) {
+	case uint8, uint16, uint32, uint64, int8, int16, int32, int64:
+		return false
+	}
+	return true
+}
+
+// WriteHeaderFile keeps an outline in a file of its own, for a worker that makes
+// the model from it. The file is whole or not there.
+func WriteHeaderFile(path string, outline *gguf.File) error {
+	header, err := outline.Header()
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".header-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(header)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// ReadHeaderFile reads what WriteHeaderFile wrote, and any header without data.
+func ReadHeaderFile(path string) (*gguf.File, error) {
+	limit := gguf.DefaultLimits.HeaderBytes
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s: %d bytes are more than a header has, at most %d", path, info.Size(), limit)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := gguf.Read(bytes.NewReader(b), math.MaxInt64, gguf.DefaultLimits)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,271 @@
+//go:build cgo && parity
+
+package main
+
+import (
+	"embed"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/sys/unix"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+	"github.com/sparecores/benchmark-llm/llama"
+)
+
+// smallShapes are models of a few hundred million parameters, one for each
+// architecture that is compared, unquantised.
+//
+//go:embed testdata/*.yaml
+var smallShapes embed.FS
+
+// architectures are all of them.
+const architectures = "llama,qwen2,gemma,phi3,moe"
+
+// compareWeights is the equivalence report, architecture by architecture: a file
+// against synthetic weights of the file's header.
+func compareWeights(o options) (bool, error) {
+	setDefault(&o.prompts, "128,512")
+	setDefault(&o.gens, "32")
+	fmt.Printf("%d threads, %d loads of each, file in load mode %s\n", o.threads, o.loads, o.loadMode)
+	ok := true
+	for name := range strings.SplitSeq(o.arch, ",") {
+		within, err := compareArchitecture(o, name)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", name, err)
+		}
+		ok = ok && within
+	}
+	return ok, nil
+}
+
+func compareArchitecture(o options, name string) (bool, error) {
+	start := time.Now()
+	file, err := o.quantized(name)
+	if err != nil {
+		return false, err
+	}
+	// A copy, for two loads that share pages also share what the caches hold.
+	again := file + ".again"
+	if err := copyFile(again, file); err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(filepath.Dir(file)) // the next one needs the room
+	header, err := gguf.ReadFile(file)
+	if err != nil {
+		return false, err
+	}
+	outline, err := synth.Outline(name, header)
+	if err != nil {
+		return false, err
+	}
+	weights, err := synth.FromHeader(name, outline, 1, llamacpp.Quantizer{})
+	if err != nil {
+		return false, err
+	}
+	fmt.Printf("\n%s: architecture %s, %d MB of tensors, %d million parameters\n",
+		name, header.Architecture(), header.TensorBytes()/1e6, header.Params()/1e6)
+	ok, err := compareLoads(o, file, again, weights)
+	fmt.Printf("%.0f s\n", time.Since(start).Seconds())
+	return ok, err
+}
+
+// quantized is a file of an architecture's small model. Its weights have another
+// seed than the stream's and are quantised by llama-quantize of the same
+// packages, so that the file is not our own bytes. The name of a default model
+// gives a file of our own bytes, with that seed too.
+func (o options) quantized(name string) (string, error) {
+	const seed = 2
+	if _, err := synth.Lookup(name); err == nil {
+		o.model = name
+		return o.file(seed)
+	}
+	text, err := smallShapes.ReadFile("testdata/" + name + ".yaml")
+	if err != nil {
+		return "", fmt.Errorf("no architecture and no default model is called so, there are %s", architectures)
+	}
+	shape, err := synth.ParseShape(name+".gguf", text)
+	if err != nil {
+		return "", err
+	}
+	model, err := synth.New(shape, seed, llamacpp.Quantizer{})
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(o.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	plain := filepath.Join(dir, "f16.gguf")
+	f, err := os.Create(plain)
+	if err != nil {
+		return "", err
+	}
+	if _, err := model.WriteTo(f); err != nil {
+		return "", err
+	}
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name+".Q4_K_M.gguf")
+	if out, err := exec.Command(o.tool, "llama-quantize", plain, path, "Q4_K_M", fmt.Sprint(o.threads)).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("llama-quantize: %w: %s", err, out)
+	}
+	return path, os.Remove(plain)
+}
+
+// turnsOfLoad is how often a test of a loaded model runs: the median is the speed
+// of that load. A test of many tokens runs once: more loads tell more.
+const turnsOfLoad = 3
+
+func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 384/(t.Prompt+4*t.Gen))) }
+
+// compareLoads compares a file in its default load mode with synthetic
+// weights. The pages that memory happens to give a model make each load some
+// per cent faster or slower than the next one of the same bytes, for as long as
+// it lives; so the unit that is repeated is the load. Every round loads the file,
+// read into the page cache anew, a copy of it and the synthetic weights, in
+// turning order, and alternates tests between the three, in every order.
+func compareLoads(o options, file, again string, weights llama.Stream) (bool, error) {
+	tests, err := o.tests()
+	if err != nil {
+		return false, err
+	}
+	mode := llama.LoadMmap
+	if o.loadMode == "none" {
+		mode = llama.LoadNone
+	}
+	loads := []func() (*llama.Model, error){
+		func() (*llama.Model, error) { return loadAnew(file, mode) },
+		func() (*llama.Model, error) { return loadAnew(again, mode) },
+		func() (*llama.Model, error) {
+			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
+		},
+	}
+	rates := make([][3][]float64, len(tests))
+	err = onThread(func() error {
+		for round := range o.loads {
+			models := make([]*llama.Model, len(loads))
+			for i := range loads {
+				which := (round + i) % len(loads)
+				m, err := loads[which]()
+				if err != nil {
+					return err
+				}
+				models[which] = m
+			}
+			for i, test := range tests {
+				speeds, err := speedsOfLoad(o, models, test)
+				if err != nil {
+					return err
+				}
+				for which, speed := range speeds {
+					rates[i][which] = append(rates[i][which], speed)
+				}
+			}
+			for _, m := range models {
+				if err := m.Close(); err != nil {
+					return err
+				}
+			}
+			fmt.Fprintf(os.Stderr, "\r%d of %d loads of each   ", round+1, o.loads)
+		}
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	t := newTable()
+	t.AppendHeader(table.Row{"test", "file t/s", "synthetic t/s", "ratio (95 %)", "noise floor", "verdict"})
+	ok := true
+	for i, test := range tests {
+		ab, err := stats.PairedRatio(rates[i][2], rates[i][0], confidence)
+		if err != nil {
+			return false, err
+		}
+		aa, err := stats.PairedRatio(rates[i][1], rates[i][0], confidence)
+		if err != nil {
+			return false, err
+		}
+		verdict := stats.Within(ab.Interval, aa.Interval)
+		ok = ok && verdict == stats.WithinNoise
+		t.AppendRow(table.Row{test, median(rates[i][0]), median(rates[i][2]), interval(ab), interval(aa), verdict})
+	}
+	fmt.Println(t.Render())
+	return ok, nil
+}
+
+// loadAnew loads a file into pages it had not before: dropped from the page cache
+// and read again.
+func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil { // only clean pages are dropped
+		return nil, err
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, struct{ io.Reader }{f}); err != nil {
+		return nil, err
+	}
+	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)
+}
+
+// speedsOfLoad alternates a test between loaded models, each time in another
+// order, and returns the median speed of each in tokens/second.
+func speedsOfLoad(o options, models []*llama.Model, test result.Test) ([]float64, error) {
+	all := make([][]float64, len(models))
+	var turns func(contexts []*llama.Context) error
+	turns = func(contexts []*llama.Context) error {
+		if len(contexts) < len(models) {
+			return withContext(models[len(contexts)], o.threads, test.Context(), func(c *llama.Context) error {
+				return turns(append(contexts, c))
+			})
+		}
+		prompt, gen := tokens(test.Prompt), tokens(test.Gen)
+		for turn := range turnsOf(test) + 1 {
+			for _, which := range rand.Perm(len(contexts)) {
+				c := contexts[which]
+				if err := c.ClearMemory(); err != nil {
+					return err
+				}
+				elapsed, err := c.Repetition(prompt, gen, 2048)
+				if err != nil {
+					return err
+				}
+				if turn > 0 { // the first one warms up
+					all[which] = append(all[which], test.TokensPerSecond(elapsed))
+				}
+			}
+		}
+		return nil
+	}
+	if err := turns(nil); err != nil {
+		return nil, err
+	}
+	speeds := make([]float64, len(all))
+	for i, a := range all {
+		s, err := stats.New(a)
+		if err != nil {
+			return nil, err
+		}
+		speeds[i] = s.Median()
+	}
+	return speeds, nil
+}
