@@ -12,7 +12,7 @@ with_llama := environment=$$(scripts/llama-env); eval "$$environment";
 MODEL ?= SmolLM-135M.Q4_K_M.gguf
 ARGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence abort memory replay bench check-headers pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory replay bench check-headers pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -63,8 +63,14 @@ proof := $(with_llama) go build -tags parity -o bin/parity ./scripts/parity && b
 parity: tools build ## compare with llama-bench, alternating, on this machine
 	@$(proof) $(ARGS)
 
-equivalence: tools build ## compare synthetic weights with a model file, alternating
+equivalence: tools build ## compare synthetic weights with files, over architectures
 	@$(proof) -equivalence $(ARGS)
+
+prefetch: tools build ## tests with and without a download in the background
+	@$(proof) -prefetch $(ARGS)
+
+original: tools build ## compare with the suite that is replaced: SCRIPT=its benchmark.py
+	@go build -o bin/original ./scripts/original && bin/original $(ARGS) $(SCRIPT)
 
 abort: deps ## time from an abort to its return, and the longest node of the graph
 	@$(proof) -abort $(MODEL) $(ARGS)

@@ -72,7 +72,8 @@ func (p rpcProbe) check(ctx context.Context, endpoint string) error {
 		if errors.As(err, &op) { // its text repeats the address
 			err = op.Err
 		}
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
 			return refuse("does not answer within %v", p.connect)
 		}
 		return refuse("cannot be reached: %w", err)

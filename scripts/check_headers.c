@@ -7,6 +7,7 @@
 
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
+#include <ggml-rpc.h>
 #include <llama.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -291,6 +292,11 @@ FUNCTION(ggml_quantize_chunk, size_t, (enum ggml_type, const float *, void *, in
 FUNCTION(ggml_quantize_requires_imatrix, bool, (enum ggml_type))
 FUNCTION(ggml_threadpool_params_init, void, (struct ggml_threadpool_params *, int))
 
+CONSTANT(RPC_PROTO_MAJOR_VERSION, 8)
+CONSTANT(GGML_RPC_MAX_SERVERS, 16)
+FUNCTION(ggml_backend_register, void, (ggml_backend_reg_t))
+FUNCTION(ggml_backend_reg_by_name, ggml_backend_reg_t, (const char *))
+PROTOTYPE(ggml_backend_rpc_add_server, ggml_backend_reg_t, (const char *))
 PROTOTYPE(ggml_threadpool_new, struct ggml_threadpool *, (struct ggml_threadpool_params *))
 PROTOTYPE(ggml_threadpool_free, void, (struct ggml_threadpool *))
 

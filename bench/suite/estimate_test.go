@@ -60,7 +60,7 @@ func TestMemory(t *testing.T) {
 
 func TestUpperBoundAndLikely(t *testing.T) {
 	s := suite.Suite{Repetitions: 5, Targets: suite.DefaultTargets()}
-	m := suite.SuiteModel{Tests: []result.Test{{Prompt: 16}, {Gen: 16}, {Gen: 128}}}
+	m := suite.Entry{Tests: []result.Test{{Prompt: 16}, {Gen: 16}, {Gen: 128}}}
 	p := s.Plan(m, 1<<30, nil, 1)
 	// 5 s + 80/2, 5 s + 80/1, 5 s + 640/5 for the tests, and to load what the first
 	// of them gets.

@@ -202,7 +202,7 @@ func (f *file) suite(n *yaml.Node) Suite {
 	return s
 }
 
-func (f *file) model(n *yaml.Node, lengths Lengths) SuiteModel {
+func (f *file) model(n *yaml.Node, lengths Lengths) Entry {
 	if the(n).Kind == yaml.ScalarNode {
 		return f.source(n, f.tests(n, lengths))
 	}
@@ -210,7 +210,7 @@ func (f *file) model(n *yaml.Node, lengths Lengths) SuiteModel {
 	v := values["source"]
 	if v == nil {
 		f.fail(n, "the model has no source")
-		return SuiteModel{}
+		return Entry{}
 	}
 	m := f.source(v, f.tests(n, f.lengths(values, lengths)))
 	if v := values["name"]; v != nil {
@@ -230,8 +230,8 @@ func (f *file) model(n *yaml.Node, lengths Lengths) SuiteModel {
 var sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // source is a model as far as its source tells.
-func (f *file) source(n *yaml.Node, tests []result.Test) SuiteModel {
-	m := SuiteModel{Source: f.text(n, "source"), Tests: tests}
+func (f *file) source(n *yaml.Node, tests []result.Test) Entry {
+	m := Entry{Source: f.text(n, "source"), Tests: tests}
 	for _, known := range models {
 		if m.Source == known.File || m.Source == known.Source() {
 			m.Source, m.Name, m.SizeBytes = known.Source(), known.File, known.SizeBytes

@@ -38,7 +38,7 @@ func TestReadExample(t *testing.T) {
 			Prompt:     []suite.Target{{Tokens: 16, TokensPerSecond: 2}, {128, 10}, {512, 25}, {4096, 250}},
 			Generation: []suite.Target{{Tokens: 16, TokensPerSecond: 1}, {128, 5}},
 		},
-		Models: []suite.SuiteModel{
+		Models: []suite.Entry{
 			{
 				Source: suite.Models()[0].Source(), Name: "SmolLM-135M.Q4_K_M.gguf", SizeBytes: 103_668_480,
 				Tests: []result.Test{{Prompt: 16}, {Prompt: 128}, {Prompt: 512}, {Gen: 128}},
@@ -73,7 +73,7 @@ func TestReadDefaults(t *testing.T) {
 	own := suite.Suite{
 		Repetitions: 5,
 		Targets:     suite.Targets{Prompt: want.Targets.Prompt, Generation: []suite.Target{{Tokens: 8, TokensPerSecond: .5}}},
-		Models:      []suite.SuiteModel{{Source: "x/own.gguf", Name: "own.gguf", Tests: want.Models[0].Tests}},
+		Models:      []suite.Entry{{Source: "x/own.gguf", Name: "own.gguf", Tests: want.Models[0].Tests}},
 	}
 	if diff := cmp.Diff(own, got); diff != "" {
 		t.Error(diff)

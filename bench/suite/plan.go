@@ -73,7 +73,7 @@ func (l Lengths) Tests() ([]result.Test, error) {
 // sizeBytes; 0, not known yet, gives the least budgets. A timeout is the budget
 // of every test; nil gives each the budget of its length and size, times scale; 0
 // is no limit.
-func (s Suite) Plan(m SuiteModel, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
+func (s Suite) Plan(m Entry, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
 	p := Plan{Model: m.Source, SizeBytes: sizeBytes, LoadBudget: LoadBudget(sizeBytes, scale), Repetitions: s.Repetitions}
 	for _, t := range m.Tests {
 		budget := s.Targets.Budget(t, sizeBytes, s.Repetitions, scale)

@@ -4,13 +4,13 @@ import "github.com/sparecores/benchmark-llm/bench/result"
 
 // Suite is what a run measures.
 type Suite struct {
-	Models      []SuiteModel // in this order
-	Repetitions int          // of each test
-	Targets     Targets      // that budgets come from
+	Models      []Entry // in this order
+	Repetitions int     // of each test
+	Targets     Targets // that budgets come from
 }
 
-// SuiteModel is a model and its tests.
-type SuiteModel struct {
+// Entry is a model and its tests.
+type Entry struct {
 	Source    string        // as -m takes it: a path, an https URL, hf:user/repository/file[@revision]
 	Name      string        // of its file: what readers of records tell models apart by
 	SHA256    string        // of its file, 64 hexadecimal digits; empty where it is not known
@@ -30,16 +30,16 @@ func defaultLengths() Lengths {
 func Default() Suite {
 	s := Suite{Repetitions: defaultRepetitions, Targets: DefaultTargets()}
 	for _, m := range models {
-		s.Models = append(s.Models, m.suiteModel(defaultLengths()))
+		s.Models = append(s.Models, m.entry(defaultLengths()))
 	}
 	return s
 }
 
-// suiteModel is the model with tests of lengths that are in range.
-func (m Model) suiteModel(l Lengths) SuiteModel {
+// entry is the model with tests of lengths that are in range.
+func (m Model) entry(l Lengths) Entry {
 	tests, err := l.Tests()
 	if err != nil {
 		panic(err) // the caller's lengths were checked
 	}
-	return SuiteModel{Source: m.Source(), Name: m.File, SizeBytes: m.SizeBytes, Tests: tests}
+	return Entry{Source: m.Source(), Name: m.File, SizeBytes: m.SizeBytes, Tests: tests}
 }

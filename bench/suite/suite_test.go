@@ -84,7 +84,7 @@ func TestLengths(t *testing.T) {
 
 func TestPlanTimeout(t *testing.T) {
 	s := suite.Suite{Repetitions: 5, Targets: suite.DefaultTargets()}
-	m := suite.SuiteModel{Source: "m", Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
+	m := suite.Entry{Source: "m", Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
 	minute, none := time.Minute, time.Duration(0)
 	if p := s.Plan(m, 1<<30, &minute, 1); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute {
 		t.Errorf("%+v", p)

@@ -942,14 +942,13 @@ func TestFaultDiskFull(t *testing.T) {
 	for kib := 4; kib <= 40; kib += 4 {
 		r := newFaulty(t, "-p", "8", "-n", "4", "-r", "3")
 		err := syscall.Mount("none", r.results, "tmpfs", 0, fmt.Sprintf("size=%dk", kib))
-		switch {
-		case err == nil:
+		if err == nil {
 			defer func() {
 				if err := syscall.Unmount(r.results, 0); err != nil {
 					t.Error(err)
 				}
 			}()
-		default:
+		} else {
 			// Only root may mount. A limit on the size of files fails a write as well,
 			// with another error.
 			r.throughShell(fmt.Sprintf("ulimit -f %d", kib/4))

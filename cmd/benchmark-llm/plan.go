@@ -124,7 +124,7 @@ type plannedModel struct {
 	OnDevices verdict      `json:"fits_devices,omitempty"` // of all GPUs together; absent without one
 	Notes     []string     `json:"notes,omitempty"`
 
-	wanted suite.SuiteModel
+	wanted suite.Entry
 	source fetch.Source
 	header *gguf.File // nil: unknown
 }
@@ -206,7 +206,7 @@ func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*
 }
 
 // find looks for a model on this machine.
-func (o *planOptions) find(wanted suite.SuiteModel) (plannedModel, error) {
+func (o *planOptions) find(wanted suite.Entry) (plannedModel, error) {
 	m := plannedModel{Name: wanted.Name, wanted: wanted}
 	var err error
 	if m.source, err = fetch.ParseSource(wanted.Source); err != nil {

@@ -139,7 +139,7 @@ func (m *models) describe() (selection, []modelSource) {
 }
 
 // add makes the job of a model, as far as it is known before its file is here.
-func (m *models) add(ctx context.Context, wanted *suite.SuiteModel) error {
+func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 	o := m.options
 	source, err := fetch.ParseSource(wanted.Source)
 	if err != nil {
@@ -190,7 +190,7 @@ func (m *models) add(ctx context.Context, wanted *suite.SuiteModel) error {
 // outline is the header of a model whose weights are generated: a default model's
 // shape, or what the header of any file says. path is where the worker finds it;
 // empty for a default model.
-func (o *runOptions) outline(ctx context.Context, source fetch.Source, wanted *suite.SuiteModel) (header *gguf.File, path string, err error) {
+func (o *runOptions) outline(ctx context.Context, source fetch.Source, wanted *suite.Entry) (header *gguf.File, path string, err error) {
 	shape, err := lookupShape(wanted.Name)
 	if err != nil {
 		if source.Local() && fileMissing(source.Path) {
@@ -206,7 +206,7 @@ func (o *runOptions) outline(ctx context.Context, source fetch.Source, wanted *s
 }
 
 // budget gives a job its tests and their budgets, by the size of its tensors.
-func (m *models) budget(job bench.Job, of suite.SuiteModel) bench.Job {
+func (m *models) budget(job bench.Job, of suite.Entry) bench.Job {
 	p := m.suite.Plan(of, of.SizeBytes, m.options.timeout, m.options.scale)
 	job.LoadBudget, job.Tests = p.LoadBudget, nil
 	for _, t := range p.Tests {
@@ -482,11 +482,9 @@ func (m *models) outcome(o *result.Outcome) {
 	m.expect()
 }
 
-// unknownShare is what a test is taken to need of its budget when nothing
-// measured says: most machines are far above the targets that budgets come from.
-const unknownShare = 0.25
-
-// expect tells the downloads how long the model under way likely still takes.
+// expect tells the downloads how long the model under way still takes, at least: a
+// test of which nothing is known may not be run at all, and a file that is here
+// too early does no harm.
 func (m *models) expect() {
 	if m.queue == nil {
 		return
@@ -500,11 +498,9 @@ func (m *models) expect() {
 				h.Shorter = append(h.Shorter, done)
 			}
 		}
-		likely, ok := policy.Likely(h)
-		if !ok {
-			likely = time.Duration(unknownShare * float64(t.Budget))
+		if likely, ok := policy.Likely(h); ok {
+			left += likely
 		}
-		left += likely
 	}
 	m.queue.Expect(left)
 }

@@ -126,16 +126,16 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 			return s, fail(exitUsage, err, "the README shows a suite file")
 		}
 	case o.model != "":
-		one := suite.SuiteModel{Source: o.model}
+		one := suite.Entry{Source: o.model}
 		if d, ok := suite.LookupModel(o.model); ok {
 			one.SizeBytes = d.SizeBytes
 		}
-		s.Models = []suite.SuiteModel{one}
+		s.Models = []suite.Entry{one}
 	case len(o.modelURLs) > 0:
 		tests := s.Models[0].Tests
 		s.Models = nil
 		for _, source := range o.modelURLs {
-			s.Models = append(s.Models, suite.SuiteModel{Source: source, Tests: tests})
+			s.Models = append(s.Models, suite.Entry{Source: source, Tests: tests})
 		}
 	}
 	if o.suiteFile == "" || o.flags.Changed("repetitions") {
