@@ -482,9 +482,13 @@ func (m *models) outcome(o *result.Outcome) {
 	m.expect()
 }
 
-// expect tells the downloads how long the model under way still takes, at least: a
-// test of which nothing is known may not be run at all, and a file that is here
-// too early does no harm.
+// unknownShare is what a test is taken to need of its budget when nothing
+// measured says: most machines are far above the targets that budgets come from.
+const unknownShare = 0.25
+
+// expect tells the downloads how long the model under way likely still takes. Too
+// much rather than too little: a wait costs time, a download beside a repetition
+// on a machine without idle CPUs costs the truth of its figure.
 func (m *models) expect() {
 	if m.queue == nil {
 		return
@@ -498,9 +502,11 @@ func (m *models) expect() {
 				h.Shorter = append(h.Shorter, done)
 			}
 		}
-		if likely, ok := policy.Likely(h); ok {
-			left += likely
+		likely, ok := policy.Likely(h)
+		if !ok {
+			likely = time.Duration(unknownShare * float64(t.Budget))
 		}
+		left += likely
 	}
 	m.queue.Expect(left)
 }
