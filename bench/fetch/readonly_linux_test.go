@@ -28,6 +28,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		defer func() { _ = os.Chmod(dir, 0o755) }() // or else an ordinary user cannot remove it
 		// Root may write everywhere, so for the file system this thread is nobody.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
