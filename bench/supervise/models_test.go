@@ -117,8 +117,8 @@ func TestLoadBudgetIsSpentOnce(t *testing.T) {
 	t.Parallel()
 	var h history
 	job := jobOf(0)
-	job.LoadBudget = 15 * time.Millisecond // a load takes ten
-	err := run(t.Context(), t, &h, "segv once", job)
+	job.LoadBudget = 1800 * time.Millisecond // a load takes a second
+	err := run(t.Context(), t, &h, "segv once, slow to load", job)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,9 +194,15 @@ const noEngine = "no engine"
 
 // scenarios are the ways in which workers differ from one that does its work.
 var scenarios = map[string]scenario{
-	noEngine:                   nil, // it comes before the first call
-	"untroubled":               func(int, benchtest.Call) (benchtest.Step, bool) { return benchtest.Step{}, false },
-	"segv once":                at(third, 1, die(syscall.SIGSEGV)),
+	noEngine:     nil, // it comes before the first call
+	"untroubled": func(int, benchtest.Call) (benchtest.Step, bool) { return benchtest.Step{}, false },
+	"segv once":  at(third, 1, die(syscall.SIGSEGV)),
+	"segv once, slow to load": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
+		if c == load {
+			return benchtest.Step{Takes: time.Second}, true
+		}
+		return die(syscall.SIGSEGV), c == third && attempt == 1
+	},
 	"abort twice":              at(third, 2, die(syscall.SIGABRT)),
 	"kill twice":               at(third, 2, die(syscall.SIGKILL)),
 	"exit 0":                   at(third, always, exit(0)),
