@@ -159,19 +159,22 @@ struct llama_model *bl_model_load_stream(uintptr_t stream, struct llama_model_pa
 
 // ---- log
 
-static atomic_int log_level = GGML_LOG_LEVEL_INFO;
+static atomic_int  log_level = GGML_LOG_LEVEL_INFO;
+static atomic_bool log_all   = false;
 
 static void log_callback(enum ggml_log_level level, const char *text, void *data) {
 	static _Thread_local enum ggml_log_level last = GGML_LOG_LEVEL_NONE;
 	// A continued line has the level of the line it continues.
 	if (level == GGML_LOG_LEVEL_CONT) level = last;
 	last = level;
-	if ((int)level < atomic_load_explicit(&log_level, memory_order_relaxed)) return;
+	if ((int)level < atomic_load_explicit(&log_level, memory_order_relaxed) &&
+	    !atomic_load_explicit(&log_all, memory_order_relaxed)) return;
 	goLog((int)level, (char *)text);
 }
 
 void bl_log_init(void) { llama_log_set(log_callback, NULL); }
 void bl_log_level(enum ggml_log_level level) { atomic_store(&log_level, (int)level); }
+void bl_log_all(bool all) { atomic_store(&log_all, all); }
 
 // ---- back-ends
 

@@ -63,9 +63,10 @@ void    bl_noop(void);
 struct llama_model *bl_model_load_path(const char *path, struct llama_model_params params, uintptr_t handle);
 struct llama_model *bl_model_load_stream(uintptr_t stream, struct llama_model_params params, uintptr_t handle);
 
-// Log lines at or above level go to Go.
+// Log lines at or above level go to Go, or all of them.
 void bl_log_init(void);
 void bl_log_level(enum ggml_log_level level);
+void bl_log_all(bool all);
 
 // The directory of the shared object that holds the library, and the file of
 // the CPU back-end module in use; false when unknown.

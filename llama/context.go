@@ -28,6 +28,8 @@ type Context struct {
 	pool  *Threadpool
 	vocab int
 	batch int
+
+	allocation Allocation
 }
 
 // NewContext creates a context (llama_init_from_model). The error is a
@@ -42,13 +44,19 @@ func (m *Model) NewContext(p ContextParams) (*Context, error) {
 		return nil, fmt.Errorf("context: %w", err)
 	}
 	takeRecent()
+	var a Allocation
+	stop := readAllocation(&a)
 	c := C.bl_context_new(mc, cp, C.bool(p.AnyThread))
+	stop()
 	if c == nil {
 		return nil, newLoadError(fmt.Sprintf("context of %d tokens", cp.n_ctx), ErrInvalidContext, takeRecent())
 	}
 	m.contexts.Add(1)
-	return &Context{c: c, model: m, vocab: m.facts.Vocab, batch: int(C.llama_n_batch(c.ctx))}, nil
+	return &Context{c: c, model: m, vocab: m.facts.Vocab, batch: int(C.llama_n_batch(c.ctx)), allocation: a}, nil
 }
+
+// Allocation is where the library put the KV cache and the memory to compute in.
+func (c *Context) Allocation() Allocation { return c.allocation }
 
 // Close frees the context (llama_free) and detaches its threadpool. It is
 // idempotent.

@@ -580,6 +580,42 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// The real library's words are those that Allocation reads: all bytes of the
+// weights are somewhere, and every layer on a device. Nothing of it depends on
+// the log that was asked for.
+func TestAllocation(t *testing.T) {
+	quiet := newLines()
+	llama.SetLog(quiet, slog.LevelWarn)
+	defer llama.SetLog(nil, 0)
+	load(t, func(m *llama.Model) {
+		a, f := m.Allocation(), m.Facts()
+		if cpu := a.SizeOn("CPU", "model"); math.Abs(float64(cpu)-float64(f.SizeBytes)) > 1<<20 {
+			t.Errorf("%d bytes of weights of %d: %+v", cpu, f.SizeBytes, a)
+		}
+		if a.Layers["CPU"] != f.Layers+1 {
+			t.Errorf("layers: %v, want %d", a.Layers, f.Layers+1)
+		}
+		c, err := m.NewContext(llama.ContextParams{Context: 256, Threads: 1})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, kind := range []string{"KV", "compute", "output"} {
+			if c.Allocation().SizeOn("CPU", kind) == 0 {
+				t.Errorf("no %s memory: %+v", kind, c.Allocation())
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, r := range *quiet.got {
+		if r.Level < slog.LevelWarn {
+			t.Errorf("at level %v: %s", r.Level, r.Message)
+		}
+	}
+}
+
 func TestThread(t *testing.T) {
 	th := llama.StartThread()
 	defer th.Stop()

@@ -18,6 +18,8 @@ import (
 var logSink struct {
 	sync.Mutex
 	handler slog.Handler
+	least   slog.Level      // that the handler gets
+	reader  *Allocation     // of the call under way, which reads every line; nil between calls
 	partial strings.Builder // a line whose end has not come yet
 	level   slog.Level      // of the partial line
 	recent  []string        // warnings and errors since takeRecent, at most recentMax
@@ -36,7 +38,7 @@ func SetLog(h slog.Handler, level slog.Level) {
 	if h != nil {
 		h = h.WithAttrs([]slog.Attr{slog.String("source", "libllama")})
 	}
-	logSink.handler = h
+	logSink.handler, logSink.least = h, level
 	switch {
 	case h != nil && level <= slog.LevelDebug:
 		C.bl_log_level(C.GGML_LOG_LEVEL_DEBUG)
@@ -49,6 +51,20 @@ func SetLog(h slog.Handler, level slog.Level) {
 }
 
 var initLog = sync.OnceFunc(func() { C.bl_log_init() })
+
+// readAllocation has a read what the library logs until stop is called, while
+// one call that allocates is under way. Calls of several threads at once would
+// be mixed up.
+func readAllocation(a *Allocation) (stop func()) {
+	set := func(a *Allocation) {
+		logSink.Lock()
+		defer logSink.Unlock()
+		logSink.reader = a
+		C.bl_log_all(C.bool(a != nil))
+	}
+	set(a)
+	return func() { set(nil) }
+}
 
 //export goLog
 func goLog(level C.int, text *C.char) {
@@ -76,6 +92,9 @@ func logLine(line string) {
 	if line == "" {
 		return
 	}
+	if logSink.reader != nil {
+		logSink.reader.read(line)
+	}
 	if logSink.level >= slog.LevelError {
 		if len(logSink.recent) == recentMax {
 			logSink.recent = logSink.recent[1:]
@@ -83,7 +102,7 @@ func logLine(line string) {
 		logSink.recent = append(logSink.recent, line)
 	}
 	h, level := logSink.handler, logSink.level
-	if h == nil || !h.Enabled(context.Background(), level) {
+	if h == nil || level < logSink.least || !h.Enabled(context.Background(), level) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), level, line, 0)

@@ -19,9 +19,10 @@ import (
 // Model is a loaded model (struct llama_model). The Go value owns it: Close
 // frees it, after all its contexts are closed. Use it on one Thread.
 type Model struct {
-	c        *C.struct_llama_model
-	facts    ModelFacts
-	contexts atomic.Int32
+	c          *C.struct_llama_model
+	facts      ModelFacts
+	allocation Allocation
+	contexts   atomic.Int32
 }
 
 // ModelFacts is what the library says of a model. It stays valid after Close.
@@ -103,14 +104,17 @@ func loadModel(source string, p ModelParams, progress Progress,
 	defer h.Delete()
 
 	takeRecent()
+	var a Allocation
+	stop := readAllocation(&a)
 	c := call(cp, h)
+	stop()
 	if c == nil {
 		if l.cancelled {
 			return nil, fmt.Errorf("%s: %w", source, ErrCancelled)
 		}
 		return nil, newLoadError(source, ErrInvalidModel, takeRecent())
 	}
-	return &Model{c: c, facts: factsOf(c)}, nil
+	return &Model{c: c, facts: factsOf(c), allocation: a}, nil
 }
 
 //export goProgress
@@ -190,6 +194,10 @@ func (m *Model) ptr() (*C.struct_llama_model, error) {
 
 // Facts is what the library says of the model.
 func (m *Model) Facts() ModelFacts { return m.facts }
+
+// Allocation is where the library put the weights, and which device computes how
+// many layers.
+func (m *Model) Allocation() Allocation { return m.allocation }
 
 func factsOf(m *C.struct_llama_model) ModelFacts {
 	buf := make([]byte, 256)
