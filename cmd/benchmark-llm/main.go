@@ -35,7 +35,7 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	root.SetArgs(spreadSources(args))
+	root.SetArgs(spreadSources(longFlags(args)))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

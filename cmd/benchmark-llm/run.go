@@ -136,7 +136,7 @@ func (o *runOptions) check() error {
 		{"--cache-type-v", s.TypeV, kvTypes},
 		{"--split-mode", s.SplitMode, splitModes},
 		{"--load-mode", s.LoadMode, loadModes},
-		{"--flash-attn", o.flashAttn, flashModes},
+		{"--flash-attn", flashMode(o.flashAttn), flashModes},
 	} {
 		if !slices.Contains(c.allowed, c.value) {
 			return usage("one of "+strings.Trim(strings.Join(c.allowed, ", "), ", "), "%s: unknown value %q", c.flag, c.value)
@@ -180,7 +180,8 @@ func (o *runOptions) check() error {
 		}
 		s.LoadMode = "none" // a stream cannot be mapped: say so in the record
 	}
-	s.FlashAttn = slices.Index(flashModes, o.flashAttn) - 1
+	s.FlashAttn = slices.Index(flashModes, flashMode(o.flashAttn)) - 1
+	s.Devices = strings.FieldsFunc(strings.Join(s.Devices, "/"), func(r rune) bool { return r == '/' }) // as llama-bench separates them
 	return nil
 }
 
