@@ -11,8 +11,13 @@ import (
 // tells, so it is read from its log, here and nowhere else; a test against the
 // real library fails when the wording changes.
 type Allocation struct {
-	Buffers []Buffer       // in the order in which the library names them
+	Buffers []Buffer       // in the order in which the library names them; of a load without allocation, weights and cache count 0
 	Layers  map[string]int // of a model: device → layers that it computes, the output layer being one
+	// Of a context: device → bytes of the KV cache and of recurrent states, also where
+	// nothing was allocated.
+	Cache map[string]uint64
+
+	caching []string // devices of the layers of the cache that the log is at
 }
 
 // Buffer is memory that the library allocated.
@@ -24,20 +29,21 @@ type Buffer struct {
 	SizeBytes uint64
 }
 
-// In reports whether the buffer is memory of the device of that name: a type is
-// the name, a device's address in brackets, or a variant after an underscore.
-// Pinned memory of the host ("CUDA_Host") is no device's.
-func (b Buffer) In(device string) bool {
-	rest, ok := strings.CutPrefix(b.Type, device)
-	return ok && (rest == "" || rest[0] == '[' || rest[0] == '_') && !strings.HasSuffix(rest, "_Host")
+// In reports whether the buffer is memory of the device: of its own type, or of a
+// variant of it, after an underscore. Pinned memory of the host ("CUDA_Host") is
+// no device's; weights laid out for AMX are the CPU's.
+func (b Buffer) In(d Device) bool {
+	rest, ok := strings.CutPrefix(b.Type, d.BufferType)
+	return ok && (rest == "" || rest[0] == '_') && !strings.HasSuffix(rest, "_Host") ||
+		d.Type == CPUDevice && b.Type == "AMX"
 }
 
 // SizeOn is the memory of one kind on a device, in bytes; of all kinds when kind
 // is empty.
-func (a Allocation) SizeOn(device, kind string) uint64 {
+func (a Allocation) SizeOn(d Device, kind string) uint64 {
 	var sum uint64
 	for _, b := range a.Buffers {
-		if b.In(device) && (kind == "" || kind == b.Kind) {
+		if b.In(d) && (kind == "" || kind == b.Kind) {
 			sum += b.SizeBytes
 		}
 	}
@@ -50,13 +56,17 @@ var (
 	bufferLine = regexp.MustCompile(`^\w+: +(\S+) +([A-Za-z0-9 ]*[A-Za-z0-9]) buffer size = +([0-9.]+) MiB$`)
 	// "load_tensors: layer  30 assigned to device RPC0, is_swa = 0"
 	layerLine = regexp.MustCompile(`^\w+: layer +\d+ assigned to device (.+), is_swa = \d$`)
+	// "llama_kv_cache: layer   0: dev = RPC0", "llama_memory_recurrent, layer   0: dev = CUDA0"
+	cacheLayerLine = regexp.MustCompile(`^\w+[:,] layer +\d+: dev = (.+)$`)
+	// "llama_kv_cache: size =   11.25 MiB (   512 cells,  30 layers,  1/1 seqs), K (f16):    5.62 MiB, V (f16):    5.62 MiB"
+	cacheLine = regexp.MustCompile(`^\w+: size = +([0-9.]+) MiB \( *\d+ cells`)
 )
 
 // read takes what a line of the library's log says of memory.
 func (a *Allocation) read(line string) {
 	if m := bufferLine.FindStringSubmatch(line); m != nil {
-		if mib, err := strconv.ParseFloat(m[3], 64); err == nil && mib < 1<<40 {
-			a.Buffers = append(a.Buffers, Buffer{Kind: m[2], Type: m[1], SizeBytes: uint64(math.Round(mib * (1 << 20)))})
+		if size, ok := mib(m[3]); ok {
+			a.Buffers = append(a.Buffers, Buffer{Kind: m[2], Type: m[1], SizeBytes: size})
 		}
 	}
 	if m := layerLine.FindStringSubmatch(line); m != nil {
@@ -65,4 +75,32 @@ func (a *Allocation) read(line string) {
 		}
 		a.Layers[m[1]]++
 	}
+	if m := cacheLayerLine.FindStringSubmatch(line); m != nil {
+		a.caching = append(a.caching, m[1])
+	}
+	if m := cacheLine.FindStringSubmatch(line); m != nil {
+		if size, ok := mib(m[1]); ok {
+			a.cached(size)
+		}
+	}
+}
+
+// cached divides a cache among the devices of its layers, which are all alike.
+func (a *Allocation) cached(size uint64) {
+	if a.Cache == nil {
+		a.Cache = make(map[string]uint64)
+	}
+	for _, device := range a.caching {
+		a.Cache[device] += size / uint64(len(a.caching))
+	}
+	a.caching = nil
+}
+
+// mib is a number of MiB in bytes; ok is false when it is none.
+func mib(text string) (size uint64, ok bool) {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || n >= 1<<40 {
+		return 0, false
+	}
+	return uint64(math.Round(n * (1 << 20))), true
 }

@@ -2,9 +2,11 @@ package llama
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestAllocationLines(t *testing.T) {
@@ -18,9 +20,15 @@ func TestAllocationLines(t *testing.T) {
 		"load_tensors:   CPU_Mapped model buffer size =    28.69 MiB",
 		"load_tensors:        CUDA0 model buffer size =  6378.40 MiB",
 		"llama_context:  CUDA_Host  output buffer size =     0.49 MiB",
+		"llama_kv_cache: layer   0: dev = CUDA0",
+		"llama_kv_cache: layer   1: dev = CUDA0",
+		"llama_kv_cache: layer   2: filtered",
+		"llama_kv_cache: layer   3: dev = RPC1",
 		"llama_kv_cache: RPC0[127.0.0.1:51777] KV buffer size =     5.62 MiB",
-		"llama_kv_cache: size =    5.62 MiB (   256 cells,  30 layers,  1/1 seqs), K (f16):    2.81 MiB, V (f16):    2.81 MiB",
+		"llama_kv_cache: size =    6.00 MiB (   256 cells,   3 layers,  1/1 seqs), K (f16):    3.00 MiB, V (f16):    3.00 MiB",
+		"llama_memory_recurrent, layer   4: dev = CUDA0",
 		"llama_memory_recurrent:      CUDA0 RS buffer size =     0.50 MiB",
+		"llama_memory_recurrent: size =    0.50 MiB (     1 cells,   1 layers,  1 seqs), R (f32):    0.25 MiB, S (f32):    0.25 MiB",
 		"llama_kv_cache:      CUDA0 DSV4 index state buffer size =     0.25 MiB",
 		"sched_reserve:      CUDA0 compute buffer size =   126.77 MiB",
 		"sched_reserve:      CUDA0 compute buffer size is 126.7700 MiB, matches expectation of 126.7700 MiB",
@@ -41,26 +49,53 @@ func TestAllocationLines(t *testing.T) {
 			{"compute", "CUDA0", mib(126.77)},
 		},
 		Layers: map[string]int{"CUDA0": 2, "CPU": 1},
+		Cache:  map[string]uint64{"CUDA0": mib(4.5), "RPC1": mib(2)},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Allocation{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	for _, tt := range []struct {
-		device, kind string
-		want         uint64
+		device Device
+		kind   string
+		want   uint64
 	}{
-		{"CUDA0", "model", mib(6378.40)},
-		{"CUDA0", "", mib(6378.40) + mib(0.50) + mib(0.25) + mib(126.77)},
-		{"CUDA1", "", 0},
-		{"CUDA", "", 0}, // pinned memory of the host
-		{"RPC0", "KV", mib(5.62)},
-		{"CPU", "model", mib(28.69)},
+		{Device{BufferType: "CUDA0"}, "model", mib(6378.40)},
+		{Device{BufferType: "CUDA0"}, "", mib(6378.40) + mib(0.50) + mib(0.25) + mib(126.77)},
+		{Device{BufferType: "CUDA1"}, "", 0},
+		{Device{BufferType: "CUDA"}, "", 0}, // pinned memory of the host
+		{Device{Name: "RPC1", BufferType: "RPC0[127.0.0.1:51777]"}, "KV", mib(5.62)},
+		{Device{Name: "RPC0", BufferType: "RPC0[127.0.0.1:51776]"}, "", 0},
+		{Device{BufferType: "CPU"}, "model", mib(28.69)},
 	} {
 		if got := want.SizeOn(tt.device, tt.kind); got != tt.want {
-			t.Errorf("%s memory on %s: %d bytes, want %d", tt.kind, tt.device, got, tt.want)
+			t.Errorf("%s memory on %s: %d bytes, want %d", tt.kind, tt.device.BufferType, got, tt.want)
 		}
 	}
-	if b := (Buffer{Type: "CUDA10"}); b.In("CUDA1") {
+	if b := (Buffer{Type: "CUDA10"}); b.In(Device{BufferType: "CUDA1"}) {
 		t.Error("CUDA10 is not CUDA1")
 	}
+	if b := (Buffer{Type: "AMX"}); !b.In(Device{Type: CPUDevice, BufferType: "CPU"}) || b.In(Device{Type: GPUDevice, BufferType: "CUDA0"}) {
+		t.Error("AMX is the CPU's")
+	}
+}
+
+func FuzzAllocation(f *testing.F) {
+	f.Add("load_tensors:   CPU_REPACK model buffer size =     7.59 MiB\nllama_kv_cache: layer   0: dev = RPC0\nllama_kv_cache: size =   11.25 MiB (   512 cells")
+	f.Add("llama_kv_cache: size =  1e30 MiB (   512 cells\nload_tensors: layer  30 assigned to device RPC0, is_swa = 0")
+	f.Fuzz(func(t *testing.T, lines string) {
+		var a Allocation
+		for line := range strings.SplitSeq(lines, "\n") {
+			a.read(line)
+		}
+		for _, b := range a.Buffers {
+			if b.Type == "" || b.Kind == "" || b.SizeBytes > 1<<60 {
+				t.Errorf("%+v", b)
+			}
+		}
+		for device, n := range a.Cache {
+			if device == "" || n > 1<<60*uint64(1+strings.Count(lines, "\n")) {
+				t.Errorf("%q has %d", device, n)
+			}
+		}
+	})
 }

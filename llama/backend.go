@@ -131,6 +131,7 @@ func Devices() []Device {
 			Description:      strings.TrimSpace(C.GoString(p.description)),
 			Backend:          C.GoString(C.ggml_backend_reg_name(C.ggml_backend_dev_backend_reg(dev))),
 			ID:               C.GoString(p.device_id),
+			BufferType:       C.GoString(C.ggml_backend_buft_name(C.ggml_backend_dev_buffer_type(dev))),
 			MemoryFreeBytes:  uint64(p.memory_free),
 			MemoryTotalBytes: uint64(p.memory_total),
 		}

@@ -19,6 +19,7 @@ type Device struct {
 	Type             DeviceType //
 	Backend          string     // name of its back-end: "CPU", "CUDA", "RPC"
 	ID               string     // PCI bus id where known
+	BufferType       string     // of memory on it: "CUDA0", "RPC0[host:50052]"
 	MemoryFreeBytes  uint64     // 0: unknown
 	MemoryTotalBytes uint64     // 0: unknown
 }

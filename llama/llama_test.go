@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -589,7 +590,8 @@ func TestAllocation(t *testing.T) {
 	defer llama.SetLog(nil, 0)
 	load(t, func(m *llama.Model) {
 		a, f := m.Allocation(), m.Facts()
-		if cpu := a.SizeOn("CPU", "model"); math.Abs(float64(cpu)-float64(f.SizeBytes)) > 1<<20 {
+		cpu := llama.Devices()[slices.IndexFunc(llama.Devices(), func(d llama.Device) bool { return d.Type == llama.CPUDevice })]
+		if cpu := a.SizeOn(cpu, "model"); math.Abs(float64(cpu)-float64(f.SizeBytes)) > 1<<20 {
 			t.Errorf("%d bytes of weights of %d: %+v", cpu, f.SizeBytes, a)
 		}
 		if a.Layers["CPU"] != f.Layers+1 {
@@ -601,9 +603,12 @@ func TestAllocation(t *testing.T) {
 			return
 		}
 		for _, kind := range []string{"KV", "compute", "output"} {
-			if c.Allocation().SizeOn("CPU", kind) == 0 {
+			if c.Allocation().SizeOn(cpu, kind) == 0 {
 				t.Errorf("no %s memory: %+v", kind, c.Allocation())
 			}
+		}
+		if got, want := c.Allocation().Cache["CPU"], c.Allocation().SizeOn(cpu, "KV"); math.Abs(float64(got)-float64(want)) > 1<<14 {
+			t.Errorf("a cache of %d bytes in buffers of %d", got, want)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
