@@ -18,6 +18,11 @@ type GPU struct {
 	PCIDevice     string `json:"pci_device,omitempty"`     // /sys/class/drm/*/device/device
 	Driver        string `json:"driver,omitempty"`         // DRIVER of that uevent; nvidia
 	DriverVersion string `json:"driver_version,omitempty"` // /proc/driver/nvidia/version, else /sys/module/DRIVER/version
+
+	// Of NVIDIA's management library.
+	CUDAVersion       string `json:"cuda_version,omitempty"`       // the newest that the driver knows: "12.4"
+	ComputeCapability string `json:"compute_capability,omitempty"` // "8.9"
+	MemoryTotalBytes  uint64 `json:"memory_total_bytes,omitempty"`
 }
 
 // gpus are the devices of NVIDIA's driver, which shows them in containers too,

@@ -8,6 +8,7 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,6 +24,7 @@ type Facts struct {
 	CPU            CPU               `json:"cpu"`
 	Memory         Memory            `json:"memory,omitzero"`
 	GPUs           []GPU             `json:"gpus,omitempty"`
+	NVMLProblem    string            `json:"nvml_problem,omitempty"` // why NVIDIA's library, which is there, does not work
 	Virtualization Virtualization    `json:"virtualization,omitzero"`
 	Kernel         string            `json:"kernel,omitempty"`      // /proc/sys/kernel/osrelease
 	OS             string            `json:"os,omitempty"`          // PRETTY_NAME of /etc/os-release
@@ -102,6 +104,13 @@ func Collect(root string) Facts {
 	}
 	if m.cpu != nil {
 		f.Environment = environment(os.Environ())
+		switch n, err := OpenNVML(NVMLName); {
+		case err == nil:
+			f.GPUs = withNVML(f.GPUs, n.Devices())
+			n.Close()
+		case !errors.Is(err, ErrNoNVML):
+			f.NVMLProblem = err.Error()
+		}
 	}
 	return f
 }

@@ -347,7 +347,20 @@ func (a *runDescription) facts() []report.Fact {
 		if g.PCIDevice != "" {
 			id = "PCI " + g.PCIVendor + ":" + g.PCIDevice
 		}
-		add("GPU", g.Model, id, strings.TrimSpace(g.Driver+" "+g.DriverVersion))
+		memory, cuda, capability := "", "", ""
+		if g.MemoryTotalBytes > 0 {
+			memory = humanize.IBytes(g.MemoryTotalBytes)
+		}
+		if g.CUDAVersion != "" {
+			cuda = "for CUDA " + g.CUDAVersion
+		}
+		if g.ComputeCapability != "" {
+			capability = "compute capability " + g.ComputeCapability
+		}
+		add("GPU", g.Model, id, memory, capability, strings.TrimSpace(g.Driver+" "+g.DriverVersion), cuda)
+	}
+	if a.Host.NVMLProblem != "" {
+		add("GPU driver", a.Host.NVMLProblem)
 	}
 	v := a.Host.Virtualization
 	hypervisor := ""

@@ -1,0 +1,275 @@
+//go:build !cpu
+
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ebitengine/purego"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// NVML is NVIDIA's management library, opened at run time: nothing of it is
+// linked, and a function that it lacks, or that fails, makes a fact absent. Its
+// methods must not be called at the same time by several goroutines.
+type NVML struct {
+	lib     uintptr
+	devices []NVMLDevice
+
+	shutdown    func() uint32
+	errorString func(uint32) string
+	driver      func(*byte, uint32) uint32
+	cuda        func(*int32) uint32
+	count       func(*uint32) uint32
+	handle      func(uint32, *uintptr) uint32
+	name        func(uintptr, *byte, uint32) uint32
+	pci         func(uintptr, *nvmlPCI) uint32
+	capability  func(uintptr, *int32, *int32) uint32
+	memory      func(uintptr, *nvmlMemory) uint32
+	power       func(uintptr, *uint32) uint32
+	energy      func(uintptr, *uint64) uint32
+	clock       func(uintptr, uint32, *uint32) uint32
+	temperature func(uintptr, uint32, *uint32) uint32
+	throttle    func(uintptr, *uint64) uint32
+	processes   func(uintptr, *uint32, *nvmlProcess) uint32
+}
+
+// Structures and constants of nvml.h.
+type (
+	nvmlPCI struct {
+		legacy                       [16]byte
+		domain, bus, device, id, sub uint32
+		address                      [32]byte // "00000000:01:00.0"
+	}
+	nvmlMemory  struct{ total, free, used uint64 }
+	nvmlProcess struct {
+		pid           uint32
+		_             uint32
+		usedBytes     uint64
+		gpu, instance uint32
+	}
+)
+
+const (
+	nvmlSuccess          = 0
+	nvmlInsufficientSize = 7
+	nvmlClockSM          = 1
+	nvmlClockMemory      = 2
+	nvmlTemperatureGPU   = 0
+)
+
+// throttleReasons are the bits of nvmlClocksThrottleReasons that lower the
+// clocks of a device that works: an idle one, or one whose clocks were set by
+// its owner, is not throttled.
+var throttleReasons = []struct {
+	bit  uint64
+	name string
+}{
+	{0x04, "power cap"},
+	{0x08, "hardware slowdown"},
+	{0x10, "sync boost"},
+	{0x20, "temperature (driver)"},
+	{0x40, "temperature (hardware)"},
+	{0x80, "power brake"},
+}
+
+// nvmlPatience is how long the library may take to start: a device that has
+// fallen off its bus can hold it for ever.
+const nvmlPatience = 10 * time.Second
+
+// OpenNVML opens and starts NVIDIA's library, and reads the facts of its
+// devices. path is NVMLName, or that of a file. The error is ErrNoNVML where
+// there is no such library; any other is of one that is there and broken.
+func OpenNVML(path string) (*NVML, error) {
+	type opened struct {
+		n   *NVML
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		n, err := openNVML(path)
+		done <- opened{n, err}
+	}()
+	select {
+	case o := <-done:
+		return o.n, o.err
+	case <-time.After(nvmlPatience):
+		return nil, fmt.Errorf("%s does not answer within %v", path, nvmlPatience)
+	}
+}
+
+func openNVML(path string) (*NVML, error) {
+	lib, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	switch {
+	case err != nil && strings.HasPrefix(err.Error(), path+": cannot open shared object file: No such file"):
+		return nil, fmt.Errorf("%w: %w", ErrNoNVML, err)
+	case err != nil:
+		return nil, err
+	}
+	n := &NVML{lib: lib}
+	var start func() uint32
+	for symbol, f := range map[string]any{
+		"nvmlInit_v2": &start, "nvmlShutdown": &n.shutdown, "nvmlErrorString": &n.errorString,
+		"nvmlSystemGetDriverVersion": &n.driver, "nvmlSystemGetCudaDriverVersion_v2": &n.cuda,
+		"nvmlDeviceGetCount_v2": &n.count, "nvmlDeviceGetHandleByIndex_v2": &n.handle,
+		"nvmlDeviceGetName": &n.name, "nvmlDeviceGetPciInfo_v3": &n.pci,
+		"nvmlDeviceGetCudaComputeCapability": &n.capability, "nvmlDeviceGetMemoryInfo": &n.memory,
+		"nvmlDeviceGetPowerUsage": &n.power, "nvmlDeviceGetTotalEnergyConsumption": &n.energy,
+		"nvmlDeviceGetClockInfo": &n.clock, "nvmlDeviceGetTemperature": &n.temperature,
+		"nvmlDeviceGetCurrentClocksThrottleReasons": &n.throttle, "nvmlDeviceGetComputeRunningProcesses_v3": &n.processes,
+	} {
+		if address, err := purego.Dlsym(lib, symbol); err == nil {
+			purego.RegisterFunc(f, address)
+		}
+	}
+	if start == nil {
+		_ = purego.Dlclose(lib)
+		return nil, fmt.Errorf("%s has no nvmlInit_v2: it is not NVIDIA's library, or a very old one", path)
+	}
+	if code := start(); code != nvmlSuccess {
+		err := fmt.Errorf("%s cannot be started: %w", path, n.failure(code))
+		_ = purego.Dlclose(lib)
+		return nil, err
+	}
+	n.devices = n.describe()
+	return n, nil
+}
+
+// failure is what the library says of a code of its own.
+func (n *NVML) failure(code uint32) error {
+	if n.errorString != nil {
+		if text := n.errorString(code); text != "" {
+			return errors.New(text)
+		}
+	}
+	return fmt.Errorf("code %d", code)
+}
+
+// Close ends the library's work.
+func (n *NVML) Close() {
+	if n.shutdown != nil {
+		_ = n.shutdown()
+	}
+	_ = purego.Dlclose(n.lib)
+}
+
+// Devices are the facts of the devices, in the library's order.
+func (n *NVML) Devices() []NVMLDevice { return n.devices }
+
+func (n *NVML) describe() []NVMLDevice {
+	var driver, cuda string
+	text := make([]byte, 96)
+	if n.driver != nil && n.driver(&text[0], uint32(len(text))) == nvmlSuccess {
+		driver = cString(text)
+	}
+	var version int32
+	if n.cuda != nil && n.cuda(&version) == nvmlSuccess && version > 0 {
+		cuda = fmt.Sprintf("%d.%d", version/1000, version%1000/10)
+	}
+	var count uint32
+	if n.count == nil || n.handle == nil || n.count(&count) != nvmlSuccess {
+		return nil
+	}
+	var devices []NVMLDevice
+	for i := range min(count, 1024) {
+		var h uintptr
+		if n.handle(i, &h) != nvmlSuccess {
+			continue // of another user, or off the bus
+		}
+		d := NVMLDevice{handle: h, DriverVersion: driver, CUDAVersion: cuda}
+		if n.name != nil && n.name(h, &text[0], uint32(len(text))) == nvmlSuccess {
+			d.Model = cString(text)
+		}
+		var pci nvmlPCI
+		if n.pci != nil && n.pci(h, &pci) == nvmlSuccess {
+			d.PCIAddress = pciAddress(cString(pci.address[:]))
+		}
+		var major, minor int32
+		if n.capability != nil && n.capability(h, &major, &minor) == nvmlSuccess && major > 0 {
+			d.ComputeCapability = fmt.Sprintf("%d.%d", major, minor)
+		}
+		var memory nvmlMemory
+		if n.memory != nil && n.memory(h, &memory) == nvmlSuccess {
+			d.MemoryTotalBytes = memory.total
+		}
+		devices = append(devices, d)
+	}
+	return devices
+}
+
+// Read asks a device, by its place in Devices, how it does.
+func (n *NVML) Read(i int) result.GPUReading {
+	h := n.devices[i].handle
+	r := result.GPUReading{At: time.Now()}
+	number := func(ask func(*uint32) uint32, unit float64) *float64 {
+		var v uint32
+		if ask(&v) != nvmlSuccess {
+			return nil
+		}
+		f := float64(v) * unit
+		return &f
+	}
+	if n.power != nil {
+		r.PowerWatts = number(func(v *uint32) uint32 { return n.power(h, v) }, 1e-3)
+	}
+	if n.clock != nil {
+		r.SMClockMHz = number(func(v *uint32) uint32 { return n.clock(h, nvmlClockSM, v) }, 1)
+		r.MemoryClockMHz = number(func(v *uint32) uint32 { return n.clock(h, nvmlClockMemory, v) }, 1)
+	}
+	if n.temperature != nil {
+		r.TemperatureC = number(func(v *uint32) uint32 { return n.temperature(h, nvmlTemperatureGPU, v) }, 1)
+	}
+	var energy, reasons uint64
+	if n.energy != nil && n.energy(h, &energy) == nvmlSuccess {
+		joules := float64(energy) * 1e-3
+		r.EnergyJoules = &joules
+	}
+	var memory nvmlMemory
+	if n.memory != nil && n.memory(h, &memory) == nvmlSuccess {
+		r.UsedBytes = &memory.used
+	}
+	if n.throttle != nil && n.throttle(h, &reasons) == nvmlSuccess {
+		for _, t := range throttleReasons {
+			if reasons&t.bit != 0 {
+				r.Throttled = append(r.Throttled, t.name)
+			}
+		}
+	}
+	return r
+}
+
+// Processes are the processes that compute on a device, by their ids as the
+// driver knows them: not those of this process's namespace in a container. ok is
+// false when the driver does not tell.
+func (n *NVML) Processes(i int) (pids []int, ok bool) {
+	if n.processes == nil {
+		return nil, false
+	}
+	list := make([]nvmlProcess, 64)
+	count := uint32(len(list))
+	code := n.processes(n.devices[i].handle, &count, &list[0])
+	if code == nvmlInsufficientSize { // more than anyone counts: those that fit are enough
+		list = make([]nvmlProcess, min(count+64, 4096))
+		count = uint32(len(list))
+		code = n.processes(n.devices[i].handle, &count, &list[0])
+	}
+	if code != nvmlSuccess {
+		return nil, false
+	}
+	for _, p := range list[:min(int(count), len(list))] {
+		pids = append(pids, int(p.pid))
+	}
+	return pids, true
+}
+
+func cString(b []byte) string {
+	if end := bytes.IndexByte(b, 0); end >= 0 {
+		b = b[:end]
+	}
+	return strings.ToValidUTF8(string(b), "\uFFFD")
+}

@@ -1,0 +1,54 @@
+// A stand-in for NVIDIA's libnvidia-ml.so.1, for tests. NVML_DEVICES is the number of its devices (1), NVML_CODE what
+// nvmlInit_v2 returns (0), NVML_OTHERS the number of processes beside the one that asks (0), NVML_THROTTLE the bits of the
+// reasons (0), NVML_CUDA the CUDA version (12040).
+// With -DOLD it lacks what old drivers lack.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, sub; char address[32]; } pci_info;
+typedef struct { unsigned long long total, free, used; } memory_info;
+typedef struct { unsigned pid; unsigned long long used; unsigned gpu, compute; } process_info;
+
+static long setting(const char *name, long standard) {
+	const char *s = getenv(name);
+	return s == NULL ? standard : strtol(s, NULL, 0);
+}
+static int index_of(void *device) { return (int)(long)device - 1; }
+
+int nvmlInit_v2(void) { return (int)setting("NVML_CODE", 0); }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Driver Not Loaded"; }
+int nvmlSystemGetDriverVersion(char *s, unsigned n) { snprintf(s, n, "550.54.15"); return 0; }
+int nvmlDeviceGetCount_v2(unsigned *n) { *n = (unsigned)setting("NVML_DEVICES", 1); return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **device) { *device = (void *)(long)(i + 1); return 0; }
+int nvmlDeviceGetName(void *d, char *s, unsigned n) { snprintf(s, n, "Fake GPU %d", index_of(d)); return 0; }
+int nvmlDeviceGetPciInfo_v3(void *d, pci_info *p) {
+	memset(p, 0, sizeof *p);
+	snprintf(p->address, sizeof p->address, "00000000:%02X:00.0", 0xC1 + index_of(d));
+	return 0;
+}
+int nvmlDeviceGetMemoryInfo(void *d, memory_info *m) { *m = (memory_info){24ull << 30, 23ull << 30, 1ull << 30}; return 0; }
+int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 71500; return 0; }
+int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) { *mhz = type == 1 ? 2040 : 6251; return 0; }
+int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *c) { *c = 54; return 0; }
+#ifndef OLD
+int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = (int)setting("NVML_CUDA", 12040); return 0; }
+int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) { *major = 8; *minor = 9; return 0; }
+int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { // of 100 W
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	*mj = (unsigned long long)t.tv_sec * 100000 + (unsigned long long)t.tv_nsec / 10000;
+	return 0;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *r) { *r = (unsigned long long)setting("NVML_THROTTLE", 0); return 0; }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, process_info *p) {
+	const unsigned count = 1 + (unsigned)setting("NVML_OTHERS", 0);
+	if (*n < count) { *n = count; return 7; }
+	*n = count;
+	for (unsigned i = 0; i < count; i++) p[i] = (process_info){i == 0 ? (unsigned)getpid() : 1000000 + i, 1ull << 20, -1u, -1u};
+	return 0;
+}
+#endif
