@@ -39,6 +39,7 @@ type ModelFacts struct {
 	Vocab         int    // llama_vocab_n_tokens
 	BOS           int32  // llama_vocab_bos; -1: none
 	AddBOS        bool   // llama_vocab_get_add_bos: a prompt begins with BOS
+	Tokenizer     bool   // llama_vocab_type is one with words, not only a number of tokens
 	HasEncoder    bool   // llama_model_has_encoder
 	HasDecoder    bool   // llama_model_has_decoder
 	Recurrent     bool   // llama_model_is_recurrent
@@ -216,6 +217,7 @@ func factsOf(m *C.struct_llama_model) ModelFacts {
 		Vocab:         int(C.llama_vocab_n_tokens(vocab)),
 		BOS:           int32(C.llama_vocab_bos(vocab)),
 		AddBOS:        bool(C.llama_vocab_get_add_bos(vocab)),
+		Tokenizer:     C.llama_vocab_type(vocab) != C.LLAMA_VOCAB_TYPE_NONE,
 		HasEncoder:    bool(C.llama_model_has_encoder(m)),
 		HasDecoder:    bool(C.llama_model_has_decoder(m)),
 		Recurrent:     bool(C.llama_model_is_recurrent(m)),

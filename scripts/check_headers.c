@@ -146,6 +146,8 @@ CONSTANT(LLAMA_FLASH_ATTN_TYPE_AUTO, -1)
 CONSTANT(LLAMA_FLASH_ATTN_TYPE_DISABLED, 0)
 CONSTANT(LLAMA_FLASH_ATTN_TYPE_ENABLED, 1)
 
+CONSTANT(LLAMA_VOCAB_TYPE_NONE, 0)
+
 CONSTANT(LLAMA_PROCESS_TYPE_ENCODE, 0)
 CONSTANT(LLAMA_PROCESS_TYPE_DECODE, 1)
 
@@ -238,6 +240,9 @@ FUNCTION(llama_model_get_vocab, const struct llama_vocab *, (const struct llama_
 FUNCTION(llama_vocab_n_tokens, int32_t, (const struct llama_vocab *))
 FUNCTION(llama_vocab_bos, llama_token, (const struct llama_vocab *))
 FUNCTION(llama_vocab_get_add_bos, bool, (const struct llama_vocab *))
+PROTOTYPE(llama_vocab_type, enum llama_vocab_type, (const struct llama_vocab *))
+FUNCTION(llama_tokenize, int32_t, (const struct llama_vocab *, const char *, int32_t, llama_token *, int32_t, bool, bool))
+FUNCTION(llama_token_to_piece, int32_t, (const struct llama_vocab *, llama_token, char *, int32_t, int32_t, bool))
 
 FUNCTION(llama_context_default_params, struct llama_context_params, (void))
 FUNCTION(llama_init_from_model, struct llama_context *, (struct llama_model *, struct llama_context_params))

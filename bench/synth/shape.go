@@ -51,10 +51,10 @@ type Tensor struct {
 	Type *gguf.Type `yaml:"type"` // nil: as the quantization decides
 }
 
-// Names lists the models that can be made, by their published file names,
-// smallest first.
+// Names lists the published models that can be made, by their file names,
+// smallest first. Tiny can be made, too.
 func Names() []string {
-	shapes := allShapes()
+	shapes := slices.DeleteFunc(allShapes(), func(s *Shape) bool { return s.Name == Tiny })
 	slices.SortFunc(shapes, func(a, b *Shape) int { return cmp.Compare(a.ModelSize, b.ModelSize) })
 	names := make([]string, len(shapes))
 	for i, s := range shapes {
@@ -63,7 +63,12 @@ func Names() []string {
 	return names
 }
 
-// Lookup finds the shape of a published file by its exact name, without folder.
+// Tiny is the name of a shape that no published model has: two layers, for tests
+// and first tries.
+const Tiny = "tiny.Q4_K_M.gguf"
+
+// Lookup finds the shape of a published file, or Tiny, by its exact name, without
+// folder.
 func Lookup(name string) (*Shape, error) {
 	for _, s := range allShapes() {
 		if s.Name == name {

@@ -37,13 +37,16 @@ func newModelsCommand() *cobra.Command {
 func newSynthCommand() *cobra.Command {
 	var output string
 	var seed uint64
+	var tokenizer bool
 	cmd := &cobra.Command{
 		Use:   "synth NAME|URL|FILE",
 		Short: "Write a model with synthetic weights to a GGUF file",
 		Long: `Write a model with synthetic weights to a GGUF file: the exact shape and
 quantisation of a default model, or of any model by its header, with generated
 numbers. llama-bench and any other program on llama.cpp load it; what it says
-makes no sense.`,
+makes no sense. With --tokenizer it has words: a byte-level vocabulary, generated
+too, of as many tokens as the model has. ` + synth.Tiny + ` is a model of two layers
+for tests of programs.`,
 		Args: oneModel("synth"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx, cancel := context.WithCancelCause(context.Background())
@@ -59,6 +62,11 @@ makes no sense.`,
 			header, err := found.outline()
 			if err != nil {
 				return err
+			}
+			if tokenizer {
+				if header, err = synth.WithVocabulary(found.name, header); err != nil {
+					return fail(exitModel, err, "leave --tokenizer out")
+				}
 			}
 			model, err := synth.FromHeader(found.name, header, seed, llamacpp.Quantizer{})
 			if err != nil {
@@ -80,6 +88,7 @@ makes no sense.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write (default: the model's name, here)")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "seed of the weights")
+	cmd.Flags().BoolVar(&tokenizer, "tokenizer", false, "with a generated tokenizer")
 	return cmd
 }
 
