@@ -11,8 +11,10 @@ with_llama := environment=$$(scripts/llama-env); eval "$$environment";
 
 MODEL ?= SmolLM-135M.Q4_K_M.gguf
 ARGS  ?=
+BENCH ?=
+export BENCH
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory replay bench check-headers pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory replay bench bench-compare check-headers pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -81,8 +83,13 @@ memory: deps build ## resident memory over 200 runs, and beside a plain C progra
 replay: build ## judge the stop policy by recorded runs: FLEET=FILE
 	@bin/benchmark-llm replay $(FLEET) $(ARGS)
 
-bench: deps ## Go benchmarks: the cost of the binding and of the harness
-	@$(with_llama) go test -run '^$$' -bench . ./llama/... ./bench/...
+bench: ## Go benchmarks: the cost of the binding and of the harness; ARGS=-count=5, BENCH=Decode
+	@scripts/bench $(ARGS)
+
+ROUNDS ?= 10
+
+bench-compare: ## the same at two revisions, alternating: OLD=REV, NEW=REV or the working tree
+	@scripts/bench --compare '$(OLD)' '$(NEW)' '$(ROUNDS)'
 
 check-headers: deps ## check libllama's headers and symbols against what the binding uses
 	@scripts/check-headers

@@ -270,7 +270,7 @@ func BenchmarkStream(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(typ.String(), func(b *testing.B) {
+		b.Run("type="+typ.String(), func(b *testing.B) {
 			p := make([]byte, min(16<<20, m.Size()))
 			b.SetBytes(int64(len(p)))
 			b.ReportAllocs()

@@ -398,7 +398,7 @@ func TestReaderContract(t *testing.T) {
 func BenchmarkReadAt(b *testing.B) {
 	m := model(b, smol, 1)
 	for _, size := range []int{32 << 10, 1 << 20, 16 << 20} {
-		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+		b.Run(fmt.Sprintf("size=%dKiB", size>>10), func(b *testing.B) {
 			p := make([]byte, size)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

@@ -1,0 +1,38 @@
+//go:build cgo
+
+package llama_test
+
+import (
+	"testing"
+
+	"github.com/sparecores/benchmark-llm/llama"
+)
+
+// What a repetition and a test are made of allocates nothing in Go, however many
+// tokens there are: there is nothing to collect while the clock runs.
+func TestCallsAllocateNothing(t *testing.T) {
+	context(t, llama.ContextParams{Context: 256}, func(c *llama.Context) {
+		one, many := prompt(1), prompt(64)
+		for name, call := range map[string]func(){
+			"bare call":       llama.BareCall,
+			"clear memory":    func() { must(c.ClearMemory()) },
+			"synchronize":     func() { must(c.Synchronize()) },
+			"decode":          func() { must(c.Decode(one)) },
+			"decode 64":       func() { must(c.Decode(many)) },
+			"repetition tg1":  func() { repetition(c, nil, one) },
+			"repetition tg64": func() { repetition(c, nil, many) },
+			"repetition pp64": func() { repetition(c, many, nil) },
+			"abort":           func() { c.Abort(); c.ClearAbort() },
+			"tokens done":     func() { c.TokensDone() },
+		} {
+			if n := testing.AllocsPerRun(2, func() { must(c.ClearMemory()); call() }); n != 0 {
+				t.Errorf("%s: %v allocations", name, n)
+			}
+		}
+	})
+}
+
+func repetition(c *llama.Context, prompt, gen []llama.Token) {
+	_, err := c.Repetition(prompt, gen, 2048)
+	must(err)
+}
