@@ -49,6 +49,7 @@ test: tools ## every test: with libllama, without cgo, the four variants, the de
 	@$(with_llama) go test ./...
 	@$(with_llama) go test -tags cuda -run CUDA ./bench/llamacpp
 	@$(with_llama) go test -tags cpu ./bench/llamacpp
+	@$(with_llama) go test -tags parity ./scripts/parity
 	@echo '== without cgo'
 	@CGO_ENABLED=0 go test ./...
 	@echo '== collecting garbage at every call, pointers checked'

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io"
@@ -38,6 +39,7 @@ const architectures = "llama,qwen2,gemma,phi3,moe"
 func compareWeights(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32")
+	o.loads = cmp.Or(o.loads, 15)
 	fmt.Printf("%d threads, %d loads of each, file in load mode %s\n", o.threads, o.loads, o.loadMode)
 	ok := true
 	for name := range strings.SplitSeq(o.arch, ",") {

@@ -48,7 +48,7 @@ func compareIn(o options, nameA, nameB string, with func(do func(func(length int
 		for _, test := range []struct {
 			name        string
 			prompt, gen int
-		}{{"pp32", 32, 0}, {"tg8", 0, 8}} {
+		}{{"pp16", 16, 0}, {"tg4", 0, 4}} {
 			err := paths(test.prompt+test.gen, func(a, b path) error {
 				first, again, other, err := alternate(o.inProcess, a, b, tokens(test.prompt), tokens(test.gen))
 				if err != nil {
@@ -82,15 +82,17 @@ func compareIn(o options, nameA, nameB string, with func(do func(func(length int
 	return ok, nil
 }
 
-// alternate runs a, a again and b in turning order; rates in tokens/second.
+// alternate runs a, a again and b in turns, each time in another order; rates in
+// tokens/second. Orders come in pairs of which one is the other backwards, so
+// that what changes evenly over both favours nobody.
 func alternate(rounds int, a, b path, prompt, gen []llama.Token) (first, again, other []float64, err error) {
 	turns := []struct {
 		path
 		to *[]float64
 	}{{a, &first}, {a, &again}, {b, &other}}
 	for round := range rounds + 1 {
-		for i := range turns {
-			turn := turns[(round+i)%len(turns)]
+		for _, which := range orders[round%len(orders)] {
+			turn := turns[which]
 			if err := turn.context.ClearMemory(); err != nil {
 				return nil, nil, nil, err
 			}

@@ -5,6 +5,7 @@
 // noise floor of the same run, the ratio of a program with itself.
 //
 //	parity               llama-bench against this program, and in process
+//	parity -control      what taking turns does to llama-bench's samples
 //	parity -equivalence  a model file against synthetic weights
 //	parity -memory       resident memory over 200 runs, and against plain C
 //	parity -prefetch     tests beside a background download, and a run's wall time
@@ -13,6 +14,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -23,22 +26,25 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
 // options are the flags.
 type options struct {
-	pairs, repetitions, inProcess, aborts, loads int
-	prompts, gens                                string
-	threads                                      int
-	program, tool, model, dir                    string
-	loadMode                                     string // of the file, for -equivalence
-	arch                                         string // what -equivalence compares
+	loads, turns, inProcess, aborts int
+	prompts, gens                   string
+	threads                         int
+	program, tool, model, dir       string
+	loadMode                        string // of the file, for -equivalence
+	arch                            string // what -equivalence compares
+	hugePages                       bool
+	gate                            string        // turns.c, compiled
+	samples                         *json.Encoder // of every turn's; may be nil
 }
 
 const confidence = 0.95
@@ -47,10 +53,11 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
 	var o options
-	flag.IntVar(&o.pairs, "pairs", 20, "alternations of the programs for each test, at least 10 for a verdict")
-	flag.IntVar(&o.repetitions, "r", 2, "repetitions in each process: short ones alternate faster than the machine changes")
-	flag.IntVar(&o.inProcess, "in-process", 400, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 15, "loads of each model, for -equivalence")
+	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds")
+	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1")
+	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench")
+	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
+	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
@@ -61,6 +68,7 @@ func main() {
 	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
 	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
 	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
+	control := flag.Bool("control", false, "show what taking turns does to llama-bench's samples")
 	memory := flag.Bool("memory", false, "watch resident memory")
 	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
@@ -71,8 +79,18 @@ func main() {
 		log.Fatal(err)
 	}
 	o.dir = dir
+	if *samples != "" {
+		f, err := os.Create(*samples)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer f.Close()
+		o.samples = json.NewEncoder(f)
+	}
 	var ok bool
 	switch {
+	case *control:
+		ok, err = controlTurns(o)
 	case *abort != "":
 		ok, err = aborts(o, *abort)
 	case *memory:
@@ -125,23 +143,30 @@ func copyFile(to, from string) error {
 // program is one of the two that are compared: a command that prints records
 // when it is given a test.
 type program struct {
-	name string
-	args []string
+	name        string
+	args        []string
+	env         []string // beside this process's
+	keepsEvents bool     // in its results directory
 }
 
 func (o options) llamaBench(model string) program {
-	return program{"llama-bench", []string{
-		o.tool, "llama-bench", "-m", model,
-		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
+	return program{name: "llama-bench", env: o.environment(), args: []string{
+		o.tool, "llama-bench", "-m", model, "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
 	}}
 }
 
-func (o options) ours(name, model, weights string) program {
-	return program{name, []string{
-		o.program, "run", "-m", model, "--weights", weights,
-		"-r", strconv.Itoa(o.repetitions), "-t", strconv.Itoa(o.threads), "-o", "jsonl",
-		"--timeout", "0s", "-q", "--results-dir", filepath.Join(o.dir, "runs"),
+func (o options) ours(model string) program {
+	return program{name: "benchmark-llm", env: o.environment(), keepsEvents: true, args: []string{
+		o.program, "run", "-m", model, "--weights", "file", "-t", strconv.Itoa(o.threads), "-o", "jsonl", "--timeout", "0s", "-q",
 	}}
+}
+
+// environment is what every compared process has beside this one's.
+func (o options) environment() []string {
+	if !o.hugePages {
+		return nil
+	}
+	return []string{"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}
 }
 
 // tests are those of the length flags.
@@ -167,44 +192,41 @@ func (o options) tests() ([]result.Test, error) {
 	return tests, nil
 }
 
-// rate runs one test in a process of its own: the median rate of its
-// repetitions, in tokens/second.
-func (p program) rate(t result.Test) (float64, error) {
-	cmd := exec.Command(p.args[0], append(p.args[1:len(p.args):len(p.args)], "-p", strconv.Itoa(t.Prompt), "-n", strconv.Itoa(t.Gen))...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
-	}
-	records, err := report.ReadRecords(&stdout)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", p.name, err)
-	}
-	if len(records) != 1 || records[0].Test() != t {
-		return 0, fmt.Errorf("%s: %d records, not one of %v", p.name, len(records), t)
-	}
-	s, err := stats.New(records[0].SamplesTS)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", p.name, err)
-	}
-	return s.Median(), nil
-}
-
-// compareWithLlamaBench is the parity report.
+// compareWithLlamaBench is the parity report: three processes that take turns,
+// two of them llama-bench, and then the comparison inside one process.
 func compareWithLlamaBench(o options) (bool, error) {
-	setDefault(&o.prompts, "16,128,512")
-	setDefault(&o.gens, "16,128")
 	model, err := o.file(1)
 	if err != nil {
 		return false, err
 	}
-	fmt.Printf("%s, %d threads, %d pairs of processes for each test, %d repetitions each\n", o.model, o.threads, o.pairs, o.repetitions)
-	ok, err := compare(o, o.llamaBench(model), o.ours("benchmark-llm", model, "file"))
+	a, b := o.llamaBench(model), o.ours(model)
+	ok, err := compare(o, []string{a.name, b.name}, []program{a, a, b}, func(passes int) []side {
+		return []side{{0, passes}, {1, passes}, {2, passes}}
+	})
 	if err != nil {
 		return false, err
 	}
 	inside, err := compareInProcess(o, model)
 	return ok && inside, err
+}
+
+// openTurn is how many passes a turn has in which llama-bench runs as it does
+// alone.
+const openTurn = 8
+
+// controlTurns shows what turns do to a sample: in one process of llama-bench,
+// the last sample of a turn as compareWithLlamaBench has it, against the last of
+// a long turn.
+func controlTurns(o options) (bool, error) {
+	setDefault(&o.prompts, "16")
+	setDefault(&o.gens, "16")
+	model, err := o.file(1)
+	if err != nil {
+		return false, err
+	}
+	return compare(o, []string{"long turns", "turns"}, []program{o.llamaBench(model)}, func(passes int) []side {
+		return []side{{0, openTurn}, {0, openTurn}, {0, passes}}
+	})
 }
 
 func setDefault(s *string, value string) {
@@ -213,34 +235,52 @@ func setDefault(s *string, value string) {
 	}
 }
 
-// compare alternates, test by test, a, a again and b, in turning order, and
-// prints the ratio b/a beside a/a. It tells whether every ratio is within.
-func compare(o options, a, b program) (bool, error) {
+// compare prints, test by test, the ratio of the third side to the first beside
+// that of the second, which is like the first. It tells whether every ratio is
+// within.
+func compare(o options, names []string, programs []program, sides func(passes int) []side) (bool, error) {
+	setDefault(&o.prompts, "16,128,512")
+	setDefault(&o.gens, "16,128")
 	tests, err := o.tests()
-	if err != nil || len(tests) == 0 {
-		return err == nil, err
+	if err != nil {
+		return false, err
 	}
+	if o.gate, err = o.buildGate(); err != nil {
+		return false, err
+	}
+	o.loads = cmp.Or(o.loads, 12)
+	fmt.Printf("%s, %d threads, %d loads of each program", o.model, o.threads, o.loads)
+	for _, variable := range o.environment() {
+		fmt.Printf(", %s", variable)
+	}
+	fmt.Println()
 	t := newTable()
-	t.AppendHeader(table.Row{"test", a.name + " t/s", b.name + " t/s", "ratio (95 %)", "noise floor", "verdict"})
+	t.AppendHeader(table.Row{"test", "turns", names[0] + " t/s", names[1] + " t/s", "ratio (95 %)", "noise floor", "verdict"})
 	var ratios []float64
 	ok := true
 	for _, test := range tests {
-		first, again, other, err := series(o, test, a, b)
+		pass, err := o.passOf(programs[0], test)
 		if err != nil {
 			return false, err
 		}
-		ab, err := stats.PairedRatioOfMedians(other, first, confidence)
+		turns := sides(passesOfTurn(pass))
+		count := o.turnsOfLoad(pass, turns)
+		series, err := o.loadsOf(test, programs, turns, count)
 		if err != nil {
 			return false, err
 		}
-		aa, err := stats.PairedRatioOfMedians(again, first, confidence)
+		ab, err := stats.PairedRatio(series[2], series[0], confidence)
+		if err != nil {
+			return false, err
+		}
+		aa, err := stats.PairedRatio(series[1], series[0], confidence)
 		if err != nil {
 			return false, err
 		}
 		verdict := stats.Within(ab.Interval, aa.Interval)
 		ok = ok && verdict == stats.WithinNoise
 		ratios = append(ratios, ab.Value)
-		t.AppendRow(table.Row{test, median(first), median(other), interval(ab), interval(aa), verdict})
+		t.AppendRow(table.Row{test, count, median(series[0]), median(series[2]), interval(ab), interval(aa), verdict})
 	}
 	fmt.Println(t.Render())
 	if len(ratios) > 2 { // two say little about a sign
@@ -258,28 +298,66 @@ func compare(o options, a, b program) (bool, error) {
 	return ok, nil
 }
 
-// series are the rates of one test by a, by a again and by b; the first round
-// warms caches and clocks up and does not count.
-func series(o options, test result.Test, a, b program) (first, again, other []float64, err error) {
-	turns := []struct {
-		program
-		to *[]float64
-	}{{a, &first}, {a, &again}, {b, &other}}
-	for round := range o.pairs + 1 {
-		for i := range turns {
-			turn := turns[(round+i)%len(turns)]
-			rate, err := turn.rate(test)
-			if err != nil {
-				return nil, nil, nil, err
-			}
-			if round > 0 {
-				*turn.to = append(*turn.to, rate)
+// passOf is about how long a pass of a test takes.
+func (o options) passOf(p program, t result.Test) (time.Duration, error) {
+	cmd := p.command(t, 1)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
+	}
+	rates, err := ratesOf(&out, t)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return time.Duration(float64(t.Tokens()) / rates[0] * 1e9), nil
+}
+
+// secondsOfLoad is about for how long the turns of a load go on, and fewestTurns
+// is how many they are at least. A load differs from the next by some per cent
+// for as long as it lives, a turn from the next by what the machine does
+// meanwhile: so many loads, with turns that take about as long as the loading.
+const (
+	secondsOfLoad = 6
+	fewestTurns   = 2
+)
+
+// turnsOfLoad is how many turns each side has in a load.
+func (o options) turnsOfLoad(pass time.Duration, sides []side) int {
+	if o.turns > 0 {
+		return o.turns
+	}
+	passes := 0
+	for _, s := range sides {
+		passes += s.passes
+	}
+	return max(fewestTurns, int(secondsOfLoad*time.Second/(pass*time.Duration(passes))))
+}
+
+// loadsOf are the speeds of three sides in each load, in tokens/second.
+func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([3][]float64, error) {
+	var series [3][]float64
+	for load := range o.loads {
+		rates, err := o.takeTurns(load, programs, sides, test, turns)
+		if err != nil {
+			return series, err
+		}
+		if o.samples != nil {
+			if err := o.samples.Encode(map[string]any{"test": test.String(), "load": load, "rates": rates}); err != nil {
+				return series, err
 			}
 		}
-		fmt.Fprintf(os.Stderr, "\r%v: %d of %d pairs   ", test, round, o.pairs)
+		ofLoad, err := speeds(rates)
+		if err != nil {
+			return series, err
+		}
+		for i := range series {
+			series[i] = append(series[i], ofLoad[i])
+		}
+		fmt.Fprintf(os.Stderr, "\r%v: %d of %d loads   ", test, load+1, o.loads)
 	}
 	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	return first, again, other, nil
+	return series, nil
 }
 
 func median(x []float64) string {

@@ -118,9 +118,8 @@ func plainPeak(o options, model string) (int64, error) {
 // worker, as the kernel counts it, in KiB. It is asked often: the last answer
 // before the worker's end is short of nothing that matters.
 func workerPeak(o options, model string) (int64, error) {
-	o.repetitions = 2
-	run := o.ours("benchmark-llm", model, "file")
-	cmd := exec.Command(run.args[0], append(run.args[1:], "-p", "128", "-n", "16")...)
+	run := o.ours(model)
+	cmd := exec.Command(run.args[0], append(run.args[1:], "-p", "128", "-n", "16", "-r", "2", "--results-dir", filepath.Join(o.dir, "runs"))...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 0, err

@@ -98,7 +98,7 @@ func compareDownloading(o options, url string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	rounds := max(o.inProcess/16, 6) // a window is many repetitions long
+	rounds := max(o.inProcess/24, 6) // a window is many repetitions long
 	fmt.Printf("%s, %d threads, %d windows of each kind, median of %d repetitions a window\n", o.model, o.threads, rounds, turnsOfLoad)
 	t := newTable()
 	t.AppendHeader(table.Row{"download", "test", "without t/s", "with t/s", "ratio (95 %)", "noise floor", "MB/s", "CPU ms/s", "verdict"})

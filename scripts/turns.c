@@ -1,0 +1,52 @@
+// What makes processes take turns, preloaded into both programs that `make
+// parity` compares. Each calls llama_memory_clear before every pass, with no
+// clock running, and nowhere else: here that call waits until the driver
+// (scripts/parity/turns.go) grants passes, over the socket that PARITY_TURNS
+// names. While a pass runs, nothing of this is on its path.
+//
+// The protocol: this side writes a byte when it waits, the driver answers with a
+// byte that is the number of passes. A driver that has gone grants all.
+#include <dlfcn.h>
+#include <limits.h>
+#include <llama.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+// The address of the library's own function, which this one hides.
+static void (*library_memory_clear)(llama_memory_t, bool);
+
+static int driver(void) {
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *path = getenv("PARITY_TURNS");
+	const int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (path == NULL || strlen(path) >= sizeof address.sun_path || s < 0) return -1;
+	strcpy(address.sun_path, path);
+	return connect(s, (struct sockaddr *)&address, sizeof address) == 0 ? s : -1;
+}
+
+static unsigned passes_granted(int s) {
+	unsigned char passes = 0;
+	if (send(s, "w", 1, MSG_NOSIGNAL) != 1 || read(s, &passes, 1) != 1) return UINT_MAX;
+	return passes;
+}
+
+void llama_memory_clear(llama_memory_t memory, bool data) {
+	// One thread of a process calls this.
+	static int s = -1;
+	static unsigned passes;
+	if (library_memory_clear == NULL) {
+		*(void **)&library_memory_clear = dlsym(RTLD_NEXT, "llama_memory_clear");
+		if (library_memory_clear == NULL || (s = driver()) < 0) {
+			fputs("turns: no library, or no driver\n", stderr);
+			abort();
+		}
+	}
+	if (passes == 0) passes = passes_granted(s);
+	passes--;
+	library_memory_clear(memory, data);
+}
