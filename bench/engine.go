@@ -71,6 +71,17 @@ type EngineFacts struct {
 	CPUInfo     string            `json:"cpu_info"`
 	GPUInfo     string            `json:"gpu_info"`
 	CPUVariant  string            `json:"cpu_variant,omitempty"`
+	GPUs        []EngineGPU       `json:"gpus,omitempty"`
+	CUDAModule  string            `json:"cuda_module,omitempty"` // file of the CUDA back-end, opened or not
+	Problems    []string          `json:"problems,omitempty"`    // what the library said of back-ends that it cannot use
+}
+
+// EngineGPU is a GPU that the engine lists, of this machine or another.
+type EngineGPU struct {
+	Name       string `json:"name"`                  // "CUDA0"
+	Model      string `json:"model"`                 // "NVIDIA L4"; of an RPC server its address
+	Backend    string `json:"backend"`               // "CUDA"
+	PCIAddress string `json:"pci_address,omitempty"` // "0000:01:00.0"
 }
 
 // ModelFacts is what an engine says of a loaded model.
@@ -79,6 +90,16 @@ type ModelFacts struct {
 	SizeBytes uint64 `json:"size_bytes"` // of all tensors
 	Params    uint64 `json:"params"`
 	Layers    int    `json:"layers"`
+	// Where the weights are, by the library's own report: devices that hold some,
+	// but for the CPU.
+	Placed []Placement `json:"placed,omitempty"`
+}
+
+// Placement is a model's part on one device.
+type Placement struct {
+	Device       string `json:"device"`        // "CUDA0"
+	Layers       int    `json:"layers"`        // that it computes, the output layer being one
+	WeightsBytes uint64 `json:"weights_bytes"` // in its memory
 }
 
 // Settings are the parameters of the engine, all of them written into every

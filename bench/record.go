@@ -159,6 +159,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		Warnings: append(slices.Clone(a.Job.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
+	a.claimGPU(r)
 	return r, nil
 }
 

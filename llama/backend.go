@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -42,7 +43,8 @@ const (
 
 var loadOnce struct {
 	sync.Mutex
-	done bool
+	done     bool
+	problems []string
 }
 
 // LoadBackends opens ggml's back-end modules from the directory beside the
@@ -55,6 +57,7 @@ func LoadBackends(which Backends) error {
 		return nil
 	}
 	initLog()
+	takeRecent()
 	C.llama_backend_init()
 	dir := filepath.Join(LibraryDir(), backendDir)
 	_, statErr := os.Stat(dir)
@@ -73,8 +76,42 @@ func LoadBackends(which Backends) error {
 	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) == nil {
 		return fmt.Errorf("%w from %s", ErrNoBackend, dir)
 	}
+	if module := CUDAModule(); which == AllBackends && module != "" {
+		askWhyNot("CUDA", module)
+	}
+	loadOnce.problems = takeRecent()
 	loadOnce.done = true
 	return nil
+}
+
+// CUDAModule is the file of the CUDA back-end beside the library; empty when it
+// is not installed there.
+func CUDAModule() string {
+	path := filepath.Join(LibraryDir(), backendDir, "libggml-cuda.so")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// askWhyNot opens a module once more that was not opened: ggml says nothing of
+// modules that it finds but cannot open, unless they are named.
+func askWhyNot(name, module string) {
+	c, path := C.CString(name), C.CString(module)
+	defer C.free(unsafe.Pointer(c))
+	defer C.free(unsafe.Pointer(path))
+	if C.ggml_backend_reg_by_name(c) == nil {
+		C.ggml_backend_load(path)
+	}
+}
+
+// BackendProblems are the errors that the library logged while LoadBackends
+// opened the back-ends: a module that cannot be opened, a driver that is too
+// old.
+func BackendProblems() []string {
+	loadOnce.Lock()
+	defer loadOnce.Unlock()
+	return slices.Clone(loadOnce.problems)
 }
 
 func loadBestCPU(dir string) error {

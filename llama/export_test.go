@@ -7,3 +7,10 @@ func BareCall() { bareCall() }
 
 // MonotonicNs is the clock that times repetitions.
 func MonotonicNs() int64 { return monotonicNs() }
+
+// WhyNot is what the library logs of a module that it cannot open.
+func WhyNot(name, module string) []string {
+	takeRecent()
+	askWhyNot(name, module)
+	return takeRecent()
+}

@@ -645,6 +645,26 @@ func TestThread(t *testing.T) {
 	th.Stop()
 }
 
+// A back-end's module that cannot be opened says why; one that is open is left
+// alone.
+func TestBackendProblems(t *testing.T) {
+	module := filepath.Join(t.TempDir(), "libggml-cuda.so")
+	if err := os.WriteFile(module, []byte(strings.Repeat("not a library ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	onThread(t, func() {
+		if p := llama.BackendProblems(); len(p) != 0 {
+			t.Errorf("the back-ends of the packages: %q", p)
+		}
+		if p := llama.WhyNot("no such back-end", module); len(p) != 1 || !strings.Contains(p[0], "invalid ELF header") {
+			t.Errorf("a broken module: %q", p)
+		}
+		if p := llama.WhyNot("CPU", module); len(p) != 0 {
+			t.Errorf("a back-end that is open: %q", p)
+		}
+	})
+}
+
 func TestDevices(t *testing.T) {
 	onThread(t, func() {
 		var cpu bool

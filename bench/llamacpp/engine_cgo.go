@@ -109,7 +109,10 @@ func (e *Engine) stop() {
 // It is an error when a device of wanted is not there.
 func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
-	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant()}
+	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
+	if backends == llama.AllBackends {
+		f.CUDAModule = llama.CUDAModule()
+	}
 	var cpus, gpus, names, known []string
 	cuda := false
 	for _, d := range llama.Devices() {
@@ -119,6 +122,7 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 			cpus = append(cpus, d.Description)
 		case llama.GPUDevice, llama.IntegratedDevice:
 			gpus = append(gpus, d.Description)
+			f.GPUs = append(f.GPUs, bench.EngineGPU{Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID)})
 		}
 		cuda = cuda || d.Backend == "CUDA"
 		if d.Backend != "CPU" && (len(names) == 0 || names[len(names)-1] != d.Backend) {
@@ -154,7 +158,9 @@ func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.
 		return ctx.Err() == nil
 	}
 	var m *llama.Model
+	var devices []llama.Device
 	e.do(func() {
+		devices = llama.Devices()
 		switch e.job.Model.Weights {
 		case result.SyntheticWeights:
 			var stream llama.Stream
@@ -170,7 +176,24 @@ func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.
 	}
 	e.model = m
 	f := m.Facts()
-	return bench.ModelFacts{Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers}, nil
+	return bench.ModelFacts{
+		Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers, Placed: placed(m.Allocation(), devices),
+	}, nil
+}
+
+// placed is what of a model lies on GPUs.
+func placed(a llama.Allocation, devices []llama.Device) []bench.Placement {
+	var on []bench.Placement
+	for _, d := range devices {
+		if d.Type != llama.GPUDevice && d.Type != llama.IntegratedDevice {
+			continue
+		}
+		p := bench.Placement{Device: d.Name, Layers: a.Layers[d.Name], WeightsBytes: a.SizeOn(d, "model")}
+		if p.Layers > 0 || p.WeightsBytes > 0 {
+			on = append(on, p)
+		}
+	}
+	return on
 }
 
 // stream is the job's model with generated weights: of the header that its path

@@ -74,6 +74,7 @@ type Ext struct {
 	LoadSeconds    float64           `json:"load_s,omitempty"`      // of the model, once for all its tests
 	ContextSeconds float64           `json:"context_s,omitempty"`   // creation of the context
 	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
+	GPU            *GPU              `json:"gpu,omitempty"`         // absent when no GPU holds layers
 	Warnings       []Warning         `json:"warnings,omitempty"`    //
 }
 
