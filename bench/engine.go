@@ -64,16 +64,17 @@ var (
 // EngineFacts is what an engine says of itself and of the machine, in
 // llama-bench's words.
 type EngineFacts struct {
-	BuildCommit string            `json:"build_commit"`
-	BuildNumber int               `json:"build_number"`
-	Library     map[string]string `json:"library,omitempty"` // package → version
-	Backends    string            `json:"backends"`          // comma-separated
-	CPUInfo     string            `json:"cpu_info"`
-	GPUInfo     string            `json:"gpu_info"`
-	CPUVariant  string            `json:"cpu_variant,omitempty"`
-	GPUs        []EngineGPU       `json:"gpus,omitempty"`
-	CUDAModule  string            `json:"cuda_module,omitempty"` // file of the CUDA back-end, opened or not
-	Problems    []string          `json:"problems,omitempty"`    // what the library said of back-ends that it cannot use
+	BuildCommit  string            `json:"build_commit"`
+	BuildNumber  int               `json:"build_number"`
+	Library      map[string]string `json:"library,omitempty"` // package → version
+	Backends     string            `json:"backends"`          // comma-separated
+	CPUInfo      string            `json:"cpu_info"`
+	GPUInfo      string            `json:"gpu_info"`
+	CPUVariant   string            `json:"cpu_variant,omitempty"`
+	GPUs         []EngineGPU       `json:"gpus,omitempty"`
+	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
+	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, where it is in use
+	Problems     []string          `json:"problems,omitempty"`      // what the library said of back-ends that it cannot use
 }
 
 // EngineGPU is a GPU that the engine lists, of this machine or another.
@@ -189,7 +190,8 @@ type Job struct {
 	NoWarmup    bool          `json:"no_warmup,omitempty"`
 	Seed        uint64        `json:"seed"` // of the tokens
 	Settings    Settings      `json:"settings"`
-	AllowCPU    bool          `json:"allow_cpu,omitempty"` // in a cuda build: go on without a CUDA device
+	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: go on without a CUDA device
+	RequireGPU  bool          `json:"require_gpu,omitempty"` // a model that no GPU holds is not run
 
 	// Gentler are settings that need less memory than those asked for, once a
 	// worker had failed with these; the warnings tell why. Both hold for all

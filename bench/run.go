@@ -58,6 +58,10 @@ func newCourse(e Engine, job Job, judge Judge) *course {
 	return c
 }
 
+// NotOnGPU is why a model that the library kept off every GPU is not run where
+// one is required.
+const NotOnGPU = "the library put no layer of it on a GPU, and one is required"
+
 // ErrNoModel is a job whose model could not be loaded; its LoadDone event says
 // why.
 var ErrNoModel = errors.New("model not loaded")
@@ -93,6 +97,8 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) erro
 				done.Status = limit
 			}
 		}
+	} else if c.job.RequireGPU && len(facts.Placed) == 0 {
+		done.Status, done.Reason = result.Failed, NotOnGPU
 	}
 	if err := emit(done); err != nil {
 		return err

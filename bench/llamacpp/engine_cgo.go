@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,16 +77,16 @@ func New(job bench.Job, o Options) (*Engine, error) {
 }
 
 // Devices lists the devices that the library can compute on, also those of the
-// RPC servers of o.
-func Devices(o Options) ([]Device, error) {
+// RPC servers of o, and what the engine says of itself.
+func Devices(o Options) ([]Device, bench.EngineFacts, error) {
 	e, err := New(bench.Job{Settings: bench.Settings{RPC: o.RPC}}, o)
 	if err != nil {
-		return nil, err
+		return nil, bench.EngineFacts{}, err
 	}
 	defer e.stop()
 	var devices []Device
 	e.do(func() { devices = llama.Devices() })
-	return devices, nil
+	return devices, e.facts, nil
 }
 
 // do runs f on the engine's thread.
@@ -111,7 +112,7 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
 	if backends == llama.AllBackends {
-		f.CUDAModule = llama.CUDAModule()
+		f.CUDAModule, f.CUBLASModule = llama.CUDAModule(), mapped("libcublas.so")
 	}
 	var cpus, gpus, names, known []string
 	cuda := false
@@ -142,6 +143,20 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 		return f, fmt.Errorf("%w: back-ends opened: %s", ErrNoCUDA, strings.Join(llama.BackendNames(), ", "))
 	}
 	return f, nil
+}
+
+// mapped is the file of a shared library in use; empty when it is not.
+func mapped(name string) string {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(maps)) {
+		if _, path, ok := strings.Cut(line, " /"); ok && strings.HasPrefix(filepath.Base(path), name) {
+			return "/" + strings.TrimSpace(path)
+		}
+	}
+	return ""
 }
 
 // Facts is what is known before a model is loaded.

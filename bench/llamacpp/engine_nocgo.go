@@ -18,7 +18,9 @@ func Version() (string, error) { return "", ErrNoLibrary }
 func New(bench.Job, Options) (*Engine, error) { return nil, ErrNoLibrary }
 
 // Devices returns ErrNoLibrary.
-func Devices(Options) ([]Device, error) { return nil, ErrNoLibrary }
+func Devices(Options) ([]Device, bench.EngineFacts, error) {
+	return nil, bench.EngineFacts{}, ErrNoLibrary
+}
 
 // CheckRPC returns ErrNoLibrary when there is something to ask.
 func CheckRPC(servers []string) error {

@@ -15,7 +15,7 @@ import (
 // A cpu build opens one CPU variant and not so much as looks into another
 // back-end.
 func TestCPUBuildOpensNothingElse(t *testing.T) {
-	devices, err := Devices(Options{})
+	devices, _, err := Devices(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

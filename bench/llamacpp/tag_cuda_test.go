@@ -12,7 +12,7 @@ import (
 // A cuda build starts with a CUDA device, or when the CPU is accepted, and not
 // otherwise.
 func TestCUDABuildNeedsADevice(t *testing.T) {
-	devices, err := Devices(Options{AllowCPU: true})
+	devices, _, err := Devices(Options{AllowCPU: true})
 	if err != nil {
 		t.Fatal(err)
 	}

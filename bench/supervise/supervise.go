@@ -62,6 +62,30 @@ func Run(ctx context.Context, job bench.Job, o Options) error {
 	return (&model{job: job, options: o, crashed: make(map[result.Test]int)}).run(ctx)
 }
 
+// Probe starts a worker to ask what its engine says of itself, with the job's
+// settings and nothing to run. It returns ErrStart, ErrEngine, or how the worker
+// was lost: a back-end may end its process.
+func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, error) {
+	job.Tests = nil
+	var facts bench.EngineFacts
+	o.Event = func(s bench.Stamped) error {
+		if ready, ok := s.Event.(bench.EngineReady); ok {
+			facts = ready.Facts
+		}
+		return nil
+	}
+	lost, err := (&attempt{job: job, options: o}).run(ctx)
+	switch {
+	case err != nil:
+		return facts, err
+	case ctx.Err() != nil:
+		return facts, context.Cause(ctx)
+	case lost != nil:
+		return facts, errors.New(lost.reason)
+	}
+	return facts, nil
+}
+
 // model is the tests of one job, over all its workers.
 type model struct {
 	job     bench.Job // Tests are those that have no outcome yet, Past those that have

@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
 
@@ -23,12 +24,22 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			devices, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+			devices, engine, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
 			if err != nil {
 				return libraryFailure(err)
 			}
+			verdict := judgeGPU(gpuFactsOf(host.Collect("/"), engine))
+			if verdict.unused != "" {
+				slog.Warn("a GPU is there and cannot be used", "reason", verdict.unused)
+			}
+			for _, doubt := range verdict.doubts {
+				slog.Warn("a GPU may not work", "reason", doubt)
+			}
 			var rows []table.Row
 			for _, d := range devices {
+				if how := verdict.kernels[strings.ToLower(d.ID)]; how != "" {
+					d.Description += ", " + kernelWords[how]
+				}
 				rows = append(rows, table.Row{
 					oneLine(d.Name), d.Type, oneLine(d.Backend),
 					bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
@@ -39,6 +50,12 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 	}
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
 	return cmd
+}
+
+// kernelWords tell a person how a device gets its kernels.
+var kernelWords = map[string]string{
+	nativeKernels: "native kernels",
+	ptxKernels:    "kernels compiled by its driver at first use (PTX)",
 }
 
 // libraryLevel is the least level of the library's log to show: what it says at

@@ -14,7 +14,7 @@ const (
 	exitNothing = 1 // nothing was measured
 	exitUsage   = 2 // a flag, a value or a command is wrong
 	exitModel   = 3 // the model is missing, broken or not supported
-	exitLibrary = 4 // libllama or a back-end is missing
+	exitLibrary = 4 // libllama, a back-end or a required GPU is missing
 	exitOutput  = 5 // results could not be written
 
 	exitIncomplete = 6 // --strict: a test has no record
@@ -28,7 +28,7 @@ const exitCodes = `Exit codes:
   1    nothing was measured
   2    wrong usage
   3    the model is missing, broken or not supported
-  4    libllama or a needed back-end is missing
+  4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written
   6    with --strict: a test has no record
   130  interrupted before anything was printed

@@ -324,7 +324,7 @@ func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
 // devices lists the devices, and gives the free memory of GPUs with memory of
 // their own: nil without one that says.
 func (p *plan) devices(level slog.Level) *uint64 {
-	found, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
+	found, _, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
 	if err != nil {
 		p.DevicesUnknown = err.Error()
 		return nil

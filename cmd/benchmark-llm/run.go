@@ -39,8 +39,12 @@ type runOptions struct {
 	strict     bool
 	noWarmup   bool
 	allowCPU   bool
+	requireGPU bool
 	settings   bench.Settings
 	flashAttn  string
+
+	host host.Facts // before anything runs
+	gpus gpuVerdict
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -99,6 +103,7 @@ samples, events and records are in a directory of the run's own below
 	f.IntVar(&s.Poll, "poll", s.Poll, "`level` of polling while threads wait, 0…100")
 	f.IntVar(&s.Priority, "prio", 0, "`priority` of the threads: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
 	f.BoolVar(&o.allowCPU, "allow-cpu", false, "in a cuda build: measure the CPU when there is no CUDA device")
+	f.BoolVar(&o.requireGPU, "require-gpu", false, "an error, before anything is fetched, when no GPU is used")
 	return cmd
 }
 
@@ -165,6 +170,9 @@ func (o *runOptions) check() error {
 			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
 		}
 	}
+	if o.requireGPU && s.GPULayers == 0 {
+		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 offloads nothing")
+	}
 	var allowed unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
 		return fail(exitNothing, fmt.Errorf("ask which CPUs may be used: %w", err), "")
@@ -209,6 +217,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer catchSignals(cancel, out.exitNow)()
+	o.host = host.Collect("/")
 
 	var models *models
 	var dir *runDir
@@ -235,17 +244,21 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 
 // begin makes a new run ready.
 func (o *runOptions) begin(ctx context.Context, s suite.Suite) (*models, *runDir, error) {
+	if err := o.lookAtGPUs(ctx); err != nil {
+		return nil, nil, err
+	}
 	m, err := o.prepare(ctx, s)
 	if err != nil {
 		return nil, nil, err
 	}
+	o.warnOfGPU(m.jobs)
 	dir, err := createRunDir(o.resultsDir)
 	if err != nil {
 		m.close()
 		return nil, nil, fail(exitOutput, fmt.Errorf("results directory: %w", err), elsewhere)
 	}
 	about := runDescription{
-		runSpan: newSpan(os.Args), TimeLimit: o.timeLimit, Output: o.format, Jobs: m.jobs, Host: host.Collect("/"),
+		runSpan: newSpan(os.Args), TimeLimit: o.timeLimit, Output: o.format, Jobs: m.jobs, Host: o.host,
 	}
 	about.Selection, about.Sources = m.describe()
 	if err := dir.describe(about); err != nil {
@@ -265,20 +278,41 @@ func (o *runOptions) goOn(ctx context.Context) (*models, *runDir, resumed, error
 	o.modelsDir, o.scale, o.timeout, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.Timeout, about.Selection.DownloadTimeout
 	o.timeLimit = about.TimeLimit
 	o.settings = about.Jobs[0].Settings
-	o.noWarmup = about.Jobs[0].NoWarmup
+	o.noWarmup, o.requireGPU = about.Jobs[0].NoWarmup, about.Jobs[0].RequireGPU
+	if err := o.lookAtGPUs(ctx); err != nil {
+		return nil, dir, before, err
+	}
 	m, err := o.resumeModels(ctx, before)
+	if err == nil {
+		o.warnOfGPU(m.jobs)
+	}
 	return m, dir, before, err
+}
+
+// workers is how workers are run.
+func (o *runOptions) workers() (supervise.Options, error) {
+	level, err := o.global.level()
+	if err != nil {
+		return supervise.Options{}, err
+	}
+	worker, err := os.Executable()
+	if err != nil {
+		return supervise.Options{}, fail(exitNothing, err, "")
+	}
+	return supervise.Options{
+		Command:  []string{worker, "worker", "--log-level", level.String()},
+		Env:      o.workerEnv(),
+		Version:  version,
+		OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
+		Log:      slog.Default(),
+	}, nil
 }
 
 // measure runs the models' jobs in workers and writes what comes of it.
 func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, before resumed, out *output, stdout, stderr io.Writer) error {
-	level, err := o.global.level()
+	workers, err := o.workers()
 	if err != nil {
 		return err
-	}
-	worker, err := os.Executable()
-	if err != nil {
-		return fail(exitNothing, err, "")
 	}
 	var deadline time.Time
 	if o.timeLimit > 0 {
@@ -316,18 +350,8 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 		out.write(&before.outcomes[i])
 	}
 	if end.err == nil {
-		end.err = supervise.RunModels(ctx, models.jobs, models.ready, supervise.Options{
-			Command: []string{worker, "worker", "--log-level", level.String()},
-			// ggml's own backtrace starts gdb, if there is one, in a process that is
-			// about to end.
-			Env:      []string{"GGML_NO_BACKTRACE=1"},
-			Version:  version,
-			Deadline: deadline,
-			OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
-			Log:      slog.Default(),
-			Event:    event,
-			Outcome:  outcome,
-		})
+		workers.Deadline, workers.Event, workers.Outcome = deadline, event, outcome
+		end.err = supervise.RunModels(ctx, models.jobs, models.ready, workers)
 	}
 	models.close()
 	show.close()
@@ -363,6 +387,7 @@ type ending struct {
 	first      *result.Outcome // that was not measured
 	incomplete int             // tests without a record
 	missing    error           // why the last model without a file has none
+	noGPU      string          // why the last record of a model was measured without the GPU that is there
 	signal     *signalError    // that stopped the run
 	accounting bench.Accounting
 	err        error // that ended it early
@@ -380,6 +405,11 @@ func (n *ending) event(e bench.Event) {
 }
 
 func (n *ending) outcome(o *result.Outcome) {
+	for _, w := range o.Warnings {
+		if w.Code == bench.GPUNotUsed {
+			n.noGPU = w.Message
+		}
+	}
 	if o.Status == result.OK {
 		return
 	}
@@ -400,6 +430,9 @@ func (n *ending) verdict(out *output, strict bool) error {
 		}
 		if n.load != nil {
 			slog.Error("not loaded", "model", n.unloaded, "reason", n.load.Reason)
+		}
+		if n.noGPU != "" {
+			slog.Warn(n.noGPU)
 		}
 		done := []any{"records", out.printed}
 		if n.incomplete > 0 {
@@ -430,6 +463,9 @@ func (n *ending) verdict(out *output, strict bool) error {
 		return n.signal.failure("nothing was measured", trace)
 	case n.load != nil:
 		code := exitNothing
+		if n.load.Reason == bench.NotOnGPU {
+			return fail(exitLibrary, fmt.Errorf("%w: %s: %s", errNoGPU, n.unloaded, n.load.Reason), trace)
+		}
 		if n.load.Status == result.Unsupported || n.load.Status == result.Failed {
 			code = exitModel
 		}

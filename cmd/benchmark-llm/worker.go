@@ -70,6 +70,9 @@ func work(cmd *cobra.Command, level string) error {
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
 				return err
 			}
+			if len(job.Tests) == 0 { // the parent asks what there is
+				return errors.Join(emit(bench.JobDone{}), e.Close())
+			}
 			err = bench.RunJob(ctx, e, job, supervise.Judge(suite.DefaultPolicy()), emit)
 			if errors.Is(err, bench.ErrNoModel) {
 				err = nil // told in an event

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
+)
+
+// gpuFacts is what is known of GPUs before a model is fetched.
+type gpuFacts struct {
+	host   host.Facts
+	node   bool // /dev/nvidia0 is there
+	engine bench.EngineFacts
+	cuda   *host.CUDACode // of the CUDA back-end; nil: not known
+	cublas *host.CUDACode // of cuBLAS; nil: not known
+}
+
+// How a GPU gets the kernels of the CUDA back-end.
+const (
+	nativeKernels = "native" // they are in the library
+	ptxKernels    = "ptx"    // the driver compiles them at first use
+)
+
+// gpuVerdict is what those facts mean.
+type gpuVerdict struct {
+	unused  string            // why a GPU that is there is not used; empty: it is, or there is none
+	hide    bool              // no kernel could run on it: the engine must not see it
+	kernels map[string]string // PCI address → nativeKernels or ptxKernels, where known
+	doubts  []string          // of devices that are used beside others
+}
+
+// nvidia are the NVIDIA GPUs of the machine, whatever shows them.
+func (f gpuFacts) nvidia() []host.GPU {
+	return slices.DeleteFunc(slices.Clone(f.host.GPUs), func(g host.GPU) bool { return g.PCIVendor != "10de" })
+}
+
+// present tells whether there is an NVIDIA GPU, or a sign of one.
+func (f gpuFacts) present() bool {
+	return len(f.nvidia()) > 0 || f.node || f.host.NVMLProblem != ""
+}
+
+// judgeGPU tells whether the engine uses the machine's NVIDIA GPUs, and if not,
+// why.
+func judgeGPU(f gpuFacts) gpuVerdict {
+	v := gpuVerdict{kernels: map[string]string{}}
+	here := slices.DeleteFunc(slices.Clone(f.engine.GPUs), func(g bench.EngineGPU) bool { return g.Backend == "RPC" })
+	switch {
+	case !f.present():
+		return v
+	case len(here) == 0:
+		v.unused = strings.Join(f.absent(), "; ")
+		return v
+	}
+	var unusable []string
+	for _, g := range here {
+		if g.Backend != "CUDA" {
+			continue
+		}
+		kernels, problem, doubt := f.kernels(g)
+		if kernels != "" {
+			v.kernels[g.PCIAddress] = kernels
+		}
+		if problem != "" {
+			unusable = append(unusable, fmt.Sprintf("%s (%s): %s", g.Name, g.Model, problem))
+		}
+		if doubt != "" {
+			v.doubts = append(v.doubts, fmt.Sprintf("%s (%s): %s", g.Name, g.Model, doubt))
+		}
+	}
+	if len(unusable) == len(here) {
+		v.unused, v.hide = strings.Join(unusable, "; "), true
+	} else {
+		v.doubts = append(unusable, v.doubts...)
+	}
+	return v
+}
+
+// absent are the reasons why the engine lists no GPU of this machine.
+func (f gpuFacts) absent() []string {
+	var reasons []string
+	driver := slices.ContainsFunc(f.nvidia(), func(g host.GPU) bool { return g.DriverVersion != "" })
+	switch {
+	case f.host.NVMLProblem != "":
+		reasons = append(reasons, "the driver's library does not work: "+f.host.NVMLProblem)
+	case !driver && !f.node:
+		reasons = append(reasons, "no NVIDIA driver is loaded, or none reaches this container")
+	}
+	if f.engine.CUDAModule == "" {
+		reasons = append(reasons, "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build")
+	}
+	for _, p := range f.engine.Problems {
+		if strings.Contains(strings.ToLower(p), "cuda") {
+			reasons = append(reasons, p)
+		}
+	}
+	if len(reasons) == 0 {
+		reasons = append(reasons, "the CUDA back-end lists no device")
+	}
+	return reasons
+}
+
+// kernels tells how a device gets its kernels, and why it cannot or may not, as
+// far as that is known.
+func (f gpuFacts) kernels(device bench.EngineGPU) (kernels, problem, doubt string) {
+	i := slices.IndexFunc(f.host.GPUs, func(g host.GPU) bool { return g.PCIAddress == device.PCIAddress && g.PCIAddress != "" })
+	if i < 0 || f.cuda == nil {
+		return "", "", ""
+	}
+	g := f.host.GPUs[i]
+	capability, known := host.ParseCapability(g.ComputeCapability)
+	if !known {
+		return "", "", ""
+	}
+	switch {
+	case f.cuda.Native(capability):
+		kernels = nativeKernels
+	case f.cuda.Compiles(capability):
+		kernels = ptxKernels
+		needs, known := f.cuda.Driver()
+		knows, told := host.ParseCapability(g.CUDAVersion)
+		if known && told && knows.Compare(needs) < 0 {
+			return kernels, fmt.Sprintf("its driver %s knows CUDA %v, and kernels for compute capability %v must be compiled by one for CUDA %v or newer",
+				g.DriverVersion, knows, capability, needs), ""
+		}
+	default:
+		return "", fmt.Sprintf("the CUDA back-end has no kernels for compute capability %v", capability), ""
+	}
+	switch {
+	case f.cublas == nil || f.cublas.Native(capability):
+		return kernels, "", ""
+	case f.cublas.Compiles(capability):
+		return kernels, "", fmt.Sprintf("the cuBLAS at hand is older than compute capability %v and has no machine code for it", capability)
+	default:
+		return kernels, fmt.Sprintf("the cuBLAS at hand does not know compute capability %v", capability), ""
+	}
+}
+
+// gpuFactsOf adds what the files of the engine's libraries tell.
+func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
+	f := gpuFacts{host: facts, engine: engine}
+	_, err := os.Stat("/dev/nvidia0")
+	f.node = err == nil
+	read := func(path string) *host.CUDACode {
+		if path == "" {
+			return nil
+		}
+		code, err := host.ReadCUDACode(path)
+		if err != nil {
+			slog.Debug("which GPUs a library has kernels for is not known", "error", err)
+			return nil
+		}
+		return &code
+	}
+	if len(engine.GPUs) > 0 {
+		f.cuda, f.cublas = read(engine.CUDAModule), read(engine.CUBLASModule)
+	}
+	return f
+}
+
+// errNoGPU is a run that was to be on a GPU and cannot.
+var errNoGPU = errors.New("no GPU is used")
+
+// lookAtGPUs finds out, before anything is fetched, whether the engine uses the
+// machine's GPUs. Where none shows, and none is required, it costs nothing: the
+// engine is not asked.
+func (o *runOptions) lookAtGPUs(ctx context.Context) error {
+	facts := gpuFacts{host: o.host}
+	_, err := os.Stat("/dev/nvidia0")
+	facts.node = err == nil
+	if o.settings.GPULayers == 0 || !facts.present() && !o.requireGPU {
+		return nil
+	}
+	workers, err := o.workers()
+	if err != nil {
+		return err
+	}
+	engine, err := supervise.Probe(ctx, bench.Job{Settings: o.settings, AllowCPU: o.allowCPU}, workers)
+	if err != nil {
+		if errors.Is(err, supervise.ErrEngine) {
+			return libraryFailure(err)
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		engine.Problems = append(engine.Problems, "CUDA: "+err.Error())
+	}
+	o.gpus = judgeGPU(gpuFactsOf(o.host, engine))
+	reason := o.gpus.unused
+	if reason == "" && len(engine.GPUs) == 0 {
+		reason = "the library lists none"
+	}
+	switch {
+	case o.requireGPU && reason != "":
+		return fail(exitLibrary, fmt.Errorf("%w: %s", errNoGPU, reason), "leave --require-gpu out to measure the CPU")
+	case o.gpus.unused != "":
+		slog.Warn("a GPU is there and is NOT used: this measures the CPU", "reason", o.gpus.unused)
+	}
+	for _, d := range o.gpus.doubts {
+		slog.Warn("a GPU may not work", "reason", d)
+	}
+	return nil
+}
+
+// warnOfGPU puts the verdict into the jobs, whose records will carry it, and
+// takes away that of an earlier run.
+func (o *runOptions) warnOfGPU(jobs []bench.Job) {
+	for i := range jobs {
+		jobs[i].RequireGPU = o.requireGPU
+		jobs[i].Warnings = slices.DeleteFunc(slices.Clone(jobs[i].Warnings), func(w result.Warning) bool { return w.Code == bench.GPUNotUsed })
+		if o.gpus.unused != "" {
+			jobs[i].Warnings = append(jobs[i].Warnings, result.Warning{Code: bench.GPUNotUsed, Message: "measured on the CPU, though there is a GPU: " + o.gpus.unused})
+		}
+	}
+}
+
+// The driver's cache of compiled kernels: beside the models, which outlive a
+// container, and as large as the driver allows, because kernels that do not fit
+// are compiled again in every process.
+const (
+	cudaCacheDir   = "cuda-cache"
+	cudaCacheBytes = 4 << 30
+)
+
+// workerEnv is what workers find in their environment beside this process's.
+func (o *runOptions) workerEnv() []string {
+	// ggml's own backtrace starts gdb, if there is one, in a process that is about
+	// to end.
+	env := []string{"GGML_NO_BACKTRACE=1"}
+	if o.gpus.hide {
+		env = append(env, "CUDA_VISIBLE_DEVICES=-1")
+	}
+	if !(gpuFacts{host: o.host}).present() {
+		return env
+	}
+	for _, v := range []struct{ name, value string }{
+		{"CUDA_CACHE_PATH", filepath.Join(o.downloadDir(), cudaCacheDir)},
+		{"CUDA_CACHE_MAXSIZE", fmt.Sprint(int64(cudaCacheBytes))},
+	} {
+		if _, set := os.LookupEnv(v.name); !set {
+			env = append(env, v.name+"="+v.value)
+		}
+	}
+	return env
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/host"
+)
+
+func TestJudgeGPU(t *testing.T) {
+	packaged := host.CUDACode{
+		Machine: []host.Capability{{Major: 8, Minor: 6}, {Major: 8, Minor: 9}},
+		PTX:     []host.Capability{{Major: 5, Minor: 0}, {Major: 7, Minor: 5}, {Major: 9, Minor: 0}},
+		ISA:     host.Capability{Major: 8, Minor: 4},
+	}
+	cublas := host.CUDACode{Machine: []host.Capability{{Major: 7, Minor: 5}, {Major: 8, Minor: 6}, {Major: 8, Minor: 9}, {Major: 9, Minor: 0}}}
+	gpu := func(address, cuda, capability string) host.GPU {
+		return host.GPU{PCIVendor: "10de", PCIAddress: address, Model: "a GPU", DriverVersion: "550.1", CUDAVersion: cuda, ComputeCapability: capability}
+	}
+	engine := func(gpus ...bench.EngineGPU) bench.EngineFacts {
+		return bench.EngineFacts{CUDAModule: "/lib/libggml-cuda.so", GPUs: gpus}
+	}
+	cuda0 := bench.EngineGPU{Name: "CUDA0", Model: "NVIDIA A", Backend: "CUDA", PCIAddress: "0000:01:00.0"}
+	cuda1 := bench.EngineGPU{Name: "CUDA1", Model: "NVIDIA B", Backend: "CUDA", PCIAddress: "0000:02:00.0"}
+	with := func(e bench.EngineFacts, gpus ...host.GPU) gpuFacts {
+		return gpuFacts{host: host.Facts{GPUs: gpus}, engine: e, cuda: &packaged, cublas: &cublas}
+	}
+	kernels := func(pairs ...string) map[string]string {
+		m := map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			m[pairs[i]] = pairs[i+1]
+		}
+		return m
+	}
+	for _, tt := range []struct {
+		name  string
+		facts gpuFacts
+		want  gpuVerdict
+	}{
+		{"no GPU", gpuFacts{engine: engine()}, gpuVerdict{kernels: kernels()}},
+		{"a remote console", with(engine(), host.GPU{PCIVendor: "1a03"}), gpuVerdict{kernels: kernels()}},
+		{"native", with(engine(cuda0), gpu("0000:01:00.0", "12.4", "8.9")), gpuVerdict{kernels: kernels("0000:01:00.0", "native")}},
+		{"PTX", with(engine(cuda0), gpu("0000:01:00.0", "12.4", "9.0")), gpuVerdict{kernels: kernels("0000:01:00.0", "ptx")}},
+		{"nothing known of the device", with(engine(cuda0), gpu("0000:01:00.0", "", "")), gpuVerdict{kernels: kernels()}},
+		{"nothing known of the library", gpuFacts{host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.4", "8.9")}}, engine: engine(cuda0)}, gpuVerdict{kernels: kernels()}},
+		{"a driver too old for the PTX", with(engine(cuda0), gpu("0000:01:00.0", "12.2", "9.0")), gpuVerdict{
+			unused: "CUDA0 (NVIDIA A): its driver 550.1 knows CUDA 12.2, and kernels for compute capability 9.0 must be compiled by one for CUDA 12.4 or newer",
+			hide:   true, kernels: kernels("0000:01:00.0", "ptx"),
+		}},
+		{"an old driver and machine code", with(engine(cuda0), gpu("0000:01:00.0", "12.2", "8.6")), gpuVerdict{kernels: kernels("0000:01:00.0", "native")}},
+		{"older than all kernels", with(engine(cuda0), gpu("0000:01:00.0", "12.4", "3.5")), gpuVerdict{
+			unused: "CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5", hide: true, kernels: kernels(),
+		}},
+		{"newer than cuBLAS", with(engine(cuda0), gpu("0000:01:00.0", "12.8", "12.0")), gpuVerdict{
+			unused: "CUDA0 (NVIDIA A): the cuBLAS at hand does not know compute capability 12.0", hide: true, kernels: kernels("0000:01:00.0", "ptx"),
+		}},
+		{"newer than cuBLAS, whose PTX may do", gpuFacts{
+			host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.8", "12.0")}}, engine: engine(cuda0), cuda: &packaged,
+			cublas: &host.CUDACode{Machine: cublas.Machine, PTX: []host.Capability{{Major: 9, Minor: 0}}},
+		}, gpuVerdict{
+			doubts:  []string{"CUDA0 (NVIDIA A): the cuBLAS at hand is older than compute capability 12.0 and has no machine code for it"},
+			kernels: kernels("0000:01:00.0", "ptx"),
+		}},
+		{"one of two", with(engine(cuda0, cuda1), gpu("0000:01:00.0", "12.4", "3.5"), gpu("0000:02:00.0", "12.4", "8.9")), gpuVerdict{
+			doubts: []string{"CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5"}, kernels: kernels("0000:02:00.0", "native"),
+		}},
+		{"another back-end uses it", with(bench.EngineFacts{GPUs: []bench.EngineGPU{{Name: "Vulkan0", Backend: "Vulkan"}}}, gpu("0000:01:00.0", "12.4", "8.9")),
+			gpuVerdict{kernels: kernels()}},
+		{"devices of other machines are not this one's", with(bench.EngineFacts{GPUs: []bench.EngineGPU{{Name: "RPC0", Backend: "RPC"}}}, gpu("0000:01:00.0", "12.4", "8.9")), gpuVerdict{
+			unused: "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build", kernels: kernels(),
+		}},
+		{"no back-end", with(bench.EngineFacts{}, gpu("0000:01:00.0", "12.4", "8.9")), gpuVerdict{
+			unused: "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build", kernels: kernels(),
+		}},
+		{"no driver", with(engine(), host.GPU{PCIVendor: "10de"}), gpuVerdict{
+			unused: "no NVIDIA driver is loaded, or none reaches this container", kernels: kernels(),
+		}},
+		{"a broken driver and no back-end", gpuFacts{host: host.Facts{NVMLProblem: "Driver/library version mismatch"}}, gpuVerdict{
+			unused:  "the driver's library does not work: Driver/library version mismatch; the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build",
+			kernels: kernels(),
+		}},
+		{"initialisation failed", gpuFacts{node: true, engine: bench.EngineFacts{
+			CUDAModule: "/lib/libggml-cuda.so", Problems: []string{"no vulkan here", "ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version"},
+		}}, gpuVerdict{
+			unused: "ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version", kernels: kernels(),
+		}},
+		{"no device and no word", gpuFacts{node: true, engine: engine()}, gpuVerdict{unused: "the CUDA back-end lists no device", kernels: kernels()}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, judgeGPU(tt.facts), cmp.AllowUnexported(gpuVerdict{})); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// Workers cache compiled kernels beside the models, unless the user has a place
+// for them; without a GPU nothing is set.
+func TestWorkerEnv(t *testing.T) {
+	o := &runOptions{}
+	o.modelsDir = t.TempDir()
+	has := func(want string) {
+		t.Helper()
+		if !slices.Contains(o.workerEnv(), want) {
+			t.Errorf("no %s in %q", want, o.workerEnv())
+		}
+	}
+	if env := o.workerEnv(); len(env) != 1 {
+		t.Errorf("without a GPU: %q", env)
+	}
+	o.host.GPUs = []host.GPU{{PCIVendor: "10de"}}
+	has("CUDA_CACHE_PATH=" + o.modelsDir + "/cuda-cache")
+	has("CUDA_CACHE_MAXSIZE=4294967296")
+	t.Setenv("CUDA_CACHE_PATH", "/elsewhere")
+	t.Setenv("CUDA_CACHE_MAXSIZE", "1")
+	if env := strings.Join(o.workerEnv(), " "); strings.Contains(env, "CUDA_") {
+		t.Errorf("the user's are replaced: %s", env)
+	}
+	o.gpus.hide = true
+	has("CUDA_VISIBLE_DEVICES=-1")
+}
