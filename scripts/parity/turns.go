@@ -212,16 +212,16 @@ func (o options) start(which program, t result.Test, repetitions int) (*process,
 	p.cmd.Env = append(p.cmd.Env, "LD_PRELOAD="+o.gate, "PARITY_TURNS="+address.Name)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.stderr
 	if err := p.cmd.Start(); err != nil {
-		listener.Close()
+		_ = listener.Close()
 		return nil, err
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		listener.Close() // nobody will come any more
+		_ = listener.Close() // nobody will come any more
 		close(p.exited)
 	}()
 	p.turns, err = listener.AcceptUnix()
-	listener.Close()
+	_ = listener.Close()
 	if err != nil {
 		return nil, p.failure()
 	}
@@ -341,7 +341,7 @@ func (p *process) end() ([]float64, error) {
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				return nil, err
 			}
-			p.turns.Close() // the pass it waits for is aborted
+			_ = p.turns.Close() // the pass it waits for is aborted
 			<-p.exited
 		}
 		return rates, err
@@ -369,7 +369,7 @@ func (p *process) failure() error {
 // parent.
 func (p *process) kill() {
 	if p.turns != nil {
-		p.turns.Close()
+		_ = p.turns.Close()
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.exited
