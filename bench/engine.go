@@ -21,9 +21,9 @@ type Engine interface {
 	// Facts is what is known before a model is loaded.
 	Facts() EngineFacts
 
-	// Load loads the model. It returns ErrAborted soon after ctx ends. progress
-	// is told the share loaded, in [0, 1]; it may be called from any goroutine.
-	Load(ctx context.Context, progress func(share float64)) (ModelFacts, error)
+	// Load loads the model. It returns ErrAborted soon after ctx ends. tell is told
+	// of its LoadProgress and of each OffloadTry; it may be called from any goroutine.
+	Load(ctx context.Context, tell func(Event)) (ModelFacts, error)
 
 	// Begin creates what a test needs and no other test has used: a new
 	// context, its threads, its tokens. It ends the test before, if any.
@@ -75,6 +75,7 @@ type EngineFacts struct {
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, where it is in use
 	Problems     []string          `json:"problems,omitempty"`      // what the library said of back-ends that it cannot use
+	Warnings     []result.Warning  `json:"warnings,omitempty"`      // that hold for all records
 }
 
 // EngineGPU is a GPU that the engine lists, of this machine or another.
@@ -87,10 +88,12 @@ type EngineGPU struct {
 
 // ModelFacts is what an engine says of a loaded model.
 type ModelFacts struct {
-	Type      string `json:"type"`       // "llama 7B Q4_K - Medium"
-	SizeBytes uint64 `json:"size_bytes"` // of all tensors
-	Params    uint64 `json:"params"`
-	Layers    int    `json:"layers"`
+	Type      string           `json:"type"`       // "llama 7B Q4_K - Medium"
+	SizeBytes uint64           `json:"size_bytes"` // of all tensors
+	Params    uint64           `json:"params"`
+	Layers    int              `json:"layers"`
+	Offload   *result.Offload  `json:"offload,omitempty"`  // nil where no device but the CPU was to be used
+	Warnings  []result.Warning `json:"warnings,omitempty"` // that hold for all its records
 	// Where the weights are, by the library's own report: devices that hold some,
 	// but for the CPU.
 	Placed []Placement `json:"placed,omitempty"`
@@ -115,7 +118,7 @@ type Settings struct {
 	Priority    int       `json:"priority"` // -1 low … 3 realtime
 	TypeK       string    `json:"type_k"`
 	TypeV       string    `json:"type_v"`
-	GPULayers   int       `json:"gpu_layers"` // negative: all
+	GPULayers   int       `json:"gpu_layers"` // negative: as many as fit
 	CPUMoE      int       `json:"cpu_moe"`    // layers whose experts stay on the CPU
 	SplitMode   string    `json:"split_mode"` // layer, none, row, tensor
 	MainGPU     int       `json:"main_gpu"`
@@ -155,8 +158,9 @@ type Model struct {
 	Name    string         `json:"name"` // as given; the record's model_filename
 	Path    string         `json:"path,omitempty"`
 	Weights result.Weights `json:"weights"`
-	Seed    uint64         `json:"seed"`             // of synthetic weights
-	Layers  int            `json:"layers,omitempty"` // that can be offloaded; 0: not known
+	Seed    uint64         `json:"seed"`              // of synthetic weights
+	Layers  int            `json:"layers,omitempty"`  // that can be offloaded; 0: not known
+	Largest uint64         `json:"largest,omitempty"` // bytes of its largest tensor; 0: not known
 }
 
 // TestBudget is a test with the time it may take, context creation, warm-up and
@@ -197,7 +201,16 @@ type Job struct {
 	// worker had failed with these; the warnings tell why. Both hold for all
 	// records to come.
 	Gentler  *Settings        `json:"gentler,omitempty"`
+	Offload  *OffloadLimit    `json:"offload,omitempty"`
 	Warnings []result.Warning `json:"warnings,omitempty"`
+}
+
+// OffloadLimit is how many layers may be tried on devices after a worker was lost
+// while it loaded with more.
+type OffloadLimit struct {
+	Layers int    `json:"layers"`
+	Tried  int    `json:"tried"`
+	Reason string `json:"reason"` // how the worker was lost
 }
 
 // Effective are the settings that the job runs with.

@@ -37,6 +37,13 @@ type (
 	LoadProgress struct {
 		Share float64 `json:"share"` // [0, 1]
 	}
+	// OffloadTry comes before memory for a number of layers is allocated on devices:
+	// whether that many fit, only the attempt tells.
+	OffloadTry struct {
+		Layers int    `json:"layers"`
+		Of     int    `json:"of"`               // the model's
+		Reason string `json:"reason,omitempty"` // why not more
+	}
 	// LoadDone ends a load. Status is OK or why there is no model.
 	LoadDone struct {
 		Status  result.Status `json:"status"`
@@ -128,6 +135,7 @@ func (EngineReady) name() string    { return "engine_ready" }
 func (EngineFailed) name() string   { return "engine_failed" }
 func (LoadStarted) name() string    { return "load_started" }
 func (LoadProgress) name() string   { return "load_progress" }
+func (OffloadTry) name() string     { return "offload_try" }
 func (LoadDone) name() string       { return "load_done" }
 func (TestStarted) name() string    { return "test_started" }
 func (ContextReady) name() string   { return "context_ready" }
@@ -150,6 +158,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"engine_failed":   decodeAs[EngineFailed],
 	"load_started":    decodeAs[LoadStarted],
 	"load_progress":   decodeAs[LoadProgress],
+	"offload_try":     decodeAs[OffloadTry],
 	"load_done":       decodeAs[LoadDone],
 	"test_started":    decodeAs[TestStarted],
 	"context_ready":   decodeAs[ContextReady],

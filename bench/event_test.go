@@ -26,9 +26,10 @@ var everyEvent = []struct {
 		bench.EngineReady{PID: 42, Facts: bench.EngineFacts{
 			BuildCommit: "Debian", BuildNumber: 11669, Library: map[string]string{"libllama0": "0.7.0"},
 			Backends: "CUDA", CPUInfo: "a CPU", GPUInfo: "a GPU", CPUVariant: "zen4",
+			Warnings: []result.Warning{{Code: "c", Message: "m"}},
 		}},
 		`{"event":"engine_ready","at":"2026-11-23T15:19:41.123456789Z","data":{"pid":42,"facts":{"build_commit":"Debian","build_number":11669,` +
-			`"library":{"libllama0":"0.7.0"},"backends":"CUDA","cpu_info":"a CPU","gpu_info":"a GPU","cpu_variant":"zen4"}}}`,
+			`"library":{"libllama0":"0.7.0"},"backends":"CUDA","cpu_info":"a CPU","gpu_info":"a GPU","cpu_variant":"zen4","warnings":[{"code":"c","message":"m"}]}}}`,
 	},
 	{
 		bench.LoadStarted{Model: bench.Model{Name: "m.gguf", Path: "/m.gguf", Weights: result.FileWeights, Seed: 7}, Budget: 3},
@@ -39,9 +40,15 @@ var everyEvent = []struct {
 		`{"event":"load_progress","at":"2026-11-23T15:19:41.123456789Z","data":{"share":0.5}}`,
 	},
 	{
-		bench.LoadDone{Status: result.Failed, Reason: "odd", Facts: bench.ModelFacts{Type: "llama", SizeBytes: 1, Params: 2, Layers: 3}, Elapsed: 4},
+		bench.OffloadTry{Layers: 1, Of: 2, Reason: "r"},
+		`{"event":"offload_try","at":"2026-11-23T15:19:41.123456789Z","data":{"layers":1,"of":2,"reason":"r"}}`,
+	},
+	{
+		bench.LoadDone{Status: result.Failed, Reason: "odd", Facts: bench.ModelFacts{
+			Type: "llama", SizeBytes: 1, Params: 2, Layers: 3, Offload: &result.Offload{Layers: 2, Of: 4},
+		}, Elapsed: 4},
 		`{"event":"load_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"odd",` +
-			`"facts":{"type":"llama","size_bytes":1,"params":2,"layers":3},"elapsed_ns":4}}`,
+			`"facts":{"type":"llama","size_bytes":1,"params":2,"layers":3,"offload":{"layers":2,"of":4}},"elapsed_ns":4}}`,
 	},
 	{
 		bench.TestStarted{Test: result.Test{Prompt: 1, Gen: 2, Depth: 3}, Budget: 4, Repetitions: 5},

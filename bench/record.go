@@ -131,6 +131,9 @@ func (a *Assembler) record() (*result.Record, error) {
 	sdTS, _ := rates.SD()
 
 	set := a.Job.Effective()
+	if o := a.model.Offload; o != nil && set.GPULayers < 0 && o.Layers < o.Of {
+		set.GPULayers = o.Layers // all of them are llama-bench's -1
+	}
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
@@ -157,7 +160,8 @@ func (a *Assembler) record() (*result.Record, error) {
 		Weights: a.Job.Model.Weights, Seed: a.Job.Seed, CPUVariant: a.engine.CPUVariant,
 		Statistics:  statistics(rates),
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
-		Warnings: append(slices.Clone(a.Job.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+		Offload:  a.model.Offload,
+		Warnings: append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)
 	return r, nil

@@ -84,6 +84,57 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// The record says how many layers were on devices: all of them in llama-bench's
+// word for it, fewer with their number and the reason.
+func TestRecordOffload(t *testing.T) {
+	part := bench.ModelFacts{
+		Offload:  &result.Offload{Layers: 20, Of: 33},
+		Warnings: []result.Warning{{Code: "partial_offload", Message: "20 of 33"}},
+	}
+	for _, tt := range []struct {
+		name  string
+		asked int
+		facts bench.ModelFacts
+		want  int
+		codes []string
+	}{
+		{"no device", -1, bench.ModelFacts{}, -1, nil},
+		{"all", -1, bench.ModelFacts{Offload: &result.Offload{Layers: 33, Of: 33}}, -1, nil},
+		{"as many as fit", -1, part, 20, []string{"partial_offload"}},
+		{"none fits", -1, bench.ModelFacts{Offload: &result.Offload{Of: 33}}, 0, nil},
+		{"as asked", 99, bench.ModelFacts{Offload: &result.Offload{Layers: 33, Of: 33}}, 99, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			job := jobOf()
+			job.Settings.GPULayers = tt.asked
+			a := bench.Assembler{Job: job}
+			var o *result.Outcome
+			for _, e := range []bench.Event{
+				bench.LoadDone{Status: result.OK, Facts: tt.facts},
+				bench.TestStarted{Test: pp512, Repetitions: 3},
+				bench.WarmupDone{Elapsed: s},
+				bench.RepetitionDone{Sample: sample(1, 0, s)}, bench.RepetitionDone{Sample: sample(2, s, s)}, bench.RepetitionDone{Sample: sample(3, s, s)},
+				bench.TestDone{Test: pp512, Status: result.OK},
+			} {
+				o = a.Add(bench.Stamped{At: at, Event: e})
+			}
+			var codes []string
+			for _, w := range o.Warnings {
+				codes = append(codes, w.Code)
+			}
+			if o.Record.GPULayers != tt.want {
+				t.Errorf("n_gpu_layers %d, want %d", o.Record.GPULayers, tt.want)
+			}
+			if diff := cmp.Diff(tt.facts.Offload, o.Record.Ext.Offload); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(tt.codes, codes); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 // Each setting in the words of llama-bench.
 func TestRecordSettings(t *testing.T) {
 	for _, tt := range []struct {

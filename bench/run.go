@@ -82,11 +82,14 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) erro
 	}
 	var tenths atomic.Int64 // told so far: enough to see it move
 	start := time.Now()
-	facts, err := e.Load(loadCtx, func(share float64) {
-		now, told := int64(share*10), tenths.Load()
-		if now > told && tenths.CompareAndSwap(told, now) {
-			_ = emit(LoadProgress{Share: share}) // a broken pipe shows at the next event
+	facts, err := e.Load(loadCtx, func(ev Event) {
+		if p, ok := ev.(LoadProgress); ok {
+			now, told := int64(p.Share*10), tenths.Load()
+			if now <= told || !tenths.CompareAndSwap(told, now) {
+				return
+			}
 		}
+		_ = emit(ev) // a broken pipe shows at the next event
 	})
 	done := LoadDone{Status: result.OK, Facts: facts, Elapsed: time.Since(start)}
 	if err != nil {

@@ -423,13 +423,13 @@ func TestLoadFails(t *testing.T) {
 // restless is an engine that tells its progress from many goroutines at once.
 type restless struct{ *benchtest.Engine }
 
-func (r restless) Load(_ context.Context, progress func(float64)) (bench.ModelFacts, error) {
+func (r restless) Load(_ context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
 	done := make(chan struct{})
 	const tellers = 8
 	for range tellers {
 		go func() {
 			for i := range 100 {
-				progress(float64(i+1) / 100)
+				tell(bench.LoadProgress{Share: float64(i+1) / 100})
 				time.Sleep(ms)
 			}
 			done <- struct{}{}

@@ -3,6 +3,7 @@ package llama
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -65,6 +66,20 @@ type LoadError struct {
 	Source string   // path, or the name of the stream
 	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the warnings and errors logged, oldest first
+}
+
+// failedBuffer is the library's line about memory that it did not get.
+var failedBuffer = regexp.MustCompile(`failed to allocate (\S+) buffer of size`)
+
+// Buffer is the type of the buffer that could not be allocated, as Buffer.Type;
+// empty when it is not known.
+func (e *LoadError) Buffer() string {
+	for _, line := range e.Log {
+		if m := failedBuffer.FindStringSubmatch(line); m != nil {
+			return m[1]
+		}
+	}
+	return ""
 }
 
 // Error is the class and the most telling line of the log.

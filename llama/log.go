@@ -8,6 +8,8 @@ import "C"
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +66,18 @@ func readAllocation(a *Allocation) (stop func()) {
 	}
 	set(a)
 	return func() { set(nil) }
+}
+
+// allocationSoFar is what the call under way has allocated.
+func allocationSoFar() Allocation {
+	logSink.Lock()
+	defer logSink.Unlock()
+	if logSink.reader == nil {
+		return Allocation{}
+	}
+	a := *logSink.reader
+	a.Buffers, a.Layers, a.Cache = slices.Clone(a.Buffers), maps.Clone(a.Layers), maps.Clone(a.Cache)
+	return a
 }
 
 //export goLog

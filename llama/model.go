@@ -52,6 +52,8 @@ type Progress func(share float32) bool
 // load is the state of one load that C's callbacks reach through a handle.
 type load struct {
 	progress  Progress
+	allocated func(Allocation) error // nil once called
+	refused   error                  // by allocated
 	cancelled bool
 }
 
@@ -100,7 +102,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	defer free()
-	l := &load{progress: progress}
+	l := &load{progress: progress, allocated: p.Allocated}
 	h := cgo.NewHandle(l)
 	defer h.Delete()
 
@@ -110,7 +112,10 @@ func loadModel(source string, p ModelParams, progress Progress,
 	c := call(cp, h)
 	stop()
 	if c == nil {
-		if l.cancelled {
+		switch {
+		case l.refused != nil:
+			return nil, l.refused
+		case l.cancelled:
 			return nil, fmt.Errorf("%s: %w", source, ErrCancelled)
 		}
 		return nil, newLoadError(source, ErrInvalidModel, takeRecent())
@@ -121,6 +126,12 @@ func loadModel(source string, p ModelParams, progress Progress,
 //export goProgress
 func goProgress(handle C.uintptr_t, share C.float) C.int {
 	l := cgo.Handle(handle).Value().(*load)
+	if told := l.allocated; told != nil { // the first share is told before anything is read
+		l.allocated = nil
+		if l.refused = told(allocationSoFar()); l.refused != nil {
+			return 0
+		}
+	}
 	if l.progress != nil && !l.progress(float32(share)) {
 		l.cancelled = true
 		return 0

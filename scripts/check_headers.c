@@ -288,6 +288,8 @@ FUNCTION(ggml_backend_dev_by_type, ggml_backend_dev_t, (enum ggml_backend_dev_ty
 FUNCTION(ggml_backend_dev_get_props, void, (ggml_backend_dev_t, struct ggml_backend_dev_props *))
 FUNCTION(ggml_backend_dev_backend_reg, ggml_backend_reg_t, (ggml_backend_dev_t))
 FUNCTION(ggml_backend_dev_buffer_type, ggml_backend_buffer_type_t, (ggml_backend_dev_t))
+FUNCTION(ggml_backend_buft_alloc_buffer, ggml_backend_buffer_t, (ggml_backend_buffer_type_t, size_t))
+FUNCTION(ggml_backend_buffer_free, void, (ggml_backend_buffer_t))
 FUNCTION(ggml_backend_buft_name, const char *, (ggml_backend_buffer_type_t))
 
 FUNCTION(ggml_type_name, const char *, (enum ggml_type))

@@ -59,6 +59,7 @@ type Step struct {
 	Deaf  bool          // never notices: takes its whole time
 
 	Reports bool // Tokens tells how far it is
+	Offload int  // of Load: layers that it tries on devices
 }
 
 // Script tells what each call does.
@@ -134,10 +135,13 @@ func (e *Engine) Calls() []string {
 func (e *Engine) Facts() bench.EngineFacts { return e.engine }
 
 // Load follows the script and tells its progress ten times on the way.
-func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.ModelFacts, error) {
+func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
 	c, leave := e.enter(Load)
 	defer leave()
 	step := e.script(c)
+	if step.Offload > 0 {
+		tell(bench.OffloadTry{Layers: step.Offload, Of: e.model.Layers + 1})
+	}
 	const parts = 10
 	part := step
 	part.Takes, part.Err = step.Takes/parts, nil
@@ -146,7 +150,7 @@ func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.
 			return bench.ModelFacts{}, fmt.Errorf("load: %w", err)
 		}
 		part.Do = nil
-		progress(float64(i+1) / parts)
+		tell(bench.LoadProgress{Share: float64(i+1) / parts})
 	}
 	if step.Err != nil {
 		return bench.ModelFacts{}, step.Err

@@ -65,8 +65,14 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		if err = llama.LoadBackends(backends); err != nil {
 			return
 		}
-		if err = addRPC(job.Settings.RPC); err == nil {
-			e.facts, err = facts(job.Settings.Devices, o)
+		if err = addRPC(job.Settings.RPC); err != nil {
+			return
+		}
+		if e.facts, err = facts(job.Settings.Devices, o); err != nil {
+			return
+		}
+		if err = checkDevices(job.Settings); err == nil {
+			e.facts.Warnings = limitDevices(&e.job.Settings)
 		}
 	})
 	if err != nil {
@@ -162,38 +168,94 @@ func mapped(name string) string {
 // Facts is what is known before a model is loaded.
 func (e *Engine) Facts() bench.EngineFacts { return e.facts }
 
-// Load loads the job's model from its file, or streams it from its shape.
-func (e *Engine) Load(ctx context.Context, progress func(share float64)) (bench.ModelFacts, error) {
+// Load loads the job's model from its file, or streams it from its shape. Where
+// the settings leave open how many layers go to devices, it is as many as fit.
+func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
 	params, err := modelParams(e.job.Settings)
 	if err != nil {
 		return bench.ModelFacts{}, err
 	}
-	tell := func(share float32) bool {
-		progress(float64(share))
+	progress := func(share float32) bool {
+		tell(bench.LoadProgress{Share: float64(share)})
 		return ctx.Err() == nil
 	}
 	var m *llama.Model
+	var why string
 	var devices []llama.Device
 	e.do(func() {
-		devices = llama.Devices()
-		switch e.job.Model.Weights {
-		case result.SyntheticWeights:
-			var stream llama.Stream
-			if stream, err = e.stream(); err == nil {
-				m, err = llama.LoadModelStream(e.job.Model.Name, stream, params, tell)
-			}
-		default:
-			m, err = llama.LoadModel(e.job.Model.Path, params, tell)
+		var open func(llama.ModelParams) (*llama.Model, error)
+		if open, err = e.opener(progress); err != nil {
+			return
 		}
+		if devices = offloadDevices(e.job.Settings); len(devices) == 0 || params.GPULayers >= 0 {
+			m, err = open(params)
+			return
+		}
+		o := offload{
+			settings: e.job.Settings, longest: e.longest(), largest: e.job.Model.Largest, limit: e.job.Offload,
+			devices: devices, open: open, tell: tell,
+		}
+		m, why, err = o.load(params)
 	})
 	if err != nil {
 		return bench.ModelFacts{}, translate(err)
 	}
 	e.model = m
 	f := m.Facts()
-	return bench.ModelFacts{
-		Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers, Placed: placed(m.Allocation(), devices),
+	facts := bench.ModelFacts{Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers, Placed: placed(m.Allocation(), devices)}
+	if len(devices) > 0 {
+		facts.Offload = offloaded(m.Allocation(), devices)
+	}
+	if why != "" {
+		facts.Warnings = []result.Warning{{
+			Code:    "partial_offload",
+			Message: fmt.Sprintf("%d of %d layers on devices: %s", facts.Offload.Layers, facts.Offload.Of, why),
+		}}
+	}
+	return facts, nil
+}
+
+// opener makes the function that loads the job's model, which may be called more
+// than once, on the engine's thread.
+func (e *Engine) opener(tell llama.Progress) (func(llama.ModelParams) (*llama.Model, error), error) {
+	if e.job.Model.Weights != result.SyntheticWeights {
+		return func(p llama.ModelParams) (*llama.Model, error) { return llama.LoadModel(e.job.Model.Path, p, tell) }, nil
+	}
+	stream, err := e.stream()
+	if err != nil {
+		return nil, err
+	}
+	return func(p llama.ModelParams) (*llama.Model, error) {
+		return llama.LoadModelStream(e.job.Model.Name, stream, p, tell)
 	}, nil
+}
+
+// longest is the job's test with the longest context, also among those that an
+// earlier worker did: all are to run with the same settings.
+func (e *Engine) longest() (t result.Test) {
+	for _, b := range e.job.Tests {
+		if b.Test.Context() > t.Context() {
+			t = b.Test
+		}
+	}
+	for _, p := range e.job.Past {
+		if p.Test.Context() > t.Context() {
+			t = p.Test
+		}
+	}
+	return t
+}
+
+// offloaded counts the layers on devices.
+func offloaded(a llama.Allocation, devices []llama.Device) *result.Offload {
+	var o result.Offload
+	for name, n := range a.Layers {
+		o.Of += n
+		if slices.ContainsFunc(devices, func(d llama.Device) bool { return d.Name == name }) {
+			o.Layers += n
+		}
+	}
+	return &o
 }
 
 // placed is what of a model lies on GPUs.

@@ -47,7 +47,7 @@ func loaded(t *testing.T, job bench.Job) *Engine {
 			t.Error(err)
 		}
 	})
-	facts, err := e.Load(t.Context(), func(float64) {})
+	facts, err := e.Load(t.Context(), func(bench.Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,10 +176,10 @@ func TestLoadIsCancelled(t *testing.T) {
 	}
 	defer e.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := e.Load(ctx, func(float64) { cancel() }); !errors.Is(err, bench.ErrAborted) {
+	if _, err := e.Load(ctx, func(bench.Event) { cancel() }); !errors.Is(err, bench.ErrAborted) {
 		t.Fatalf("a cancelled load returned %v", err)
 	}
-	if _, err := e.Load(t.Context(), func(float64) {}); err != nil {
+	if _, err := e.Load(t.Context(), func(bench.Event) {}); err != nil {
 		t.Fatalf("the load after a cancelled one: %v", err)
 	}
 }
@@ -200,7 +200,7 @@ func TestUnknownSettings(t *testing.T) {
 			e, err := New(job, Options{})
 			if err == nil {
 				defer e.Close()
-				_, err = e.Load(t.Context(), func(float64) {})
+				_, err = e.Load(t.Context(), func(bench.Event) {})
 			}
 			if err == nil {
 				err = e.Begin(result.Test{Prompt: 1})

@@ -223,7 +223,7 @@ func TestEngineLoadsByHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := e.Load(t.Context(), func(float64) {})
+	got, err := e.Load(t.Context(), func(bench.Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,14 @@ type Ext struct {
 	ContextSeconds float64           `json:"context_s,omitempty"`   // creation of the context
 	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
 	GPU            *GPU              `json:"gpu,omitempty"`         // absent when no GPU holds layers
+	Offload        *Offload          `json:"offload,omitempty"`     // absent where no device but the CPU was to be used
 	Warnings       []Warning         `json:"warnings,omitempty"`    //
+}
+
+// Offload is how much of a model lies on devices other than the CPU.
+type Offload struct {
+	Layers int `json:"layers"` // the output layer being one
+	Of     int `json:"of"`
 }
 
 // Weights tells where the weights came from.

@@ -171,7 +171,7 @@ func (m *model) recover(a *attempt, lost loss) error {
 		m.crashes++
 		m.crashed[culprit]++
 		again := m.crashed[culprit] < crashesOfTest && m.crashes < crashesOfModel
-		if again || !a.loaded && lost.status == result.OutOfMemory && m.gentler(lost.reason) {
+		if !a.loaded && m.offloadLess(a.offload, lost.reason) || again || !a.loaded && lost.status == result.OutOfMemory && m.gentler(lost.reason) {
 			m.options.Log.Warn("the worker was lost, trying again", "test", pending[0].Test, "reason", lost.reason)
 			if done, ok := a.assembler.Begun(); ok {
 				m.job.Tests = slices.Clone(pending)
@@ -201,27 +201,34 @@ func like(a, b result.Test) int {
 	return 0
 }
 
-// gentler changes the settings of a model that did not fit into memory to ones
-// that need less of it. It tells whether there were any.
+// gentler changes the settings of a model that did not fit into memory of the
+// process to ones that need less of it. It tells whether there were any.
 func (m *model) gentler(reason string) bool {
 	s := m.job.Effective()
-	switch {
-	case !s.NoRepack:
-		// Repacked weights are a second copy in memory of the process, where a
-		// mapped file needs none.
-		s.NoRepack = true
-		m.warn("no_repack", "weights not repacked for the CPU, because with that memory did not suffice (%s)", reason)
-	case m.job.Model.Layers > 0 && s.GPULayers != 0:
-		from := s.GPULayers
-		if from < 0 || from > m.job.Model.Layers {
-			from = m.job.Model.Layers
-		}
-		s.GPULayers = from * 3 / 4
-		m.warn("fewer_layers", "%d of %d layers offloaded, because with %d memory did not suffice (%s)", s.GPULayers, m.job.Model.Layers, from, reason)
-	default:
+	if s.NoRepack {
 		return false
 	}
+	// Repacked weights are a second copy in memory of the process, where a
+	// mapped file needs none.
+	s.NoRepack = true
+	m.warn("no_repack", "weights not repacked for the CPU, because with that memory did not suffice (%s)", reason)
 	m.job.Gentler = &s
+	return true
+}
+
+// offloadLess limits the layers on devices after a worker was lost while it
+// loaded with tried of them: to half of them, then to none. The engine looks for
+// the largest number that fits, but an allocation that ends the process leaves
+// nobody to look on. It tells whether it did.
+func (m *model) offloadLess(tried int, reason string) bool {
+	if tried == 0 || m.crashes >= crashesOfModel {
+		return false
+	}
+	m.job.Offload = &bench.OffloadLimit{Layers: tried / 2, Tried: tried, Reason: reason}
+	if m.crashes > 1 {
+		m.job.Offload.Layers = 0
+	}
+	m.options.Log.Warn("trying again with fewer layers on devices", "model", m.job.Model.Name, "layers", m.job.Offload.Layers, "reason", reason)
 	return true
 }
 
@@ -279,6 +286,7 @@ type attempt struct {
 	loading    time.Duration               // spent on it
 	began      time.Time                   // of the load; zero when it is over
 	setup      time.Duration               // of the test under way, before its first pass
+	offload    int                         // layers tried on devices, in a load that is not over; 0: none
 	loaded     bool                        // LoadDone arrived, with a model
 	loadFailed *bench.LoadDone
 	done       bool // JobDone arrived
@@ -359,6 +367,8 @@ func (a *attempt) take(s bench.Stamped) error {
 		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
 	case bench.LoadStarted:
 		a.began = time.Now()
+	case bench.OffloadTry:
+		a.offload = e.Layers
 	case bench.LoadDone:
 		a.loadEnded()
 		if a.loaded = e.Status == result.OK; !a.loaded {

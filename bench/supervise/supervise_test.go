@@ -208,6 +208,16 @@ var scenarios = map[string]scenario{
 	"exit 0":                   at(third, always, exit(0)),
 	"exit 7 in load":           at(load, always, exit(7)),
 	"exit 7 in the first load": at(load, 1, exit(7)),
+	"too many layers": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
+		step := exit(7)
+		step.Offload = map[int]int{1: 31, 2: 15}[attempt]
+		return step, c == load && attempt < 3
+	},
+	"too many layers, always": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		step := exit(7)
+		step.Offload = 31
+		return step, c == load
+	},
 	"assertion": at(third, always, say("x\nggml.c:1: GGML_ASSERT(ok) failed\n"+
 		`{"level":"WARN","msg":"odd tensor","source":"llama"}`+"\nstack", 134)),
 	"three crashes": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
@@ -419,6 +429,11 @@ func TestRun(t *testing.T) {
 			"exit 7 in load", 0, []outcome{{"pp16 crashed 0", exited7}, {"pp32 crashed 0", exited7}, {"tg8 crashed 0", exited7}},
 			[]string{exited7, exited7},
 		},
+		{"too many layers", 0, ok(pp16, pp32, tg8), []string{exited7, exited7}},
+		{
+			"too many layers, always", 0, []outcome{{"pp16 crashed 0", exited7}, {"pp32 crashed 0", exited7}, {"tg8 crashed 0", exited7}},
+			[]string{exited7, exited7, exited7},
+		},
 		{"three tests crash once", 0, []outcome{
 			{Line: "pp16 ok 3"}, {Line: "pp32 ok 3"}, {"tg8 crashed 1", exited2},
 		}, []string{exited2, exited2, exited2}},
@@ -479,6 +494,21 @@ func TestRun(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A load that ends its worker is tried with half of the layers on devices, then
+// with none.
+func TestFewerLayers(t *testing.T) {
+	t.Parallel()
+	var h history
+	if err := run(t.Context(), t, &h, "too many layers", jobOf(0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"layers=15 ", "layers=0 "} {
+		if n := strings.Count(h.log.String(), `fewer layers on devices" model=m.gguf `+want); n != 1 {
+			t.Errorf("%d times %q in\n%s", n, want, h.log.String())
+		}
 	}
 }
 

@@ -83,6 +83,8 @@ func libraryFailure(err error) error {
 		return fail(exitLibrary, err, "build it with `make build`, which gets the library")
 	case is(llamacpp.ErrRPC):
 		return fail(exitLibrary, err, "run ggml-rpc-server of the same llama.cpp there, for this program alone")
+	case is(llamacpp.ErrDevices):
+		return fail(exitUsage, err, "benchmark-llm devices lists the devices; the CPU is none of those to offload to")
 	case is(llamacpp.ErrNoDevice):
 		return fail(exitLibrary, err, "benchmark-llm devices lists the devices")
 	case is(llamacpp.ErrNoRPC):

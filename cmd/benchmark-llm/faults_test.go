@@ -295,6 +295,13 @@ func TestFaultParentKilled(t *testing.T) {
 // rpcServer starts ggml-rpc-server with a CPU device on a free port.
 func rpcServer(t *testing.T) (endpoint string, server *os.Process) {
 	t.Helper()
+	return rpcServerWith(t, 0)
+}
+
+// rpcServerWith starts one that may use so much memory, which it does not know;
+// 0 is no limit.
+func rpcServerWith(t *testing.T, limitKiB int, args ...string) (endpoint string, server *os.Process) {
+	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -310,8 +317,14 @@ func rpcServer(t *testing.T) (endpoint string, server *os.Process) {
 	var output lockedBuffer
 	// The shell and the script end with the server's execution: the process is the
 	// server. Unless told otherwise it dies of SIGPIPE when its client does.
-	c := exec.Command("sh", "-c", `trap "" PIPE; exec "$@"`, "sh",
-		filepath.Join("..", "..", "scripts", "llama-tool"), "ggml-rpc-server", "-H", host, "-p", port, "-t", "1")
+	script := `trap "" PIPE; exec "$@"`
+	if limitKiB > 0 {
+		script = fmt.Sprintf("ulimit -v %d; %s", limitKiB, script)
+	}
+	c := exec.Command("sh", append([]string{
+		"-c", script, "sh",
+		filepath.Join("..", "..", "scripts", "llama-tool"), "ggml-rpc-server", "-H", host, "-p", port, "-t", "1",
+	}, args...)...)
 	c.Stdout, c.Stderr = &output, &output
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -492,6 +505,44 @@ func TestFaultServerGone(t *testing.T) {
 	}
 	if report := r.file("report.md"); !strings.Contains(report, "- pp64: ") {
 		t.Errorf("the report does not tell of pp64:\n%s", report)
+	}
+}
+
+// A server that dies while the model is loaded costs the model, with one reason.
+func TestFaultServerDiesInLoad(t *testing.T) {
+	t.Parallel()
+	endpoint, server := rpcServer(t)
+	r := newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "4", "-r", "3", "--benchmark-timeout-scale", "30")
+	r.start()
+	r.untilEvent("offload_try", 1)
+	r.kill(server.Pid, syscall.SIGKILL)
+	r.over(exitNothing)
+	for _, e := range r.steps() {
+		if e, ok := e.(bench.TestSkipped); ok && (e.Status != result.Crashed || !strings.Contains(e.Reason, "RPC server")) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if log := r.stderr.String(); strings.Count(log, "\nbenchmark-llm: ") != 1 || !strings.Contains(log, "RPC server cannot be used: "+endpoint) {
+		t.Errorf("nobody is told why, in one line:\n%s", log)
+	}
+}
+
+// A worker that is lost while it loads with all layers on a device is followed
+// by one that tries half of them.
+func TestFaultLoadEndsWorker(t *testing.T) {
+	t.Parallel()
+	endpoint, _ := rpcServer(t)
+	r := newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30")
+	r.start()
+	r.untilEvent("offload_try", 1)
+	r.kill(r.worker(), syscall.SIGABRT)
+	r.over(exitOK)
+	rec := offloadOf(t, r.stdout.String())
+	if rec.GPULayers != 15 || rec.Ext.Offload.Layers != 15 || rec.Ext.Offload.Of != 31 {
+		t.Errorf("n_gpu_layers %d, %+v", rec.GPULayers, *rec.Ext.Offload)
+	}
+	if w := rec.Ext.Warnings[0]; w.Code != "partial_offload" || !strings.HasPrefix(w.Message, "15 of 31 layers on devices: with 31, the worker ") {
+		t.Errorf("%+v", w)
 	}
 }
 

@@ -13,6 +13,7 @@ var llamaBenchFlags = map[string]string{
 	"-ncmoe": "--n-cpu-moe",
 	"-sm":    "--split-mode",
 	"-mg":    "--main-gpu",
+	"-ts":    "--tensor-split",
 	"-dev":   "--device",
 	"-lm":    "--load-mode",
 	"-rpc":   "--rpc",

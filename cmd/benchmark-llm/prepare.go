@@ -166,7 +166,7 @@ func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 			return err
 		}
 		job.Model.Path = path
-		size, job.Model.Layers = header.TensorBytes(), layers(header)
+		size, job.Model.Layers, job.Model.Largest = header.TensorBytes(), layers(header), largest(header)
 		source = fetch.Source{}
 		if len(wanted.Tests) > 0 {
 			least := slices.MinFunc(wanted.Tests, func(a, b result.Test) int { return cmp.Compare(a.Context(), b.Context()) })
@@ -176,7 +176,7 @@ func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 		if file, err = fetch.Local(source.Path, o.dirs()...); err != nil {
 			return localFailure(source.Path, err)
 		}
-		job.Model.Path, job.Model.Layers = file.Path, layers(file.Header)
+		job.Model.Path, job.Model.Layers, job.Model.Largest = file.Path, layers(file.Header), largest(file.Header)
 		size = file.Header.TensorBytes()
 	}
 	wanted.SizeBytes = size
@@ -219,6 +219,14 @@ func (m *models) budget(job bench.Job, of suite.Entry) bench.Job {
 func layers(header *gguf.File) int {
 	blocks, _ := header.Uint(header.Architecture() + ".block_count")
 	return int(min(blocks, 1<<20)) + 1
+}
+
+// largest is the size of the largest tensor in bytes.
+func largest(header *gguf.File) (most uint64) {
+	for _, t := range header.Tensors {
+		most = max(most, t.Bytes())
+	}
+	return most
 }
 
 // localFailure is a file that is not here or not usable.
@@ -356,7 +364,7 @@ func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
 				job.Tests[t].Budget = made.Tests[k].Budget
 			}
 		}
-		job.Model.Path, job.Model.Layers = file.Path, layers(file.Header)
+		job.Model.Path, job.Model.Layers, job.Model.Largest = file.Path, layers(file.Header), largest(file.Header)
 	}
 	if err := m.fits(job, m.needs[i]); err != nil {
 		return job, err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 func TestRPCFlag(t *testing.T) {
@@ -63,11 +67,19 @@ func TestRPCDevices(t *testing.T) {
 		args []string
 		want map[string]any // of the records
 	}{
-		{"split", nil, map[string]any{"backends": "RPC", "gpu_info": a + ", " + b, "devices": "auto", "n_gpu_layers": -1.0}},
+		{"split", nil, map[string]any{"backends": "RPC", "gpu_info": a + ", " + b, "devices": "auto", "n_gpu_layers": -1.0, "offload": "31/31"}},
+		{
+			"split as asked", []string{"--tensor-split", "1/3", "--device", "RPC1/RPC0"},
+			map[string]any{"devices": "RPC1/RPC0", "tensor_split": "1.00/3.00", "n_gpu_layers": -1.0, "offload": "31/31"},
+		},
+		{
+			"one whole", []string{"--split-mode", "none", "--main-gpu", "1"},
+			map[string]any{"split_mode": "none", "main_gpu": 1.0, "n_gpu_layers": -1.0, "offload": "31/31"},
+		},
 		{
 			"one of them, some layers",
 			[]string{"--device", "RPC1", "--n-gpu-layers", "10"},
-			map[string]any{"backends": "RPC", "gpu_info": a + ", " + b, "devices": "RPC1", "n_gpu_layers": 10.0},
+			map[string]any{"backends": "RPC", "gpu_info": a + ", " + b, "devices": "RPC1", "n_gpu_layers": 10.0, "offload": "10/31"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) { // one after another: a server has one client at a time
@@ -82,11 +94,134 @@ func TestRPCDevices(t *testing.T) {
 				if err := json.Unmarshal([]byte(line), &rec); err != nil {
 					t.Fatal(err)
 				}
+				rec["offload"] = fmt.Sprintf("%d/%d", offloadOf(t, line).Ext.Offload.Layers, offloadOf(t, line).Ext.Offload.Of)
 				for field, want := range tt.want {
 					if rec[field] != want {
 						t.Errorf("%s is %v, want %v", field, rec[field], want)
 					}
 				}
+			}
+		})
+	}
+}
+
+// offloadOf is the last record of stdout, which says how many layers were where.
+func offloadOf(t *testing.T, stdout string) result.Record {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	var rec result.Record
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &rec); err != nil {
+		t.Fatalf("no record: %v", err)
+	}
+	if rec.Ext.Offload == nil {
+		t.Fatalf("nothing of offloading in %+v", rec.Ext)
+	}
+	return rec
+}
+
+// A server that has less memory than it says gets as many layers as fit there
+// beside the context of the longest test, found without running one.
+func TestOffloadThatFits(t *testing.T) {
+	t.Parallel()
+	const limitKiB = 120_000 // SmolLM has 99 MiB; a server takes a tensor of 29 MiB in before it puts it away
+	endpoint, _ := rpcServerWith(t, limitKiB)
+	r := newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "4", "-r", "1", "--benchmark-timeout-scale", "30")
+	r.start()
+	r.over(exitOK)
+	rec := offloadOf(t, r.stdout.String())
+	fits := rec.GPULayers
+	if n := len(r.printed()); n != 2 || fits < 1 || fits > 30 || rec.Ext.Offload.Layers != fits || rec.Ext.Offload.Of != 31 {
+		t.Fatalf("%d records, n_gpu_layers %d, %+v", n, fits, *rec.Ext.Offload)
+	}
+	next := fmt.Sprintf("%d of 31 layers on devices: with %d, ", fits, fits+1)
+	if w := rec.Ext.Warnings[0]; w.Code != "partial_offload" || !strings.HasPrefix(w.Message, next) || !strings.Contains(w.Message, "allocate") {
+		t.Errorf("%+v, want one that begins with %q", w, next)
+	}
+	tried := make(map[int]bool)
+	for _, e := range r.steps() {
+		if e, ok := e.(bench.OffloadTry); ok {
+			tried[e.Layers] = true
+		}
+	}
+	if !tried[31] || !tried[fits] || !tried[fits+1] || len(tried) > 7 {
+		t.Errorf("tried %v", tried)
+	}
+
+	// A longer test's context takes its part of the memory.
+	r = newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "0", "-d", "8,2000", "-r", "1", "--benchmark-timeout-scale", "30", "--no-warmup")
+	r.start()
+	r.over(exitOK)
+	if beside := offloadOf(t, r.stdout.String()).GPULayers; beside >= fits || beside < 0 {
+		t.Errorf("%d layers beside a context of 2008 tokens, %d beside one of 8", beside, fits)
+	}
+}
+
+// What was asked for is not changed: a context that does not fit beside it costs
+// its test alone.
+func TestOffloadAsked(t *testing.T) {
+	t.Parallel()
+	endpoint, _ := rpcServerWith(t, 120_000)
+	r := newFaulty(t, "--rpc", endpoint, "-ngl", "8", "-p", "16384", "-n", "2", "-r", "1", "--benchmark-timeout-scale", "30")
+	r.start()
+	r.over(exitOK)
+	if diff := cmp.Diff([]string{"pp16384 out_of_memory 0", "tg2 ok 1"}, tally(r.steps())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	rec := offloadOf(t, r.stdout.String())
+	if rec.GPULayers != 8 || rec.Ext.Offload.Layers != 8 || strings.Contains(r.events(), "offload_try") {
+		t.Errorf("n_gpu_layers %d, %+v", rec.GPULayers, *rec.Ext.Offload)
+	}
+}
+
+// More devices than the library takes, which would end its process, are left out
+// with a warning.
+func TestDevicesLimited(t *testing.T) {
+	t.Parallel()
+	endpoint, _ := rpcServerWith(t, 0, "-d", strings.TrimSuffix(strings.Repeat("CPU,", 18), ","))
+	r := newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30")
+	r.start()
+	r.over(exitOK)
+	w := offloadOf(t, r.stdout.String()).Ext.Warnings[0]
+	if w.Code != "devices_limited" || !strings.HasSuffix(w.Message, "of 18 devices used, the most that the library takes: RPC0 to RPC14") {
+		t.Errorf("%+v", w)
+	}
+}
+
+// Settings that do not go with the devices are one line.
+func TestDevicesDoNotGo(t *testing.T) {
+	t.Parallel()
+	a, _ := rpcServer(t)
+	b, _ := rpcServer(t)
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		line string
+	}{
+		{"no such device", []string{"--device", "RPC0/RPC7"}, exitLibrary, `start engine: no device called "RPC7"; there are: CPU, RPC0, RPC1`},
+		{
+			"a share too many", []string{"--tensor-split", "1/1/1"}, exitUsage,
+			"start engine: settings do not go with the devices: a tensor split over 3 devices to offload to; there are 2: RPC0, RPC1",
+		},
+		{
+			"a share too few", []string{"--tensor-split", "1"}, exitUsage,
+			"start engine: settings do not go with the devices: a tensor split over 1 devices to offload to; there are 2: RPC0, RPC1",
+		},
+		{
+			"a share for a device left out", []string{"--device", "RPC1", "--tensor-split", "1/1"}, exitUsage,
+			"start engine: settings do not go with the devices: a tensor split over 2 devices to offload to; there are 1: RPC1",
+		},
+		{
+			"no such main GPU", []string{"--split-mode", "none", "--main-gpu", "2"}, exitUsage,
+			"start engine: settings do not go with the devices: main GPU 2, counted from 0, of the devices to offload to; there are 2: RPC0, RPC1",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFaulty(t, append([]string{"--rpc", a + "," + b}, tt.args...)...)
+			r.start()
+			r.over(tt.code)
+			if log := r.stderr.String(); !strings.HasPrefix(log, "benchmark-llm: "+tt.line+"\nhint: benchmark-llm devices") || strings.Count(log, "\n") != 2 {
+				t.Errorf("not that line and a hint:\n%s", log)
 			}
 		})
 	}

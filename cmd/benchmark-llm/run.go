@@ -87,11 +87,12 @@ samples, events and records are in a directory of the run's own below
 	f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
 	f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same")
 	f.StringVar(&o.flashAttn, "flash-attn", "on", "`mode` of flash attention: on, off, auto")
-	f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: all")
+	f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
 	f.IntVar(&s.CPUMoE, "n-cpu-moe", 0, "`layers` whose experts stay on the CPU (default 0)")
 	f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "`how` to split over GPUs: "+strings.Join(splitModes, ", "))
 	f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device of split mode none (default 0)")
-	f.StringSliceVar(&s.Devices, "device", nil, "`devices` to use, as benchmark-llm devices names them (default: all)")
+	f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for the devices, as 3/1 (default: by their free memory)")
+	f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1 (default: all)")
 	f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 	f.BoolVar(&s.NoKVOffload, "no-kv-offload", false, "keep the KV cache in host memory")
 	f.BoolVar(&s.NoOpOffload, "no-op-offload", false, "do not send operations on host tensors to a device")
@@ -162,7 +163,7 @@ func (o *runOptions) check() error {
 		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "512 is llama-bench's default"},
 		{"--poll", s.Poll, 0, 100, "50 is llama-bench's default"},
 		{"--prio", s.Priority, -1, 3, "0 is the normal priority"},
-		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "-1 offloads all layers"},
+		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "-1 offloads as many as fit"},
 		{"--n-cpu-moe", s.CPUMoE, 0, 10_000, "0 keeps no experts on the CPU"},
 		{"--main-gpu", s.MainGPU, 0, 1023, "benchmark-llm devices lists the devices"},
 	} {

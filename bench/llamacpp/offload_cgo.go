@@ -1,0 +1,259 @@
+//go:build cgo
+
+package llamacpp
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/llama"
+)
+
+// offload finds the largest number of layers that fits on devices beside the
+// context of the job's longest test, and loads the model so. What fits only an
+// allocation tells: a device may report memory that it will not give. Each try
+// makes a context of a model without weights, which tells what it would take;
+// holds that much; and has the library allocate the weights. None is read before
+// both were had. Its methods run on the engine's thread.
+type offload struct {
+	settings bench.Settings
+	longest  result.Test
+	largest  uint64 // bytes of the model's largest tensor
+	limit    *bench.OffloadLimit
+	devices  []llama.Device
+	open     func(llama.ModelParams) (*llama.Model, error)
+	tell     func(bench.Event)
+}
+
+// errFits ends a try that was only to show that the layers fit.
+var errFits = errors.New("fits")
+
+// load loads the model with as many layers on devices as fit. why tells why not
+// more; it is empty when all are there.
+func (o *offload) load(p llama.ModelParams) (m *llama.Model, why string, err error) {
+	of, err := o.layers(p)
+	if err != nil {
+		return nil, "", err
+	}
+	most := of
+	if o.limit != nil {
+		most = min(of, o.limit.Layers)
+		why = fmt.Sprintf("with %d, %s", o.limit.Tried, o.limit.Reason)
+	}
+	// fits is the most that is known to fit: nothing on devices is what is left.
+	fits, fails := 0, most+1
+	for n := most; ; n = (fits + fails) / 2 {
+		o.tell(bench.OffloadTry{Layers: n, Of: of, Reason: why})
+		whole := n == most || fails-fits == 1
+		m, err := o.try(p, n, whole)
+		switch {
+		case errors.Is(err, errFits):
+			fits = n
+		case n > 0 && o.noRoom(err):
+			fails, why = n, fmt.Sprintf("with %d, %v", n, err)
+			if fits >= fails { // what fitted a moment ago
+				fits = 0
+			}
+		default:
+			return m, why, err
+		}
+	}
+}
+
+// layers are those of the model that can be offloaded, the output being one.
+func (o *offload) layers(p llama.ModelParams) (int, error) {
+	m, err := o.open(dry(p, 0))
+	if err != nil {
+		return 0, err
+	}
+	return m.Facts().Layers + 1, m.Close()
+}
+
+// dry is a load that allocates nothing.
+func dry(p llama.ModelParams, layers int) llama.ModelParams {
+	p.NoAlloc, p.LoadMode, p.LazyMode, p.GPULayers = true, llama.LoadNone, llama.LazyOff, layers
+	return p
+}
+
+// try loads the model with so many layers on devices. Unless whole, it ends with
+// errFits before any weight is read.
+func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model, error) {
+	p.GPULayers = layers
+	if layers == 0 {
+		return o.open(p)
+	}
+	free := make(map[string]uint64)
+	for _, d := range llama.Devices() {
+		free[d.Name] = d.MemoryFreeBytes
+	}
+	needs := o.needs(p, layers)
+	var held []*llama.Reservation
+	release := func() {
+		for _, r := range held {
+			r.Release()
+		}
+		held = nil
+	}
+	defer release()
+	for _, d := range o.devices {
+		if needs[d.Name] == 0 {
+			continue
+		}
+		r, err := llama.Reserve(d.Name, needs[d.Name])
+		if err != nil {
+			return nil, fmt.Errorf("the context of %v: %w", o.longest, err)
+		}
+		held = append(held, r)
+	}
+	p.Allocated = func(a llama.Allocation) error {
+		release()
+		for _, d := range o.devices {
+			if need := a.SizeOn(d, "model") + needs[d.Name]; free[d.Name] > 0 && need > free[d.Name] {
+				return fmt.Errorf("%w: weights and the context of %v take %s of %s, %s are free", llama.ErrOutOfMemory,
+					o.longest, humanize.IBytes(need), d.Name, humanize.IBytes(free[d.Name]))
+			}
+		}
+		if !whole {
+			return errFits
+		}
+		return nil
+	}
+	return o.open(p)
+}
+
+// beside is memory that a back-end with a device of its own takes while it
+// computes, which the library does not count: handles of its libraries and
+// scratch space.
+const beside = 256 << 20
+
+// needs is what the context of the longest test takes on each device, in bytes.
+// It is empty when the library refuses the context: the test will tell.
+func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
+	m, err := o.open(dry(p, layers))
+	if err != nil {
+		return nil
+	}
+	defer m.Close() //nolint:errcheck // no context is open
+	cp, _, err := contextParams(o.settings, o.longest)
+	if err != nil {
+		return nil
+	}
+	cp.AnyThread = true // it computes nothing
+	c, err := m.NewContext(cp)
+	if err != nil {
+		return nil
+	}
+	a := c.Allocation()
+	_ = c.Close() // on its thread
+	needs := make(map[string]uint64)
+	for _, d := range o.devices {
+		need := a.SizeOn(d, "compute") + a.Cache[d.Name]
+		switch {
+		case need == 0:
+		case d.Backend == "RPC":
+			need += o.largest // a server takes a tensor in before it puts it in its place
+		case d.Type == llama.GPUDevice:
+			need += beside
+		}
+		needs[d.Name] = need
+	}
+	return needs
+}
+
+// noRoom tells whether a load failed for want of memory on a device: with fewer
+// layers there the host would need more.
+func (o *offload) noRoom(err error) bool {
+	if !errors.Is(err, llama.ErrOutOfMemory) {
+		return false
+	}
+	var refused *llama.LoadError
+	if !errors.As(err, &refused) || refused.Buffer() == "" {
+		return true
+	}
+	for _, d := range o.devices {
+		if (llama.Buffer{Type: refused.Buffer()}).In(d) {
+			return true
+		}
+	}
+	return false
+}
+
+// offloadDevices are the devices beside the CPU that a model is spread over, as
+// the library chooses them: those named, else all graphics cards, else the
+// integrated ones.
+func offloadDevices(s bench.Settings) []llama.Device {
+	var named, cards, integrated []llama.Device
+	for _, d := range llama.Devices() {
+		switch d.Type {
+		case llama.GPUDevice:
+			cards = append(cards, d)
+		case llama.IntegratedDevice:
+			integrated = append(integrated, d)
+		}
+	}
+	if len(s.Devices) == 0 {
+		if len(cards) > 0 {
+			return cards
+		}
+		return integrated
+	}
+	for _, name := range s.Devices {
+		for _, d := range append(cards, integrated...) {
+			if d.Name == name {
+				named = append(named, d)
+			}
+		}
+	}
+	return named
+}
+
+// limitDevices leaves out devices beyond those that the library takes, and says
+// so: with more it ends the process.
+func limitDevices(s *bench.Settings) []result.Warning {
+	devices := offloadDevices(*s)
+	most := llama.MaxOffloadDevices
+	for _, d := range llama.Devices() {
+		if d.Type == llama.AcceleratorDevice { // beside the CPU
+			most--
+		}
+	}
+	if len(devices) <= most {
+		return nil
+	}
+	s.Devices = nil
+	for _, d := range devices[:most] {
+		s.Devices = append(s.Devices, d.Name)
+	}
+	if len(s.TensorSplit) > most {
+		s.TensorSplit = s.TensorSplit[:most]
+	}
+	return []result.Warning{{
+		Code:    "devices_limited",
+		Message: fmt.Sprintf("%d of %d devices used, the most that the library takes: %s to %s", most, len(devices), s.Devices[0], s.Devices[most-1]),
+	}}
+}
+
+// checkDevices refuses settings that do not go with the devices there are.
+func checkDevices(s bench.Settings) error {
+	devices := offloadDevices(s)
+	names := make([]string, len(devices))
+	for i, d := range devices {
+		names[i] = d.Name
+	}
+	there := fmt.Sprintf("there are %d: %s", len(devices), strings.Join(names, ", "))
+	if len(devices) == 0 {
+		there = "there is none"
+	}
+	if n := len(s.TensorSplit); n > 0 && n != len(devices) {
+		return fmt.Errorf("%w: a tensor split over %d devices to offload to; %s", ErrDevices, n, there)
+	}
+	if s.MainGPU > 0 && s.MainGPU >= len(devices) {
+		return fmt.Errorf("%w: main GPU %d, counted from 0, of the devices to offload to; %s", ErrDevices, s.MainGPU, there)
+	}
+	return nil
+}
