@@ -123,6 +123,35 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// A test that was to fit ill, and whose first pass bears that out, is given up
+// there; the same passes of a test that was to fit well go on.
+func TestNoCreditForSuspects(t *testing.T) {
+	const pass = 20*time.Second + 1 // five of them do not fit 100 s, if only just
+	servers := func(before time.Duration) []suite.RecordedServer {
+		return []suite.RecordedServer{{Name: "made/killed", Models: []suite.RecordedModel{{Server: "made/killed", Model: "m.gguf", Tests: []suite.RecordedTest{
+			{Kind: result.TextGeneration, Tokens: 100, BudgetSeconds: 100, Outcome: "ok", WallSeconds: 5 * before.Seconds() * 1.002,
+				SamplesNs: []int64{int64(before), int64(before), int64(before), int64(before), int64(before)}},
+			{Kind: result.TextGeneration, Tokens: 1000, BudgetSeconds: 100, Outcome: "timeout", WallSeconds: 100},
+		}}}}}
+	}
+	for _, tt := range []struct {
+		name     string
+		expected float64 // of the budget
+		stops    bool
+	}{{"ill", 0.95, true}, {"well", 0.9, false}} {
+		before := time.Duration(tt.expected * float64(2*time.Second)) // a tenth of a pass
+		h := history(tg(1000), 100*time.Second, measured(tg(100), before))
+		patience, limited := suite.DefaultPolicy().Patience(suite.Progress{History: h, Passes: []time.Duration{pass}})
+		if !limited || (patience == 0) != tt.stops {
+			t.Errorf("%s: patience %v after one pass", tt.name, patience)
+		}
+		lost := suite.Replay(servers(before), suite.Rule{Decider: suite.DefaultPolicy()}, suite.ReplayOptions{}).Lost
+		if (lost < 25*time.Second) != tt.stops {
+			t.Errorf("%s: %v lost in the killed test", tt.name, lost)
+		}
+	}
+}
+
 func TestAfter(t *testing.T) {
 	for _, tt := range []struct {
 		status   result.Status

@@ -471,9 +471,10 @@ func replayTest(t RecordedTest, h History, load time.Duration, firstOfModel bool
 	return wall, status, load
 }
 
-// killedPass is how long one pass of a killed test is taken to last.
+// killedPass is how long one pass of a killed test is taken to last: in any case
+// longer than what fits, if only by the shortest time there is.
 func (h History) killedPass(load time.Duration, c Censored) time.Duration {
-	least := max(0, h.Budget-load) / time.Duration(h.passes())
+	least := max(0, h.Budget-load)/time.Duration(h.passes()) + 1
 	switch c {
 	case CensoredSlow:
 		return seconds(10 * maxRecordedSecond) // beyond every margin of every budget
