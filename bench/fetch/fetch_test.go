@@ -583,8 +583,7 @@ func TestTwoAtOnce(t *testing.T) {
 	})
 }
 
-// The gate pauses and limits, neither counts as a stall or as hopeless, and the
-// limit is kept.
+// The gate pauses, which counts neither as a stall nor as hopeless.
 func TestGate(t *testing.T) {
 	a := blob(t, 1)
 	synctest.Test(t, func(t *testing.T) {
@@ -595,7 +594,6 @@ func TestGate(t *testing.T) {
 		start := time.Now()
 		go func() {
 			time.Sleep(time.Minute)
-			gate.Limit(float64(len(a)) / 100)
 			gate.Resume()
 			gate.Resume()
 		}()
@@ -604,8 +602,7 @@ func TestGate(t *testing.T) {
 		if err != nil || file.Retries != 0 {
 			t.Fatalf("got %+v, %v", file, err)
 		}
-		// A buffer passes before the pause is seen and one with the limiter's first burst.
-		if took := time.Since(start); took < 100*time.Second || took > 160*time.Second {
+		if took := time.Since(start); took < time.Minute || took > 61*time.Second {
 			t.Errorf("took %v", took)
 		}
 		gate.Pause()

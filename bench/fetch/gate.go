@@ -4,17 +4,13 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
-// Gate holds downloads back: it pauses them and limits their rate, so that they
-// keep off a running test. The zero Gate lets everything through, and so does a
+// Gate holds downloads back: it pauses them, so that they keep off a running test. The zero Gate lets everything through, and so does a
 // nil one. Its methods may be called from any goroutine.
 type Gate struct {
-	mu      sync.Mutex
-	open    chan struct{} // closed by Resume; nil while open
-	limiter *rate.Limiter // nil without a limit
+	mu   sync.Mutex
+	open chan struct{} // closed by Resume; nil while open
 }
 
 // Pause stops all downloads through the gate until Resume, after the buffer
@@ -39,44 +35,24 @@ func (g *Gate) Resume() {
 	}
 }
 
-// Limit sets how many bytes per second pass, all downloads together; 0 is no
-// limit. It holds from the next buffer on.
-func (g *Gate) Limit(bytesPerSecond float64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.limiter = nil
-	if bytesPerSecond > 0 {
-		g.limiter = rate.NewLimiter(rate.Limit(bytesPerSecond), bufferBytes)
-		g.limiter.ReserveN(time.Now(), bufferBytes) // it starts empty: a repetition must not begin with a burst
-	}
-}
-
-// wait returns when n more bytes, at most bufferBytes, may pass.
-func (g *Gate) wait(ctx context.Context, n int) error {
+// wait returns when more bytes may pass.
+func (g *Gate) wait(ctx context.Context) error {
 	if g == nil {
 		return context.Cause(ctx)
 	}
-	open, limiter := g.state()
-	if limiter != nil {
-		// Not WaitN: it refuses at once a wait that would end after the deadline.
-		if err := sleep(ctx, limiter.ReserveN(time.Now(), n).Delay()); err != nil {
-			return err
+	for {
+		g.mu.Lock()
+		open := g.open
+		g.mu.Unlock()
+		if open == nil {
+			return context.Cause(ctx)
 		}
-	}
-	for ; open != nil; open, _ = g.state() {
 		select {
 		case <-open:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	return context.Cause(ctx)
-}
-
-func (g *Gate) state() (open <-chan struct{}, limiter *rate.Limiter) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.open, g.limiter
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -10,22 +10,14 @@ type Hold int
 
 // The holds. Auto is for QueueOptions.Force only.
 const (
-	Auto    Hold = iota
-	Free         // nothing
-	Limited      // HarmlessBytesPerSecond
+	Auto Hold = iota
+	Free      // nothing
 	Paused
 )
 
 func (h Hold) String() string {
-	return [...]string{"auto", "free", "limited", "paused"}[h]
+	return [...]string{"auto", "free", "paused"}[h]
 }
-
-// HarmlessBytesPerSecond is the rate of downloads beside a timed repetition that
-// uses every CPU. A download costs about 2 ms of CPU time for a megabyte (receive,
-// checksum, write; measured over loopback on an x86 with SHA instructions), so
-// this is 0.9 % of one CPU, of which the low priority takes most from idle time.
-// `parity -prefetch` shows what it does to a test's speed.
-const HarmlessBytesPerSecond = 4e6
 
 const (
 	// pauseMargin is the part of the expected time within which a download must
@@ -46,12 +38,12 @@ const (
 // does nothing, so a whole run can be replayed on it.
 //
 // A download is paused while repetitions are timed if all files still to come
-// then arrive before they are needed, and else limited to a harmless rate. Where
-// even that is too late, holding back makes the run longer, and it may do so by
-// lostShare of the run so far: beyond, only the low priority holds a download back.
+// then arrive before they are needed. Where they do not, pausing makes the run
+// longer, and it may do so by lostShare of the run so far: beyond, downloads run
+// beside repetitions, at low priority. There is no rate in between: at 4 MB/s
+// tests that used every CPU were measurably slower already, so the choice is
+// between all repetitions a little wrong and few that are known to be.
 type pacer struct {
-	harmless float64 // bytes per second
-
 	link    float64       // bytes per second of network and disk; 0 is unknown
 	untimed time.Duration // in which downloads were free, waits for them excluded
 	total   time.Duration // untimed and timed
@@ -73,15 +65,11 @@ func (p *pacer) seen(t time.Duration, timed, waiting bool, h Hold) {
 		p.left = max(p.left-t, time.Nanosecond)
 	}
 	p.total += t
-	if !timed {
-		p.untimed += t
-		return
-	}
 	switch {
+	case !timed:
+		p.untimed += t
 	case h == Paused:
 		p.lost += t.Seconds()
-	case h == Limited && p.link > p.harmless:
-		p.lost += t.Seconds() * (1 - p.harmless/p.link)
 	}
 }
 
@@ -91,25 +79,23 @@ type need int64
 // hold is for a timed repetition; needs are the files of the models after the
 // current one, in order.
 func (p *pacer) hold(needs []need) (Hold, string) {
-	if p.link == 0 {
-		return Limited, "the link's rate is not known yet"
+	lost, why := p.lost, "the link's rate is not known yet"
+	if p.link > 0 {
+		idle := float64(p.untimed+priorUntimed) / float64(p.total+priorTotal)
+		if p.inTime(needs, idle*p.link) {
+			return Paused, "the files still to come arrive in time"
+		}
+		rest := 0.0
+		for _, n := range needs {
+			rest += max(0, float64(n)) / p.link
+		}
+		// What is not here yet cannot cost more than to fetch it.
+		lost, why = min(lost, rest), "the files still to come are late in any case"
 	}
-	idle := float64(p.untimed+priorUntimed) / float64(p.total+priorTotal)
-	if p.inTime(needs, idle*p.link) {
-		return Paused, "the files still to come arrive in time without it"
+	if lost > lostShare*p.elapsed.Seconds() {
+		return Free, fmt.Sprintf("pausing has cost %.0f s so far", lost)
 	}
-	if p.inTime(needs, idle*p.link+(1-idle)*min(p.harmless, p.link)) {
-		return Limited, "the files still to come arrive in time"
-	}
-	rest := 0.0
-	for _, n := range needs {
-		rest += max(0, float64(n)) / p.link
-	}
-	// What is not here yet cannot cost more than to fetch it.
-	if lost := min(p.lost, rest); lost > lostShare*p.elapsed.Seconds() {
-		return Free, fmt.Sprintf("holding back has cost %.0f s so far", lost)
-	}
-	return Limited, "the files still to come do not arrive in time"
+	return Paused, why
 }
 
 // inTime is whether all files arrive before their models' turn at a rate in

@@ -28,7 +28,7 @@ var (
 // tests a share is timed, and how long downloads were held in each way.
 func simulate(run []modelled, link, timedShare float64, restricted bool) (wall time.Duration, held map[Hold]time.Duration) {
 	const step = 200 * time.Millisecond
-	p := pacer{harmless: HarmlessBytesPerSecond}
+	p := pacer{}
 	missing := make([]float64, len(run))
 	for i, m := range run {
 		missing[i] = m.bytes
@@ -49,6 +49,7 @@ func simulate(run []modelled, link, timedShare float64, restricted bool) (wall t
 			wall += step
 		}
 		p.spent, p.left = 0, 0
+		free := false // as in Queue: until the gap
 		const cycle = 50
 		for t := time.Duration(0); t < m.tests; t += step {
 			p.left = m.tests - t
@@ -61,12 +62,15 @@ func simulate(run []modelled, link, timedShare float64, restricted bool) (wall t
 			}
 			h, rate := Free, link
 			if restricted && timed && len(needs) > 0 {
-				switch h, _ = p.hold(needs); h {
-				case Paused:
-					rate = 0
-				case Limited:
-					rate = min(p.harmless, link)
+				if !free {
+					h, _ = p.hold(needs)
 				}
+				free = h == Free
+				if h == Paused {
+					rate = 0
+				}
+			} else {
+				free = false
 			}
 			if timed && len(needs) > 0 {
 				held[h] += step
@@ -90,7 +94,7 @@ func TestWallOfModelledRuns(t *testing.T) {
 			if ratio > 1.05 {
 				t.Errorf("%s, %.1f MB/s: ratio %.3f", name, link/1e6, ratio)
 			}
-			if held[Paused]+held[Limited] == 0 {
+			if held[Paused] == 0 {
 				t.Errorf("%s, %.1f MB/s: nothing was held back", name, link/1e6)
 			}
 		}
@@ -119,7 +123,7 @@ func TestWallOfAnyGrowingRun(t *testing.T) {
 }
 
 func TestHoldSaysWhy(t *testing.T) {
-	known := pacer{harmless: 4e6, link: 100e6, elapsed: time.Hour, untimed: 6 * time.Minute, total: time.Hour}
+	known := pacer{link: 100e6, elapsed: time.Hour, untimed: 6 * time.Minute, total: time.Hour}
 	for name, tt := range map[string]struct {
 		change func(*pacer)
 		needs  []need
@@ -127,15 +131,15 @@ func TestHoldSaysWhy(t *testing.T) {
 	}{
 		"time enough":                   {func(p *pacer) { p.left = 10 * time.Minute }, []need{4e9}, Paused},
 		"nothing to come":               {func(p *pacer) { p.left = time.Minute }, nil, Paused},
-		"enough at the harmless rate":   {func(p *pacer) { p.left = 10 * time.Minute }, []need{6e9}, Limited},
-		"too late, and little was lost": {func(p *pacer) { p.left = time.Minute }, []need{60e9}, Limited},
+		"too late, and little was lost": {func(p *pacer) { p.left = time.Minute }, []need{60e9}, Paused},
 		"too late, and much was lost":   {func(p *pacer) { p.left, p.lost = time.Minute, 1000 }, []need{60e9}, Free},
-		"a rest that costs little":      {func(p *pacer) { p.left, p.lost = time.Second, 1000 }, []need{10e9}, Limited},
-		"a file of unknown size":        {func(p *pacer) { p.left = time.Hour }, []need{-1}, Limited},
-		"a link of unknown rate":        {func(p *pacer) { p.left, p.link = time.Hour, 0 }, []need{1}, Limited},
-		"a later file is too large":     {func(p *pacer) { p.left = 10 * time.Minute }, []need{1e6, 60e9}, Limited},
-		"as long again as so far":       {func(p *pacer) { p.spent = 10 * time.Minute }, []need{4e9}, Paused},
-		"nothing known of the tests":    {func(*pacer) {}, []need{4e9}, Limited},
+		"a rest that costs little":      {func(p *pacer) { p.left, p.lost = time.Second, 1000 }, []need{10e9}, Paused},
+		"a file of unknown size":        {func(p *pacer) { p.left = time.Hour }, []need{-1}, Paused},
+		"a link of unknown rate":        {func(p *pacer) { p.left, p.link = time.Hour, 0 }, []need{1}, Paused},
+		"and it stays unknown":          {func(p *pacer) { p.link, p.lost = 0, 1000 }, []need{1}, Free},
+		"a later file is too large":     {func(p *pacer) { p.left, p.lost = 10*time.Minute, 1000 }, []need{1e6, 60e9}, Free},
+		"as long again as so far":       {func(p *pacer) { p.spent, p.lost = 10*time.Minute, 1000 }, []need{4e9}, Paused},
+		"nothing known of the tests":    {func(p *pacer) { p.lost = 1000 }, []need{40e9}, Free},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := known

@@ -53,7 +53,7 @@ type QueueEvent struct {
 type QueueState struct {
 	Item     int      // that is on its way; -1 is none
 	Progress Progress // of it
-	Hold     Hold     // Free, Limited or Paused
+	Hold     Hold     // Free or Paused
 	Reason   string   // of the hold, for a reader; empty when free
 }
 
@@ -96,6 +96,7 @@ type Queue struct {
 	pace     pacer
 	timing   bool
 	timed    bool        // timing, or so shortly after it that it counts as such
+	free     bool        // this timed phase goes on beside a download
 	gap      *time.Timer // ends timed
 	tick     *time.Timer // decides again
 	hold     Hold
@@ -130,7 +131,7 @@ func (e *entry) final() bool {
 // Wait. ctx ends the queue like Close, which must be called in any case.
 func (c *Client) Prefetch(ctx context.Context, items []Item, o QueueOptions) *Queue {
 	q := &Queue{client: c, items: items, o: o, wake: make(chan struct{}, 1), current: -1, hold: Free,
-		entries: make([]entry, len(items)), pace: pacer{harmless: HarmlessBytesPerSecond}}
+		entries: make([]entry, len(items))}
 	q.ctx, q.cancel = context.WithCancelCause(ctx)
 	for i, item := range items {
 		q.entries[i].done = make(chan struct{})
@@ -439,7 +440,7 @@ func (q *Queue) Timing(on bool) {
 			defer q.mu.Unlock()
 			if !q.timing {
 				q.count()
-				q.timed = false
+				q.timed, q.free = false, false
 				q.control()
 			}
 		})
@@ -527,8 +528,14 @@ func (q *Queue) control() {
 	q.count()
 	hold, reason := Free, ""
 	if q.timed && !q.waiting() && !q.o.SpareCPUs && q.current >= 0 {
-		if hold, reason = q.o.Force, "told so"; hold == Auto {
+		switch {
+		case q.o.Force != Auto:
+			hold, reason = q.o.Force, "told so"
+		case q.free: // until the gap: rather one test beside a download than a piece of every test
+			hold, reason = q.hold, q.reason
+		default:
 			hold, reason = q.pace.hold(q.needs())
+			q.free = hold == Free
 		}
 		if q.tick == nil {
 			q.tick = time.AfterFunc(time.Second, func() {
@@ -540,17 +547,10 @@ func (q *Queue) control() {
 			q.tick.Reset(time.Second)
 		}
 	}
-	if hold != q.hold {
-		rate := 0.0
-		if hold == Limited {
-			rate = q.pace.harmless
-		}
-		q.gate.Limit(rate)
-		if hold == Paused {
-			q.gate.Pause()
-		} else {
-			q.gate.Resume()
-		}
+	if hold == Paused {
+		q.gate.Pause()
+	} else {
+		q.gate.Resume()
 	}
 	q.hold, q.reason = hold, reason
 }

@@ -269,7 +269,7 @@ func TestRetryAfterDoesNotBlockOthers(t *testing.T) {
 	})
 }
 
-// While a repetition is timed: paused, limited or free, as told or as there are
+// While a repetition is timed: paused or free, as told or as there are
 // CPUs; short gaps between repetitions do not open the gate.
 func TestTiming(t *testing.T) {
 	a := blob(t, 1)
@@ -279,7 +279,6 @@ func TestTiming(t *testing.T) {
 		min, max int64 // bytes in ten seconds
 	}{
 		"paused":     {fetch.QueueOptions{Force: fetch.Paused}, fetch.Paused, 0, 8 << 10},
-		"limited":    {fetch.QueueOptions{Force: fetch.Limited}, fetch.Limited, 9_000, 18_000},
 		"free":       {fetch.QueueOptions{Force: fetch.Free}, fetch.Free, 150_000, 210_000},
 		"spare CPUs": {fetch.QueueOptions{SpareCPUs: true}, fetch.Free, 150_000, 210_000},
 	} {
@@ -291,7 +290,6 @@ func TestTiming(t *testing.T) {
 				tt.o.Event = func(e fetch.QueueEvent) { have = max(have, e.Progress.Done) }
 				q := w.client.Prefetch(t.Context(), items(t, plainURL), tt.o)
 				defer q.Close()
-				q.SetHarmless(1000)
 				q.Start()
 				time.Sleep(5 * time.Second)
 				q.Timing(true)
@@ -350,7 +348,6 @@ func TestWallOfARun(t *testing.T) {
 			w := newWorld(t, paths(handlers))
 			q := w.client.Prefetch(t.Context(), items(t, sources...), fetch.QueueOptions{Dir: t.TempDir(), SpareCPUs: spare})
 			defer q.Close()
-			q.SetHarmless(fetch.HarmlessBytesPerSecond / scale)
 			start := time.Now()
 			if _, err := q.Total(t.Context()); err != nil {
 				t.Fatal(err)

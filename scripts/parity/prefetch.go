@@ -68,14 +68,15 @@ func comparePrefetch(o options) (bool, error) {
 	return quiet && short, err
 }
 
-// downloads are what goes on beside a test. The verdict is of the first two:
-// the third is what is done to a run that holding back has made longer already.
+// downloads are what goes on beside a test. The verdict is of the first two: a
+// run pauses. The others show what is done to a repetition beside which a run
+// downloads after all, because pausing has made it longer already.
 var downloads = []struct {
 	name, command string
 	verdict       bool
 }{
-	{"limited, slow link", fmt.Sprintf("on limited %d", slowLink), true},
-	{"limited, fast link", fmt.Sprintf("on limited %d", fastLink), true},
+	{"paused, slow link", fmt.Sprintf("on paused %d", slowLink), true},
+	{"paused, fast link", fmt.Sprintf("on paused %d", fastLink), true},
 	{"free, slow link", fmt.Sprintf("on free %d", slowLink), false},
 	{"free, fast link", fmt.Sprintf("on free %d", fastLink), false},
 }
@@ -291,7 +292,7 @@ func downloadOnCommand(dir string) error {
 			if err != nil {
 				return err
 			}
-			force := fetch.Limited
+			force := fetch.Paused
 			if words[1] == "free" {
 				force = fetch.Free
 			}
