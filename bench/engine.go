@@ -37,6 +37,10 @@ type Engine interface {
 	// ErrAborted too. The tokens of the nth are the same whatever ran before it.
 	Repeat(n int) (time.Duration, error)
 
+	// Generated is what the last repetition of an end-to-end test generated, for
+	// the caller to keep; nil after one of another kind.
+	Generated() *result.Generated
+
 	// Tokens is how many tokens of the pass under way are done; 0 where that is
 	// not known. Any goroutine may call it.
 	Tokens() int
@@ -161,6 +165,7 @@ type Model struct {
 	Seed    uint64         `json:"seed"`              // of synthetic weights
 	Layers  int            `json:"layers,omitempty"`  // that can be offloaded; 0: not known
 	Largest uint64         `json:"largest,omitempty"` // bytes of its largest tensor; 0: not known
+	Words   bool           `json:"words,omitempty"`   // synthetic weights come with a generated tokenizer
 }
 
 // TestBudget is a test with the time it may take, context creation, warm-up and
@@ -196,6 +201,7 @@ type Job struct {
 	Settings    Settings      `json:"settings"`
 	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: go on without a CUDA device
 	RequireGPU  bool          `json:"require_gpu,omitempty"` // a model that no GPU holds is not run
+	E2E         *E2E          `json:"e2e,omitempty"`         // how end-to-end tests are done; nil when there are none
 
 	// Gentler are settings that need less memory than those asked for, once a
 	// worker had failed with these; the warnings tell why. Both hold for all
@@ -212,6 +218,21 @@ type OffloadLimit struct {
 	Tried  int    `json:"tried"`
 	Reason string `json:"reason"` // how the worker was lost
 }
+
+// E2E is how end-to-end tests take and make text. Prompt is their text, valid
+// UTF-8 and not empty, cut or repeated to the test's length in tokens; "" is the
+// built-in one. Each token is sampled by temperature among the TopK likeliest that
+// have the probability TopP together; a temperature of 0 takes the likeliest.
+// Chance starts from the job's seed in every repetition.
+type E2E struct {
+	Prompt      string  `json:"prompt,omitempty"`
+	Temperature float64 `json:"temperature"` // at least 0
+	TopK        int     `json:"top_k"`       // 0: all
+	TopP        float64 `json:"top_p"`       // in [0, 1]; 1: all
+}
+
+// DefaultE2E samples as llama.cpp's programs do.
+func DefaultE2E() E2E { return E2E{Temperature: 0.8, TopK: 40, TopP: 0.95} }
 
 // Effective are the settings that the job runs with.
 func (j Job) Effective() Settings {

@@ -186,7 +186,7 @@ func decodeAs[E Event](data json.RawMessage) (Event, error) {
 var ErrUnknownEvent = errors.New("unknown event")
 
 // MaxEventBytes bounds a line of events: a longer one is garbage.
-const MaxEventBytes = 1 << 20
+const MaxEventBytes = 4 << 20
 
 // Stamped is an event with the wall-clock time at which it happened.
 type Stamped struct {

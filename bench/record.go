@@ -130,6 +130,10 @@ func (a *Assembler) record() (*result.Record, error) {
 	sdNs, _ := times.SD()
 	sdTS, _ := rates.SD()
 
+	e2e, err := a.e2e()
+	if err != nil {
+		return nil, err
+	}
 	set := a.Job.Effective()
 	if o := a.model.Offload; o != nil && set.GPULayers < 0 && o.Layers < o.Of {
 		set.GPULayers = o.Layers // all of them are llama-bench's -1
@@ -159,6 +163,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
 		Weights: a.Job.Model.Weights, Seed: a.Job.Seed, CPUVariant: a.engine.CPUVariant,
 		Statistics:  statistics(rates),
+		E2E:         e2e,
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		Offload:  a.model.Offload,
 		Warnings: append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),

@@ -231,7 +231,7 @@ func (r *testRun) run() error {
 		}
 		r.dog.passEnds()
 		r.repetitions = append(r.repetitions, elapsed)
-		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed}
+		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed, Generated: r.engine.Generated()}
 		if !r.tell(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.passTime(elapsed, false))}) {
 			return nil
 		}

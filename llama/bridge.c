@@ -89,6 +89,53 @@ int32_t bl_repetition(struct bl_context *c,
 	return rc;
 }
 
+bool bl_sampler_picks(struct llama_sampler *chain) {
+	const int32_t n = llama_sampler_chain_n(chain);
+	if (n < 1) return false;
+	const char *name = llama_sampler_name(llama_sampler_chain_get(chain, n - 1));
+	return strcmp(name, "greedy") == 0 || strcmp(name, "dist") == 0;
+}
+
+int32_t bl_generate(struct bl_context *c, const struct llama_vocab *vocab, struct llama_sampler *sampler,
+                    llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                    llama_token *out, int64_t *out_ns, int32_t n_out) {
+	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
+	struct llama_context *ctx = c->ctx;
+	int32_t rc = 0;
+	char piece[16 * 1024]; // above any token known
+	c->bytes = 0;
+	tokens_done(c, 0);
+
+	const int64_t start = bl_monotonic_ns();
+	for (int32_t i = 0; i < n_prompt && rc == 0; i += n_batch) {
+		const int32_t n = n_prompt - i < n_batch ? n_prompt - i : n_batch;
+		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(prompt + i, n));
+		tokens_done(c, i + n);
+	}
+	// The sampler asserts that there are logits. Asking for them also waits for
+	// the computation, as a sampler does.
+	if (rc == 0 && llama_get_logits_ith(ctx, -1) == NULL) rc = -1;
+	for (int32_t i = 0; i < n_out && rc == 0; i++) {
+		if (abort_callback(c)) {
+			rc = 2;
+			break;
+		}
+		out[i] = llama_sampler_sample(sampler, ctx, -1);
+		const int32_t n = llama_token_to_piece(vocab, out[i], piece, sizeof piece, 0, false);
+		if (n < 0) {
+			rc = BL_LONG_PIECE;
+			break;
+		}
+		c->bytes += n;
+		out_ns[i] = bl_monotonic_ns() - start;
+		tokens_done(c, n_prompt + i + 1);
+		if (i + 1 < n_out) rc = llama_decode(ctx, llama_batch_get_one(out + i, 1));
+	}
+	llama_synchronize(ctx); // an abort may have left work behind
+	c->elapsed_ns = rc == 0 && n_out > 0 ? out_ns[n_out - 1] : bl_monotonic_ns() - start;
+	return rc;
+}
+
 int32_t bl_repetition_inside(struct bl_context *c,
                              llama_token *prompt, int32_t n_prompt, int32_t n_batch,
                              llama_token *gen, int32_t n_gen) {

@@ -18,6 +18,7 @@
 
 // Codes of our own beside llama_decode's, out of its range.
 #define BL_WRONG_THREAD 100
+#define BL_LONG_PIECE   101
 
 // A llama_context with the abort flag that its callback reads. It lives in C
 // memory, at one address for as long as the context, because the library keeps
@@ -29,6 +30,7 @@ struct bl_context {
 	bool                  any_thread;
 	int64_t               elapsed_ns; // of the last repetition
 	int64_t               inside_ns;  // of it, inside the library; bl_repetition_inside only
+	int64_t               bytes;      // of text that the last bl_generate made
 	atomic_int            done;       // tokens of the repetition under way, for other threads to see
 };
 
@@ -50,7 +52,21 @@ int32_t bl_repetition(struct bl_context *c,
                       llama_token *prompt, int32_t n_prompt, int32_t n_batch,
                       llama_token *gen, int32_t n_gen);
 
-// The same calls with a clock read around each: how much of a repetition is
+// One whole repetition from end to end: the prompt as in bl_repetition, then n_out
+// times: sample a token from the last logits, turn it into its piece of text, note
+// the time, and decode it unless it was the last. out[i] and out_ns[i] are the
+// token and when its text was there, in CLOCK_MONOTONIC's nanoseconds since the
+// start; elapsed_ns is the last of them. Tokens that end a generation do not end
+// it here. Returns llama_decode's code, -1 where there are no logits,
+// BL_WRONG_THREAD, or BL_LONG_PIECE.
+int32_t bl_generate(struct bl_context *c, const struct llama_vocab *vocab, struct llama_sampler *sampler,
+                    llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                    llama_token *out, int64_t *out_ns, int32_t n_out);
+
+// Whether a chain picks a token: its last sampler does. The library asserts it.
+bool bl_sampler_picks(struct llama_sampler *chain);
+
+// bl_repetition's calls with a clock read around each: how much of a repetition is
 // spent inside the library. For the overhead benchmark only.
 int32_t bl_repetition_inside(struct bl_context *c,
                              llama_token *prompt, int32_t n_prompt, int32_t n_batch,

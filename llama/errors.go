@@ -25,6 +25,15 @@ var (
 	ErrDecode       = errors.New("decode failed with a code that libllama 0.7.0 does not document")  // any other
 )
 
+// Errors of the tokenizer. The library answers most of what they stand for by
+// ending the process.
+var (
+	ErrNoTokenizer  = errors.New("the model has no tokenizer")
+	ErrInvalidUTF8  = errors.New("not valid UTF-8")
+	ErrInvalidToken = errors.New("not a token of the vocabulary")
+	ErrLongPiece    = errors.New("a token of more than 16 KiB of text")
+)
+
 // Errors of loading and of creating a context.
 var (
 	ErrCancelled               = errors.New("loading was cancelled")
@@ -35,8 +44,11 @@ var (
 	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
 )
 
-// codeWrongThread is BL_WRONG_THREAD of bridge.h.
-const codeWrongThread = 100
+// Codes of bridge.h.
+const (
+	codeWrongThread = 100 // BL_WRONG_THREAD
+	codeLongPiece   = 101 // BL_LONG_PIECE
+)
 
 // decodeError turns a return code of llama_decode into its error; nil for 0.
 func decodeError(code int) error {
@@ -55,6 +67,8 @@ func decodeError(code int) error {
 		return ErrCompute
 	case codeWrongThread:
 		return ErrWrongThread
+	case codeLongPiece:
+		return ErrLongPiece
 	default:
 		return fmt.Errorf("%w: %d", ErrDecode, code)
 	}

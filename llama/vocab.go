@@ -7,19 +7,10 @@ package llama
 import "C"
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"unicode/utf8"
 	"unsafe"
-)
-
-// Errors of the tokenizer. The library answers most of what they stand for by
-// ending the process.
-var (
-	ErrNoTokenizer  = errors.New("the model has no tokenizer")
-	ErrInvalidUTF8  = errors.New("not valid UTF-8")
-	ErrInvalidToken = errors.New("not a token of the vocabulary")
 )
 
 // Tokenize splits a text into tokens (llama_tokenize). special tells to add what

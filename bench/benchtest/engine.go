@@ -178,6 +178,23 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 	return e.follow(Repeat)
 }
 
+// Generated is what the last repetition generated, if its test is an end-to-end
+// one: tokens 0, 1, …, one byte each, as evenly spread over its time as all its
+// tokens, those of the prompt included.
+func (e *Engine) Generated() *result.Generated {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.test.E2E {
+		return nil
+	}
+	g := &result.Generated{Bytes: int64(e.test.Gen)}
+	for i := range e.test.Gen {
+		g.Tokens = append(g.Tokens, int32(i))
+		g.At = append(g.At, e.step.Takes*time.Duration(e.test.Prompt+i+1)/time.Duration(e.test.Tokens()))
+	}
+	return g
+}
+
 // Tokens is how many tokens of the pass under way are done: as many as its time
 // tells, if the step reports them.
 func (e *Engine) Tokens() int {

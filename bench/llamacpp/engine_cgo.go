@@ -37,7 +37,8 @@ type Engine struct {
 	rng    *rand.Rand    // over pcg
 	last   time.Duration // of the passes of the test begun; 0 before the first
 	prompt []llama.Token
-	gen    []llama.Token
+	gen    []llama.Token // to decode; of an end-to-end test, that were sampled
+	e2e    endToEnd
 
 	// Abort comes from any goroutine, also while no context exists.
 	mu       sync.Mutex
@@ -277,18 +278,25 @@ func placed(a llama.Allocation, devices []llama.Device) []bench.Placement {
 // names, else of the default model of its name.
 func (e *Engine) stream() (llama.Stream, error) {
 	m := e.job.Model
+	header, err := headerOf(m)
+	if err == nil && m.Words {
+		header, err = synth.WithVocabulary(m.Name, header)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return synth.FromHeader(m.Name, header, m.Seed, Quantizer{})
+}
+
+func headerOf(m bench.Model) (*gguf.File, error) {
 	if m.Path != "" {
-		header, err := synth.ReadHeaderFile(m.Path)
-		if err != nil {
-			return nil, err
-		}
-		return synth.FromHeader(m.Name, header, m.Seed, Quantizer{})
+		return synth.ReadHeaderFile(m.Path)
 	}
 	shape, err := synth.Lookup(filepath.Base(m.Name))
 	if err != nil {
 		return nil, err
 	}
-	return synth.New(shape, m.Seed, Quantizer{})
+	return shape.File()
 }
 
 // Begin creates the context and the threads of a test.
@@ -297,6 +305,9 @@ func (e *Engine) Begin(t result.Test) error {
 		return err
 	}
 	if err := t.Validate(); err != nil {
+		return err
+	}
+	if err := e.fits(t); err != nil {
 		return err
 	}
 	cp, tp, err := contextParams(e.job.Settings, t)
@@ -317,7 +328,9 @@ func (e *Engine) Begin(t result.Test) error {
 			return
 		}
 		e.adopt(ctx)
-		err = ctx.AttachThreadpool(e.pool)
+		if err = ctx.AttachThreadpool(e.pool); err == nil && t.E2E {
+			err = e.beginText()
+		}
 	})
 	return translate(err)
 }
@@ -334,16 +347,14 @@ func (e *Engine) adopt(ctx *llama.Context) {
 
 // Warmup runs llama-bench's untimed pass: the whole prompt, one token.
 func (e *Engine) Warmup() (time.Duration, error) {
-	e.seed(warmup)
-	e.draw(e.prompt)
-	e.draw(e.gen)
+	e.drawFor(warmup)
 	var elapsed time.Duration
 	var err error
 	e.do(func() {
 		if err = e.ctx.ClearMemory(); err != nil {
 			return
 		}
-		elapsed, err = e.ctx.Repetition(e.prompt, e.gen[:min(1, len(e.gen))], e.job.Settings.Batch)
+		elapsed, err = e.pass(e.short())
 		e.last = elapsed
 	})
 	return elapsed, translate(err)
@@ -352,9 +363,7 @@ func (e *Engine) Warmup() (time.Duration, error) {
 // Repeat empties the KV cache, fills it to the test's depth, and times one
 // repetition with tokens drawn before.
 func (e *Engine) Repeat(n int) (time.Duration, error) {
-	e.seed(n)
-	e.draw(e.prompt)
-	e.draw(e.gen)
+	e.drawFor(n)
 	var elapsed time.Duration
 	var err error
 	e.do(func() {
@@ -369,7 +378,7 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 		if err = e.fill(); err != nil {
 			return
 		}
-		elapsed, err = e.ctx.Repetition(e.prompt, e.gen, e.job.Settings.Batch)
+		elapsed, err = e.pass(len(e.gen))
 		e.last = elapsed
 	})
 	return elapsed, translate(err)
@@ -391,8 +400,26 @@ func (e *Engine) prime() error {
 	if err := e.ctx.ClearMemory(); err != nil {
 		return err
 	}
-	_, err := e.ctx.Repetition(e.prompt, e.gen[:min(1, len(e.gen))], e.job.Settings.Batch)
+	_, err := e.pass(e.short())
 	return err
+}
+
+// pass runs the timed calls of the test begun, with n tokens of its generation.
+func (e *Engine) pass(n int) (time.Duration, error) {
+	if e.test.E2E {
+		return e.generate(n)
+	}
+	return e.ctx.Repetition(e.prompt, e.gen[:n], e.job.Settings.Batch)
+}
+
+// short is how many tokens of a generation show all that its pass does: one, as
+// llama-bench's warm-up has it; from end to end the second is the first to be
+// decoded.
+func (e *Engine) short() int {
+	if e.test.E2E {
+		return min(2, len(e.gen))
+	}
+	return min(1, len(e.gen))
 }
 
 // fill brings the KV cache to the test's depth: computed once, then restored.
@@ -437,6 +464,16 @@ func (e *Engine) Tokens() int {
 	return e.ctx.TokensDone()
 }
 
+// drawFor makes the tokens of one pass. Those of an end-to-end test are its text.
+func (e *Engine) drawFor(pass int) {
+	if e.test.E2E {
+		return
+	}
+	e.seed(pass)
+	e.draw(e.prompt)
+	e.draw(e.gen)
+}
+
 // draw fills tokens as llama-bench does: BOS first where the vocabulary adds
 // it, the others uniform over the vocabulary. It allocates nothing.
 func (e *Engine) draw(tokens []llama.Token) {
@@ -461,6 +498,7 @@ func (e *Engine) End() error {
 			e.depth.Close()
 			e.depth = nil
 		}
+		e.endText()
 		if ctx != nil {
 			errs = append(errs, ctx.Close())
 		}
@@ -511,6 +549,7 @@ func translate(err error) error {
 		{llama.ErrOutOfMemory, bench.ErrOutOfMemory},
 		{llama.ErrAllocCompute, bench.ErrOutOfMemory},
 		{llama.ErrUnsupportedArchitecture, bench.ErrUnsupported},
+		{llama.ErrNoTokenizer, bench.ErrUnsupported},
 	} {
 		if errors.Is(err, m.from) {
 			return &translated{err, m.to}

@@ -50,6 +50,7 @@ func WriteDocument(w io.Writer, d Document) error {
 				blocks = append(blocks, markdownText(f))
 			}
 			blocks = append(blocks, m.markdown())
+			blocks = append(blocks, latencies(m.records)...)
 		}
 		var missing []string
 		for _, r := range m.rows {

@@ -61,11 +61,14 @@ func (m *markdown) Write(o result.Outcome) error {
 
 func (m *markdown) Close() error {
 	var records []*result.Record
-	var builds, notes, missing []string
+	var builds, times, notes, missing []string
 	for _, o := range m.outcomes {
 		name := fmt.Sprintf("%s, %s", printable(o.Model), o.Test)
 		if o.Status == result.OK {
 			records = append(records, o.Record)
+			for _, line := range latencies([]*result.Record{o.Record}) {
+				times = append(times, "- "+printable(o.Model)+", "+line)
+			}
 			build := fmt.Sprintf("build: %s (%d)", printable(o.Record.BuildCommit), o.Record.BuildNumber)
 			if !slices.Contains(builds, build) {
 				builds = append(builds, build)
@@ -81,7 +84,7 @@ func (m *markdown) Close() error {
 	for _, block := range []struct {
 		title string
 		lines []string
-	}{{"", builds}, {"Warnings:\n\n", notes}, {"Not completed:\n\n", missing}} {
+	}{{"", builds}, {"Latency:\n\n", times}, {"Warnings:\n\n", notes}, {"Not completed:\n\n", missing}} {
 		if len(block.lines) > 0 {
 			blocks = append(blocks, block.title+strings.Join(block.lines, "\n"))
 		}

@@ -117,6 +117,34 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// Latencies stand below the table, in every form for people.
+func TestLatencies(t *testing.T) {
+	o := completed(result.Test{Prompt: 512, Gen: 128, E2E: true}, 100, 101, 102)
+	o.Record.Ext.E2E = &result.E2E{
+		FirstToken: result.Latency{N: 3, Median: 1.25, P90: 1.5, P99: 1.55, Max: 1.6},
+		InterToken: &result.Latency{N: 381, Median: 0.0089, P90: 0.0101, P99: 0.0205, Max: 0.3},
+	}
+	one := completed(result.Test{Prompt: 16, Gen: 1, E2E: true}, 100)
+	one.Record.Ext.E2E = &result.E2E{FirstToken: result.Latency{N: 1, Median: 0.16, P90: 0.16, P99: 0.16, Max: 0.16}}
+	const line = "e2e512+128: first token after 1250 ms (p90 1500, p99 1550, max 1600; n = 3); " +
+		"from one to the next 8.900 ms (p90 10.10, p99 20.50, max 300.0; n = 381)"
+	const short = "e2e16+1: first token after 160.0 ms (p90 160.0, p99 160.0, max 160.0; n = 1)"
+	got := map[string]string{
+		"md":    render1(t, "md", Options{}, o, one),
+		"table": render1(t, "table", Options{Width: 200}, o, one),
+	}
+	var b bytes.Buffer
+	if err := WriteDocument(&b, Document{Title: "run", Outcomes: []result.Outcome{o, one}}); err != nil {
+		t.Fatal(err)
+	}
+	got["document"] = b.String()
+	for form, text := range got {
+		if !strings.Contains(text, line+"\n") || !strings.Contains(text, short+"\n") {
+			t.Errorf("%s has no such lines:\n%s", form, text)
+		}
+	}
+}
+
 // golden compares got with the golden file.
 func golden(t *testing.T, file, got string) {
 	t.Helper()

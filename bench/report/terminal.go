@@ -58,6 +58,9 @@ func (t *terminal) Close() error {
 			b.WriteString(wrap(line, "  ", width) + "\n")
 		}
 		b.WriteString("\n" + m.render(columns) + "\n\n")
+		for _, line := range latencies(m.records) {
+			b.WriteString(wrap(line, "  ", width) + "\n\n")
+		}
 	}
 	for i, note := range notes {
 		b.WriteString(wrap(note, fmt.Sprintf("[%d] ", i+1), width) + "\n")

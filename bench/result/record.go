@@ -58,7 +58,7 @@ type Record struct {
 
 // Test is the test the record belongs to.
 func (r *Record) Test() Test {
-	return Test{Prompt: r.PromptTokens, Gen: r.GenTokens, Depth: r.DepthTokens}
+	return Test{Prompt: r.PromptTokens, Gen: r.GenTokens, Depth: r.DepthTokens, E2E: r.Ext.E2E != nil}
 }
 
 // Ext is everything of our own in a record. Readers of llama-bench output
@@ -76,6 +76,7 @@ type Ext struct {
 	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
 	GPU            *GPU              `json:"gpu,omitempty"`         // absent when no GPU holds layers
 	Offload        *Offload          `json:"offload,omitempty"`     // absent where no device but the CPU was to be used
+	E2E            *E2E              `json:"e2e,omitempty"`         // of an end-to-end test; absent from all others
 	Warnings       []Warning         `json:"warnings,omitempty"`    //
 }
 
@@ -84,6 +85,37 @@ type Offload struct {
 	Layers int `json:"layers"` // the output layer being one
 	Of     int `json:"of"`
 }
+
+// E2E is what an end-to-end test says of latency: over the tokens of all
+// repetitions, from their times on the monotonic clock, in seconds.
+type E2E struct {
+	Prompt         PromptSource `json:"prompt"`                          // whose text it was
+	Temperature    float64      `json:"temperature"`                     // 0: the likeliest token, without chance
+	TopK           int          `json:"top_k"`                           // 0: all
+	TopP           float64      `json:"top_p"`                           // 1: all
+	FirstToken     Latency      `json:"time_to_first_token_s"`           // from the start of the prompt, of each repetition
+	InterToken     *Latency     `json:"inter_token_latency_s,omitempty"` // from one token to the next; absent for one token
+	GeneratedBytes int64        `json:"generated_bytes"`                 // of text, in all repetitions
+}
+
+// Latency is a distribution of times in seconds. Quantiles are type 7.
+type Latency struct {
+	N      int     `json:"n"` // times
+	Median float64 `json:"median"`
+	P90    float64 `json:"p90"`
+	P99    float64 `json:"p99"`
+	Max    float64 `json:"max"`
+}
+
+// PromptSource tells whose text a prompt is made of.
+type PromptSource string
+
+// Where the text of a prompt comes from. Either is cut, or repeated, to its
+// length in tokens.
+const (
+	BuiltInPrompt PromptSource = "built_in"
+	GivenPrompt   PromptSource = "given"
+)
 
 // Weights tells where the weights came from.
 type Weights string

@@ -28,6 +28,7 @@ func TestTest(t *testing.T) {
 		{result.Test{Prompt: 16, Depth: 1}, "pp16 @ d1", result.PromptProcessing, 16, 17, `{"n_prompt":16,"n_gen":0,"n_depth":1}`},
 		{result.Test{Gen: 32, Depth: 4096}, "tg32 @ d4096", result.TextGeneration, 32, 4128, `{"n_prompt":0,"n_gen":32,"n_depth":4096}`},
 		{result.Test{Prompt: 1, Gen: 2, Depth: 3}, "pp1+tg2 @ d3", result.PromptGeneration, 3, 6, `{"n_prompt":1,"n_gen":2,"n_depth":3}`},
+		{result.Test{Prompt: 512, Gen: 128, E2E: true}, "e2e512+128", result.EndToEnd, 640, 640, `{"n_prompt":512,"n_gen":128,"e2e":true}`},
 	} {
 		if got := tt.test.String(); got != tt.name {
 			t.Errorf("%+v is %s, want %s", tt.test, got, tt.name)
@@ -51,7 +52,11 @@ func TestTest(t *testing.T) {
 		if string(got) != tt.json {
 			t.Errorf("%v is %s, want %s", tt.test, got, tt.json)
 		}
-		if r := (&result.Record{PromptTokens: tt.test.Prompt, GenTokens: tt.test.Gen, DepthTokens: tt.test.Depth}); r.Test() != tt.test {
+		r := &result.Record{PromptTokens: tt.test.Prompt, GenTokens: tt.test.Gen, DepthTokens: tt.test.Depth}
+		if tt.test.E2E {
+			r.Ext.E2E = &result.E2E{}
+		}
+		if r.Test() != tt.test {
 			t.Errorf("the record of %v says %v", tt.test, r.Test())
 		}
 	}
@@ -72,6 +77,10 @@ func TestValidate(t *testing.T) {
 		{result.Test{Gen: 1, Depth: -1}, "depth length -1 is outside 0…16777216 tokens"},
 		{result.Test{Prompt: result.MaxTokens + 1}, "prompt length 16777217 is outside 0…16777216 tokens"},
 		{result.Test{Gen: math.MaxInt}, "generation length 9223372036854775807 is outside 0…16777216 tokens"},
+		{result.Test{Prompt: 1, Gen: 1, E2E: true}, ""},
+		{result.Test{Prompt: 1, E2E: true}, "an end-to-end test needs a prompt and a generation length above 0 tokens, and no depth"},
+		{result.Test{Gen: 1, E2E: true}, "an end-to-end test needs a prompt and a generation length above 0 tokens, and no depth"},
+		{result.Test{Prompt: 1, Gen: 1, Depth: 1, E2E: true}, "an end-to-end test needs a prompt and a generation length above 0 tokens, and no depth"},
 		{result.Test{Prompt: math.MinInt}, "prompt length -9223372036854775808 is outside 0…16777216 tokens"},
 	} {
 		got := ""
@@ -148,9 +157,9 @@ func TestExtKeys(t *testing.T) {
 		{
 			result.Ext{
 				Library: map[string]string{"a": "b"}, CPUVariant: "zen4", LoadSeconds: 1, ContextSeconds: 1, WarmupSeconds: 1,
-				Statistics: result.Statistics{CV: &one}, Warnings: []result.Warning{{}},
+				Statistics: result.Statistics{CV: &one}, E2E: &result.E2E{}, Warnings: []result.Warning{{}},
 			},
-			[]string{"schema", "version", "library", "weights", "seed", "cpu_variant", "statistics", "load_s", "context_s", "warmup_s", "warnings"},
+			[]string{"schema", "version", "library", "weights", "seed", "cpu_variant", "statistics", "load_s", "context_s", "warmup_s", "e2e", "warnings"},
 		},
 	} {
 		data, err := json.Marshal(tt.ext)

@@ -8,7 +8,20 @@ type Sample struct {
 	Repetition int           `json:"repetition"` // from 1
 	Start      time.Time     `json:"start"`      // wall clock, UTC, for people; never used for timing
 	Elapsed    time.Duration `json:"elapsed_ns"` // monotonic clock, nanoseconds
+
+	Generated *Generated `json:"generated,omitempty"` // of an end-to-end test; nil for the others
 }
+
+// Generated is what one repetition of an end-to-end test generated.
+type Generated struct {
+	Tokens []int32         `json:"tokens"`
+	At     []time.Duration `json:"at_ns"` // when each token's text was there, since the repetition's start, monotonic clock
+	Bytes  int64           `json:"bytes"` // of all text
+}
+
+// MaxGenerated bounds the tokens of all repetitions of an end-to-end test: their
+// times are kept in events.
+const MaxGenerated = 1 << 17
 
 // TokensPerSecond is the rate of a repetition of t that took elapsed.
 // It is 0 when elapsed is not positive. The order of the operations is

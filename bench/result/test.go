@@ -11,14 +11,16 @@ import (
 	"strings"
 )
 
-// Kind is the kind of a test, in llama-bench's two-letter names.
+// Kind is the kind of a test, in llama-bench's two-letter names, and one of our
+// own.
 type Kind string
 
 // The kinds of test.
 const (
-	PromptProcessing Kind = "pp" // a prompt, in batches
-	TextGeneration   Kind = "tg" // tokens, one at a time
-	PromptGeneration Kind = "pg" // a prompt, then tokens, timed together
+	PromptProcessing Kind = "pp"  // a prompt, in batches
+	TextGeneration   Kind = "tg"  // tokens, one at a time
+	PromptGeneration Kind = "pg"  // a prompt, then tokens, timed together
+	EndToEnd         Kind = "e2e" // text in, sampled tokens out as text, each with its time
 )
 
 // MaxTokens bounds each length of a test. No model of today has a longer
@@ -28,16 +30,21 @@ const MaxTokens = 1 << 24
 
 // Test is one measurement: Prompt tokens processed in batches, then Gen tokens
 // generated one at a time, after Depth tokens that are in the KV cache already
-// and are not timed. Lengths are in tokens, each in [0, MaxTokens].
+// and are not timed. Lengths are in tokens, each in [0, MaxTokens]. With E2E the
+// prompt is text, and generated tokens are sampled and turned into text; it has
+// both lengths and no depth.
 type Test struct {
-	Prompt int `json:"n_prompt"`
-	Gen    int `json:"n_gen"`
-	Depth  int `json:"n_depth,omitempty"`
+	Prompt int  `json:"n_prompt"`
+	Gen    int  `json:"n_gen"`
+	Depth  int  `json:"n_depth,omitempty"`
+	E2E    bool `json:"e2e,omitempty"`
 }
 
 // Kind tells what the test times.
 func (t Test) Kind() Kind {
 	switch {
+	case t.E2E:
+		return EndToEnd
 	case t.Gen == 0:
 		return PromptProcessing
 	case t.Prompt == 0:
@@ -55,7 +62,7 @@ func (t Test) Tokens() int { return t.Prompt + t.Gen }
 func (t Test) Context() int { return t.Prompt + t.Gen + t.Depth }
 
 // String names the test as llama-bench's table does: pp512, tg128,
-// pp512+tg128, tg32 @ d4096.
+// pp512+tg128, tg32 @ d4096; and e2e512+128.
 func (t Test) String() string {
 	var b strings.Builder
 	switch t.Kind() {
@@ -65,6 +72,8 @@ func (t Test) String() string {
 		fmt.Fprintf(&b, "tg%d", t.Gen)
 	case PromptGeneration:
 		fmt.Fprintf(&b, "pp%d+tg%d", t.Prompt, t.Gen)
+	case EndToEnd:
+		fmt.Fprintf(&b, "e2e%d+%d", t.Prompt, t.Gen)
 	}
 	if t.Depth > 0 {
 		fmt.Fprintf(&b, " @ d%d", t.Depth)
@@ -81,6 +90,9 @@ func (t Test) Validate() error {
 		if l.n < 0 || l.n > MaxTokens {
 			return fmt.Errorf("%s length %d is outside 0…%d tokens", l.name, l.n, MaxTokens)
 		}
+	}
+	if t.E2E && (t.Prompt == 0 || t.Gen == 0 || t.Depth > 0) {
+		return errors.New("an end-to-end test needs a prompt and a generation length above 0 tokens, and no depth")
 	}
 	if t.Tokens() == 0 {
 		return errors.New("a test needs a prompt or a generation length above 0 tokens")

@@ -28,12 +28,13 @@ type Lengths struct {
 	Prompt   []int    // one pp test each
 	Gen      []int    // one tg test each
 	Combined [][2]int // one pg test each: prompt, generation
-	Depth    []int    // every test at each of these depths; empty: 0
+	Depth    []int    // every test but the end-to-end ones at each of these depths; empty: 0
+	E2E      [][2]int // one end-to-end test each: prompt, generation
 }
 
 // Tests lists the tests in llama-bench's order: for each depth prompts, then
-// generations, then combined ones. Zero lengths are left out, as llama-bench
-// does, and so is what was listed before: readers keep one record per test. The
+// generations, then combined ones; end-to-end tests come last. Zero lengths are
+// left out, as llama-bench does, and so is what was listed before: readers keep one record per test. The
 // error is that of the first length out of range.
 func (l Lengths) Tests() ([]result.Test, error) {
 	depths := l.Depth
@@ -60,6 +61,9 @@ func (l Lengths) Tests() ([]result.Test, error) {
 		for _, pg := range l.Combined {
 			add(result.Test{Prompt: pg[0], Gen: pg[1], Depth: d})
 		}
+	}
+	for _, pg := range l.E2E {
+		add(result.Test{Prompt: pg[0], Gen: pg[1], E2E: true})
 	}
 	for _, t := range tests {
 		if err := t.Validate(); err != nil {

@@ -170,7 +170,7 @@ func (h History) pace(growth float64) float64 {
 func (p Policy) predict(h History) (bound, likely float64, ok bool) {
 	kind, n := h.Test.Kind(), h.Test.Tokens()
 	prompt := kind == result.PromptProcessing
-	if len(h.Shorter) == 0 || kind == result.PromptGeneration || prompt && h.GPU && n <= p.GPUPrompt {
+	if len(h.Shorter) == 0 || kind == result.PromptGeneration || kind == result.EndToEnd || prompt && h.GPU && n <= p.GPUPrompt {
 		return 0, 0, false
 	}
 	if n >= p.LongContext {

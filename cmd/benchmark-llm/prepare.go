@@ -156,6 +156,7 @@ func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 	default:
 		job.Model.Name = filepath.Join(o.downloadDir(), source.Name())
 	}
+	o.apply(&job, wanted.Tests)
 	size := wanted.SizeBytes
 	var file fetch.File
 	var needs gguf.Memory

@@ -32,6 +32,7 @@ import (
 // runOptions are the flags of run.
 type runOptions struct {
 	selectOptions
+	endToEndOptions
 	global     *globalOptions
 	format     string
 	resultsDir string
@@ -75,7 +76,8 @@ samples, events and records are in a directory of the run's own below
 	f := cmd.Flags()
 	f.SortFlags = false
 	s := &o.settings
-	o.register(f)
+	o.selectOptions.register(f)
+	o.endToEndOptions.register(f)
 	f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of threads of the CPU back-end (default: physical cores allowed, here "+fmt.Sprint(host.DefaultThreads())+")")
 	f.StringVarP(&o.format, "output", "o", "", "`form` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
 	f.StringVar(&o.resultsDir, "results-dir", "", "`directory` below which the run's own is made (default: the user's state directory)")
@@ -121,10 +123,13 @@ func (o *runOptions) check() error {
 	if err := o.selectOptions.check(); err != nil {
 		return err
 	}
+	if err := o.endToEndOptions.check(); err != nil {
+		return err
+	}
 	if o.resume != "" {
 		var others []string
 		o.flags.VisitAll(func(f *pflag.Flag) {
-			if f.Changed && !slices.Contains([]string{"resume", "output", "strict"}, f.Name) {
+			if f.Changed && !slices.Contains([]string{"resume", "output", "strict", "token-times"}, f.Name) {
 				others = append(others, "--"+f.Name)
 			}
 		})
@@ -205,6 +210,9 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
+	if err := o.readPrompt(); err != nil {
+		return err
+	}
 	if _, err := llamacpp.Version(); err != nil {
 		return libraryFailure(err)
 	}
@@ -215,6 +223,11 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	times, err := o.create()
+	if err != nil {
+		return err
+	}
+	defer times.close() //nolint:errcheck // measure closes it, and looks
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer catchSignals(cancel, out.exitNow)()
@@ -240,7 +253,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	return o.measure(ctx, models, dir, before, out, stdout, stderr)
+	return o.measure(ctx, models, dir, before, out, times, stdout, stderr)
 }
 
 // begin makes a new run ready.
@@ -310,7 +323,7 @@ func (o *runOptions) workers() (supervise.Options, error) {
 }
 
 // measure runs the models' jobs in workers and writes what comes of it.
-func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, before resumed, out *output, stdout, stderr io.Writer) error {
+func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, before resumed, out *output, times *tokenTimes, stdout, stderr io.Writer) error {
 	workers, err := o.workers()
 	if err != nil {
 		return err
@@ -341,7 +354,7 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 			return notKept(err)
 		}
 		out.write(r)
-		return nil
+		return times.write(r)
 	}
 	models.emit = func(e bench.Event) error { return event(bench.Stamped{At: time.Now(), Event: e}) }
 	models.deadline = deadline
@@ -349,6 +362,9 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 	for i := range before.outcomes { // what is here already, for the reader of this run's stdout
 		end.outcome(&before.outcomes[i])
 		out.write(&before.outcomes[i])
+		if err := times.write(&before.outcomes[i]); end.err == nil {
+			end.err = err
+		}
 	}
 	if end.err == nil {
 		workers.Deadline, workers.Event, workers.Outcome = deadline, event, outcome
@@ -357,8 +373,10 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 	models.close()
 	show.close()
 	accounting := account.Accounting(time.Now())
-	if err := notKept(dir.finish(accounting)); end.err == nil {
-		end.err = err
+	for _, err := range []error{notKept(dir.finish(accounting)), times.close()} {
+		if end.err == nil {
+			end.err = err
+		}
 	}
 	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
 		fmt.Fprintln(stderr) // between the log and the table
@@ -473,6 +491,9 @@ func (n *ending) verdict(out *output, strict bool) error {
 		return fail(code, fmt.Errorf("%s not loaded: %s", n.unloaded, strings.TrimPrefix(n.load.Reason, n.unloaded+": ")), advice(n.load.Status, trace))
 	case n.missing != nil:
 		return downloadFailure(context.Background(), n.missing)
+	case n.first != nil && n.first.Test.E2E && n.first.Status == result.Unsupported:
+		return fail(exitModel, fmt.Errorf("%s of %s: %s", n.first.Test, n.first.Model, n.first.Reason),
+			"--e2e needs a tokenizer and a context that is long enough; -p and -n need neither")
 	case n.first != nil:
 		return fail(exitNothing, fmt.Errorf("nothing was measured: %s of %s: %s", n.first.Test, n.first.Model, n.first.Reason),
 			advice(n.first.Status, trace))

@@ -42,6 +42,14 @@ func TestScripts(t *testing.T) {
 					"records": records,
 					"badgguf": badGGUF,
 					"rundir":  onlyRunDir,
+					"lines": func(ts *testscript.TestScript, _ bool, args []string) { // FILE N
+						if n := strings.Count(ts.ReadFile(args[0]), "\n"); strconv.Itoa(n) != args[1] {
+							ts.Fatalf("%s has %d lines, want %s", args[0], n, args[1])
+						}
+					},
+					"latin1": func(ts *testscript.TestScript, _ bool, args []string) { // a text file in another encoding
+						ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("caf\xe9"), 0o600))
+					},
 				},
 			})
 		})

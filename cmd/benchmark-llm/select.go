@@ -28,6 +28,7 @@ type selectOptions struct {
 	prompt, gen lengthsFlag
 	depth       lengthsFlag
 	combined    pairsFlag
+	e2e         pairsFlag
 	repetitions int
 
 	timeoutText  durationFlag
@@ -56,6 +57,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in tokens, a test each: 16,128 or 16-512*2; 0: none")
 	f.VarP(&o.gen, "n-gen", "n", "generation lengths in tokens, a test each; 0: none")
 	f.Var(&o.combined, "pg", "combined test of a prompt and a generation, as 512,128; may be repeated")
+	f.Var(&o.e2e, "e2e", "end-to-end test, as 512,128: so many tokens of text in, so many sampled and turned into text (EOS does not end it), with the time of each; may be repeated")
 	f.VarP(&o.depth, "n-depth", "d", "tokens in the KV cache before each test, not timed (default 0)")
 	f.IntVarP(&o.repetitions, "repetitions", "r", 5, "`number` of timed repetitions of each test, 1…10000")
 	f.Var(&o.timeoutText, "timeout", "time limit of each `test`, as 90s or 5m; 0s: none (default: by size and length)")
@@ -141,15 +143,15 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 	if o.suiteFile == "" || o.flags.Changed("repetitions") {
 		s.Repetitions = o.repetitions
 	}
-	if o.one() || o.prompt.set || o.gen.set || o.combined.values != nil || o.depth.set {
-		l := suite.Lengths{Prompt: o.prompt.values, Gen: o.gen.values, Combined: o.combined.values, Depth: o.depth.values}
+	if o.one() || o.prompt.set || o.gen.set || o.combined.values != nil || o.e2e.values != nil || o.depth.set {
+		l := suite.Lengths{Prompt: o.prompt.values, Gen: o.gen.values, Combined: o.combined.values, E2E: o.e2e.values, Depth: o.depth.values}
 		if !o.one() && !o.prompt.set {
 			l.Prompt = nil // only what was asked for
 		}
 		if !o.one() && !o.gen.set {
 			l.Gen = nil
 		}
-		if !o.one() && !o.prompt.set && !o.gen.set && o.combined.values == nil { // the suite's, at a depth
+		if !o.one() && !o.prompt.set && !o.gen.set && o.combined.values == nil && o.e2e.values == nil { // the suite's, at a depth
 			return s, usage("-p and -n give the lengths", "-d needs lengths of tests")
 		}
 		tests, err := l.Tests()
@@ -158,6 +160,12 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		}
 		if len(tests) == 0 {
 			return s, usage("-p 512 -n 128 is the default", "no test: every length is 0")
+		}
+		for _, pg := range l.E2E {
+			if most := result.MaxGenerated / s.Repetitions; pg[1] > most {
+				return s, usage(fmt.Sprintf("%d repetitions can have %d tokens each", s.Repetitions, most),
+					"--e2e: the times of %d × %d tokens are more than are kept", s.Repetitions, pg[1])
+			}
 		}
 		for i := range s.Models {
 			s.Models[i].Tests = tests
