@@ -30,10 +30,11 @@ type Account struct {
 type phase int
 
 const (
-	idle    phase = iota // other
-	loading              // load
-	testing              // the test under way
-	waiting              // wait
+	idle      phase = iota // other
+	loading                // load
+	compiling              // warm-up
+	testing                // the test under way
+	waiting                // wait
 )
 
 // testAccount is the test under way: where its time goes is known at its end.
@@ -75,6 +76,12 @@ func (a *Account) Add(s Stamped) {
 		a.leave(step)
 		a.phase, a.model = loading, e.Model.Name
 	case LoadDone:
+		a.stay(step)
+		a.leave(0)
+	case CompileStarted:
+		a.leave(step)
+		a.phase = compiling
+	case CompileDone:
 		a.stay(step)
 		a.leave(0)
 	case TestStarted:
@@ -147,6 +154,8 @@ func (a *Account) stay(step time.Duration) {
 	switch a.phase {
 	case loading:
 		a.booked.Load += step
+	case compiling:
+		a.booked.Warmup += step
 	case testing:
 		a.test.other += step
 	case waiting:

@@ -51,6 +51,19 @@ type (
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
+	// CompileStarted comes before the first test of a model on a GPU: one untimed
+	// pass of each shape, at which kernels are compiled.
+	CompileStarted struct {
+		Shapes []result.Test `json:"shapes"`
+		Budget time.Duration `json:"budget_ns"`
+	}
+	// CompileDone ends those passes. Where not all were computed it says why; the
+	// tests are run all the same.
+	CompileDone struct {
+		Status  result.Status `json:"status"`
+		Reason  string        `json:"reason,omitempty"`
+		Elapsed time.Duration `json:"elapsed_ns"`
+	}
 	// TestStarted starts the clock of a test's budget.
 	TestStarted struct {
 		Test        result.Test     `json:"test"`
@@ -137,6 +150,8 @@ func (LoadStarted) name() string    { return "load_started" }
 func (LoadProgress) name() string   { return "load_progress" }
 func (OffloadTry) name() string     { return "offload_try" }
 func (LoadDone) name() string       { return "load_done" }
+func (CompileStarted) name() string { return "compile_started" }
+func (CompileDone) name() string    { return "compile_done" }
 func (TestStarted) name() string    { return "test_started" }
 func (ContextReady) name() string   { return "context_ready" }
 func (WarmupDone) name() string     { return "warmup_done" }
@@ -160,6 +175,8 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"load_progress":   decodeAs[LoadProgress],
 	"offload_try":     decodeAs[OffloadTry],
 	"load_done":       decodeAs[LoadDone],
+	"compile_started": decodeAs[CompileStarted],
+	"compile_done":    decodeAs[CompileDone],
 	"test_started":    decodeAs[TestStarted],
 	"context_ready":   decodeAs[ContextReady],
 	"warmup_done":     decodeAs[WarmupDone],

@@ -68,6 +68,14 @@ var everyEvent = []struct {
 			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3}}`,
 	},
 	{
+		bench.CompileStarted{Shapes: []result.Test{{Gen: 1}}, Budget: 2},
+		`{"event":"compile_started","at":"2026-11-23T15:19:41.123456789Z","data":{"shapes":[{"n_prompt":0,"n_gen":1}],"budget_ns":2}}`,
+	},
+	{
+		bench.CompileDone{Status: result.Failed, Reason: "r", Elapsed: 2},
+		`{"event":"compile_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"r","elapsed_ns":2}}`,
+	},
+	{
 		bench.AbortRequested{Status: result.Timeout, Reason: "late", Grace: 1},
 		`{"event":"abort_requested","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"timeout","reason":"late","grace_ns":1}}`,
 	},

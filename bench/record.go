@@ -21,6 +21,7 @@ type Assembler struct {
 	engine EngineFacts
 	model  ModelFacts
 	load   time.Duration
+	jit    time.Duration // passes before the first test
 
 	test    *TestStarted // the test under way
 	started time.Time
@@ -38,7 +39,9 @@ func (a *Assembler) Add(s Stamped) *result.Outcome {
 	case LoadStarted:
 		a.Job.Gentler, a.Job.Warnings = e.Settings, e.Warnings
 	case LoadDone:
-		a.model, a.load = e.Facts, e.Elapsed
+		a.model, a.load, a.jit = e.Facts, e.Elapsed, 0
+	case CompileDone:
+		a.jit = e.Elapsed
 	case TestStarted:
 		a.test, a.started = &e, s.At
 		a.context, a.warmup, a.samples = 0, 0, slices.Clone(e.Done)
@@ -165,8 +168,9 @@ func (a *Assembler) record() (*result.Record, error) {
 		Statistics:  statistics(rates),
 		E2E:         e2e,
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
-		Offload:  a.model.Offload,
-		Warnings: append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+		JITSeconds: a.jit.Seconds(),
+		Offload:    a.model.Offload,
+		Warnings:   append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)
 	return r, nil

@@ -26,7 +26,11 @@ func RunJob(ctx context.Context, e Engine, job Job, judge Judge, emit func(Event
 	emit = serialised(emit) // engines may report progress from any goroutine
 	c := newCourse(e, job, judge)
 
-	if err := load(ctx, e, c, emit); err != nil {
+	model, err := load(ctx, e, c, emit)
+	if err != nil {
+		return err
+	}
+	if err := c.compile(ctx, e, model, emit); err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
@@ -66,13 +70,13 @@ const NotOnGPU = "the library put no layer of it on a GPU, and one is required"
 // why.
 var ErrNoModel = errors.New("model not loaded")
 
-func load(ctx context.Context, e Engine, c *course, emit func(Event) error) error {
+func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (ModelFacts, error) {
 	budget, limit := c.job.LoadBudget, result.Timeout
 	if left, limited := c.left(); limited && (budget == 0 || left < budget) {
 		budget, limit = max(left, 1), result.TimeLimit
 	}
 	if err := emit(LoadStarted{Model: c.job.Model, Budget: budget, Settings: c.job.Gentler, Warnings: c.job.Warnings}); err != nil {
-		return err
+		return ModelFacts{}, err
 	}
 	loadCtx := ctx
 	if budget > 0 {
@@ -104,12 +108,12 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) erro
 		done.Status, done.Reason = result.Failed, NotOnGPU
 	}
 	if err := emit(done); err != nil {
-		return err
+		return facts, err
 	}
 	if done.Status != result.OK {
-		return fmt.Errorf("%w: %s", ErrNoModel, done.Reason)
+		return facts, fmt.Errorf("%w: %s", ErrNoModel, done.Reason)
 	}
-	return nil
+	return facts, nil
 }
 
 // overdue says which limit a step passed.

@@ -74,6 +74,7 @@ type Ext struct {
 	LoadSeconds    float64           `json:"load_s,omitempty"`      // of the model, once for all its tests
 	ContextSeconds float64           `json:"context_s,omitempty"`   // creation of the context
 	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
+	JITSeconds     float64           `json:"jit_seconds,omitempty"` // untimed passes before the model's first test, at which a GPU's kernels are compiled; absent on the CPU
 	GPU            *GPU              `json:"gpu,omitempty"`         // absent when no GPU holds layers
 	Offload        *Offload          `json:"offload,omitempty"`     // absent where no device but the CPU was to be used
 	E2E            *E2E              `json:"e2e,omitempty"`         // of an end-to-end test; absent from all others

@@ -75,6 +75,10 @@ func (l *ladder) follow(e bench.Event) {
 		l.within(e.Budget, bench.Grace(0), "did not load the model")
 	case bench.LoadDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
+	case bench.CompileStarted:
+		l.within(e.Budget, bench.Grace(0), "did not compute the passes before the first test")
+	case bench.CompileDone:
+		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.TestStarted:
 		l.test, l.budget = time.Now(), e.Budget
 		l.within(e.Budget, bench.Grace(0), "did not end the test")

@@ -179,6 +179,15 @@ func (p *progress) event(s bench.Stamped) {
 			slog.Info("model loaded", "model", p.model, "weights", p.weights, "type", e.Facts.Type,
 				"size", humanize.IBytes(e.Facts.SizeBytes), "took", e.Elapsed.Round(time.Millisecond))
 		}
+	case bench.CompileStarted:
+		p.set("%s  compiling kernels, untimed", p.model)
+		p.step("one untimed pass of each shape, at which the GPU's kernels are compiled", "model", p.model, "shapes", len(e.Shapes))
+	case bench.CompileDone:
+		if e.Status != result.OK {
+			slog.Warn("kernels may not be compiled", "model", p.model, "status", e.Status, "reason", e.Reason)
+		} else {
+			slog.Info("kernels ready", "model", p.model, "took", e.Elapsed.Round(time.Millisecond))
+		}
 	case bench.TestStarted:
 		p.mu.Lock()
 		p.test, p.deadline = e, time.Time{}

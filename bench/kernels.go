@@ -1,0 +1,99 @@
+package bench
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// compileLimit bounds the passes before the first test, for a driver that hangs:
+// a pass that is not computed by then is left to its test.
+const compileLimit = 15 * time.Minute
+
+// compile computes one untimed pass of every shape that the job's tests use,
+// before any budget begins: at first use a GPU's driver compiles kernels, or
+// moves them to the device, for seconds to minutes. Without a model on a GPU it
+// does nothing. That a pass fails is told; the tests that need it will, too.
+func (c *course) compile(ctx context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
+	shapes := passShapes(c.job.Tests, c.job.Effective())
+	if len(model.Placed) == 0 || len(shapes) == 0 {
+		return nil
+	}
+	budget := compileLimit
+	if left, limited := c.left(); limited {
+		budget = max(min(budget, left), 1)
+	}
+	if err := emit(CompileStarted{Shapes: shapes, Budget: budget}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	start := time.Now()
+	e.ClearAbort()
+	stop := context.AfterFunc(ctx, e.Abort)
+	done := CompileDone{Status: result.OK}
+	for _, shape := range shapes {
+		err := ctx.Err()
+		if err == nil {
+			err = e.Begin(shape)
+		}
+		if err == nil {
+			_, err = e.Warmup()
+		}
+		if ctx.Err() != nil {
+			done.Status, done.Reason = result.Timeout, overdue("computed", budget, result.Timeout)
+			break
+		}
+		if err != nil {
+			done.Status, done.Reason = statusOf(err), shape.String()+": "+err.Error()
+		}
+	}
+	if err := e.End(); err != nil && done.Status == result.OK {
+		done.Status, done.Reason = result.Failed, err.Error()
+	}
+	stop()
+	done.Elapsed = time.Since(start)
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		done.Status, done.Reason = result.Aborted, "the run was stopped"
+	}
+	return emit(done)
+}
+
+// passShapes are the shapes of single passes through the graph that tests are
+// made of: ubatches of a prompt or of a depth, the last one shorter, and one
+// token. Their number is that of the kernels' choices, not of the tests.
+func passShapes(tests []TestBudget, s Settings) []result.Test {
+	batch := max(s.Batch, 1)
+	ubatch := min(max(s.UBatch, 1), batch)
+	var shapes []result.Test
+	add := func(t result.Test) {
+		if !slices.Contains(shapes, t) {
+			shapes = append(shapes, t)
+		}
+	}
+	chunk := func(n int) { // of one decode
+		if n >= ubatch {
+			add(result.Test{Prompt: ubatch})
+		}
+		if n%ubatch > 0 {
+			add(result.Test{Prompt: n % ubatch})
+		}
+	}
+	for _, t := range tests {
+		for _, n := range []int{t.Test.Prompt, t.Test.Depth} {
+			if n >= batch {
+				chunk(batch)
+			}
+			chunk(n % batch)
+		}
+		if t.Test.Gen > 0 {
+			add(result.Test{Gen: 1})
+		}
+	}
+	slices.SortFunc(shapes, func(a, b result.Test) int { return cmp.Compare(b.Prompt, a.Prompt) })
+	return shapes
+}
