@@ -136,6 +136,11 @@ type (
 	}
 	// JobDone comes last: the worker did all it could.
 	JobDone struct{}
+	// GPUObserved is written by the parent before the end of a test: what drivers
+	// said of GPUs meanwhile.
+	GPUObserved struct {
+		Devices []GPUObservation `json:"devices"`
+	}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the test under way, if it is not tried again
@@ -143,6 +148,12 @@ type (
 		Output []string      `json:"output,omitempty"` // its last lines on stderr
 	}
 )
+
+// GPUObservation is one device of GPUObserved.
+type GPUObservation struct {
+	PCIAddress string `json:"pci_address"`
+	result.GPUTelemetry
+}
 
 func (EngineReady) name() string    { return "engine_ready" }
 func (EngineFailed) name() string   { return "engine_failed" }
@@ -164,6 +175,7 @@ func (TestSkipped) name() string    { return "test_skipped" }
 func (WaitStarted) name() string    { return "wait_started" }
 func (WaitDone) name() string       { return "wait_done" }
 func (WarmDone) name() string       { return "warm_done" }
+func (GPUObserved) name() string    { return "gpu_observed" }
 func (JobDone) name() string        { return "job_done" }
 func (WorkerLost) name() string     { return "worker_lost" }
 
@@ -189,6 +201,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_started":    decodeAs[WaitStarted],
 	"wait_done":       decodeAs[WaitDone],
 	"warm_done":       decodeAs[WarmDone],
+	"gpu_observed":    decodeAs[GPUObserved],
 	"job_done":        decodeAs[JobDone],
 	"worker_lost":     decodeAs[WorkerLost],
 }

@@ -76,6 +76,10 @@ var everyEvent = []struct {
 		`{"event":"compile_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"r","elapsed_ns":2}}`,
 	},
 	{
+		bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:01:00.0", GPUTelemetry: result.GPUTelemetry{Kernels: "ptx", Others: 1}}}},
+		`{"event":"gpu_observed","at":"2026-11-23T15:19:41.123456789Z","data":{"devices":[{"pci_address":"0000:01:00.0","kernels":"ptx","other_processes":1}]}}`,
+	},
+	{
 		bench.AbortRequested{Status: result.Timeout, Reason: "late", Grace: 1},
 		`{"event":"abort_requested","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"timeout","reason":"late","grace_ns":1}}`,
 	},

@@ -73,3 +73,78 @@ func TestRecordClaimsGPU(t *testing.T) {
 		})
 	}
 }
+
+// What drivers said of the devices is in the record, and is doubted where it
+// contradicts the library.
+func TestRecordOfGPUTelemetry(t *testing.T) {
+	bytes := func(n uint64) *uint64 { return &n }
+	said := func(address string, watts float64, used uint64, throttled ...string) bench.GPUObservation {
+		return bench.GPUObservation{PCIAddress: address, GPUTelemetry: result.GPUTelemetry{
+			Kernels: "ptx", PowerWatts: ptr(watts), EnergyJoules: ptr(watts * 3), UsedBytes: bytes(used), Throttled: throttled,
+		}}
+	}
+	shared := said("0000:01:00.0", 100, 2500)
+	shared.Others = 2
+	silent := bench.GPUObservation{PCIAddress: "0000:02:00.0"}
+	for _, tt := range []struct {
+		name     string
+		observed []bench.GPUObservation
+		backends string
+		power    *float64
+		joules   *float64 // per token
+		warnings []string
+	}{
+		{"nothing", nil, "CUDA", nil, nil, nil},
+		{"both, and another", []bench.GPUObservation{said("0000:03:00.0", 999, 0, "power cap"), said("0000:02:00.0", 20, 1500), said("0000:01:00.0", 100, 2500)}, "CUDA",
+			ptr(120), ptr(120 * 3. / (512 * 3)), nil},
+		{"one does not tell", []bench.GPUObservation{said("0000:01:00.0", 100, 2500), silent}, "CUDA", nil, nil, nil},
+		{"throttled and shared", []bench.GPUObservation{shared, said("0000:02:00.0", 20, 1500, "power cap", "power brake")}, "CUDA", ptr(120), ptr(120 * 3. / (512 * 3)), []string{
+			"gpu_shared: 2 other processes compute on CUDA0: their work takes from its speed", "gpu_throttled: CUDA1 was throttled: power cap, power brake",
+		}},
+		{"the memory is empty", []bench.GPUObservation{said("0000:01:00.0", 100, 1700), said("0000:02:00.0", 20, 1500)}, "CPU", nil, nil, []string{
+			"gpu_not_used: measured on the CPU: the driver says that the memory in use is less than the model's weights on CUDA0",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := bench.Assembler{Job: jobOf()}
+			var r *result.Record
+			for _, e := range []bench.Event{
+				bench.EngineReady{Facts: bench.EngineFacts{Backends: "CUDA", GPUInfo: "A, B", GPUs: []bench.EngineGPU{
+					{Name: "CUDA0", Model: "A", Backend: "CUDA", PCIAddress: "0000:01:00.0"}, {Name: "CUDA1", Model: "B", Backend: "CUDA", PCIAddress: "0000:02:00.0"},
+				}}},
+				bench.LoadDone{Status: result.OK, Facts: bench.ModelFacts{Placed: []bench.Placement{{Device: "CUDA0", Layers: 20, WeightsBytes: 2000}, {Device: "CUDA1", Layers: 11, WeightsBytes: 1000}}}},
+				bench.CompileDone{Status: result.OK, Elapsed: 1500 * ms},
+				bench.TestStarted{Test: pp512, Repetitions: 3},
+				bench.WarmupDone{Elapsed: s},
+				bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}},
+				bench.RepetitionDone{Sample: result.Sample{Repetition: 2, Elapsed: s}},
+				bench.RepetitionDone{Sample: result.Sample{Repetition: 3, Elapsed: s}},
+				bench.GPUObserved{Devices: tt.observed},
+				bench.TestDone{Test: pp512, Status: result.OK},
+			} {
+				if o := a.Add(bench.Stamped{At: time.Now(), Event: e}); o != nil {
+					r = o.Record
+				}
+			}
+			var warnings []string
+			for _, w := range r.Ext.Warnings {
+				warnings = append(warnings, w.Code+": "+w.Message)
+			}
+			if diff := cmp.Diff(tt.warnings, warnings); diff != "" {
+				t.Errorf("warnings (-want +got)\n%s", diff)
+			}
+			if r.Backends != tt.backends || (r.Ext.GPU == nil) != (tt.backends == "CPU") || r.Ext.JITSeconds != 1.5 {
+				t.Fatalf("on %s: %+v, jit %v", r.Backends, r.Ext.GPU, r.Ext.JITSeconds)
+			}
+			if r.Ext.GPU == nil {
+				return
+			}
+			if diff := cmp.Diff([]*float64{tt.power, tt.joules}, []*float64{r.Ext.GPU.PowerWatts, r.Ext.GPU.JoulesPerToken}, near); diff != "" {
+				t.Errorf("power and joules per token (-want +got)\n%s", diff)
+			}
+			if len(tt.observed) == 3 && r.Ext.GPU.Devices[1].Kernels != "ptx" {
+				t.Errorf("%+v", r.Ext.GPU.Devices)
+			}
+		})
+	}
+}

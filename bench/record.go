@@ -28,6 +28,7 @@ type Assembler struct {
 	context time.Duration
 	warmup  time.Duration
 	samples []result.Sample
+	gpus    []GPUObservation
 }
 
 // Add takes the next event. It returns the outcome that the event completes, or
@@ -44,13 +45,15 @@ func (a *Assembler) Add(s Stamped) *result.Outcome {
 		a.jit = e.Elapsed
 	case TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.samples = 0, 0, slices.Clone(e.Done)
+		a.context, a.warmup, a.samples, a.gpus = 0, 0, slices.Clone(e.Done), nil
 	case ContextReady:
 		a.context = e.Elapsed
 	case WarmupDone:
 		a.warmup = e.Elapsed
 	case RepetitionDone:
 		a.samples = append(a.samples, e.Sample)
+	case GPUObserved:
+		a.gpus = e.Devices
 	case TestDone:
 		return a.finish(e.Status, e.Reason)
 	case TestSkipped:

@@ -15,16 +15,41 @@ type GPUReading struct {
 	Throttled      []string // why clocks are lower than they could be; empty: they are not, or it is not told
 }
 
-// GPU is what a record says of the GPUs that it was measured on.
+// GPU is what a record says of the GPUs that it was measured on. A value that is
+// not known is absent.
 type GPU struct {
-	Devices []GPUDevice `json:"devices"` // that hold layers
+	Devices        []GPUDevice `json:"devices"`           // that hold layers
+	PowerWatts     *float64    `json:"power_w,omitempty"` // mean during the timed repetitions, of all these devices together
+	JoulesPerToken *float64    `json:"joules_per_token,omitempty"`
 }
 
-// GPUDevice is one of them. A value that is not known is absent.
+// GPUDevice is one of them.
 type GPUDevice struct {
 	Name         string `json:"name"`                  // as the engine names it: "CUDA0"
 	Model        string `json:"model"`                 // "NVIDIA L4"
 	PCIAddress   string `json:"pci_address,omitempty"` //
 	Layers       int    `json:"layers"`                // of the model, the output layer being one
 	WeightsBytes uint64 `json:"weights_bytes"`         // in its memory, by the engine's report
+	GPUTelemetry
+}
+
+// GPUTelemetry is what the driver said of one GPU during the timed repetitions
+// of a test.
+type GPUTelemetry struct {
+	Driver         string   `json:"driver,omitempty"`  // its version
+	Kernels        string   `json:"kernels,omitempty"` // "native", or "ptx": compiled by the driver at first use
+	PowerWatts     *float64 `json:"power_w,omitempty"` // mean
+	EnergyJoules   *float64 `json:"energy_j,omitempty"`
+	SMClockMHz     *Range   `json:"sm_clock_mhz,omitempty"`
+	MemoryClockMHz *Range   `json:"memory_clock_mhz,omitempty"`
+	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`
+	UsedBytes      *uint64  `json:"memory_used_max_bytes,omitempty"` // of all processes together
+	Throttled      []string `json:"throttled,omitempty"`             // why clocks were lower than they could be
+	Others         int      `json:"other_processes,omitempty"`       // that computed on it before or after the test, at most
+}
+
+// Range is the least and the most of some readings.
+type Range struct {
+	Min float64 `json:"min"`
+	Max float64 `json:"max"`
 }

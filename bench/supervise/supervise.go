@@ -36,6 +36,10 @@ type Options struct {
 	// when nobody counts.
 	OOMKills func() (count uint64, ok bool)
 
+	// Observe is called with every event of a worker, while it waits; what it
+	// returns are events of the parent's own, which come before it. May be nil.
+	Observe func(bench.Stamped) []bench.Event
+
 	// Event is called with every event before the worker goes on; it has the
 	// event safe when it returns. Outcome is called with every outcome. An error
 	// of either ends the run.
@@ -330,6 +334,9 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 				end(loss{result.Crashed, fmt.Sprintf("the worker wrote something that is not an event (%v)", err)})
 				continue
 			}
+			if err := a.observe(ev); err != nil {
+				return nil, err
+			}
 			if err := a.take(ev); err != nil {
 				return nil, err
 			}
@@ -353,6 +360,19 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 			}
 		}
 	}
+}
+
+// observe takes what the parent itself has seen until a worker's event.
+func (a *attempt) observe(s bench.Stamped) error {
+	if a.options.Observe == nil {
+		return nil
+	}
+	for _, own := range a.options.Observe(s) {
+		if err := a.take(bench.Stamped{At: s.At, Event: own}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // take keeps an event, moves the ladder, and reports the outcome that the event

@@ -8,20 +8,31 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // fakeNVML puts a library that answers as NVIDIA's where the run's processes
 // find it, with settings for it.
 func fakeNVML(t *testing.T, r *faulty, settings ...string) {
 	t.Helper()
+	r.Env = append(append(r.Env, "LD_LIBRARY_PATH="+filepath.Dir(nvmlLibrary(t))), settings...)
+}
+
+// nvmlLibrary builds that library.
+func nvmlLibrary(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	c := exec.Command("gcc", "-shared", "-fPIC", "-o", filepath.Join(dir, "libnvidia-ml.so.1"), "../../bench/host/testdata/nvml/nvml.c")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s(sudo apt-get install gcc)", err, out)
 	}
-	r.Env = append(append(r.Env, "LD_LIBRARY_PATH="+dir), settings...)
+	return filepath.Join(dir, host.NVMLName)
 }
 
 // A GPU that is there and not used is told loudly: before the run, with every
@@ -29,9 +40,13 @@ func fakeNVML(t *testing.T, r *faulty, settings ...string) {
 func TestGPUNotUsed(t *testing.T) {
 	t.Parallel()
 	const noBackend = "the CUDA back-end (libggml-cuda.so) is not installed"
-	for _, tt := range []struct{ name, setting, reason string }{
-		{"the CUDA back-end is absent", "NVML_DEVICES=2", noBackend},
-		{"the driver's library is broken", "NVML_CODE=18", "the driver's library does not work: libnvidia-ml.so.1 cannot be started: Driver/library version mismatch; " + noBackend},
+	for _, tt := range []struct {
+		name, setting string
+		devices       int // that are watched
+		reason        string
+	}{
+		{"the CUDA back-end is absent", "NVML_DEVICES=2", 2, noBackend},
+		{"the driver's library is broken", "NVML_CODE=18", 0, "the driver's library does not work: libnvidia-ml.so.1 cannot be started: Driver/library version mismatch; " + noBackend},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -47,6 +62,10 @@ func TestGPUNotUsed(t *testing.T) {
 			}
 			if n := strings.Count(r.stderr.String(), tt.reason); n < 2 {
 				t.Errorf("%d times on stderr, want one at the start and one at the end:\n%s", n, r.stderr.String())
+			}
+			// The devices were read beside the test, and rested.
+			if n := strings.Count(r.events(), `"pci_address":"0000:c`); n != tt.devices {
+				t.Errorf("%d devices observed, want %d:\n%s", n, tt.devices, r.events())
 			}
 			report, err := filepath.Glob(filepath.Join(r.results, "*", "report.md"))
 			if err != nil || len(report) != 1 {
@@ -92,9 +111,79 @@ func TestRequireGPU(t *testing.T) {
 			if log := r.stderr.String(); !strings.HasPrefix(log, tt.want) {
 				t.Errorf("stderr:\n%s", log)
 			}
-			if tt.code == exitOK && !strings.Contains(r.stdout.String(), `"gpu":{"devices":[{"name":"RPC0","model":"`+endpoint+`","layers":31,`) {
-				t.Errorf("the record does not name the device:\n%s", r.stdout.String())
+			if tt.code != exitOK {
+				return
+			}
+			for _, want := range []string{`"gpu":{"devices":[{"name":"RPC0","model":"` + endpoint + `","layers":31,`, `"jit_seconds":`, `"backends":"RPC"`} {
+				if !strings.Contains(r.stdout.String(), want) {
+					t.Errorf("the record has no %s:\n%s", want, r.stdout.String())
+				}
 			}
 		})
+	}
+}
+
+// What the driver says during the timed part of a test is summed up at its end.
+func TestGPUWatch(t *testing.T) {
+	t.Setenv("NVML_THROTTLE", "0x40")
+	t.Setenv("NVML_OTHERS", "3")
+	w := watchGPUs(nvmlLibrary(t), 10*time.Millisecond, map[string]string{"0000:c1:00.0": ptxKernels})
+	if w == nil {
+		t.Fatal("not watched")
+	}
+	defer w.close()
+	step := func(e bench.Event) []bench.Event { return w.observe(bench.Stamped{At: time.Now(), Event: e}) }
+	step(bench.EngineReady{PID: os.Getpid()}) // the library names the process that asks
+	step(bench.TestStarted{Test: result.Test{Gen: 1}})
+	step(bench.WarmupDone{})
+	start := time.Now()
+	time.Sleep(30 * time.Millisecond)
+	step(bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Since(start)}})
+	got := step(bench.TestDone{})
+	number := func(f float64) *float64 { return &f }
+	used := uint64(1 << 30)
+	want := []bench.Event{bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:c1:00.0", GPUTelemetry: result.GPUTelemetry{
+		Driver: "550.54.15", Kernels: ptxKernels, PowerWatts: number(71.5), TemperatureC: number(54), UsedBytes: &used,
+		SMClockMHz: &result.Range{Min: 2040, Max: 2040}, MemoryClockMHz: &result.Range{Min: 6251, Max: 6251},
+		Throttled: []string{"temperature (hardware)"}, Others: 3,
+	}}}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	before := len(w.readings[0])
+	w.read() // between tests
+	if len(w.readings[0]) != before {
+		t.Error("read between tests")
+	}
+	if w := watchGPUs(filepath.Join(t.TempDir(), "none"), time.Second, nil); w != nil || w.observe(bench.Stamped{Event: bench.TestDone{}}) != nil {
+		t.Error("watched without a library")
+	}
+	if w := watchGPUs(nvmlLibrary(t), 0, nil); w != nil {
+		t.Error("watched though it was switched off")
+	}
+}
+
+// A driver that does not answer holds a run only once.
+func TestGPUWatchIsNotHeld(t *testing.T) {
+	w := &gpuWatch{asks: make(chan func())} // nobody takes what is asked
+	w.observe(bench.Stamped{Event: bench.RepetitionDone{}})
+	if !w.stuck {
+		t.Error("asked again and again")
+	}
+	w.ask(func() { t.Error("asked") })
+}
+
+func TestOtherProcesses(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		pids []int
+		want int
+	}{
+		{"none", nil, 0}, {"the worker", []int{7}, 0}, {"the worker and two", []int{1, 7, 9}, 2},
+		{"the worker by another number, in a container", []int{1}, 0}, {"that and another", []int{1, 2}, 1},
+	} {
+		if got := othersThan(7, tt.pids); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
 	}
 }

@@ -41,6 +41,7 @@ type runOptions struct {
 	noWarmup   bool
 	allowCPU   bool
 	requireGPU bool
+	sampling   time.Duration
 	settings   bench.Settings
 	flashAttn  string
 
@@ -106,6 +107,7 @@ samples, events and records are in a directory of the run's own below
 	f.IntVar(&s.Poll, "poll", s.Poll, "`level` of polling while threads wait, 0…100")
 	f.IntVar(&s.Priority, "prio", 0, "`priority` of the threads: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
 	f.BoolVar(&o.allowCPU, "allow-cpu", false, "in a cuda build: measure the CPU when there is no CUDA device")
+	f.DurationVar(&o.sampling, "gpu-sampling", gpuSampling, "`time` between readings of NVIDIA GPUs beside the tests; 0: none")
 	f.BoolVar(&o.requireGPU, "require-gpu", false, "an error, before anything is fetched, when no GPU is used")
 	return cmd
 }
@@ -367,7 +369,9 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 		}
 	}
 	if end.err == nil {
-		workers.Deadline, workers.Event, workers.Outcome = deadline, event, outcome
+		watch := watchGPUs(host.NVMLName, o.sampling, o.gpus.kernels)
+		defer watch.close()
+		workers.Deadline, workers.Observe, workers.Event, workers.Outcome = deadline, watch.observe, event, outcome
 		end.err = supervise.RunModels(ctx, models.jobs, models.ready, workers)
 	}
 	models.close()
