@@ -203,9 +203,10 @@ type Job struct {
 	RequireGPU  bool          `json:"require_gpu,omitempty"` // a model that no GPU holds is not run
 	E2E         *E2E          `json:"e2e,omitempty"`         // how end-to-end tests are done; nil when there are none
 
-	// Gentler are settings that need less memory than those asked for, once a
-	// worker had failed with these; the warnings tell why. Both hold for all
-	// records to come.
+	// Gentler are settings other than those asked for, which could not be met: ones
+	// that need less memory, once a worker had failed, and load mode none, where
+	// weights are generated that were to come from a file. The warnings tell why.
+	// Both hold for all records to come.
 	Gentler  *Settings        `json:"gentler,omitempty"`
 	Offload  *OffloadLimit    `json:"offload,omitempty"`
 	Warnings []result.Warning `json:"warnings,omitempty"`

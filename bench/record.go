@@ -39,6 +39,9 @@ func (a *Assembler) Add(s Stamped) *result.Outcome {
 		a.engine = e.Facts
 	case LoadStarted:
 		a.Job.Gentler, a.Job.Warnings = e.Settings, e.Warnings
+		if e.Model.Weights != "" { // they may have been generated since the job was written down
+			a.Job.Model.Weights = e.Model.Weights
+		}
 	case LoadDone:
 		a.model, a.load, a.jit = e.Facts, e.Elapsed, 0
 	case CompileDone:

@@ -75,7 +75,7 @@ func (c *Client) Header(ctx context.Context, src Source) (*gguf.File, Remote, er
 		body := &failing{r: resp.Body}
 		header, err := gguf.Read(body, remote.Bytes, limits)
 		switch {
-		case body.err != nil:
+		case err != nil && body.err != nil: // a header that is whole needs nothing after it
 			return both{}, fmt.Errorf("%v: %w", src, c.clean(body.err))
 		case err != nil:
 			return both{}, backoff.Permanent(fmt.Errorf("%v: %w", src, err))

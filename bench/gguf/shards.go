@@ -39,6 +39,12 @@ func ShardNames(first string, count uint64) ([]string, error) {
 	return names, nil
 }
 
+// IsShard tells whether a file of this name is one of several of a model.
+func IsShard(name string) bool {
+	m := shardName.FindStringSubmatch(name)
+	return m != nil && m[3] != "00001"
+}
+
 // baseName is a name without what may hold secrets.
 func baseName(s string) string {
 	s, _, _ = strings.Cut(s, "?")

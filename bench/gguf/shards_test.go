@@ -57,6 +57,17 @@ func shard(t testing.TB, no, count int) *gguf.File {
 	return f
 }
 
+func TestIsShard(t *testing.T) {
+	for name, want := range map[string]bool{
+		"m-00001-of-00003.gguf": true, "m-00003-of-00003.gguf": true,
+		"m-00001-of-00001.gguf": false, "m.gguf": false, "m-1-of-3.gguf": false, "m-00001-of-00003.txt": false,
+	} {
+		if got := gguf.IsShard(name); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestMerge(t *testing.T) {
 	shards := []*gguf.File{shard(t, 0, 3), shard(t, 1, 3), shard(t, 2, 3)}
 	words := gguf.KeyValue{Key: "words", Value: gguf.Skipped{Len: 5000}}

@@ -193,22 +193,28 @@ func siblingOf(s fetch.Source, name string) (fetch.Source, error) {
 var pinnedRevision = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
 // keepOutline makes the header file of a model that is to be measured by its
-// header alone, in dir, and returns its path: Path of bench.Model. What an
-// earlier run kept serves where it cannot have changed, and where the server
-// cannot be asked.
-func keepOutline(ctx context.Context, model, dir string) (path string, outline *gguf.File, err error) {
+// header alone, in the first of dirs that takes it, and returns its path: Path of
+// bench.Model. What an earlier run kept serves where it cannot have changed, and
+// where the server cannot be asked.
+func keepOutline(ctx context.Context, model string, dirs ...string) (path string, outline *gguf.File, err error) {
 	source, err := fetch.ParseSource(model)
 	if err != nil {
 		return "", nil, fail(exitModel, err, sourcesHint)
 	}
-	path = filepath.Join(dir, fmt.Sprintf("%x.gguf-header", sha256.Sum256([]byte(source.String()))))
-	kept, keptErr := synth.ReadHeaderFile(path)
-	if keptErr == nil && pinnedRevision.MatchString(source.Revision) {
+	name := fmt.Sprintf("%x.gguf-header", sha256.Sum256([]byte(source.String())))
+	var kept *gguf.File
+	for _, dir := range dirs {
+		path = filepath.Join(dir, name)
+		if kept, err = synth.ReadHeaderFile(path); err == nil {
+			break
+		}
+	}
+	if kept != nil && pinnedRevision.MatchString(source.Revision) {
 		return path, kept, nil
 	}
 	found, err := findHeader(ctx, model)
 	if err != nil {
-		if keptErr == nil && !source.Local() && ctx.Err() == nil {
+		if kept != nil && !source.Local() && !errors.As(context.Cause(ctx), new(*signalError)) {
 			slog.Warn("using the header that an earlier run kept", "model", source, "reason", err)
 			return path, kept, nil
 		}
@@ -217,13 +223,16 @@ func keepOutline(ctx context.Context, model, dir string) (path string, outline *
 	if outline, err = found.outline(); err != nil {
 		return "", nil, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", nil, fail(exitModel, err, "choose another place with --models-dir")
+	for _, dir := range dirs {
+		path = filepath.Join(dir, name)
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			err = synth.WriteHeaderFile(path, outline)
+		}
+		if err == nil {
+			return path, outline, nil
+		}
 	}
-	if err := synth.WriteHeaderFile(path, outline); err != nil {
-		return "", nil, fail(exitModel, fmt.Errorf("keep the header: %w", err), "choose another place with --models-dir")
-	}
-	return path, outline, nil
+	return "", nil, fail(exitModel, fmt.Errorf("keep the header: %w", err), "choose another place with --models-dir")
 }
 
 // inspection is what models inspect shows. Sizes are in bytes, lengths in tokens.

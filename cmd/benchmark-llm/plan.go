@@ -27,6 +27,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // planOptions are the flags of plan.
@@ -45,7 +46,8 @@ func newPlanCommand(global *globalOptions) *cobra.Command {
 		Long: `Show what run would do with the same flags: models and tests, where each file is
 or how much must be fetched, whether it fits the disk, the memory and the devices,
 and how long it may take by its budgets. Nothing is measured and nothing is
-fetched, but the header of a model that is neither here nor a default one.
+fetched, but the header of a model that is neither here nor a default one. With
+--weights auto a file that cannot be had is replaced by generated weights.
 
 Memory is an estimate for the longest test: weights, KV cache and compute buffers.
 "fits" counts all of it against what is free now, so a model that does not fit the
@@ -85,7 +87,7 @@ func verdictOf(fit bool) verdict {
 type plan struct {
 	Models      []plannedModel `json:"models"` // in the order they run
 	Repetitions int            `json:"repetitions"`
-	Weights     result.Weights `json:"weights"`
+	Weights     string         `json:"weights"` // as --weights
 
 	Directory     string `json:"models_dir"`
 	DownloadBytes int64  `json:"download_bytes"`       // that are missing, as far as known
@@ -108,6 +110,7 @@ type plan struct {
 type plannedModel struct {
 	Name          string  `json:"name"`
 	Source        string  `json:"source,omitempty"`
+	Instead       bool    `json:"instead,omitempty"` // with --weights auto: generated weights if the file does not come
 	Path          string  `json:"path,omitempty"`
 	DownloadBytes int64   `json:"download_bytes,omitempty"`
 	About         bool    `json:"download_about,omitempty"` // it is the size of the tensors, a little less than the file's
@@ -174,9 +177,9 @@ func (o *planOptions) run(stdout io.Writer) error {
 
 // plan finds the models and counts what they need.
 func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*plan, error) {
-	p := &plan{Repetitions: s.Repetitions, Weights: result.Weights(o.weights), Directory: o.downloadDir()}
+	p := &plan{Repetitions: s.Repetitions, Weights: o.weights, Directory: o.downloadDir()}
 	for _, m := range s.Models {
-		found, err := o.find(m)
+		found, err := o.find(ctx, m)
 		if err != nil {
 			return nil, err
 		}
@@ -206,7 +209,7 @@ func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*
 }
 
 // find looks for a model on this machine.
-func (o *planOptions) find(wanted suite.Entry) (plannedModel, error) {
+func (o *planOptions) find(ctx context.Context, wanted suite.Entry) (plannedModel, error) {
 	m := plannedModel{Name: wanted.Name, wanted: wanted}
 	var err error
 	if m.source, err = fetch.ParseSource(wanted.Source); err != nil {
@@ -217,20 +220,24 @@ func (o *planOptions) find(wanted suite.Entry) (plannedModel, error) {
 	var file fetch.File
 	switch {
 	case result.Weights(o.weights) == result.SyntheticWeights:
-		shape, err := lookupShape(wanted.Name)
-		if err != nil {
-			return m, err
-		}
-		if m.header, err = shape.File(); err != nil {
-			return m, fail(exitModel, err, "")
-		}
-		return m, nil
+		m.header, err = o.header(ctx, wanted)
+		return m, err
 	case m.source.Local():
-		if file, err = fetch.Local(m.source.Path, o.dirs()...); err != nil {
+		if file, err = fetch.Local(m.source.Path, o.dirs()...); err == nil {
+			break
+		}
+		header, unknown := o.header(ctx, wanted)
+		if !o.auto() || unknown != nil {
 			return m, localFailure(m.source.Path, err)
 		}
+		m.header, m.Notes = header, append(m.Notes, fmt.Sprintf("synthetic weights: %v", err))
+		return m, nil
+	case o.auto() && gguf.IsShard(m.source.Name()):
+		m.header, err = o.header(ctx, wanted)
+		m.Notes = append(m.Notes, fmt.Sprintf("synthetic weights: %v", errShards))
+		return m, err
 	default:
-		m.Source = m.source.String()
+		m.Source, m.Instead = m.source.String(), o.auto()
 		path := filepath.Join(o.downloadDir(), m.source.Name())
 		if file, err = fetch.Local(path); err != nil && !errors.Is(err, fetch.ErrNotFound) {
 			m.Notes = append(m.Notes, fmt.Sprintf("%v; it will be fetched again", err))
@@ -248,6 +255,20 @@ func (o *planOptions) find(wanted suite.Entry) (plannedModel, error) {
 	}
 	m.DownloadBytes, m.About = int64(published.SizeBytes), true
 	return m, nil
+}
+
+// header is that of a model whose weights are generated. Nothing is kept of it.
+func (o *planOptions) header(ctx context.Context, wanted suite.Entry) (*gguf.File, error) {
+	if shape, err := synth.Lookup(wanted.Name); err == nil {
+		return shape.File()
+	}
+	ctx, cancel := context.WithTimeout(ctx, askedWithin)
+	defer cancel()
+	found, err := findHeader(ctx, wanted.Source)
+	if err != nil {
+		return nil, err
+	}
+	return found.outline()
 }
 
 // ask reads the headers of models that are not known here, all at once.
@@ -314,8 +335,12 @@ func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
 		}
 		p.DownloadBytes += m.DownloadBytes
 		m.Disk = verdictOf(used+m.DownloadBytes <= room.Free)
-		if m.Disk == fits {
+		switch {
+		case m.Disk == fits:
 			used += m.DownloadBytes
+		case m.Instead:
+			p.DownloadBytes -= m.DownloadBytes
+			m.Notes = append(m.Notes, "synthetic weights: the disk has no room for its file")
 		}
 	}
 	return nil
@@ -479,6 +504,9 @@ func (m *plannedModel) row() table.Row {
 		file = "to fetch"
 	case m.Source != "":
 		file = "to fetch, " + humanize.IBytes(uint64(m.DownloadBytes))
+	}
+	if m.Instead && m.Path == "" {
+		file += ", else synthetic"
 	}
 	return table.Row{oneLine(m.Name), len(m.Tests), size, file, orDash(m.Disk), load, tests, needs, orDash(m.InMemory), orDash(m.OnDevices)}
 }

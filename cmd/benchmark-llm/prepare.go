@@ -23,6 +23,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // models are the models of a run on their way to the engine.
@@ -31,10 +32,10 @@ type models struct {
 	suite   suite.Suite
 	jobs    []bench.Job // one for each model, in the order they run
 	sources []fetch.Source
-	files   []fetch.File  // those that are here from the start
-	items   []int         // of the queue; -1: not fetched
-	needs   []gguf.Memory // of synthetic models, for their shortest test
-	queue   *fetch.Queue  // nil when nothing is fetched
+	items   []int        // of the queue; -1: not fetched
+	headers []*gguf.File // nil: not known yet
+	spares  []spare      // with --weights auto, of models that are fetched
+	queue   *fetch.Queue // nil when nothing is fetched
 
 	emit     func(bench.Event) error // of the run
 	deadline time.Time               // of the run; zero: none
@@ -65,6 +66,9 @@ func (o *runOptions) resumeModels(ctx context.Context, r resumed) (*models, erro
 	m := &models{options: o, suite: r.about.Selection.Suite}
 	for i, job := range r.about.Jobs {
 		var source fetch.Source
+		if was, ok := r.replaced[job.Model.Name]; ok {
+			job.Model, job.Gentler, job.Warnings = was.Model, streamed(job.Settings), replacement(was.Warnings)
+		}
 		if job.Model.Weights == result.FileWeights {
 			if i >= len(r.about.Sources) {
 				return nil, fail(exitNothing, fmt.Errorf("%s: its run.json does not say where %s came from", o.resume, job.Model.Name), "start a new run")
@@ -99,15 +103,38 @@ func (o *runOptions) resumeModels(ctx context.Context, r resumed) (*models, erro
 			t.Done = r.begun[key].samples
 			job.Tests = append(job.Tests, t)
 		}
-		if source.Local() && len(job.Tests) > 0 {
-			if _, err := fetch.Local(source.Path, o.dirs()...); err != nil {
-				return nil, localFailure(source.Path, err)
+		var header *gguf.File
+		var kept spare
+		var err error
+		switch wanted := &m.suite.Models[i]; {
+		case len(job.Tests) == 0:
+		case job.Model.Weights == result.SyntheticWeights:
+			if header, err = synth.ReadHeaderFile(job.Model.Path); err == nil {
+				break
 			}
+			if header, job.Model.Path, err = o.outline(ctx, wanted); err != nil {
+				return nil, err
+			}
+		case source.Local():
+			file, err := fetch.Local(source.Path, o.dirs()...)
+			switch {
+			case err == nil:
+				header = file.Header
+			case !o.auto():
+				return nil, localFailure(source.Path, err)
+			default:
+				if job, header, err = o.instead(ctx, job, wanted, spare{}, err); err != nil {
+					return nil, err
+				}
+				source = fetch.Source{}
+			}
+		case o.auto():
+			kept = o.spare(ctx, wanted)
 		}
 		m.jobs = append(m.jobs, job)
 		m.sources = append(m.sources, source)
-		m.files = append(m.files, fetch.File{})
-		m.needs = append(m.needs, gguf.Memory{Weights: m.suite.Models[i].SizeBytes})
+		m.headers = append(m.headers, header)
+		m.spares = append(m.spares, kept)
 	}
 	if err := m.enqueue(ctx); err != nil {
 		m.close()
@@ -135,7 +162,7 @@ func (m *models) describe() (selection, []modelSource) {
 		}
 		sources = append(sources, modelSource{Source: from, SHA256: m.suite.Models[i].SHA256})
 	}
-	return selection{Suite: m.suite, ModelsDir: o.downloadDir(), Scale: o.scale, Timeout: o.timeout, DownloadTimeout: o.downloadTime}, sources
+	return selection{Suite: m.suite, Weights: o.weights, ModelsDir: o.downloadDir(), Scale: o.scale, Timeout: o.timeout, DownloadTimeout: o.downloadTime}, sources
 }
 
 // add makes the job of a model, as far as it is known before its file is here.
@@ -145,8 +172,12 @@ func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 	if err != nil {
 		return fail(exitModel, err, sourcesHint)
 	}
+	weights := result.Weights(o.weights)
+	if o.auto() {
+		weights = result.FileWeights // until it cannot be had
+	}
 	job := bench.Job{
-		Model:       bench.Model{Name: wanted.Name, Weights: result.Weights(o.weights), Seed: o.seed},
+		Model:       bench.Model{Name: wanted.Name, Weights: weights, Seed: o.seed},
 		Repetitions: m.suite.Repetitions, NoWarmup: o.noWarmup, Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU,
 	}
 	switch {
@@ -157,53 +188,43 @@ func (m *models) add(ctx context.Context, wanted *suite.Entry) error {
 		job.Model.Name = filepath.Join(o.downloadDir(), source.Name())
 	}
 	o.apply(&job, wanted.Tests)
-	size := wanted.SizeBytes
-	var file fetch.File
-	var needs gguf.Memory
+	var header *gguf.File
+	var kept spare
 	switch {
 	case job.Model.Weights == result.SyntheticWeights:
-		header, path, err := o.outline(ctx, source, wanted)
-		if err != nil {
+		if header, job.Model.Path, err = o.outline(ctx, wanted); err != nil {
 			return err
 		}
-		job.Model.Path = path
-		size, job.Model.Layers, job.Model.Largest = header.TensorBytes(), layers(header), largest(header)
 		source = fetch.Source{}
-		if len(wanted.Tests) > 0 {
-			least := slices.MinFunc(wanted.Tests, func(a, b result.Test) int { return cmp.Compare(a.Context(), b.Context()) })
-			needs = suite.Plan{Tests: []suite.PlannedTest{{Test: least}}}.Memory(header, o.settings.UBatch)
-		}
 	case source.Local():
-		if file, err = fetch.Local(source.Path, o.dirs()...); err != nil {
+		file, err := fetch.Local(source.Path, o.dirs()...)
+		switch {
+		case err == nil:
+			header, job.Model.Path = file.Header, file.Path
+		case !o.auto():
 			return localFailure(source.Path, err)
+		default:
+			if job, header, err = o.instead(ctx, job, wanted, spare{}, err); err != nil {
+				return err
+			}
+			source = fetch.Source{}
 		}
-		job.Model.Path, job.Model.Layers, job.Model.Largest = file.Path, layers(file.Header), largest(file.Header)
-		size = file.Header.TensorBytes()
+	case o.auto() && gguf.IsShard(source.Name()):
+		if job, header, err = o.instead(ctx, job, wanted, spare{}, errShards); err != nil {
+			return err
+		}
+		source = fetch.Source{}
+	case o.auto():
+		kept = o.spare(ctx, wanted)
 	}
-	wanted.SizeBytes = size
+	if header != nil {
+		wanted.SizeBytes, job.Model.Layers, job.Model.Largest = header.TensorBytes(), layers(header), largest(header)
+	}
 	m.jobs = append(m.jobs, m.budget(job, *wanted))
 	m.sources = append(m.sources, source)
-	m.files = append(m.files, file)
-	m.needs = append(m.needs, needs)
+	m.headers = append(m.headers, header)
+	m.spares = append(m.spares, kept)
 	return nil
-}
-
-// outline is the header of a model whose weights are generated: a default model's
-// shape, or what the header of any file says. path is where the worker finds it;
-// empty for a default model.
-func (o *runOptions) outline(ctx context.Context, source fetch.Source, wanted *suite.Entry) (header *gguf.File, path string, err error) {
-	shape, err := lookupShape(wanted.Name)
-	if err != nil {
-		if source.Local() && fileMissing(source.Path) {
-			return nil, "", err
-		}
-		path, header, err = keepOutline(ctx, wanted.Source, o.downloadDir())
-		return header, path, err
-	}
-	if header, err = shape.File(); err != nil {
-		return nil, "", fail(exitModel, err, "")
-	}
-	return header, "", nil
 }
 
 // budget gives a job its tests and their budgets, by the size of its tensors.
@@ -229,6 +250,9 @@ func largest(header *gguf.File) (most uint64) {
 	}
 	return most
 }
+
+// errShards is why the file of a model in several files is not used.
+var errShards = errors.New("it is one of several, and only single files are fetched")
 
 // localFailure is a file that is not here or not usable.
 func localFailure(name string, err error) error {
@@ -280,6 +304,9 @@ func (m *models) enqueue(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, askedWithin)
 	defer cancel()
 	total, err := m.queue.Total(asking)
+	for i, item := range m.items {
+		m.spares[i].silent = item >= 0 && (err != nil || total.Items[item].Err != nil)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return downloadFailure(ctx, context.Cause(ctx))
@@ -333,9 +360,9 @@ func (m *models) sortBySize() bool {
 	m.suite.Models = reordered(m.suite.Models, order)
 	m.jobs = reordered(m.jobs, order)
 	m.sources = reordered(m.sources, order)
-	m.files = reordered(m.files, order)
 	m.items = reordered(m.items, order)
-	m.needs = reordered(m.needs, order)
+	m.headers = reordered(m.headers, order)
+	m.spares = reordered(m.spares, order)
 	return true
 }
 
@@ -350,14 +377,23 @@ func reordered[T any](s []T, order []int) []T {
 // ready makes a model ready to be loaded: it waits for its file, gives the tests
 // their budgets and reads the file into memory.
 func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
-	job := m.jobs[i]
-	if item := m.items[i]; item >= 0 {
-		file, err := m.wait(ctx, job.Model.Name, item)
-		if err != nil {
+	job, header := m.jobs[i], m.headers[i]
+	if m.items[i] >= 0 {
+		file, err := m.wait(ctx, i)
+		switch {
+		case err == nil:
+			job.Model.Path, header = file.Path, file.Header
+		case !m.options.auto() || ctx.Err() != nil:
 			return job, err
+		default:
+			if job, header, err = m.options.instead(ctx, job, &m.suite.Models[i], m.spares[i], err); err != nil {
+				return job, err
+			}
+			m.err = nil
 		}
+		m.headers[i] = header
 		model := m.suite.Models[i]
-		model.SizeBytes = file.Header.TensorBytes()
+		model.SizeBytes = header.TensorBytes()
 		made := m.budget(job, model)
 		job.LoadBudget = made.LoadBudget
 		for t := range job.Tests { // those that are left, with what is done of them
@@ -365,9 +401,9 @@ func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
 				job.Tests[t].Budget = made.Tests[k].Budget
 			}
 		}
-		job.Model.Path, job.Model.Layers, job.Model.Largest = file.Path, layers(file.Header), largest(file.Header)
+		job.Model.Layers, job.Model.Largest = layers(header), largest(header)
 	}
-	if err := m.fits(job, m.needs[i]); err != nil {
+	if err := m.fits(job, header); err != nil {
 		return job, err
 	}
 	if err := m.warm(ctx, job); err != nil {
@@ -379,7 +415,8 @@ func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
 }
 
 // wait waits for a file of the queue.
-func (m *models) wait(ctx context.Context, name string, item int) (fetch.File, error) {
+func (m *models) wait(ctx context.Context, i int) (fetch.File, error) {
+	name, item := m.jobs[i].Model.Name, m.items[i]
 	if err := m.emit(bench.WaitStarted{Model: name}); err != nil {
 		return fetch.File{}, err
 	}
@@ -388,9 +425,19 @@ func (m *models) wait(ctx context.Context, name string, item int) (fetch.File, e
 	if limit := m.options.downloadTime; limit > 0 {
 		until = start.Add(limit)
 	}
-	runEnds := !m.deadline.IsZero() && (until.IsZero() || m.deadline.Before(until))
+	ends := m.deadline
+	if m.options.auto() {
+		// A file that comes too late for its tests is none; generated weights are there at once.
+		if !ends.IsZero() {
+			ends = ends.Add(-m.likely(m.jobs[i].Tests, nil))
+		}
+		if last := start.Add(silentFor); m.spares[i].silent && (until.IsZero() || last.Before(until)) {
+			until = last
+		}
+	}
+	runEnds := !ends.IsZero() && (until.IsZero() || ends.Before(until))
 	if runEnds {
-		until = m.deadline
+		until = ends
 	}
 	file, err := m.queue.Wait(ctx, item, until)
 	done := bench.WaitDone{Model: name, Status: result.OK, Elapsed: time.Since(start)}
@@ -417,13 +464,20 @@ func (m *models) wait(ctx context.Context, name string, item int) (fetch.File, e
 	return file, nil
 }
 
-// fits refuses synthetic weights that the memory cannot hold: nothing is
+// fits refuses a model whose shortest test the memory cannot hold: nothing is
 // allocated to find that out, for the kernel might end the worker, or another
-// process, in the middle. A file may be mapped and needs no memory of its own.
-func (m *models) fits(job bench.Job, needs gguf.Memory) error {
+// process, in the middle. Of a file that is mapped the weights do not count: a
+// part of them in memory is enough, if slow, and its tests have budgets; but the
+// KV cache and what passes through the graph need memory of their own.
+func (m *models) fits(job bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
-	if job.Model.Weights != result.SyntheticWeights || available == nil || m.offloads() {
+	if available == nil || header == nil || len(job.Tests) == 0 || m.offloads() {
 		return nil
+	}
+	least := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
+	needs := suite.Plan{Tests: []suite.PlannedTest{{Test: least.Test}}}.Memory(header, job.Settings.UBatch)
+	if job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, job.Effective().LoadMode) {
+		needs.Weights = 0
 	}
 	if err := needs.Fits(*available); err != nil {
 		return &supervise.Missing{Status: result.OutOfMemory, Reason: err.Error()}
@@ -499,14 +553,19 @@ const unknownShare = 0.25
 // much rather than too little: a wait costs time, a download beside a repetition
 // on a machine without idle CPUs costs the truth of its figure.
 func (m *models) expect() {
-	if m.queue == nil {
-		return
+	if m.queue != nil {
+		m.queue.Expect(m.likely(m.pending, m.measured))
 	}
+}
+
+// likely is the time that tests of a model likely take, by what was measured of
+// it.
+func (m *models) likely(pending []bench.TestBudget, measured []suite.Measured) time.Duration {
 	policy := suite.DefaultPolicy()
 	var left time.Duration
-	for _, t := range m.pending {
+	for _, t := range pending {
 		h := suite.History{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmup: !m.options.noWarmup}
-		for _, done := range m.measured {
+		for _, done := range measured {
 			if done.Test.Kind() == t.Test.Kind() && done.Test.Depth == t.Test.Depth && done.Test.Tokens() < t.Test.Tokens() {
 				h.Shorter = append(h.Shorter, done)
 			}
@@ -517,7 +576,7 @@ func (m *models) expect() {
 		}
 		left += likely
 	}
-	m.queue.Expect(left)
+	return left
 }
 
 // fetching is the download under way, for a person; empty when there is none.

@@ -27,6 +27,8 @@ type resumed struct {
 	outcomes []result.Outcome      // final ones, in the order in which they came; those of interrupted tests are not
 	begun    map[testKey]begunTest // tests without a final outcome that have completed repetitions
 	account  bench.Account         // of the earlier spans; Begin it to go on
+
+	replaced map[string]bench.LoadStarted // by model: its file could not be had and its weights were generated
 }
 
 // begunTest is what was measured of a test that was interrupted.
@@ -278,7 +280,7 @@ type history struct {
 
 func newHistory(about runDescription) *history {
 	h := &history{jobs: map[string]bench.Job{}, spans: about.spans()}
-	h.about, h.begun = about, map[testKey]begunTest{}
+	h.about, h.begun, h.replaced = about, map[testKey]begunTest{}, map[string]bench.LoadStarted{}
 	for _, job := range about.Jobs {
 		h.jobs[job.Model.Name] = job
 	}
@@ -307,6 +309,9 @@ func (h *history) add(line int, s bench.Stamped) error {
 			return fmt.Errorf("model %q is not of this run", e.Model.Name)
 		}
 		h.cut()
+		if e.Model.Weights == result.SyntheticWeights && job.Model.Weights == result.FileWeights {
+			h.replaced[e.Model.Name] = e
+		}
 		if h.lost != nil && h.lost.Model != e.Model.Name {
 			h.settle()
 		}

@@ -291,6 +291,7 @@ func (o *runOptions) goOn(ctx context.Context) (*models, *runDir, resumed, error
 		return nil, nil, before, err
 	}
 	about := before.about
+	o.weights = about.Selection.Weights
 	o.modelsDir, o.scale, o.timeout, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.Timeout, about.Selection.DownloadTimeout
 	o.timeLimit = about.TimeLimit
 	o.settings = about.Jobs[0].Settings

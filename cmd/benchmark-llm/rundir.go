@@ -59,6 +59,7 @@ type runDescription struct {
 // file was not here yet its budgets.
 type selection struct {
 	Suite           suite.Suite    `json:"suite"`
+	Weights         string         `json:"weights,omitempty"` // as --weights; absent: as the jobs say
 	ModelsDir       string         `json:"models_dir"`
 	Scale           float64        `json:"timeout_scale"`
 	Timeout         *time.Duration `json:"timeout_ns,omitempty"` // of each test; absent: by size and length

@@ -52,7 +52,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.model, "model", "m", "", "one model: `path`, https URL, hf:user/repo/file[@revision] or a default model's name; runs -p 512 -n 128 unless they are given")
 	f.Var(&o.modelURLs, "model-urls", "models to run the suite's tests on: URLs, hf:…, paths; separated by spaces or commas, or the flag again (default: the six of the default suite)")
 	f.StringVar(&o.suiteFile, "suite", "", "YAML `file` with models, tests, targets and repetitions of one's own")
-	f.StringVar(&o.weights, "weights", "file", "`source` of the weights: file, synthetic (a default model's shape, no file needed)")
+	f.StringVar(&o.weights, "weights", "file", "`source` of the weights: file; synthetic: generated in the model's shape, no file needed; auto: synthetic where the file cannot be had")
 	f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of model files (default: /models where it can be written, else the user's cache)")
 	f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in tokens, a test each: 16,128 or 16-512*2; 0: none")
 	f.VarP(&o.gen, "n-gen", "n", "generation lengths in tokens, a test each; 0: none")
@@ -67,12 +67,16 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	f.Uint64Var(&o.seed, "seed", 1, "`seed` of the tokens and of synthetic weights")
 }
 
+// auto tells whether weights are generated where a model would be lost
+// otherwise.
+func (o *selectOptions) auto() bool { return o.weights == autoWeights }
+
 // one tells whether one model was asked for, as llama-bench is.
 func (o *selectOptions) one() bool { return o.model != "" }
 
 // check refuses what cannot be meant, and settles what follows from other flags.
 func (o *selectOptions) check() error {
-	if allowed := []string{string(result.FileWeights), string(result.SyntheticWeights)}; !slices.Contains(allowed, o.weights) {
+	if allowed := []string{string(result.FileWeights), string(result.SyntheticWeights), autoWeights}; !slices.Contains(allowed, o.weights) {
 		return usage("one of "+strings.Join(allowed, ", "), "--weights: unknown value %q", o.weights)
 	}
 	var given []string
