@@ -8,16 +8,18 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
 // Quantizer turns numbers into the blocks of a type.
 type Quantizer interface {
-	// Quantize encodes rows of nPerRow elements each, a multiple of the type's
+	// Quantize is called on several goroutines at once. It encodes rows of nPerRow elements each, a multiple of the type's
 	// block size, into one block after the other. src is only read.
 	Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, error)
 }
@@ -235,7 +237,7 @@ func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 	if k.typ == gguf.F32 {
 		tile, err = binary.Append(nil, binary.LittleEndian, values)
 	} else {
-		tile, err = q.Quantize(k.typ, values, quantizedRow)
+		tile, err = quantize(q, k.typ, values)
 	}
 	if err != nil {
 		return nil, err
@@ -245,6 +247,27 @@ func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 		return nil, fmt.Errorf("quantised to %d bytes, expected %d", len(tile), want)
 	}
 	return tile[:size:size], nil
+}
+
+// quantize gives each CPU a part of the rows: the types of the fewest bits take
+// seconds for a tile.
+func quantize(q Quantizer, t gguf.Type, values []float32) ([]byte, error) {
+	rows := len(values) / quantizedRow
+	part := (rows + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0) * quantizedRow
+	parts := slices.Collect(slices.Chunk(values, part))
+	tiles := make([][]byte, len(parts))
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, p := range parts {
+		all.Go(func() { tiles[i], errs[i] = q.Quantize(t, p, quantizedRow) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return slices.Concat(tiles...), nil
 }
 
 // tileBlocks is the number of blocks in a tile of a type.

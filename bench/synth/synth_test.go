@@ -272,10 +272,16 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// moments collects what quantisers are given, tile by tile.
+// moments collects what quantisers are given, part by part of tiles.
 type moments struct {
 	fake
-	tiles []struct{ mean, sd, max, n float64 }
+	mu    sync.Mutex
+	parts []part
+}
+
+type part struct {
+	typ              gguf.Type
+	mean, sd, max, n float64
 }
 
 func (q *moments) Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, error) {
@@ -286,7 +292,9 @@ func (q *moments) Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, err
 		most = max(most, math.Abs(float64(v)))
 	}
 	n := float64(len(src))
-	q.tiles = append(q.tiles, struct{ mean, sd, max, n float64 }{sum / n, math.Sqrt(squares / n), most, n})
+	q.mu.Lock()
+	q.parts = append(q.parts, part{t, sum / n, math.Sqrt(squares / n), most, n})
+	q.mu.Unlock()
 	return q.fake.Quantize(t, src, nPerRow)
 }
 
@@ -299,13 +307,13 @@ func TestWeightsAreNormal(t *testing.T) {
 	if _, err := synth.New(s, 3, &q); err != nil {
 		t.Fatal(err)
 	}
-	sds := map[float64]int{}
-	for _, tile := range q.tiles {
+	types := map[float64]map[gguf.Type]bool{0.02: {}, 1: {}}
+	for _, tile := range q.parts {
 		want := 0.02
 		if tile.sd > 0.5 {
 			want = 1 // of token embeddings that are the output, too
 		}
-		sds[want]++
+		types[want][tile.typ] = true
 		// 5 standard errors of the mean and of the deviation.
 		if tolerance := 5 * want / math.Sqrt(tile.n); math.Abs(tile.mean) > tolerance || math.Abs(tile.sd-want) > tolerance {
 			t.Errorf("mean %g, standard deviation %g, want 0 and %g within %g", tile.mean, tile.sd, want, tolerance)
@@ -314,8 +322,8 @@ func TestWeightsAreNormal(t *testing.T) {
 			t.Errorf("largest weight is %g", tile.max)
 		}
 	}
-	if diff := cmp.Diff(map[float64]int{0.02: 4, 1: 1}, sds); diff != "" {
-		t.Errorf("tiles by standard deviation (-want +got):\n%s", diff)
+	if diff := cmp.Diff(map[float64]map[gguf.Type]bool{0.02: {gguf.Q4_K: true, gguf.Q5_0: true, gguf.Q6_K: true, gguf.Q8_0: true}, 1: {gguf.Q8_0: true}}, types); diff != "" {
+		t.Errorf("types by standard deviation (-want +got):\n%s", diff)
 	}
 }
 
@@ -366,7 +374,7 @@ func TestQuantizerFails(t *testing.T) {
 	if _, err := synth.New(s, 1, brokenQuantizer{err: broken}); !errors.Is(err, broken) || !strings.Contains(err.Error(), smol) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := synth.New(s, 1, brokenQuantizer{out: []byte("short")}); err == nil || !strings.Contains(err.Error(), "quantised to 5 bytes") {
+	if _, err := synth.New(s, 1, brokenQuantizer{out: []byte("short")}); err == nil || !strings.Contains(err.Error(), "quantised to ") {
 		t.Errorf("got %v", err)
 	}
 }
