@@ -14,7 +14,7 @@ ARGS  ?=
 BENCH ?=
 export BENCH
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory replay bench bench-compare check-headers pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory load replay bench bench-compare check-headers pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -80,6 +80,9 @@ abort: deps ## time from an abort to its return, and the longest node of the gra
 
 memory: deps build ## resident memory over 200 runs, and beside a plain C program's
 	@$(proof) -memory $(ARGS)
+
+load: deps build ## the stream of generated weights by type, loads beside a file's, and their memory
+	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
 
 replay: build ## judge the stop policy by recorded runs: FLEET=FILE
 	@bin/benchmark-llm replay $(FLEET) $(ARGS)

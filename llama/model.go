@@ -13,6 +13,7 @@ import (
 	"runtime/cgo"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 )
 
@@ -80,7 +81,7 @@ func LoadModelStream(name string, s Stream, p ModelParams, progress Progress) (*
 	if p.LoadMode != LoadNone {
 		return nil, fmt.Errorf("%s: a stream needs load mode none, not %v", name, p.LoadMode)
 	}
-	st := &stream{from: s, size: s.Size()}
+	st := &stream{from: s, size: s.Size(), huge: p.HugePages}
 	h := cgo.NewHandle(st)
 	defer h.Delete()
 	m, err := loadModel(name, p, progress, func(cp C.struct_llama_model_params, l cgo.Handle) *C.struct_llama_model {
@@ -144,6 +145,7 @@ type stream struct {
 	from io.ReaderAt
 	size int64
 	at   int64
+	huge bool  // pages for what is read
 	err  error // the first read error that was not the end
 }
 
@@ -153,13 +155,33 @@ func goStreamRead(handle C.uintptr_t, buf *C.char, size C.int64_t) C.int64_t {
 	if s.at >= s.size {
 		return 0
 	}
-	n, err := s.from.ReadAt(unsafe.Slice((*byte)(unsafe.Pointer(buf)), int(size)), s.at)
+	to := unsafe.Slice((*byte)(unsafe.Pointer(buf)), int(size))
+	if s.huge {
+		adviseHuge(to)
+	}
+	n, err := s.from.ReadAt(to, s.at)
 	s.at += int64(n)
 	if err != nil && err != io.EOF && n == 0 {
 		s.err = err
 		return -1
 	}
 	return C.int64_t(n)
+}
+
+// hugePage is the size of a huge page of x86 and of most arm64 kernels, in bytes.
+const hugePage = 2 << 20
+
+// adviseHuge asks for huge pages for the whole ones among memory of the library
+// that is about to be written for the first time. Small reads, as of the header,
+// have none; a kernel that does not know the request changes nothing.
+func adviseHuge(to []byte) {
+	if len(to) < hugePage {
+		return
+	}
+	start := (hugePage - int(uintptr(unsafe.Pointer(&to[0]))%hugePage)) % hugePage
+	if whole := (len(to) - start) / hugePage * hugePage; whole > 0 {
+		_ = syscall.Madvise(to[start:start+whole], syscall.MADV_HUGEPAGE)
+	}
 }
 
 //export goStreamSeek

@@ -101,6 +101,7 @@ type ModelParams struct {
 	// before any is read, on the loading thread. Its error ends the load. It may be
 	// nil, and is not called in a load without allocation.
 	Allocated func(Allocation) error
+	HugePages bool // ask the kernel for huge pages where a stream's weights go; llama-bench does not
 }
 
 func (m LoadMode) c() (C.enum_llama_load_mode, error) {

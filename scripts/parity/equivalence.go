@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"embed"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -152,7 +151,7 @@ func compareLoads(o options, file, again string, weights llama.Stream) (bool, er
 		func() (*llama.Model, error) { return loadAnew(file, mode) },
 		func() (*llama.Model, error) { return loadAnew(again, mode) },
 		func() (*llama.Model, error) {
-			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
+			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone, HugePages: o.hugePages}, nil)
 		},
 	}
 	rates := make([][3][]float64, len(tests))
@@ -223,7 +222,7 @@ func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return nil, err
 	}
-	if _, err := io.Copy(io.Discard, struct{ io.Reader }{f}); err != nil {
+	if err := readAll(path); err != nil {
 		return nil, err
 	}
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)

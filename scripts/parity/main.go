@@ -7,6 +7,7 @@
 //	parity               llama-bench against this program, and in process
 //	parity -control      what taking turns does to llama-bench's samples
 //	parity -equivalence  a model file against synthetic weights
+//	parity -load         the stream of generated weights, loads and their memory
 //	parity -memory       resident memory over 200 runs, and against plain C
 //	parity -prefetch     tests beside a background download, and a run's wall time
 //	parity -abort NAME   abort latency on a model's shape, and its longest node
@@ -55,7 +56,7 @@ func main() {
 	log.SetPrefix("parity: ")
 	var o options
 	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds")
-	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1")
+	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
 	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence)")
@@ -70,6 +71,7 @@ func main() {
 	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
 	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
 	control := flag.Bool("control", false, "show what taking turns does to llama-bench's samples")
+	load := flag.Bool("load", false, "measure the stream of each type, loads and their memory")
 	memory := flag.Bool("memory", false, "watch resident memory")
 	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
@@ -94,6 +96,8 @@ func main() {
 		ok, err = controlTurns(o)
 	case *abort != "":
 		ok, err = aborts(o, *abort)
+	case *load:
+		ok, err = measureLoads(o)
 	case *memory:
 		ok, err = watchMemory(o)
 	case *prefetch:
@@ -156,9 +160,9 @@ func (o options) llamaBench(model string) program {
 	}}
 }
 
-func (o options) ours(model string) program {
+func (o options) ours(model, weights string) program {
 	return program{name: "benchmark-llm", env: o.environment(), keepsEvents: true, args: []string{
-		o.program, "run", "-m", model, "--weights", "file", "-t", strconv.Itoa(o.threads), "-o", "jsonl", "--timeout", "0s", "-q",
+		o.program, "run", "-m", model, "--weights", weights, "-t", strconv.Itoa(o.threads), "-o", "jsonl", "--timeout", "0s", "-q",
 	}}
 }
 
@@ -200,7 +204,7 @@ func compareWithLlamaBench(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	a, b := o.llamaBench(model), o.ours(model)
+	a, b := o.llamaBench(model), o.ours(model, "file")
 	ok, err := compare(o, []string{a.name, b.name}, []program{a, a, b}, func(passes int) []side {
 		return []side{{0, passes}, {1, passes}, {2, passes}}
 	})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,7 +66,7 @@ func watchMemory(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ours, err := workerPeak(o, model)
+	ours, err := workerPeak(o, model, "file")
 	if err != nil {
 		return false, err
 	}
@@ -117,9 +118,10 @@ func plainPeak(o options, model string) (int64, error) {
 // workerPeak runs the program on the same tests and returns the peak of its
 // worker, as the kernel counts it, in KiB. It is asked often: the last answer
 // before the worker's end is short of nothing that matters.
-func workerPeak(o options, model string) (int64, error) {
-	run := o.ours(model)
-	cmd := exec.Command(run.args[0], append(run.args[1:], "-p", "128", "-n", "16", "-r", "2", "--results-dir", filepath.Join(o.dir, "runs"))...)
+func workerPeak(o options, model, weights string, args ...string) (int64, error) {
+	run := o.ours(model, weights)
+	cmd := exec.Command(run.args[0], slices.Concat(run.args[1:],
+		[]string{"-p", "128", "-n", "16", "-r", "2", "--results-dir", filepath.Join(o.dir, "runs")}, args)...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return 0, err

@@ -113,7 +113,7 @@ func TestRealProgramsTakeTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := o.llamaBench(model), o.ours(model)
+	a, b := o.llamaBench(model), o.ours(model, "file")
 	for _, test := range []result.Test{{Prompt: 2}, {Gen: 2}} {
 		rates, err := o.takeTurns(0, []program{a, a, b}, []side{{0, 2}, {1, 2}, {2, 2}}, test, 2)
 		if err != nil {
