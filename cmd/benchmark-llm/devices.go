@@ -95,3 +95,26 @@ func libraryFailure(err error) error {
 		return fail(exitLibrary, err, "`make deps` gets the library and its back-ends")
 	}
 }
+
+// plannedDevice is a device that a model may be put on.
+type plannedDevice struct {
+	Name      string `json:"name"`
+	Type      string `json:"type"`
+	FreeBytes uint64 `json:"free_bytes,omitempty"`
+}
+
+// findDevices lists the devices, and gives the free memory of all GPUs with
+// memory of their own together: nil without one that says.
+func findDevices(level slog.Level) (devices []plannedDevice, gpu *uint64, err error) {
+	found, _, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
+	for _, d := range found {
+		devices = append(devices, plannedDevice{d.Name, string(d.Type), d.MemoryFreeBytes})
+		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 {
+			if gpu == nil {
+				gpu = new(uint64)
+			}
+			*gpu += d.MemoryFreeBytes
+		}
+	}
+	return devices, gpu, err
+}

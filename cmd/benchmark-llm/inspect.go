@@ -37,7 +37,8 @@ func newInspectCommand() *cobra.Command {
 		Long: `Show what a model is, by its header alone: architecture, tensors by type, size,
 and the memory that tests of given lengths need. NAME is a default model's. Of a
 URL or hf:user/repository/file[@revision] no more than the header is read; of a
-model in several files, the header of each. The library is not needed.
+model in several files, the header of each. The library is not needed; with it,
+and a GPU, the memory of all GPUs counts too.
 
 Weights and KV cache are exact for models of plain attention, an upper bound for
 those with sliding windows; compute buffers are an estimate.`,
@@ -55,6 +56,9 @@ those with sliding windows; compute buffers are an estimate.`,
 			}
 			in := inspect(found, slices.Concat(prompt.values, gen.values))
 			in.Available = host.Observe("/").MemoryAvailableBytes
+			if in.Devices, in.DevicesFree, err = findDevices(slog.LevelError); err != nil {
+				slog.Debug("devices unknown", "reason", err)
+			}
 			if format == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -254,6 +258,9 @@ type inspection struct {
 	Types         []typeSum     `json:"types"`
 	Memory        []gguf.Memory `json:"memory"`
 	Available     *uint64       `json:"memory_available_bytes,omitempty"`
+
+	Devices     []plannedDevice `json:"devices,omitempty"`
+	DevicesFree *uint64         `json:"devices_free_bytes,omitempty"` // of all GPUs with memory of their own; absent without one
 }
 
 // typeSum is all tensors of one type.
@@ -324,6 +331,9 @@ func (in inspection) print(w io.Writer) error {
 	if in.Available != nil {
 		add("memory here", humanize.IBytes(*in.Available)+" available")
 	}
+	if in.DevicesFree != nil {
+		add("GPU memory", humanize.IBytes(*in.DevicesFree)+" free")
+	}
 	fmt.Fprintln(&facts)
 	if _, err := io.WriteString(w, facts.String()); err != nil {
 		return outputFailure(err)
@@ -335,21 +345,40 @@ func (in inspection) print(w io.Writer) error {
 	if err := printTable(w, table.Row{"type", "tensors", "elements", "size"}, types, "tensors", "elements", "size"); err != nil || len(in.Memory) == 0 {
 		return err
 	}
+	// It fits, or not, the memory here and, where there are GPUs, theirs together.
+	places := []struct {
+		heading string
+		bytes   *uint64
+	}{{"fits here", in.Available}}
+	if in.DevicesFree != nil {
+		places = append(places, struct {
+			heading string
+			bytes   *uint64
+		}{"fits GPUs", in.DevicesFree})
+	}
+	header := table.Row{"context", "weights", "KV cache", "compute", "total"}
+	for _, p := range places {
+		header = append(header, p.heading)
+	}
 	var memory []table.Row
 	for _, m := range in.Memory {
-		fits := "?"
-		if in.Available != nil {
-			fits = "no"
-			if m.Fits(*in.Available) == nil {
-				fits = "yes"
+		row := table.Row{m.Tokens, humanize.IBytes(m.Weights), humanize.IBytes(m.Cache), humanize.IBytes(m.Compute), humanize.IBytes(m.Total())}
+		for _, p := range places {
+			fits := "?"
+			if p.bytes != nil {
+				fits = "no"
+				if m.Fits(*p.bytes) == nil {
+					fits = "yes"
+				}
 			}
+			row = append(row, fits)
 		}
-		memory = append(memory, table.Row{m.Tokens, humanize.IBytes(m.Weights), humanize.IBytes(m.Cache), humanize.IBytes(m.Compute), humanize.IBytes(m.Total()), fits})
+		memory = append(memory, row)
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return outputFailure(err)
 	}
-	return printTable(w, table.Row{"context", "weights", "KV cache", "compute", "total", "fits here"}, memory, "context", "weights", "KV cache", "compute", "total")
+	return printTable(w, header, memory, "context", "weights", "KV cache", "compute", "total")
 }
 
 func files(n int) string {

@@ -117,7 +117,7 @@ func TestInspectURLInShards(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	got.Available = nil
+	got.Available, got.Devices, got.DevicesFree = nil, nil, nil
 	const elements = 3 << 30
 	want := inspection{
 		Model: "big-00001-of-00003.gguf", Name: "Big", Architecture: "llama", Params: elements, TensorBytes: elements / 32 * 34,
@@ -183,6 +183,21 @@ func TestInspectDefaultModels(t *testing.T) {
 			if !strings.Contains(out, want) {
 				t.Errorf("%s: no %q in\n%s", name, want, out)
 			}
+		}
+	}
+}
+
+// What GPUs can hold stands beside what the machine can.
+func TestInspectGPUs(t *testing.T) {
+	in := inspection{Model: "m", Memory: []gguf.Memory{{Tokens: 512, Weights: 3 << 30}}, Available: new(uint64), DevicesFree: new(uint64)}
+	*in.Available, *in.DevicesFree = 1<<30, 4<<30
+	var out bytes.Buffer
+	if err := in.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"GPU memory    4.0 GiB free\n", " fits here  fits GPUs", " no         yes"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 }

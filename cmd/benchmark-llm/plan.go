@@ -23,7 +23,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/host"
-	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
@@ -136,12 +135,6 @@ type plannedTest struct {
 	Name string `json:"name"`
 	result.Test
 	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
-}
-
-type plannedDevice struct {
-	Name      string `json:"name"`
-	Type      string `json:"type"`
-	FreeBytes uint64 `json:"free_bytes,omitempty"`
 }
 
 func (o *planOptions) run(stdout io.Writer) error {
@@ -348,21 +341,10 @@ func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
 
 // devices lists the devices, and gives the free memory of GPUs with memory of
 // their own: nil without one that says.
-func (p *plan) devices(level slog.Level) *uint64 {
-	found, _, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
-	if err != nil {
+func (p *plan) devices(level slog.Level) (gpu *uint64) {
+	var err error
+	if p.Devices, gpu, err = findDevices(level); err != nil {
 		p.DevicesUnknown = err.Error()
-		return nil
-	}
-	var gpu *uint64
-	for _, d := range found {
-		p.Devices = append(p.Devices, plannedDevice{d.Name, string(d.Type), d.MemoryFreeBytes})
-		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 {
-			if gpu == nil {
-				gpu = new(uint64)
-			}
-			*gpu += d.MemoryFreeBytes
-		}
 	}
 	return gpu
 }
