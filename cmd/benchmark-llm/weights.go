@@ -91,6 +91,7 @@ func (o *selectOptions) instead(ctx context.Context, job bench.Job, wanted *suit
 	reason := fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", why)
 	slog.Warn("weights are generated", "model", wanted.Name, "reason", why)
 	job.Model.Weights, job.Model.Path = result.SyntheticWeights, kept.path
+	job.Model.Words = job.E2E != nil
 	job.Gentler = streamed(job.Settings)
 	job.Warnings = append(slices.Clone(job.Warnings), result.Warning{Code: synthCode, Message: oneLine(reason)})
 	job.Tests = slices.Clone(job.Tests)
