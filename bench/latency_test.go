@@ -3,11 +3,13 @@ package bench_test
 import (
 	"encoding/json"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -107,4 +109,33 @@ func TestLongestGenerationFitsALine(t *testing.T) {
 	if err != nil || len(line) > bench.MaxEventBytes {
 		t.Errorf("%d bytes, %v", len(line), err)
 	}
+}
+
+// A run on the scripted engine: at 100 tokens per second, 9 tokens of a prompt and
+// the first generated one take 100 ms, every other one 10 ms.
+func TestEndToEndRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		job := jobOf()
+		job.Repetitions = 3
+		test := result.Test{Prompt: 9, Gen: 4, E2E: true}
+		a := bench.Assembler{Job: job}
+		var o *result.Outcome
+		engine := benchtest.New(benchtest.AtSpeed(100), engineFacts, modelFacts)
+		err := bench.Run(t.Context(), engine, job, bench.TestBudget{Test: test}, func(e bench.Event) error {
+			if done := a.Add(bench.Stamped{At: time.Now(), Event: e}); done != nil {
+				o = done
+			}
+			return nil
+		})
+		if err != nil || o == nil || o.Record == nil {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		e := o.Record.Ext.E2E
+		if diff := cmp.Diff(result.Latency{N: 3, Median: 0.1, P90: 0.1, P99: 0.1, Max: 0.1}, e.FirstToken, near); diff != "" {
+			t.Errorf("first token (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(&result.Latency{N: 9, Median: 0.01, P90: 0.01, P99: 0.01, Max: 0.01}, e.InterToken, near); diff != "" {
+			t.Errorf("between tokens (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -42,6 +42,8 @@ func TestBefore(t *testing.T) {
 		{"a batch that does not fill a GPU", gpu, suite.Decision{Reason: "started: shorter tests do not predict it"}},
 		{"a combined test", history(result.Test{Prompt: 64, Gen: 64}, 1, measured(result.Test{Prompt: 16, Gen: 16}, time.Second)),
 			suite.Decision{Reason: "started: shorter tests do not predict it"}},
+		{"an end-to-end test", history(result.Test{Prompt: 64, Gen: 64, E2E: true}, 1, measured(result.Test{Prompt: 16, Gen: 16, E2E: true}, time.Second)),
+			suite.Decision{Reason: "started: shorter tests do not predict it"}},
 		{"hopeless", history(pp(4096), time.Minute, rising...), suite.Decision{Stop: true,
 			Reason: "skipped: needs at least 1m13.73s: 6 × 4096 tokens at 3ms each, from 1.5ms at pp1024; 1m0s of its budget of 1m0s is left for them"}},
 		{"doubtful", history(pp(4096), 100*time.Second, rising...), suite.Decision{

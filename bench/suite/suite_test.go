@@ -57,7 +57,7 @@ func TestBudgetProperties(t *testing.T) {
 }
 
 func TestLengths(t *testing.T) {
-	l := suite.Lengths{Prompt: []int{16, 0, 16}, Gen: []int{8}, Combined: [][2]int{{4, 2}}, Depth: []int{0, 32}}
+	l := suite.Lengths{Prompt: []int{16, 0, 16}, Gen: []int{8}, Combined: [][2]int{{4, 2}}, Depth: []int{0, 32}, E2E: [][2]int{{4, 2}, {8, 2}, {4, 2}}}
 	got, err := l.Tests()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestLengths(t *testing.T) {
 	for _, test := range got {
 		names = append(names, test.String())
 	}
-	want := []string{"pp16", "tg8", "pp4+tg2", "pp16 @ d32", "tg8 @ d32", "pp4+tg2 @ d32"}
+	want := []string{"pp16", "tg8", "pp4+tg2", "pp16 @ d32", "tg8 @ d32", "pp4+tg2 @ d32", "e2e4+2", "e2e8+2"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
 	}
@@ -75,6 +75,7 @@ func TestLengths(t *testing.T) {
 		{Gen: []int{result.MaxTokens + 1}},
 		{Combined: [][2]int{{0, 0}}},
 		{Prompt: []int{1}, Depth: []int{-5}},
+		{E2E: [][2]int{{16, 0}}},
 	} {
 		if _, err := bad.Tests(); err == nil {
 			t.Errorf("%+v was accepted", bad)

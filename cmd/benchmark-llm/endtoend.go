@@ -110,7 +110,8 @@ type tokenTime struct {
 	At         int64  `json:"ns"`         // when its text was there, since the start of the repetition
 }
 
-// create makes the file anew; nil when none is wanted.
+// create makes the file anew, for a run that is about to measure; nil when none is
+// wanted.
 func (o *endToEndOptions) create() (*tokenTimes, error) {
 	if o.tokenTimes == "" {
 		return nil, nil //nolint:nilnil // as documented

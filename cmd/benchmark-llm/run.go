@@ -225,11 +225,6 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	times, err := o.create()
-	if err != nil {
-		return err
-	}
-	defer times.close() //nolint:errcheck // measure closes it, and looks
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer catchSignals(cancel, out.exitNow)()
@@ -255,6 +250,11 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 			return err
 		}
 	}
+	times, err := o.create()
+	if err != nil {
+		return err
+	}
+	defer times.close() //nolint:errcheck // measure closes it, and looks
 	return o.measure(ctx, models, dir, before, out, times, stdout, stderr)
 }
 
