@@ -176,7 +176,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		JITSeconds: a.jit.Seconds(),
 		Offload:    a.model.Offload,
-		Warnings:   append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+		Warnings:   append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)
 	return r, nil
@@ -202,7 +202,7 @@ const fewRepetitions = 3
 
 // warnings are the reasons to read the record with care; rates are ts, in
 // tokens/second, in the order measured.
-func warnings(ts []float64, rates stats.Sample, warm bool) []result.Warning {
+func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bool) []result.Warning {
 	var w []result.Warning
 	add := func(code, format string, args ...any) {
 		w = append(w, result.Warning{Code: code, Message: fmt.Sprintf(format, args...)})
@@ -212,6 +212,9 @@ func warnings(ts []float64, rates stats.Sample, warm bool) []result.Warning {
 		add("few_repetitions", "one repetition does not show how much the speed varies")
 	case n < fewRepetitions:
 		add("few_repetitions", "%d repetitions do not show how much the speed varies", n)
+	}
+	if w := beside(samples); w != "" {
+		add("download_beside", "%s", w)
 	}
 	if !warm {
 		add("no_warmup", "measured without a warm-up")
@@ -227,6 +230,20 @@ func warnings(ts []float64, rates stats.Sample, warm bool) []result.Warning {
 		add("outlier", "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
 	}
 	return w
+}
+
+// beside tells of repetitions that ran beside a download; empty when none did.
+func beside(samples []result.Sample) string {
+	n, bytes, time := 0, int64(0), 0.0
+	for _, s := range samples {
+		if s.DownloadedBytes > 0 {
+			n, bytes, time = n+1, bytes+s.DownloadedBytes, time+s.Elapsed.Seconds()
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d repetitions ran beside a download of %.1f MB/s", n, len(samples), float64(bytes)/1e6/time)
 }
 
 // cpuMask is the mask of logical CPUs as llama-bench prints it.

@@ -135,6 +135,26 @@ func TestRecordOffload(t *testing.T) {
 	}
 }
 
+// A repetition beside a download is no secret.
+func TestDownloadBeside(t *testing.T) {
+	a := bench.Assembler{Job: jobOf()}
+	var o *result.Outcome
+	beside := func(n int, bytes int64) bench.Event {
+		return bench.RepetitionDone{Sample: result.Sample{Repetition: n, Elapsed: 2 * s, DownloadedBytes: bytes}}
+	}
+	for _, e := range []bench.Event{
+		bench.TestStarted{Test: pp512, Repetitions: 4, Done: []result.Sample{{Repetition: 1, Elapsed: 2 * s, DownloadedBytes: 3e6}}},
+		bench.WarmupDone{Elapsed: s}, beside(2, 0), beside(3, 5e6), beside(4, 0),
+		bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{At: at, Event: e})
+	}
+	want := []result.Warning{{Code: "download_beside", Message: "2 of 4 repetitions ran beside a download of 2.0 MB/s"}}
+	if diff := cmp.Diff(want, o.Record.Ext.Warnings); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Each setting in the words of llama-bench.
 func TestRecordSettings(t *testing.T) {
 	for _, tt := range []struct {

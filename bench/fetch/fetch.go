@@ -495,7 +495,7 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 		if read.Sub(d.held) >= heldEcho {
 			d.reading.add(n, read.Sub(d.at))
 		}
-		gateErr := d.Gate.wait(ctx)
+		gateErr := d.Gate.wait(ctx, n)
 		now := time.Now()
 		if now.Sub(read) > 5*time.Millisecond {
 			d.held = now
@@ -642,7 +642,7 @@ func (d *download) hashFile(ctx context.Context, path string) (hash.Hash, error)
 		if err != nil {
 			return nil, err
 		}
-		if err := d.Gate.wait(ctx); err != nil {
+		if err := d.Gate.wait(ctx, n); err != nil {
 			return nil, err
 		}
 	}

@@ -9,8 +9,9 @@ import (
 // Gate holds downloads back: it pauses them, so that they keep off a running test. The zero Gate lets everything through, and so does a
 // nil one. Its methods may be called from any goroutine.
 type Gate struct {
-	mu   sync.Mutex
-	open chan struct{} // closed by Resume; nil while open
+	mu     sync.Mutex
+	open   chan struct{} // closed by Resume; nil while open
+	passed int64         // bytes
 }
 
 // Pause stops all downloads through the gate until Resume, after the buffer
@@ -35,14 +36,17 @@ func (g *Gate) Resume() {
 	}
 }
 
-// wait returns when more bytes may pass.
-func (g *Gate) wait(ctx context.Context) error {
+// wait returns when n more bytes may pass.
+func (g *Gate) wait(ctx context.Context, n int) error {
 	if g == nil {
 		return context.Cause(ctx)
 	}
 	for {
 		g.mu.Lock()
 		open := g.open
+		if open == nil {
+			g.passed += int64(n)
+		}
 		g.mu.Unlock()
 		if open == nil {
 			return context.Cause(ctx)

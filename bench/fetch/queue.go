@@ -465,6 +465,14 @@ func (q *Queue) State() QueueState {
 	return QueueState{q.current, q.progress, q.hold, q.reason}
 }
 
+// Passed is how many bytes all downloads took so far, those of a pause excluded:
+// the buffer that was under way when it began counts when it ends.
+func (q *Queue) Passed() int64 {
+	q.gate.mu.Lock()
+	defer q.gate.mu.Unlock()
+	return q.gate.passed
+}
+
 // Close ends the downloads, whose parts stay, and the queue's goroutines. It may
 // be called again.
 func (q *Queue) Close() {

@@ -294,7 +294,7 @@ func TestTiming(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				q.Timing(true)
 				time.Sleep(time.Second)
-				before := q.State()
+				before, passed := q.State(), q.Passed()
 				if before.Hold != tt.hold || (before.Reason == "") != (tt.hold == fetch.Free && tt.o.SpareCPUs) {
 					t.Errorf("state %+v", before)
 				}
@@ -306,6 +306,9 @@ func TestTiming(t *testing.T) {
 						t.Errorf("%v in a short gap", got)
 					}
 					q.Timing(true)
+				}
+				if tt.hold == fetch.Paused != (q.Passed() == passed) {
+					t.Errorf("%d bytes passed", q.Passed()-passed)
 				}
 				time.Sleep(2 * time.Second) // for progress
 				if got := q.State().Progress.Done - before.Progress.Done; got < tt.min || got > tt.max+48_000 {

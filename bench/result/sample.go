@@ -9,7 +9,8 @@ type Sample struct {
 	Start      time.Time     `json:"start"`      // wall clock, UTC, for people; never used for timing
 	Elapsed    time.Duration `json:"elapsed_ns"` // monotonic clock, nanoseconds
 
-	Generated *Generated `json:"generated,omitempty"` // of an end-to-end test; nil for the others
+	Generated       *Generated `json:"generated,omitempty"`        // of an end-to-end test; nil for the others
+	DownloadedBytes int64      `json:"downloaded_bytes,omitempty"` // by this program, beside the repetition
 }
 
 // Generated is what one repetition of an end-to-end test generated.

@@ -40,6 +40,10 @@ type Options struct {
 	// returns are events of the parent's own, which come before it. May be nil.
 	Observe func(bench.Stamped) []bench.Event
 
+	// Downloaded is how many bytes downloads took since the repetition before, or
+	// since the warm-up. It is called after each repetition and may be nil.
+	Downloaded func() int64
+
 	// Event is called with every event before the worker goes on; it has the
 	// event safe when it returns. Outcome is called with every outcome. An error
 	// of either ends the run.
@@ -378,6 +382,10 @@ func (a *attempt) observe(s bench.Stamped) error {
 // take keeps an event, moves the ladder, and reports the outcome that the event
 // completes.
 func (a *attempt) take(s bench.Stamped) error {
+	if e, ok := s.Event.(bench.RepetitionDone); ok && a.options.Downloaded != nil {
+		e.Sample.DownloadedBytes = a.options.Downloaded()
+		s.Event = e
+	}
 	if err := a.options.Event(s); err != nil {
 		return err
 	}

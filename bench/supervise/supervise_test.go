@@ -687,6 +687,31 @@ func TestEventFails(t *testing.T) {
 	}
 }
 
+// What was downloaded beside a repetition is in its event.
+func TestDownloaded(t *testing.T) {
+	t.Parallel()
+	var h history
+	h.dir = t.TempDir()
+	o := h.options("untroubled")
+	var bytes int64
+	o.Downloaded = func() int64 { bytes++; return bytes }
+	if err := supervise.Run(t.Context(), jobOf(0), o); err != nil {
+		t.Fatal(err)
+	}
+	var last int64
+	for _, e := range h.events {
+		if e, ok := e.Event.(bench.RepetitionDone); ok {
+			if e.Sample.DownloadedBytes != last+1 {
+				t.Errorf("%+v after %d", e, last)
+			}
+			last++
+		}
+	}
+	if last == 0 || last != bytes {
+		t.Errorf("%d repetitions, asked %d times", last, bytes)
+	}
+}
+
 func TestOutcomeFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, scenario := range []string{"untroubled", "exit 7 in load", "no memory in load"} {

@@ -41,6 +41,7 @@ type models struct {
 	deadline time.Time               // of the run; zero: none
 	err      error                   // why the last model that is missing is
 
+	passed   int64              // bytes of the queue, when a repetition began
 	pending  []bench.TestBudget // of the model under way
 	measured []suite.Measured   // of it
 }
@@ -517,6 +518,17 @@ func (m *models) warm(ctx context.Context, job bench.Job) error {
 	return m.emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
 }
 
+// downloaded is how many bytes downloads took since the last call, or since the
+// repetitions began.
+func (m *models) downloaded() int64 {
+	if m.queue == nil {
+		return 0
+	}
+	before := m.passed
+	m.passed = m.queue.Passed()
+	return m.passed - before
+}
+
 // event tells the downloads what the engine does.
 func (m *models) event(e bench.Event) {
 	if m.queue == nil {
@@ -524,8 +536,10 @@ func (m *models) event(e bench.Event) {
 	}
 	switch e.(type) {
 	case bench.ContextReady:
+		m.passed = m.queue.Passed()
 		m.queue.Timing(m.options.noWarmup)
 	case bench.WarmupDone:
+		m.passed = m.queue.Passed()
 		m.queue.Timing(true)
 	case bench.TestDone, bench.LoadDone, bench.WorkerLost, bench.JobDone:
 		m.queue.Timing(false)

@@ -373,6 +373,7 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 		watch := watchGPUs(host.NVMLName, o.sampling, o.gpus.kernels)
 		defer watch.close()
 		workers.Deadline, workers.Observe, workers.Event, workers.Outcome = deadline, watch.observe, event, outcome
+		workers.Downloaded = models.downloaded
 		end.err = supervise.RunModels(ctx, models.jobs, models.ready, workers)
 	}
 	models.close()
