@@ -13,8 +13,9 @@ MODEL ?= SmolLM-135M.Q4_K_M.gguf
 ARGS  ?=
 BENCH ?=
 export BENCH
+TAGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory load replay bench bench-compare check-headers pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory load replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -33,7 +34,7 @@ env: deps ## print the environment for plain go commands
 	@scripts/llama-env
 
 build: deps ## build bin/benchmark-llm
-	@$(with_llama) go build -trimpath -o bin/benchmark-llm ./cmd/benchmark-llm
+	@$(with_llama) go build -trimpath -tags "$(TAGS)" -o bin/benchmark-llm ./cmd/benchmark-llm
 
 run: build ## build, then benchmark the embedded model; ARGS='-p 512 -n 128' is passed on
 	@bin/benchmark-llm run -m $(MODEL) --weights synthetic $(ARGS)
@@ -57,7 +58,7 @@ test: tools ## every test: with libllama, without cgo, the four variants, the de
 	@echo '== scripts'
 	@scripts/test/run
 
-lint: deps ## golangci-lint, gofmt, shellcheck
+lint: deps ## golangci-lint, gofmt, actionlint, shellcheck
 	@scripts/preflight lint
 	@scripts/lint
 
@@ -98,9 +99,24 @@ bench-compare: ## the same at two revisions, alternating: OLD=REV, NEW=REV or th
 check-headers: deps ## check libllama's headers and symbols against what the binding uses
 	@scripts/check-headers
 
+image: ## build the container image with docker or buildah: BACKEND=cuda (default) or cpu
+	@scripts/image-build
+
+image-check: build ## as root: build the image without a registry, run it, look into its layers; CHECK=IMAGE checks another one
+	@scripts/image-check $(CHECK)
+
+image-push: # push the image: REPOSITORY= TAG= BACKEND=
+	@scripts/image-push
+
+image-manifest: # make one name of the pushed images of all architectures: REPOSITORY= TAG=
+	@scripts/image-push --manifest
+
+release: ## programs of this architecture with checksums in dist/; RELEASE=TAG attaches them to that release
+	@scripts/release $(RELEASE)
+
 pin-update: ## move the pin of libllama to the newest packages
 	@scripts/preflight
 	@scripts/pin-update
 
 clean: ## remove what was built and unpacked; downloads stay in the cache
-	rm -rf bin third_party/llama.cpp/root
+	rm -rf bin dist third_party/llama.cpp/root

@@ -104,3 +104,20 @@ write_pc() {
 	PC
 	mv "$1/.llama.pc.$$" "$1/llama.pc"
 }
+
+# ---- container images ----
+
+# choose_builder sets builder to docker or buildah, whichever works here; BUILDER decides otherwise.
+choose_builder() {
+	builder=${BUILDER:-}
+	if [ -z "$builder" ]; then
+		if have docker && docker info >/dev/null 2>&1; then
+			builder=docker
+		elif have buildah; then
+			builder=buildah
+		else
+			die "neither docker, with its daemon running, nor buildah is there" "sudo apt-get install buildah"
+		fi
+	fi
+	case $builder in docker | buildah) ;; *) die "unknown builder $builder" "BUILDER=docker or BUILDER=buildah" ;; esac
+}
