@@ -42,16 +42,16 @@ type NVML struct {
 // Structures and constants of nvml.h.
 type (
 	nvmlPCI struct {
-		legacy                       [16]byte
-		domain, bus, device, id, sub uint32
-		address                      [32]byte // "00000000:01:00.0"
+		_       [16]byte // the address in an older form
+		_       [5]uint32
+		address [32]byte // "00000000:01:00.0"
 	}
-	nvmlMemory  struct{ total, free, used uint64 }
+	nvmlMemory  struct{ total, _, used uint64 }
 	nvmlProcess struct {
-		pid           uint32
-		_             uint32
-		usedBytes     uint64
-		gpu, instance uint32
+		pid uint32
+		_   uint32
+		_   uint64    // memory in use
+		_   [2]uint32 // instances of the GPU
 	}
 )
 
