@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort memory load replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort gpu-check memory load replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -78,6 +78,10 @@ original: tools build ## compare with the suite that is replaced: SCRIPT=its ben
 
 abort: deps ## time from an abort to its return, and the longest node of the graph
 	@$(proof) -abort $(MODEL) $(ARGS)
+
+gpu-check: tools build ## measure what needs a GPU; ARGS='-rpc HOST:PORT' tries it without one
+	@$(with_llama) go build -tags parity -o bin/parity ./scripts/parity
+	@go build -o bin/gpu-check ./scripts/gpu-check && bin/gpu-check $(ARGS)
 
 memory: deps build ## resident memory over 200 runs, and beside a plain C program's
 	@$(proof) -memory $(ARGS)

@@ -156,6 +156,26 @@ func TestOffloadThatFits(t *testing.T) {
 	}
 }
 
+// Two servers hold a model that one of them cannot.
+func TestModelLargerThanOneServer(t *testing.T) {
+	t.Parallel()
+	const limitKiB = 110_000
+	a, _ := rpcServerWith(t, limitKiB)
+	b, _ := rpcServerWith(t, limitKiB)
+	layers := func(servers string) *result.Offload {
+		r := newFaulty(t, "--rpc", servers, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30")
+		r.start()
+		r.over(exitOK)
+		return offloadOf(t, r.stdout.String()).Ext.Offload
+	}
+	if both := layers(a + "," + b); both.Layers != both.Of {
+		t.Errorf("%+v on both", *both)
+	}
+	if one := layers(a); one.Layers == one.Of || one.Layers == 0 {
+		t.Errorf("%+v on one", *one)
+	}
+}
+
 // What was asked for is not changed: a context that does not fit beside it costs
 // its test alone.
 func TestOffloadAsked(t *testing.T) {

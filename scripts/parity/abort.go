@@ -3,9 +3,14 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -24,6 +29,10 @@ const abortWithin = 4 * time.Second
 // the graph, which is what an abort must wait for. After each abort the context
 // must work.
 func aborts(o options, model string) (bool, error) {
+	prompt, gen, err := abortLengths(o)
+	if err != nil {
+		return false, err
+	}
 	shape, err := synth.Lookup(model)
 	if err != nil {
 		return false, err
@@ -32,20 +41,30 @@ func aborts(o options, model string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	figures := make(map[string]float64)
 	t := newTable()
 	t.AppendHeader(table.Row{"test", "aborts", "p50 ms", "p99 ms", "max ms", "longest node ms"})
 	err = onThread(func() error {
-		m, err := llama.LoadModelStream(model, weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
+		if o.rpc != "" {
+			if err := llama.AddRPCServer(context.Background(), o.rpc); err != nil {
+				return err
+			}
+		}
+		m, err := llama.LoadModelStream(model, weights, llama.ModelParams{LoadMode: llama.LoadNone, GPULayers: o.gpuLayers}, nil)
 		if err != nil {
 			return err
 		}
 		for _, test := range []struct {
 			name                string
 			prompt, gen, window int // window: tokens of one pass
-		}{{"pp512", 512, 0, 512}, {"tg128", 0, 128, 1}} {
-			longest, err := m.LongestNode(tokens(test.window), o.threads)
-			if err != nil {
-				return err
+		}{{fmt.Sprintf("pp%d", prompt), prompt, 0, prompt}, {fmt.Sprintf("tg%d", gen), 0, gen, 1}} {
+			longest := "–" // nodes are timed on the CPU
+			if o.gpuLayers == 0 {
+				node, err := m.LongestNode(tokens(test.window), o.threads)
+				if err != nil {
+					return err
+				}
+				longest = ms(node.Seconds() * 1e3)
 			}
 			var latencies []float64
 			err = withContext(m, o.threads, test.prompt+test.gen, func(c *llama.Context) error {
@@ -59,15 +78,38 @@ func aborts(o options, model string) (bool, error) {
 			if err != nil {
 				return err
 			}
-			t.AppendRow(table.Row{test.name, s.N(), ms(s.Median()), ms(s.Quantile(0.99)), ms(s.Max()), ms(longest.Seconds() * 1e3)})
+			t.AppendRow(table.Row{test.name, s.N(), ms(s.Median()), ms(s.Quantile(0.99)), ms(s.Max()), longest})
+			for name, x := range map[string]float64{"p50": s.Median(), "p99": s.Quantile(0.99), "max": s.Max()} {
+				figures[fmt.Sprintf("%s %s ms", test.name, name)] = x
+			}
 		}
 		return m.Close()
 	})
 	if err != nil {
 		return false, err
 	}
+	if o.json != "" {
+		data, err := json.Marshal(figures)
+		if err != nil {
+			return false, err
+		}
+		if err := os.WriteFile(o.json, data, 0o644); err != nil {
+			return false, err
+		}
+	}
 	fmt.Printf("%s, %d threads\n%s\n", model, o.threads, t.Render())
 	return true, nil
+}
+
+// abortLengths are the lengths to abort, 512 and 128 tokens unless told.
+func abortLengths(o options) (prompt, gen int, err error) {
+	if prompt, err = strconv.Atoi(cmp.Or(o.prompts, "512")); err != nil {
+		return 0, 0, fmt.Errorf("-p: %w", err)
+	}
+	if gen, err = strconv.Atoi(cmp.Or(o.gens, "128")); err != nil {
+		return 0, 0, fmt.Errorf("-n: %w", err)
+	}
+	return prompt, gen, nil
 }
 
 func ms(x float64) string { return fmt.Sprintf("%.1f", x) }
@@ -93,9 +135,10 @@ func abortsOf(c *llama.Context, count int, prompt, gen []llama.Token) ([]float64
 		returned := time.Now()
 		stopped := timer.Stop()
 		if !stopped {
-			at := <-told
-			if errors.Is(err, llama.ErrAborted) {
-				latencies = append(latencies, returned.Sub(at).Seconds()*1e3)
+			// A device that does not look at the flag ends its pass first: that is the
+			// latency, too.
+			if latency := returned.Sub(<-told); latency > 0 {
+				latencies = append(latencies, latency.Seconds()*1e3)
 			}
 		}
 		if err != nil && !errors.Is(err, llama.ErrAborted) {

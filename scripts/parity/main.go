@@ -45,6 +45,8 @@ type options struct {
 	loadMode                        string // of the file, for -equivalence
 	arch                            string // what -equivalence compares
 	hugePages                       bool
+	gpuLayers                       int
+	rpc, json                       string
 	gate                            string        // turns.c, compiled
 	samples                         *json.Encoder // of every turn's; may be nil
 }
@@ -74,6 +76,9 @@ func main() {
 	load := flag.Bool("load", false, "measure the stream of each type, loads and their memory")
 	memory := flag.Bool("memory", false, "watch resident memory")
 	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
+	flag.IntVar(&o.gpuLayers, "ngl", 0, "layers on devices, for -abort; -1: all")
+	flag.StringVar(&o.rpc, "rpc", "", "RPC server whose device to use, for -abort")
+	flag.StringVar(&o.json, "json", "", "write the figures of -abort to this file, in milliseconds")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
 	flag.Parse()
 
