@@ -97,7 +97,7 @@ func main() {
 		log.Fatal(err)
 	}
 	findings := o.run(chosen)
-	os.RemoveAll(o.dir)
+	_ = os.RemoveAll(o.dir) // nothing of it is needed
 	fmt.Println(render(findings))
 	data, err := json.MarshalIndent(findings, "", "  ")
 	if err == nil {
