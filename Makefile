@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort gpu-check memory load replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
+.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -51,6 +51,9 @@ test: tools ## every test: with libllama, without cgo, the four variants, the de
 	@$(with_llama) go test -tags cuda -run CUDA ./bench/llamacpp
 	@$(with_llama) go test -tags cpu ./bench/llamacpp
 	@$(with_llama) go test -tags parity ./scripts/parity
+	@echo '== go-llama.cpp'
+	@scripts/preflight peers
+	@scripts/with-gollama go test -tags gollama ./cmd/gollama-peer
 	@echo '== without cgo'
 	@CGO_ENABLED=0 go test ./...
 	@echo '== collecting garbage at every call, pointers checked'
@@ -88,6 +91,11 @@ memory: deps build ## resident memory over 200 runs, and beside a plain C progra
 
 load: deps build ## the stream of generated weights by type, loads beside a file's, and their memory
 	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
+
+peers: tools build ## compare with llama-bench and go-llama.cpp, alternating: llama-bench, this binding, that one
+	@scripts/preflight peers
+	@scripts/with-gollama go build -tags gollama -o bin/gollama-peer ./cmd/gollama-peer
+	@$(proof) -peers $(ARGS)
 
 replay: build ## judge the stop policy by recorded runs: FLEET=FILE
 	@bin/benchmark-llm replay $(FLEET) $(ARGS)

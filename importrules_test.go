@@ -41,7 +41,7 @@ const (
 	whyRoom      = "imports go one way, down the list of rooms in ARCHITECTURE.md, so that each package can be read and tested without those above it"
 	whyCommand   = "cmd is the program: flags, terminal, exit codes; what two packages need belongs to bench"
 	whyFake      = "bench/benchtest is a fake engine and host, for tests only"
-	whyCgo       = "only llama has import \"C\": memory, threads and errors of C are handled in one place"
+	whyCgo       = "only llama has import \"C\": memory, threads and errors of C are handled in one place (cmd/gollama-peer measures another binding and reads its times)"
 	whyPureGo    = "all of bench but bench/llamacpp builds and is tested without cgo, so that any machine can plan, fetch, inspect, compare and report"
 	whyNoPackage = "it has no entry in the table of rooms in importrules_test.go"
 )
@@ -85,6 +85,7 @@ func TestImportRules(t *testing.T) {
 		{name: "cpu", cgo: "1", tags: "cpu"},
 		{name: "debug", cgo: "1", tags: "llamadebug"},
 		{name: "parity", cgo: "1", tags: "parity"},
+		{name: "gollama", cgo: "1", tags: "gollama"},
 		{name: "nocgo", cgo: "0"},
 	} {
 		t.Run(variant.name, func(t *testing.T) {
@@ -172,7 +173,7 @@ func violations(packages map[string]listed, cgo bool) []string {
 		check(p.TestImports, test)
 		check(p.XTestImports, externalTest)
 
-		if len(p.CgoFiles) > 0 && from != "llama" {
+		if len(p.CgoFiles) > 0 && from != "llama" && from != "cmd/gollama-peer" {
 			report("%s has import \"C\" in %v", whyCgo, from, p.CgoFiles)
 		}
 		if pure {
@@ -204,6 +205,8 @@ func TestImportRulesCatch(t *testing.T) {
 	}
 	cgo := pkg("bench/host")
 	cgo.CgoFiles = []string{"host.go"}
+	peer := pkg("cmd/gollama-peer")
+	peer.CgoFiles = []string{"parts.go"}
 	unbuildable := pkg("bench/report")
 	unbuildable.Deps = []string{"example.com/c"}
 	test := pkg("bench/stats")
@@ -229,6 +232,7 @@ func TestImportRulesCatch(t *testing.T) {
 		{"a test inside imports upward", []listed{inside}, whyRoom},
 		{"an external test uses any room", []listed{above}, ""},
 		{"cgo outside llama", []listed{cgo}, whyCgo},
+		{"cgo in the peer", []listed{peer}, ""},
 		{"llama below a pure package", []listed{pkg("bench/synth", "llama")}, whyPureGo},
 		{"a dependency needs cgo", []listed{unbuildable, {ImportPath: "example.com/c", Error: &struct{ Err string }{"no Go files"}}}, whyPureGo},
 		{"a package without a room", []listed{pkg("bench/new")}, whyNoPackage},

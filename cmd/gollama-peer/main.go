@@ -1,0 +1,242 @@
+//go:build gollama
+
+// Command gollama-peer measures github.com/go-skynet/go-llama.cpp, as published,
+// on today's libllama: the other side of `make peers`. It takes llama-bench's
+// flags for one test and prints one JSON line for it.
+//
+// Prompt processing is Eval of a text of that many tokens; text generation is
+// Predict with a token callback, from one callback to the next, so with its
+// sampling and the text of each token. Everything happens on one locked OS
+// thread: libgomp keeps a team of threads for each thread that calls it, and a
+// goroutine that moves between them would generate at a third of the speed. A
+// program that does not know this measures that instead.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	llama "github.com/go-skynet/go-llama.cpp"
+)
+
+// measurement is what the program prints. scripts/parity reads it.
+type measurement struct {
+	Prompt    int     `json:"n_prompt"`
+	Gen       int     `json:"n_gen"`
+	SamplesNS []int64 `json:"samples_ns"` // one for each repetition
+	// Microseconds for each token, over all repetitions. Of generation, rest is the
+	// module's own bookkeeping; of a prompt, also its parameters.
+	TokenizeUS float64 `json:"tokenize_us"`
+	EvalUS     float64 `json:"eval_us"`
+	SampleUS   float64 `json:"sample_us"`
+	PieceUS    float64 `json:"piece_us"`
+	CallbackUS float64 `json:"callback_us"`
+	RestUS     float64 `json:"rest_us"`
+	// Go's allocations for each token, over whole calls of the module.
+	Allocations    float64 `json:"allocs"`
+	AllocatedBytes float64 `json:"alloc_bytes"`
+}
+
+// options are the flags.
+type options struct {
+	model              string
+	prompt, gen        int
+	threads, batch     int
+	repetitions, layer int
+}
+
+func main() {
+	runtime.LockOSThread()
+	log.SetFlags(0)
+	log.SetPrefix("gollama-peer: ")
+	var o options
+	flag.StringVar(&o.model, "m", "", "model `file`, with a tokenizer")
+	flag.IntVar(&o.prompt, "p", 0, "tokens of the prompt to evaluate")
+	flag.IntVar(&o.gen, "n", 0, "tokens to generate, where -p is 0")
+	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")
+	flag.IntVar(&o.batch, "b", 2048, "most tokens of a batch")
+	flag.IntVar(&o.layer, "ngl", 0, "layers on the GPU")
+	flag.IntVar(&o.repetitions, "r", 5, "repetitions")
+	flag.Parse()
+	m, err := measure(o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(m); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// maxPrompt is the most tokens that the module's Eval takes, whatever the
+// context: its default of 2023, which nothing sets.
+const maxPrompt = 512
+
+func measure(o options) (measurement, error) {
+	switch {
+	case o.prompt < 0 || o.gen < 0 || (o.prompt == 0) == (o.gen == 0):
+		return measurement{}, errors.New("one of -p and -n must be positive, the other 0")
+	case o.prompt > maxPrompt:
+		return measurement{}, fmt.Errorf("go-llama.cpp evaluates at most %d tokens in one call", maxPrompt)
+	case o.repetitions < 1 || o.threads < 1 || o.batch < 1:
+		return measurement{}, errors.New("-r, -t and -b must be positive")
+	}
+	model, err := llama.New(o.model,
+		llama.SetContext(max(o.prompt, 1+o.gen+margin)),
+		llama.SetNBatch(o.batch),
+		llama.SetGPULayers(o.layer),
+		llama.EnableF16Memory, // as llama-bench
+	)
+	if err != nil {
+		return measurement{}, fmt.Errorf("%s: %w", o.model, err)
+	}
+	defer model.Free()
+	if o.prompt > 0 {
+		return measurePrompt(model, o)
+	}
+	return measureGeneration(model, o)
+}
+
+// margin is what Predict keeps free of the context, and a token to end with.
+const margin = 5
+
+// measurePrompt times Eval: the text into C, its tokens, their evaluation. The
+// first one warms up.
+func measurePrompt(model *llama.LLama, o options) (measurement, error) {
+	text, err := textOf(model, o.prompt)
+	if err != nil {
+		return measurement{}, err
+	}
+	var total time.Duration
+	var before parts
+	var heap runtime.MemStats
+	m := measurement{Prompt: o.prompt, SamplesNS: make([]int64, 0, o.repetitions)}
+	for i := range o.repetitions + 1 {
+		if i == 1 {
+			runtime.ReadMemStats(&heap)
+			before = readParts()
+		}
+		start := time.Now()
+		if err := model.Eval(text, llama.SetThreads(o.threads), llama.SetBatch(o.batch)); err != nil {
+			return measurement{}, fmt.Errorf("evaluate %d tokens: %w", o.prompt, err)
+		}
+		if i > 0 {
+			elapsed := time.Since(start)
+			m.SamplesNS = append(m.SamplesNS, elapsed.Nanoseconds())
+			total += elapsed
+		}
+	}
+	m.share(readParts().since(before), total, o.repetitions*o.prompt)
+	m.shareHeap(heap, o.repetitions*o.prompt)
+	return m, nil
+}
+
+// measureGeneration times Predict from the second callback to the last, which is
+// gen tokens later. A short prediction warms up.
+func measureGeneration(model *llama.LLama, o options) (measurement, error) {
+	if err := predict(model, o, 2, func(int) {}); err != nil {
+		return measurement{}, err
+	}
+	var total time.Duration
+	var sum parts
+	var heap runtime.MemStats
+	m := measurement{Gen: o.gen, SamplesNS: make([]int64, 0, o.repetitions)}
+	runtime.ReadMemStats(&heap)
+	for range o.repetitions {
+		var first, last time.Time
+		var before, after parts
+		err := predict(model, o, o.gen+2, func(i int) {
+			switch i {
+			case 0:
+				readParts() // the first call is slower
+			case 1:
+				first = time.Now()
+				before = readParts()
+			case o.gen + 1:
+				last = time.Now()
+				after = readParts()
+			}
+		})
+		if err != nil {
+			return measurement{}, err
+		}
+		m.SamplesNS = append(m.SamplesNS, last.Sub(first).Nanoseconds())
+		total += last.Sub(first)
+		sum = sum.plus(after.since(before))
+	}
+	m.shareHeap(heap, o.repetitions*o.gen)
+	m.share(sum, total, o.repetitions*o.gen)
+	return m, nil
+}
+
+// predict generates n tokens after an empty prompt, which is one token, and tells
+// of each by its number.
+func predict(model *llama.LLama, o options, n int, token func(i int)) error {
+	i := 0
+	_, err := model.Predict("", llama.SetTokens(n), llama.SetThreads(o.threads), llama.SetBatch(o.batch), llama.SetSeed(1), llama.IgnoreEOS,
+		llama.SetTokenCallback(func(string) bool {
+			token(i)
+			i++
+			return true
+		}))
+	if err != nil {
+		return fmt.Errorf("predict %d tokens: %w", n, err)
+	}
+	if i != n {
+		return fmt.Errorf("%d tokens were predicted, not %d", i, n)
+	}
+	return nil
+}
+
+// share says what each of n tokens took of the total.
+func (m *measurement) share(p parts, total time.Duration, n int) {
+	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(n) / 1e3 }
+	m.TokenizeUS, m.EvalUS, m.SampleUS, m.PieceUS, m.CallbackUS = per(p.Tokenize), per(p.Eval), per(p.Sample), per(p.Piece), per(p.Callback)
+	m.RestUS = per(total - p.Tokenize - p.Eval - p.Sample - p.Piece - p.Callback)
+}
+
+// shareHeap says what each of n tokens took of Go's heap since an earlier look at it.
+func (m *measurement) shareHeap(before runtime.MemStats, n int) {
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	m.Allocations = float64(now.Mallocs-before.Mallocs) / float64(n)
+	m.AllocatedBytes = float64(now.TotalAlloc-before.TotalAlloc) / float64(n)
+}
+
+// textOf makes a text of n tokens, of random words, from a fixed seed.
+func textOf(model *llama.LLama, n int) (string, error) {
+	random := rand.New(rand.NewPCG(1, uint64(n)))
+	var text string
+	count := func(text string) int {
+		c, _, err := model.TokenizeString(text, llama.SetTokens(maxPrompt))
+		if err != nil {
+			return maxPrompt + 1 // no room for more
+		}
+		return int(c)
+	}
+	have, misses := count(text), 0 // some texts begin with a token of its own
+	for have != n {
+		length := 1 + random.IntN(8)
+		if n-have < 8 {
+			length = 1
+		}
+		var word strings.Builder
+		for range length {
+			word.WriteByte(byte('a' + random.IntN(26)))
+		}
+		longer := text + " " + word.String()
+		if c := count(longer); c <= n {
+			text, have, misses = longer, c, 0
+		} else if misses++; misses > 1000 {
+			return "", fmt.Errorf("no text of %d tokens was found", n)
+		}
+	}
+	return text, nil
+}

@@ -1,0 +1,54 @@
+//go:build gollama
+
+package main
+
+// #cgo CFLAGS: -I${SRCDIR}/../../third_party/go-llama.cpp
+// #include "parts.h"
+import "C"
+
+import "time"
+
+// parts are sums of time that the headers below the module keep, since the
+// process started.
+type parts struct {
+	Tokenize, Eval, Sample, Piece, Callback time.Duration
+	Samples                                 int64 // tokens sampled
+}
+
+// readParts is safe in any goroutine, a token callback included.
+func readParts() parts {
+	var p C.struct_gollama_parts
+	C.gollama_parts_read(&p)
+	return parts{
+		Tokenize: time.Duration(p.tokenize_ns),
+		Eval:     time.Duration(p.eval_ns),
+		Sample:   time.Duration(p.sample_ns),
+		Piece:    time.Duration(p.piece_ns),
+		Callback: time.Duration(p.callback_ns),
+		Samples:  int64(p.samples),
+	}
+}
+
+// since is what was added to the sums since an earlier reading.
+func (p parts) since(before parts) parts {
+	return parts{
+		Tokenize: p.Tokenize - before.Tokenize,
+		Eval:     p.Eval - before.Eval,
+		Sample:   p.Sample - before.Sample,
+		Piece:    p.Piece - before.Piece,
+		Callback: p.Callback - before.Callback,
+		Samples:  p.Samples - before.Samples,
+	}
+}
+
+// plus adds sums.
+func (p parts) plus(q parts) parts {
+	return parts{
+		Tokenize: p.Tokenize + q.Tokenize,
+		Eval:     p.Eval + q.Eval,
+		Sample:   p.Sample + q.Sample,
+		Piece:    p.Piece + q.Piece,
+		Callback: p.Callback + q.Callback,
+		Samples:  p.Samples + q.Samples,
+	}
+}
