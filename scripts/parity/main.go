@@ -11,6 +11,7 @@
 //	parity -memory       resident memory over 200 runs, and against plain C
 //	parity -prefetch     tests beside a background download, and a run's wall time
 //	parity -abort NAME   abort latency on a model's shape, and its longest node
+//	parity -peers        llama-bench against this program and go-llama.cpp
 package main
 
 import (
@@ -42,6 +43,7 @@ type options struct {
 	prompts, gens                   string
 	threads                         int
 	program, tool, model, dir       string
+	gollama                         string // go-llama.cpp, for -peers
 	loadMode                        string // of the file, for -equivalence
 	arch                            string // what -equivalence compares
 	hugePages                       bool
@@ -61,12 +63,13 @@ func main() {
 	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence)")
+	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence, 20 for -peers)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
-	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence)")
-	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence)")
+	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence and -peers)")
+	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence; 32,128 for -peers)")
 	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")
 	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
+	flag.StringVar(&o.gollama, "gollama", "bin/gollama-peer", "go-llama.cpp, for -peers")
 	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
 	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "default model to compare on")
 	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
@@ -79,6 +82,7 @@ func main() {
 	flag.IntVar(&o.gpuLayers, "ngl", 0, "layers on devices, for -abort; -1: all")
 	flag.StringVar(&o.rpc, "rpc", "", "RPC server whose device to use, for -abort")
 	flag.StringVar(&o.json, "json", "", "write the figures of -abort to this file, in milliseconds")
+	peers := flag.Bool("peers", false, "compare with llama-bench and go-llama.cpp")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
 	flag.Parse()
 
@@ -103,6 +107,8 @@ func main() {
 		ok, err = aborts(o, *abort)
 	case *load:
 		ok, err = measureLoads(o)
+	case *peers:
+		ok, err = comparePeers(o)
 	case *memory:
 		ok, err = watchMemory(o)
 	case *prefetch:
@@ -121,13 +127,15 @@ func main() {
 	}
 }
 
-// file writes the model, with weights of a seed, to a file.
-func (o options) file(seed int) (string, error) {
+// file writes the model, with weights of a seed, to a file; flags are more of
+// those of models synth.
+func (o options) file(seed int, flags ...string) (string, error) {
 	path := filepath.Join(o.dir, fmt.Sprintf("seed%d", seed), o.model)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return "", err
 	}
-	out, err := exec.Command(o.program, "models", "synth", o.model, "--seed", strconv.Itoa(seed), "-o", path).CombinedOutput()
+	args := append([]string{"models", "synth", o.model, "--seed", strconv.Itoa(seed), "-o", path}, flags...)
+	out, err := exec.Command(o.program, args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("write the model: %w: %s", err, out)
 	}
