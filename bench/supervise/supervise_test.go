@@ -230,7 +230,7 @@ var scenarios = map[string]scenario{
 	"hang":             at(third, always, hang),
 	"stop":             at(third, always, die(syscall.SIGSTOP)),
 	"garbage":          at(third, always, write("GGML_ASSERT\n")),
-	"endless line":     at(third, always, write(strings.Repeat("x", 2<<20))),
+	"endless line":     at(third, always, write(strings.Repeat("x", bench.MaxEventBytes+1))),
 	"half a line":      at(third, always, do(func() { _, _ = events.WriteString(`{"event":"repetition_done","da`); os.Exit(3) })),
 	"goes silent":      at(third, 1, benchtest.Step{Do: func() { _ = events.Close() }, Takes: benchtest.Forever, Deaf: true}),
 	"grandchild":       at(third, 1, do(func() { child(false)(); os.Exit(3) })),
