@@ -162,6 +162,75 @@ func TestPairedRatioOfMedians(t *testing.T) {
 	}
 }
 
+// Where groups differ, the interval covers the ratio about as often as it says,
+// a little less with ten of them; where only pairs do, it is narrower than one
+// of the groups' own medians.
+func TestGroupedRatio(t *testing.T) {
+	const runs, groups, pairs = 200, 10, 9
+	for name, test := range map[string]struct{ ofGroup, ofPair float64 }{
+		"groups differ": {0.03, 0.01},
+		"pairs differ":  {0, 0.05},
+	} {
+		t.Run(name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(7, 8))
+			covered := 0
+			var together, apart float64
+			for range runs {
+				a, b := make([][]float64, groups), make([][]float64, groups)
+				medians, ones := make([]float64, groups), make([]float64, groups)
+				for g := range groups {
+					shared := test.ofGroup * random.NormFloat64()
+					ratios := make([]float64, pairs)
+					for i := range pairs {
+						drift := math.Exp(0.2 * random.NormFloat64())
+						ratios[i] = 1.1 * math.Exp(shared+test.ofPair*random.NormFloat64())
+						a[g], b[g] = append(a[g], 100*drift*ratios[i]), append(b[g], 100*drift)
+					}
+					medians[g], ones[g] = sample(t, ratios...).Median(), 1
+				}
+				r, err := GroupedRatio(a, b, 0.95)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Contains(1.1) {
+					covered++
+				}
+				ofMedians, err := PairedRatio(medians, ones, 0.95)
+				if err != nil {
+					t.Fatal(err)
+				}
+				together, apart = together+r.High-r.Low, apart+ofMedians.High-ofMedians.Low
+			}
+			if share := float64(covered) / runs; share < 0.88 {
+				t.Errorf("covered %.3f of the time, said 0.95", share)
+			}
+			if test.ofGroup == 0 && together > 0.8*apart {
+				t.Errorf("mean widths: %.4f of all pairs, %.4f of the groups' medians", together/runs, apart/runs)
+			}
+		})
+	}
+}
+
+func TestGroupedRatioRefuses(t *testing.T) {
+	five := [][]float64{{1}, {2, 3}, {4}, {5}, {6}}
+	for name, test := range map[string]struct {
+		a, b       [][]float64
+		confidence float64
+		want       error
+	}{
+		"too few groups":       {five[:4], five[:4], 0.95, ErrTooFew},
+		"unlike groups":        {five, five[:4], 0.95, ErrUnpaired},
+		"unlike pairs":         {five, [][]float64{{1}, {2}, {4}, {5}, {6}}, 0.95, ErrUnpaired},
+		"a group of none":      {append(five[:4:4], nil), append(five[:4:4], nil), 0.95, ErrEmpty},
+		"zero":                 {five, [][]float64{{1}, {2, 0}, {4}, {5}, {6}}, 0.95, ErrNotRate},
+		"confidence not known": {five, five, math.NaN(), ErrConfidence},
+	} {
+		if got, err := GroupedRatio(test.a, test.b, test.confidence); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, test.want)
+		}
+	}
+}
+
 func TestWithin(t *testing.T) {
 	interval := func(low, high float64) Interval { return Interval{Low: low, High: high, Confidence: 0.95} }
 	quiet := interval(0.998, 1.002)

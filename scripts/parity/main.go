@@ -287,18 +287,18 @@ func compare(o options, names []string, programs []program, sides func(passes in
 		if err != nil {
 			return false, err
 		}
-		ab, err := stats.PairedRatio(series[2], series[0], confidence)
+		ab, err := stats.GroupedRatio(series[2], series[0], confidence)
 		if err != nil {
 			return false, err
 		}
-		aa, err := stats.PairedRatio(series[1], series[0], confidence)
+		aa, err := stats.GroupedRatio(series[1], series[0], confidence)
 		if err != nil {
 			return false, err
 		}
 		verdict := stats.Within(ab.Interval, aa.Interval)
 		ok = ok && verdict == stats.WithinNoise
 		ratios = append(ratios, ab.Value)
-		t.AppendRow(table.Row{test, count, median(series[0]), median(series[2]), interval(ab), interval(aa), verdict})
+		t.AppendRow(table.Row{test, count, median(slices.Concat(series[0]...)), median(slices.Concat(series[2]...)), interval(ab), interval(aa), verdict})
 	}
 	fmt.Println(t.Render())
 	if len(ratios) > 2 { // two say little about a sign
@@ -352,9 +352,10 @@ func (o options) turnsOfLoad(pass time.Duration, sides []side) int {
 	return max(fewestTurns, int(secondsOfLoad*time.Second/(pass*time.Duration(passes))))
 }
 
-// loadsOf are the speeds of three sides in each load, in tokens/second.
-func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([3][]float64, error) {
-	var series [3][]float64
+// loadsOf are the rates of three sides, load by load and turn by turn, in
+// tokens/second.
+func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([3][][]float64, error) {
+	var series [3][][]float64
 	for load := range o.loads {
 		rates, err := o.takeTurns(load, programs, sides, test, turns)
 		if err != nil {
@@ -365,12 +366,8 @@ func (o options) loadsOf(test result.Test, programs []program, sides []side, tur
 				return series, err
 			}
 		}
-		ofLoad, err := speeds(rates)
-		if err != nil {
-			return series, err
-		}
-		for i := range series {
-			series[i] = append(series[i], ofLoad[i])
+		for i, ofLoad := range complete(rates) {
+			series[i] = append(series[i], ofLoad)
 		}
 		fmt.Fprintf(os.Stderr, "\r%v: %d of %d loads   ", test, load+1, o.loads)
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
 // Processes that take turns: all are alive with their model loaded, and one
@@ -145,36 +144,18 @@ func choose(values []float64, indices []int) ([]float64, error) {
 	return chosen, nil
 }
 
-// speeds are one rate for each side of a load: of the first its median over the
-// turns, of the others that one times the median of their ratios to it, turn by
-// turn, so that they share the state of the machine. A turn in which a side has
-// no sample does not count.
-func speeds(rates [][]float64) ([]float64, error) {
-	complete := make([][]float64, len(rates))
+// complete leaves out the turns in which a side has no sample.
+func complete(rates [][]float64) [][]float64 {
+	kept := make([][]float64, len(rates))
 	for turn := range rates[0] {
 		if slices.ContainsFunc(rates, func(side []float64) bool { return side[turn] == 0 }) {
 			continue
 		}
 		for i, side := range rates {
-			relative := side[turn]
-			if i > 0 {
-				relative /= rates[0][turn]
-			}
-			complete[i] = append(complete[i], relative)
+			kept[i] = append(kept[i], side[turn])
 		}
 	}
-	speeds := make([]float64, len(rates))
-	for i, side := range complete {
-		s, err := stats.New(side)
-		if err != nil {
-			return nil, fmt.Errorf("no turn has a sample of every side: %w", err)
-		}
-		speeds[i] = s.Median()
-		if i > 0 {
-			speeds[i] *= speeds[0]
-		}
-	}
-	return speeds, nil
+	return kept
 }
 
 // process is a program that runs a test in turns.

@@ -40,15 +40,14 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// The third side is twice as fast in every turn, however fast the machine is; a
-// turn without a sample of one side is none of the others either.
-func TestSpeedsOfLoad(t *testing.T) {
-	got, err := speeds([][]float64{{10, 1000, 20, 40}, {11, 1000, 19, 40}, {20, 0, 40, 80}})
-	if diff := cmp.Diff([]float64{20, 20, 40}, got); err != nil || diff != "" {
-		t.Errorf("error %v, difference:\n%s", err, diff)
+// A turn without a sample of one side is none of the others either.
+func TestComplete(t *testing.T) {
+	got := complete([][]float64{{10, 1000, 20, 40}, {11, 1000, 19, 40}, {20, 0, 40, 80}})
+	if diff := cmp.Diff([][]float64{{10, 20, 40}, {11, 19, 40}, {20, 40, 80}}, got); diff != "" {
+		t.Error(diff)
 	}
-	if _, err := speeds([][]float64{{1, 2}, {0, 2}, {1, 0}}); err == nil {
-		t.Error("no turn is complete, and no error")
+	if got := complete([][]float64{{1, 2}, {0, 2}, {1, 0}}); len(slices.Concat(got...)) != 0 {
+		t.Errorf("no turn is complete, and there are %v", got)
 	}
 }
 
