@@ -41,45 +41,50 @@ func compareWeights(o options) (bool, error) {
 	o.loads = cmp.Or(o.loads, 15)
 	fmt.Printf("%d threads, %d loads of each, file in load mode %s\n", o.threads, o.loads, o.loadMode)
 	ok := true
+	var all []float64
 	for name := range strings.SplitSeq(o.arch, ",") {
-		within, err := compareArchitecture(o, name)
+		ratios, within, err := compareArchitecture(o, name)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", name, err)
 		}
+		all = append(all, ratios...)
 		ok = ok && within
 	}
-	return ok, nil
+	fmt.Println()
+	signless, err := printSign(all)
+	return ok && signless, err
 }
 
-func compareArchitecture(o options, name string) (bool, error) {
+func compareArchitecture(o options, name string) (ratios []float64, within bool, err error) {
 	start := time.Now()
+	o.model = name
 	file, err := o.quantized(name)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	// A copy, for two loads that share pages also share what the caches hold.
 	again := file + ".again"
 	if err := copyFile(again, file); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	defer os.RemoveAll(filepath.Dir(file)) // the next one needs the room
 	header, err := gguf.ReadFile(file)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	outline, err := synth.Outline(name, header)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	weights, err := synth.FromHeader(name, outline, 1, llamacpp.Quantizer{})
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	fmt.Printf("\n%s: architecture %s, %d MB of tensors, %d million parameters\n",
 		name, header.Architecture(), header.TensorBytes()/1e6, header.Params()/1e6)
-	ok, err := compareLoads(o, file, again, weights)
+	ratios, within, err = compareLoads(o, file, again, weights)
 	fmt.Printf("%.0f s\n", time.Since(start).Seconds())
-	return ok, err
+	return ratios, within, err
 }
 
 // quantized is a file of an architecture's small model. Its weights have another
@@ -89,7 +94,6 @@ func compareArchitecture(o options, name string) (bool, error) {
 func (o options) quantized(name string) (string, error) {
 	const seed = 2
 	if _, err := synth.Lookup(name); err == nil {
-		o.model = name
 		return o.file(seed)
 	}
 	text, err := smallShapes.ReadFile("testdata/" + name + ".yaml")
@@ -126,8 +130,8 @@ func (o options) quantized(name string) (string, error) {
 	return path, os.Remove(plain)
 }
 
-// turnsOfLoad is how often a test of a loaded model runs: the median is the speed
-// of that load. A test of many tokens runs once: more loads tell more.
+// turnsOfLoad is how often a test of a loaded model runs. A test of many tokens
+// runs once: more loads tell more.
 const turnsOfLoad = 3
 
 func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 384/(t.Prompt+4*t.Gen))) }
@@ -138,10 +142,11 @@ func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 384/(t.Prompt+4
 // it lives; so the unit that is repeated is the load. Every round loads the file,
 // read into the page cache anew, a copy of it and the synthetic weights, in
 // turning order, and alternates tests between the three, in every order.
-func compareLoads(o options, file, again string, weights llama.Stream) (bool, error) {
+// The ratios are the tests', of the synthetic weights' rates to the file's.
+func compareLoads(o options, file, again string, weights llama.Stream) (ratios []float64, ok bool, err error) {
 	tests, err := o.tests()
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	mode := llama.LoadMmap
 	if o.loadMode == "none" {
@@ -154,7 +159,7 @@ func compareLoads(o options, file, again string, weights llama.Stream) (bool, er
 			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone, HugePages: o.hugePages}, nil)
 		},
 	}
-	rates := make([][3][]float64, len(tests))
+	series := make([][3][][]float64, len(tests))
 	err = onThread(func() error {
 		for round := range o.loads {
 			models := make([]*llama.Model, len(loads))
@@ -167,12 +172,15 @@ func compareLoads(o options, file, again string, weights llama.Stream) (bool, er
 				models[which] = m
 			}
 			for i, test := range tests {
-				speeds, err := speedsOfLoad(o, models, test)
+				rates, err := o.ratesOfLoad(models, test)
 				if err != nil {
 					return err
 				}
-				for which, speed := range speeds {
-					rates[i][which] = append(rates[i][which], speed)
+				if err := o.record(test, round, rates); err != nil {
+					return err
+				}
+				for side := range series[i] {
+					series[i][side] = append(series[i][side], rates[side])
 				}
 			}
 			for _, m := range models {
@@ -186,26 +194,22 @@ func compareLoads(o options, file, again string, weights llama.Stream) (bool, er
 		return nil
 	})
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	t := newTable()
-	t.AppendHeader(table.Row{"test", "file t/s", "synthetic t/s", "ratio (95 %)", "noise floor", "verdict"})
-	ok := true
+	t.AppendHeader(table.Row{"test", "turns", "file t/s", "synthetic t/s", "ratio (95 %)", "noise floor", "verdict"})
+	ok = true
 	for i, test := range tests {
-		ab, err := stats.PairedRatio(rates[i][2], rates[i][0], confidence)
+		j, err := judge(series[i])
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
-		aa, err := stats.PairedRatio(rates[i][1], rates[i][0], confidence)
-		if err != nil {
-			return false, err
-		}
-		verdict := stats.Within(ab.Interval, aa.Interval)
-		ok = ok && verdict == stats.WithinNoise
-		t.AppendRow(table.Row{test, median(rates[i][0]), median(rates[i][2]), interval(ab), interval(aa), verdict})
+		ok = ok && j.verdict == stats.WithinNoise
+		ratios = append(ratios, j.ab.Value)
+		t.AppendRow(append(table.Row{test, turnsOf(test)}, j.cells()...))
 	}
 	fmt.Println(t.Render())
-	return ok, nil
+	return ratios, ok, nil
 }
 
 // loadAnew loads a file into pages it had not before: dropped from the page cache
@@ -228,9 +232,9 @@ func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)
 }
 
-// speedsOfLoad alternates a test between loaded models, each time in another
-// order, and returns the median speed of each in tokens/second.
-func speedsOfLoad(o options, models []*llama.Model, test result.Test) ([]float64, error) {
+// ratesOfLoad alternates a test between loaded models, each time in another
+// order, and returns the rates of each, in tokens/second.
+func (o options) ratesOfLoad(models []*llama.Model, test result.Test) ([][]float64, error) {
 	all := make([][]float64, len(models))
 	var turns func(contexts []*llama.Context) error
 	turns = func(contexts []*llama.Context) error {
@@ -257,16 +261,5 @@ func speedsOfLoad(o options, models []*llama.Model, test result.Test) ([]float64
 		}
 		return nil
 	}
-	if err := turns(nil); err != nil {
-		return nil, err
-	}
-	speeds := make([]float64, len(all))
-	for i, a := range all {
-		s, err := stats.New(a)
-		if err != nil {
-			return nil, err
-		}
-		speeds[i] = s.Median()
-	}
-	return speeds, nil
+	return all, turns(nil)
 }

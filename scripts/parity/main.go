@@ -61,7 +61,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds")
 	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
-	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench")
+	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
 	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence, 20 for -peers)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
@@ -287,33 +287,17 @@ func compare(o options, names []string, programs []program, sides func(passes in
 		if err != nil {
 			return false, err
 		}
-		ab, err := stats.GroupedRatio(series[2], series[0], confidence)
+		j, err := judge(series)
 		if err != nil {
 			return false, err
 		}
-		aa, err := stats.GroupedRatio(series[1], series[0], confidence)
-		if err != nil {
-			return false, err
-		}
-		verdict := stats.Within(ab.Interval, aa.Interval)
-		ok = ok && verdict == stats.WithinNoise
-		ratios = append(ratios, ab.Value)
-		t.AppendRow(table.Row{test, count, median(slices.Concat(series[0]...)), median(slices.Concat(series[2]...)), interval(ab), interval(aa), verdict})
+		ok = ok && j.verdict == stats.WithinNoise
+		ratios = append(ratios, j.ab.Value)
+		t.AppendRow(append(table.Row{test, count}, j.cells()...))
 	}
 	fmt.Println(t.Render())
-	if len(ratios) > 2 { // two say little about a sign
-		pooled, err := stats.PooledLogRatio(ratios, confidence)
-		if err != nil {
-			return false, err
-		}
-		sign := "no systematic sign"
-		if !pooled.Contains(0) {
-			sign = "a systematic sign"
-			ok = false
-		}
-		fmt.Printf("pooled log-ratio over the tests: %+.4f (%+.4f…%+.4f), %s\n", pooled.Value, pooled.Low, pooled.High, sign)
-	}
-	return ok, nil
+	signless, err := printSign(ratios)
+	return ok && signless, err
 }
 
 // passOf is about how long a pass of a test takes: the shortest of three.
@@ -361,10 +345,8 @@ func (o options) loadsOf(test result.Test, programs []program, sides []side, tur
 		if err != nil {
 			return series, err
 		}
-		if o.samples != nil {
-			if err := o.samples.Encode(map[string]any{"test": test.String(), "load": load, "rates": rates}); err != nil {
-				return series, err
-			}
+		if err := o.record(test, load, rates); err != nil {
+			return series, err
 		}
 		for i, ofLoad := range complete(rates) {
 			series[i] = append(series[i], ofLoad)
@@ -375,16 +357,12 @@ func (o options) loadsOf(test result.Test, programs []program, sides []side, tur
 	return series, nil
 }
 
-func median(x []float64) string {
-	s, err := stats.New(x)
-	if err != nil {
-		return "?"
+// record writes the rates of each side in a load down, if that was asked for.
+func (o options) record(test result.Test, load int, rates [][]float64) error {
+	if o.samples == nil {
+		return nil
 	}
-	return fmt.Sprintf("%.2f", s.Median())
-}
-
-func interval(e stats.Estimate) string {
-	return fmt.Sprintf("%.4f (%.4f…%.4f)", e.Value, e.Interval.Low, e.Interval.High)
+	return o.samples.Encode(map[string]any{"model": o.model, "test": test.String(), "load": load, "rates": rates})
 }
 
 func newTable() table.Writer {
