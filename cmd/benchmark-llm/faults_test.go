@@ -705,14 +705,15 @@ func TestFaultLittleMemory(t *testing.T) {
 
 // faultJob is a job of two short tests.
 func faultJob(m bench.Model) bench.Job {
+	const budget = time.Minute // for milliseconds: no fault of the machine's
 	s := bench.DefaultSettings(1)
 	if m.Weights == result.SyntheticWeights {
 		s.LoadMode = "none"
 	}
 	return bench.Job{
-		Model: m, LoadBudget: 20 * time.Second, Repetitions: 1, Seed: 1, Settings: s,
+		Model: m, LoadBudget: budget, Repetitions: 1, Seed: 1, Settings: s,
 		Tests: []bench.TestBudget{
-			{Test: result.Test{Prompt: 8}, Budget: 20 * time.Second}, {Test: result.Test{Gen: 2}, Budget: 20 * time.Second},
+			{Test: result.Test{Prompt: 8}, Budget: budget}, {Test: result.Test{Gen: 2}, Budget: budget},
 		},
 	}
 }

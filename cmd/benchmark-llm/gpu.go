@@ -213,12 +213,13 @@ func (o *runOptions) lookAtGPUs(ctx context.Context) error {
 
 // warnOfGPU puts the verdict into the jobs, whose records will carry it, and
 // takes away that of an earlier run.
-func (o *runOptions) warnOfGPU(jobs []bench.Job) {
-	for i := range jobs {
-		jobs[i].RequireGPU = o.requireGPU
-		jobs[i].Warnings = slices.DeleteFunc(slices.Clone(jobs[i].Warnings), func(w result.Warning) bool { return w.Code == bench.GPUNotUsed })
+func (o *runOptions) warnOfGPU(m *models) {
+	for i := range m.all {
+		job := &m.all[i].job
+		job.RequireGPU = o.requireGPU
+		job.Warnings = slices.DeleteFunc(slices.Clone(job.Warnings), func(w result.Warning) bool { return w.Code == bench.GPUNotUsed })
 		if o.gpus.unused != "" {
-			jobs[i].Warnings = append(jobs[i].Warnings, result.Warning{Code: bench.GPUNotUsed, Message: "measured on the CPU, though there is a GPU: " + o.gpus.unused})
+			job.Warnings = append(job.Warnings, result.Warning{Code: bench.GPUNotUsed, Message: "measured on the CPU, though there is a GPU: " + o.gpus.unused})
 		}
 	}
 }

@@ -267,14 +267,14 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (*models, *runDir
 	if err != nil {
 		return nil, nil, err
 	}
-	o.warnOfGPU(m.jobs)
+	o.warnOfGPU(m)
 	dir, err := createRunDir(o.resultsDir)
 	if err != nil {
 		m.close()
 		return nil, nil, fail(exitOutput, fmt.Errorf("results directory: %w", err), elsewhere)
 	}
 	about := runDescription{
-		runSpan: newSpan(os.Args), TimeLimit: o.timeLimit, Output: o.format, Jobs: m.jobs, Host: o.host,
+		runSpan: newSpan(os.Args), TimeLimit: o.timeLimit, Output: o.format, Jobs: m.jobs(), Host: o.host,
 	}
 	about.Selection, about.Sources = m.describe()
 	if err := dir.describe(about); err != nil {
@@ -301,7 +301,7 @@ func (o *runOptions) goOn(ctx context.Context) (*models, *runDir, resumed, error
 	}
 	m, err := o.resumeModels(ctx, before)
 	if err == nil {
-		o.warnOfGPU(m.jobs)
+		o.warnOfGPU(m)
 	}
 	return m, dir, before, err
 }
@@ -337,7 +337,7 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 	}
 
 	show := newProgress(stderr, o.settings.Threads, deadline, models.fetching, o.global)
-	show.several = len(models.jobs) > 1
+	show.several = len(models.all) > 1
 	defer show.close()
 	end := ending{dir: dir.path}
 	account := &before.account
@@ -374,7 +374,7 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 		defer watch.close()
 		workers.Deadline, workers.Observe, workers.Event, workers.Outcome = deadline, watch.observe, event, outcome
 		workers.Downloaded = models.downloaded
-		end.err = supervise.RunModels(ctx, models.jobs, models.ready, workers)
+		end.err = supervise.RunModels(ctx, models.jobs(), models.ready, workers)
 	}
 	models.close()
 	show.close()

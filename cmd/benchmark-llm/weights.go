@@ -76,21 +76,24 @@ func (o *selectOptions) spare(ctx context.Context, wanted *suite.Entry) spare {
 	return spare{path: path, header: header}
 }
 
-// instead makes of a job whose file cannot be had, because of why, one with
-// generated weights. Repetitions that were measured with the file do not count.
-// The error says that this cannot be done either: it is why's, with the reason.
-func (o *selectOptions) instead(ctx context.Context, job bench.Job, wanted *suite.Entry, kept spare, why error) (bench.Job, *gguf.File, error) {
-	if kept.header == nil {
+// replace gives a candidate whose file cannot be had, because of why, generated
+// weights. Repetitions that were measured with the file do not count. The error
+// says that this cannot be done either: it is why's, with the reason.
+func (o *selectOptions) replace(ctx context.Context, c *candidate, why error) error {
+	header, path := c.spare.header, c.spare.path
+	if header == nil {
 		asking, cancel := context.WithTimeout(ctx, askedWithin)
 		defer cancel()
 		var err error
-		if kept.header, kept.path, err = o.outline(asking, wanted); err != nil {
-			return job, nil, notInstead(job, why, err)
+		if header, path, err = o.outline(asking, &c.wanted); err != nil {
+			return notInstead(c.job, why, err)
 		}
 	}
 	reason := fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", why)
-	slog.Warn("weights are generated", "model", wanted.Name, "reason", why)
-	job.Model.Weights, job.Model.Path = result.SyntheticWeights, kept.path
+	slog.Warn("weights are generated", "model", c.wanted.Name, "reason", why)
+	c.header = header
+	job := &c.job
+	job.Model.Weights, job.Model.Path = result.SyntheticWeights, path
 	job.Model.Words = job.E2E != nil
 	job.Gentler = streamed(job.Settings)
 	job.Warnings = append(slices.Clone(job.Warnings), result.Warning{Code: synthCode, Message: oneLine(reason)})
@@ -98,7 +101,7 @@ func (o *selectOptions) instead(ctx context.Context, job bench.Job, wanted *suit
 	for i := range job.Tests {
 		job.Tests[i].Done = nil
 	}
-	return job, kept.header, nil
+	return nil
 }
 
 // notInstead is the error of a model that can be measured neither with its file,
