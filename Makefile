@@ -50,9 +50,9 @@ test: tools ## every test: with libllama, without cgo, the four variants, the de
 	@$(with_llama) go test ./...
 	@$(with_llama) go test -tags cuda -run CUDA ./bench/llamacpp
 	@$(with_llama) go test -tags cpu ./bench/llamacpp
+	@scripts/preflight peers
 	@$(with_llama) go test -tags parity ./scripts/parity
 	@echo '== go-llama.cpp'
-	@scripts/preflight peers
 	@scripts/with-gollama go test -tags gollama ./cmd/gollama-peer
 	@echo '== without cgo'
 	@CGO_ENABLED=0 go test ./...
@@ -92,7 +92,7 @@ memory: deps build ## resident memory over 200 runs, and beside a plain C progra
 load: deps build ## the stream of generated weights by type, loads beside a file's, and their memory
 	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
 
-peers: tools build ## compare with llama-bench and go-llama.cpp, alternating: llama-bench, this binding, that one
+peers: tools build ## compare with llama-bench and go-llama.cpp, in turns
 	@scripts/preflight peers
 	@scripts/with-gollama go build -tags gollama -o bin/gollama-peer ./cmd/gollama-peer
 	@$(proof) -peers $(ARGS)

@@ -1,8 +1,11 @@
-// What makes processes take turns, preloaded into both programs that `make
-// parity` compares. Each calls llama_memory_clear before every pass, with no
-// clock running, and nowhere else: here that call waits until the driver
+// What makes processes take turns, preloaded into the programs that `make parity`
+// and `make peers` compare. Each calls llama_memory_clear before every pass, with
+// no clock running, and nowhere else: here that call waits until the driver
 // (scripts/parity/turns.go) grants passes, over the socket that PARITY_TURNS
 // names. While a pass runs, nothing of this is on its path.
+//
+// cmd/gollama-peer's module clears inside of passes. It calls turns_begin_pass
+// before each, and then clearing waits no more.
 //
 // The protocol: this side writes a byte when it waits, the driver answers with a
 // byte that is the number of passes. A driver that has gone grants all.
@@ -35,18 +38,33 @@ static unsigned passes_granted(int s) {
 	return passes;
 }
 
-void llama_memory_clear(llama_memory_t memory, bool data) {
+static void await_pass(void) {
 	// One thread of a process calls this.
 	static int s = -1;
 	static unsigned passes;
-	if (library_memory_clear == NULL) {
-		*(void **)&library_memory_clear = dlsym(RTLD_NEXT, "llama_memory_clear");
-		if (library_memory_clear == NULL || (s = driver()) < 0) {
-			fputs("turns: no library, or no driver\n", stderr);
-			abort();
-		}
+	if (s < 0 && (s = driver()) < 0) {
+		fputs("turns: no driver\n", stderr);
+		abort();
 	}
 	if (passes == 0) passes = passes_granted(s);
 	passes--;
+}
+
+static bool says_when_passes_begin;
+
+void turns_begin_pass(void) {
+	says_when_passes_begin = true;
+	await_pass();
+}
+
+void llama_memory_clear(llama_memory_t memory, bool data) {
+	if (library_memory_clear == NULL) {
+		*(void **)&library_memory_clear = dlsym(RTLD_NEXT, "llama_memory_clear");
+		if (library_memory_clear == NULL) {
+			fputs("turns: no library\n", stderr);
+			abort();
+		}
+	}
+	if (!says_when_passes_begin) await_pass();
 	library_memory_clear(memory, data);
 }

@@ -29,18 +29,23 @@ import (
 
 // measurement is what the program prints. scripts/parity reads it.
 type measurement struct {
-	Prompt    int     `json:"n_prompt"`
-	Gen       int     `json:"n_gen"`
-	SamplesNS []int64 `json:"samples_ns"` // one for each repetition
-	// Microseconds for each token, over all repetitions. Of generation, rest is the
-	// module's own bookkeeping; of a prompt, also its parameters.
+	Prompt      int          `json:"n_prompt"`
+	Gen         int          `json:"n_gen"`
+	Repetitions []repetition `json:"repetitions"`
+}
+
+// repetition is one timed pass.
+type repetition struct {
+	NS int64 `json:"ns"`
+	// Microseconds for each token. Of generation, rest is the module's own
+	// bookkeeping; of a prompt, also its parameters.
 	TokenizeUS float64 `json:"tokenize_us"`
 	EvalUS     float64 `json:"eval_us"`
 	SampleUS   float64 `json:"sample_us"`
 	PieceUS    float64 `json:"piece_us"`
 	CallbackUS float64 `json:"callback_us"`
 	RestUS     float64 `json:"rest_us"`
-	// Go's allocations for each token, over whole calls of the module.
+	// Go's allocations for each token, over the whole call of the module.
 	Allocations    float64 `json:"allocs"`
 	AllocatedBytes float64 `json:"alloc_bytes"`
 }
@@ -114,42 +119,33 @@ func measurePrompt(model *llama.LLama, o options) (measurement, error) {
 	if err != nil {
 		return measurement{}, err
 	}
-	var total time.Duration
-	var before parts
-	var heap runtime.MemStats
-	m := measurement{Prompt: o.prompt, SamplesNS: make([]int64, 0, o.repetitions)}
+	m := measurement{Prompt: o.prompt, Repetitions: make([]repetition, 0, o.repetitions)}
 	for i := range o.repetitions + 1 {
-		if i == 1 {
-			runtime.ReadMemStats(&heap)
-			before = readParts()
-		}
+		beginPass()
+		heap, before := readHeap(), readParts()
 		start := time.Now()
 		if err := model.Eval(text, llama.SetThreads(o.threads), llama.SetBatch(o.batch)); err != nil {
 			return measurement{}, fmt.Errorf("evaluate %d tokens: %w", o.prompt, err)
 		}
+		elapsed := time.Since(start)
 		if i > 0 {
-			elapsed := time.Since(start)
-			m.SamplesNS = append(m.SamplesNS, elapsed.Nanoseconds())
-			total += elapsed
+			m.Repetitions = append(m.Repetitions, shared(elapsed, readParts().since(before), heap, o.prompt))
 		}
 	}
-	m.share(readParts().since(before), total, o.repetitions*o.prompt)
-	m.shareHeap(heap, o.repetitions*o.prompt)
 	return m, nil
 }
 
 // measureGeneration times Predict from the second callback to the last, which is
 // gen tokens later. A short prediction warms up.
 func measureGeneration(model *llama.LLama, o options) (measurement, error) {
+	beginPass()
 	if err := predict(model, o, 2, func(int) {}); err != nil {
 		return measurement{}, err
 	}
-	var total time.Duration
-	var sum parts
-	var heap runtime.MemStats
-	m := measurement{Gen: o.gen, SamplesNS: make([]int64, 0, o.repetitions)}
-	runtime.ReadMemStats(&heap)
+	m := measurement{Gen: o.gen, Repetitions: make([]repetition, 0, o.repetitions)}
 	for range o.repetitions {
+		beginPass()
+		heap := readHeap()
 		var first, last time.Time
 		var before, after parts
 		err := predict(model, o, o.gen+2, func(i int) {
@@ -167,12 +163,8 @@ func measureGeneration(model *llama.LLama, o options) (measurement, error) {
 		if err != nil {
 			return measurement{}, err
 		}
-		m.SamplesNS = append(m.SamplesNS, last.Sub(first).Nanoseconds())
-		total += last.Sub(first)
-		sum = sum.plus(after.since(before))
+		m.Repetitions = append(m.Repetitions, shared(last.Sub(first), after.since(before), heap, o.gen))
 	}
-	m.shareHeap(heap, o.repetitions*o.gen)
-	m.share(sum, total, o.repetitions*o.gen)
 	return m, nil
 }
 
@@ -195,19 +187,28 @@ func predict(model *llama.LLama, o options, n int, token func(i int)) error {
 	return nil
 }
 
-// share says what each of n tokens took of the total.
-func (m *measurement) share(p parts, total time.Duration, n int) {
+// shared says what each of n tokens took of a repetition, and of Go's heap since
+// before it.
+func shared(elapsed time.Duration, p parts, before runtime.MemStats, n int) repetition {
 	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(n) / 1e3 }
-	m.TokenizeUS, m.EvalUS, m.SampleUS, m.PieceUS, m.CallbackUS = per(p.Tokenize), per(p.Eval), per(p.Sample), per(p.Piece), per(p.Callback)
-	m.RestUS = per(total - p.Tokenize - p.Eval - p.Sample - p.Piece - p.Callback)
+	now := readHeap()
+	return repetition{
+		NS:         elapsed.Nanoseconds(),
+		TokenizeUS: per(p.Tokenize),
+		EvalUS:     per(p.Eval),
+		SampleUS:   per(p.Sample),
+		PieceUS:    per(p.Piece),
+		CallbackUS: per(p.Callback),
+		RestUS:     per(elapsed - p.Tokenize - p.Eval - p.Sample - p.Piece - p.Callback),
+
+		Allocations:    float64(now.Mallocs-before.Mallocs) / float64(n),
+		AllocatedBytes: float64(now.TotalAlloc-before.TotalAlloc) / float64(n),
+	}
 }
 
-// shareHeap says what each of n tokens took of Go's heap since an earlier look at it.
-func (m *measurement) shareHeap(before runtime.MemStats, n int) {
-	var now runtime.MemStats
-	runtime.ReadMemStats(&now)
-	m.Allocations = float64(now.Mallocs-before.Mallocs) / float64(n)
-	m.AllocatedBytes = float64(now.TotalAlloc-before.TotalAlloc) / float64(n)
+func readHeap() (m runtime.MemStats) {
+	runtime.ReadMemStats(&m)
+	return m
 }
 
 // textOf makes a text of n tokens, of random words, from a fixed seed.

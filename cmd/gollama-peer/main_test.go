@@ -14,22 +14,23 @@ func TestMeasure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m.Prompt != tc.prompt || m.Gen != tc.gen || len(m.SamplesNS) != 3 || m.EvalUS <= 0 {
-				t.Errorf("%+v", m)
+			if m.Prompt != tc.prompt || m.Gen != tc.gen || len(m.Repetitions) != 3 {
+				t.Fatalf("%+v", m)
 			}
-			var total int64
-			for _, ns := range m.SamplesNS {
-				total += ns
-			}
-			whole := float64(total) / 3e3 / float64(tc.prompt+tc.gen)
-			if inside := m.TokenizeUS + m.EvalUS + m.SampleUS + m.PieceUS; inside > whole {
-				t.Errorf("the parts are more than the whole, %g µs: %+v", whole, m)
-			}
-			if tc.gen > 0 && (m.SampleUS <= 0 || m.PieceUS <= 0 || m.CallbackUS <= 0 || m.Allocations < 1) {
-				t.Errorf("a part of generation is missing: %+v", m)
-			}
-			if tc.prompt > 0 && m.TokenizeUS <= 0 {
-				t.Errorf("a part of evaluation is missing: %+v", m)
+			for i, r := range m.Repetitions {
+				if r.EvalUS <= 0 {
+					t.Errorf("repetition %d evaluates nothing: %+v", i, r)
+				}
+				whole := float64(r.NS) / 1e3 / float64(tc.prompt+tc.gen)
+				if inside := r.TokenizeUS + r.EvalUS + r.SampleUS + r.PieceUS; inside > whole {
+					t.Errorf("repetition %d: the parts are more than the whole, %g µs: %+v", i, whole, r)
+				}
+				if tc.gen > 0 && (r.SampleUS <= 0 || r.PieceUS <= 0 || r.CallbackUS <= 0 || r.Allocations < 1) {
+					t.Errorf("repetition %d: a part of generation is missing: %+v", i, r)
+				}
+				if tc.prompt > 0 && r.TokenizeUS <= 0 {
+					t.Errorf("repetition %d: a part of evaluation is missing: %+v", i, r)
+				}
 			}
 		})
 	}

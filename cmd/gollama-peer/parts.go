@@ -40,15 +40,3 @@ func (p parts) since(before parts) parts {
 		Samples:  p.Samples - before.Samples,
 	}
 }
-
-// plus adds sums.
-func (p parts) plus(q parts) parts {
-	return parts{
-		Tokenize: p.Tokenize + q.Tokenize,
-		Eval:     p.Eval + q.Eval,
-		Sample:   p.Sample + q.Sample,
-		Piece:    p.Piece + q.Piece,
-		Callback: p.Callback + q.Callback,
-		Samples:  p.Samples + q.Samples,
-	}
-}

@@ -83,15 +83,14 @@ func compareIn(o options, nameA, nameB string, with func(do func(func(length int
 }
 
 // alternate runs a, a again and b in turns, each time in another order; rates in
-// tokens/second. Orders come in pairs of which one is the other backwards, so
-// that what changes evenly over both favours nobody.
+// tokens/second.
 func alternate(rounds int, a, b path, prompt, gen []llama.Token) (first, again, other []float64, err error) {
 	turns := []struct {
 		path
 		to *[]float64
 	}{{a, &first}, {a, &again}, {b, &other}}
 	for round := range rounds + 1 {
-		for _, which := range orders[round%len(orders)] {
+		for _, which := range order(len(turns), round) {
 			turn := turns[which]
 			if err := turn.context.ClearMemory(); err != nil {
 				return nil, nil, nil, err

@@ -63,7 +63,7 @@ func main() {
 	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence, 20 for -peers)")
+	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence and -peers)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence and -peers)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence; 32,128 for -peers)")
@@ -158,23 +158,24 @@ func copyFile(to, from string) error {
 	return out.Close()
 }
 
-// program is one of the two that are compared: a command that prints records
+// program is one of those that are compared: a command that prints its samples
 // when it is given a test.
 type program struct {
 	name        string
 	args        []string
-	env         []string // beside this process's
-	keepsEvents bool     // in its results directory
+	env         []string                                       // beside this process's
+	read        func(io.Reader, result.Test) ([]sample, error) // what it prints
+	keepsEvents bool                                           // in its results directory
 }
 
 func (o options) llamaBench(model string) program {
-	return program{name: "llama-bench", env: o.environment(), args: []string{
+	return program{name: "llama-bench", env: o.environment(), read: fromRecord, args: []string{
 		o.tool, "llama-bench", "-m", model, "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
 	}}
 }
 
 func (o options) ours(model, weights string) program {
-	return program{name: "benchmark-llm", env: o.environment(), keepsEvents: true, args: []string{
+	return program{name: "benchmark-llm", env: o.environment(), read: fromRecord, keepsEvents: true, args: []string{
 		o.program, "run", "-m", model, "--weights", weights, "-t", strconv.Itoa(o.threads), "-o", "jsonl", "--timeout", "0s", "-q",
 	}}
 }
@@ -283,11 +284,11 @@ func compare(o options, names []string, programs []program, sides func(passes in
 		}
 		turns := sides(passesOfTurn(pass))
 		count := o.turnsOfLoad(pass, turns)
-		series, err := o.loadsOf(test, programs, turns, count)
+		samples, err := o.loadsOf(test, programs, turns, count)
 		if err != nil {
 			return false, err
 		}
-		j, err := judge(series)
+		j, err := judge([3][][]float64{ratesOf(samples[0]), ratesOf(samples[1]), ratesOf(samples[2])})
 		if err != nil {
 			return false, err
 		}
@@ -308,11 +309,12 @@ func (o options) passOf(p program, t result.Test) (time.Duration, error) {
 	if err := cmd.Run(); err != nil {
 		return 0, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
 	}
-	rates, err := ratesOf(&out, t)
+	samples, err := p.read(&out, t)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", p.name, err)
 	}
-	return time.Duration(float64(t.Tokens()) / slices.Max(rates) * 1e9), nil
+	fastest := slices.MaxFunc(samples, func(a, b sample) int { return cmp.Compare(a.rate, b.rate) })
+	return time.Duration(float64(t.Tokens()) / fastest.rate * 1e9), nil
 }
 
 // secondsOfLoad is about for how long the turns of a load go on, and fewestTurns
@@ -336,19 +338,18 @@ func (o options) turnsOfLoad(pass time.Duration, sides []side) int {
 	return max(fewestTurns, int(secondsOfLoad*time.Second/(pass*time.Duration(passes))))
 }
 
-// loadsOf are the rates of three sides, load by load and turn by turn, in
-// tokens/second.
-func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([3][][]float64, error) {
-	var series [3][][]float64
+// loadsOf are the samples of the sides, load by load and turn by turn.
+func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([][][]sample, error) {
+	series := make([][][]sample, len(sides))
 	for load := range o.loads {
-		rates, err := o.takeTurns(load, programs, sides, test, turns)
+		samples, err := o.takeTurns(load, programs, sides, test, turns)
 		if err != nil {
-			return series, err
+			return nil, err
 		}
-		if err := o.record(test, load, rates); err != nil {
-			return series, err
+		if err := o.record(test, load, ratesOf(samples)); err != nil {
+			return nil, err
 		}
-		for i, ofLoad := range complete(rates) {
+		for i, ofLoad := range complete(samples) {
 			series[i] = append(series[i], ofLoad)
 		}
 		fmt.Fprintf(os.Stderr, "\r%v: %d of %d loads   ", test, load+1, o.loads)

@@ -3,12 +3,12 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"os"
+	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,11 +26,8 @@ go-llama.cpp   pp: Eval, so also the text's way into C and its tokens; tg: Predi
                next, so also sampling (penalties, top-k 40, top-p 0.95, temperature 0.8), the token's text, thrice, and
                the callback in Go; on a locked OS thread, without which it would generate at a third of the speed`
 
-// gollama is what one process of cmd/gollama-peer prints.
-type gollama struct {
-	Prompt     int     `json:"n_prompt"`
-	Gen        int     `json:"n_gen"`
-	SamplesNS  []int64 `json:"samples_ns"`
+// parts are what a repetition of cmd/gollama-peer was spent on, for each token.
+type parts struct {
 	TokenizeUS float64 `json:"tokenize_us"`
 	EvalUS     float64 `json:"eval_us"`
 	SampleUS   float64 `json:"sample_us"`
@@ -42,96 +39,38 @@ type gollama struct {
 	AllocatedBytes float64 `json:"alloc_bytes"`
 }
 
-// rates are those of the repetitions, in tokens/second.
-func (g gollama) rates() []float64 {
-	rates := make([]float64, len(g.SamplesNS))
-	for i, ns := range g.SamplesNS {
-		rates[i] = float64(g.Prompt+g.Gen) / time.Duration(ns).Seconds()
+// fromGollama are the samples that cmd/gollama-peer prints.
+func fromGollama(printed io.Reader, t result.Test) ([]sample, error) {
+	var of struct {
+		Prompt      int `json:"n_prompt"`
+		Gen         int `json:"n_gen"`
+		Repetitions []struct {
+			NS int64 `json:"ns"`
+			parts
+		} `json:"repetitions"`
 	}
-	return rates
+	if err := json.NewDecoder(printed).Decode(&of); err != nil {
+		return nil, err
+	}
+	if (result.Test{Prompt: of.Prompt, Gen: of.Gen}) != t {
+		return nil, fmt.Errorf("not of %v: pp%d, tg%d", t, of.Prompt, of.Gen)
+	}
+	samples := make([]sample, len(of.Repetitions))
+	for i, r := range of.Repetitions {
+		samples[i] = sample{t.TokensPerSecond(time.Duration(r.NS)), r.parts}
+	}
+	return samples, nil
 }
 
-// peersRepetitions is how many repetitions each process measures, after its
-// warm-up; its rate is their median.
-const peersRepetitions = 3
-
-// output is what a program printed about a test, in a process of its own.
-func (p program) output(t result.Test) (*bytes.Buffer, error) {
-	cmd := p.command(t, peersRepetitions)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", p.name, err, stderr.Bytes())
-	}
-	return &stdout, nil
+func (o options) goLlama(model string) program {
+	return program{name: "go-llama.cpp", env: o.environment(), read: fromGollama, args: []string{
+		o.gollama, "-m", model, "-t", strconv.Itoa(o.threads),
+	}}
 }
 
-// peer measures one test in a process of its own: the rates of its repetitions.
-type peer func(result.Test) ([]float64, error)
-
-// recorded is a program that prints records.
-func recorded(p program) peer {
-	return func(t result.Test) ([]float64, error) {
-		out, err := p.output(t)
-		if err != nil {
-			return nil, err
-		}
-		rates, err := ratesOf(out, t)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
-		}
-		return rates, nil
-	}
-}
-
-// gollamaPeer is go-llama.cpp; runs gets what each of its processes says.
-func (o options) gollamaPeer(model string, runs *[]gollama) peer {
-	p := program{name: "go-llama.cpp", env: o.environment(), args: []string{o.gollama, "-m", model, "-t", strconv.Itoa(o.threads)}}
-	return func(t result.Test) ([]float64, error) {
-		out, err := p.output(t)
-		if err != nil {
-			return nil, err
-		}
-		var g gollama
-		if err := json.Unmarshal(out.Bytes(), &g); err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
-		}
-		if (result.Test{Prompt: g.Prompt, Gen: g.Gen}) != t {
-			return nil, fmt.Errorf("%s: not of %v: %s", p.name, t, out)
-		}
-		*runs = append(*runs, g)
-		return g.rates(), nil
-	}
-}
-
-// rounds are the rates of one test by each of the peers, in turning order; the
-// first round warms caches and clocks up and does not count.
-func (o options) rounds(t result.Test, peers ...peer) ([][]float64, error) {
-	series := make([][]float64, len(peers))
-	for round := range o.loads + 1 {
-		for i := range peers {
-			turn := (round + i) % len(peers)
-			rates, err := peers[turn](t)
-			if err != nil {
-				return nil, err
-			}
-			s, err := stats.New(rates)
-			if err != nil {
-				return nil, err
-			}
-			if round > 0 {
-				series[turn] = append(series[turn], s.Median())
-			}
-		}
-		fmt.Fprintf(os.Stderr, "\r%v: %d of %d rounds   ", t, round, o.loads)
-	}
-	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	return series, nil
-}
-
-// comparePeers alternates llama-bench, this program and go-llama.cpp on one file
-// with a tokenizer. It tells whether this program is within the noise floor, and
-// go-llama.cpp without its parts, too.
+// comparePeers has llama-bench, itself again, this program and go-llama.cpp take
+// turns on one file with a tokenizer. It tells whether this program is within the
+// noise floor, and go-llama.cpp without its parts, too.
 func comparePeers(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32,128")
@@ -139,88 +78,122 @@ func comparePeers(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if o.gate, err = o.buildGate(); err != nil {
+		return false, err
+	}
 	model, err := o.file(1, "--tokenizer")
 	if err != nil {
 		return false, err
 	}
-	o.loads = cmp.Or(o.loads, 20)
-	ours := o.ours(model, "file")
-	ours.args = append(ours.args, "--results-dir", o.dir)
-	fmt.Printf("%s, %d threads, %d processes of each program for each test, %d repetitions in each\n", o.model, o.threads, o.loads, peersRepetitions)
+	o.loads = cmp.Or(o.loads, 15)
+	bench := o.llamaBench(model)
+	programs := []program{bench, bench, o.ours(model, "file"), o.goLlama(model)}
+	fmt.Printf("%s, %d threads, %d loads of each program\n", o.model, o.threads, o.loads)
 
-	ratios, parts, heap := newTable(), newTable(), newTable()
-	ratios.AppendHeader(table.Row{"test", "llama-bench t/s", "benchmark-llm t/s", "ratio (95 %)", "go-llama.cpp t/s", "ratio (95 %)", "noise floor", "benchmark-llm"})
-	parts.AppendHeader(table.Row{"go-llama.cpp, µs/token", "evaluation", "tokens", "sampling", "text", "callback", "rest", "evaluation alone / llama-bench", "verdict"})
-	heap.AppendHeader(table.Row{"Go's heap, for each token", "benchmark-llm", "go-llama.cpp"})
+	t := newTable()
+	header, rows := table.Row{""}, make([]table.Row, len(peerRows))
+	for i, name := range peerRows {
+		rows[i] = table.Row{name}
+	}
 	ok := true
 	for _, test := range tests {
-		var runs []gollama
-		bench := recorded(o.llamaBench(model))
-		series, err := o.rounds(test, bench, bench, recorded(ours), o.gollamaPeer(model, &runs))
+		pass, err := o.passOf(bench, test)
 		if err != nil {
 			return false, err
 		}
-		runs = runs[1:] // the first round does not count
-		first, again, ours, theirs := series[0], series[1], series[2], series[3]
-		alone := make([]float64, len(runs))
-		for i, g := range runs {
-			alone[i] = 1e6 / g.EvalUS
+		n := passesOfTurn(pass)
+		sides := []side{{0, n}, {1, n}, {2, n}, {3, n}}
+		turns := o.turnsOfLoad(pass, sides)
+		samples, err := o.loadsOf(test, programs, sides, turns)
+		if err != nil {
+			return false, err
 		}
-		var estimates [4]stats.Estimate
-		for i, other := range [][]float64{again, ours, theirs, alone} {
-			if estimates[i], err = stats.PairedRatioOfMedians(other, first, confidence); err != nil {
-				return false, err
-			}
+		figures, alike, err := peerFigures(samples)
+		if err != nil {
+			return false, fmt.Errorf("%v: %w", test, err)
 		}
-		floor := estimates[0]
-		verdict := stats.Within(estimates[1].Interval, floor.Interval)
-		explained := stats.Within(estimates[3].Interval, floor.Interval)
-		ok = ok && verdict == stats.WithinNoise && explained == stats.WithinNoise
-		ratios.AppendRow(table.Row{test, median(first), median(ours), interval(estimates[1]), median(theirs), interval(estimates[2]), interval(floor), verdict})
-
-		part := func(f func(gollama) float64) string {
-			x := make([]float64, len(runs))
-			for i, g := range runs {
-				x[i] = f(g)
-			}
-			return middle(x)
-		}
-		parts.AppendRow(table.Row{test,
-			part(func(g gollama) float64 { return g.EvalUS }),
-			part(func(g gollama) float64 { return g.TokenizeUS }),
-			part(func(g gollama) float64 { return g.SampleUS }),
-			part(func(g gollama) float64 { return g.PieceUS }),
-			part(func(g gollama) float64 { return g.CallbackUS }),
-			part(func(g gollama) float64 { return g.RestUS }),
-			interval(estimates[3]), explained,
-		})
+		ok = ok && alike
 		allocations, size, err := heapOf(o, model, test)
 		if err != nil {
 			return false, err
 		}
-		heap.AppendRow(table.Row{test,
-			fmt.Sprintf("%.2f, %.0f B", allocations, size),
-			fmt.Sprintf("%s, %s B", part(func(g gollama) float64 { return g.Allocations }), part(func(g gollama) float64 { return g.AllocatedBytes })),
-		})
+		header = append(header, test)
+		for i, figure := range append(figures, turns, fmt.Sprintf("%.2f, %.0f B", allocations, size)) {
+			rows[i] = append(rows[i], figure)
+		}
 	}
-	fmt.Println(ratios.Render())
+	t.AppendHeader(header)
+	t.AppendRows(rows)
+	fmt.Println(t.Render())
 	fmt.Println()
 	fmt.Println(whatPeersInclude)
-	fmt.Println()
-	fmt.Println(parts.Render())
-	fmt.Println()
-	fmt.Println(heap.Render())
 	return ok, nil
 }
 
-// middle is the median of values that may be 0.
-func middle(x []float64) string {
-	s, err := stats.New(x)
-	if err != nil {
-		return "?"
-	}
-	return fmt.Sprintf("%.2f", s.Median())
+// peerRows are the figures of a test: those of peerFigures, and two more.
+var peerRows = []string{
+	"llama-bench, t/s",
+	"  with itself: noise floor (95 %)",
+	"benchmark-llm, t/s",
+	"  ratio to llama-bench (95 %)",
+	"  verdict",
+	"go-llama.cpp, t/s",
+	"  ratio to llama-bench (95 %)",
+	"  its evaluation alone, ratio (95 %)",
+	"  verdict of that",
+	"  evaluation, µs/token",
+	"  tokenisation",
+	"  sampling",
+	"  text",
+	"  callback",
+	"  rest",
+	"  Go's heap for a token: objects, bytes",
+	"turns of a load",
+	"Go's heap for a token, benchmark-llm",
 }
+
+// peerFigures are what is said of a test's samples, by side, load and turn, in
+// the order of peerRows. alike is whether both verdicts are within.
+func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
+	bench, again, ours, theirs := ratesOf(samples[0]), ratesOf(samples[1]), ratesOf(samples[2]), ratesOf(samples[3])
+	alone := make([][]float64, len(theirs))
+	for load, ofLoad := range samples[3] {
+		for _, s := range ofLoad {
+			alone[load] = append(alone[load], 1e6/s.parts.EvalUS)
+		}
+	}
+	var estimates [4]stats.Estimate
+	for i, other := range [][][]float64{again, ours, theirs, alone} {
+		if estimates[i], err = stats.GroupedRatio(other, bench, confidence); err != nil {
+			return nil, false, err
+		}
+	}
+	floor := estimates[0].Interval
+	verdict, explained := stats.Within(estimates[1].Interval, floor), stats.Within(estimates[3].Interval, floor)
+	part := func(f func(parts) float64) string {
+		var x []float64
+		for _, s := range slices.Concat(samples[3]...) {
+			x = append(x, f(s.parts))
+		}
+		return median(x)
+	}
+	figures = []any{
+		median(slices.Concat(bench...)), interval(estimates[0]),
+		median(slices.Concat(ours...)), interval(estimates[1]), verdict,
+		median(slices.Concat(theirs...)), interval(estimates[2]), interval(estimates[3]), explained,
+		part(func(p parts) float64 { return p.EvalUS }),
+		part(func(p parts) float64 { return p.TokenizeUS }),
+		part(func(p parts) float64 { return p.SampleUS }),
+		part(func(p parts) float64 { return p.PieceUS }),
+		part(func(p parts) float64 { return p.CallbackUS }),
+		part(func(p parts) float64 { return p.RestUS }),
+		part(func(p parts) float64 { return p.Allocations }) + ", " + part(func(p parts) float64 { return p.AllocatedBytes }) + " B",
+	}
+	return figures, verdict == stats.WithinNoise && explained == stats.WithinNoise, nil
+}
+
+// heapRepetitions is over how many repetitions heapOf shares out.
+const heapRepetitions = 3
 
 // heapOf is what this program's repetitions allocate on Go's heap for each token,
 // by runtime.MemStats of this process: objects and bytes.
@@ -229,7 +202,7 @@ func heapOf(o options, file string, t result.Test) (allocations, size float64, e
 		return withContext(m, o.threads, t.Prompt+t.Gen, func(c *llama.Context) error {
 			prompt, gen := make([]llama.Token, t.Prompt), make([]llama.Token, t.Gen) // whichever they are
 			var before, after runtime.MemStats
-			for i := range peersRepetitions + 1 {
+			for i := range heapRepetitions + 1 {
 				if i == 1 { // the first one warms up
 					runtime.ReadMemStats(&before)
 				}
@@ -241,7 +214,7 @@ func heapOf(o options, file string, t result.Test) (allocations, size float64, e
 				}
 			}
 			runtime.ReadMemStats(&after)
-			n := float64(peersRepetitions * (t.Prompt + t.Gen))
+			n := float64(heapRepetitions * (t.Prompt + t.Gen))
 			allocations = float64(after.Mallocs-before.Mallocs) / n
 			size = float64(after.TotalAlloc-before.TotalAlloc) / n
 			return nil

@@ -28,7 +28,8 @@ import (
 // Processes that take turns: all are alive with their model loaded, and one
 // computes at a time. Each loads scripts/turns.c beside itself, which makes
 // llama_memory_clear, called before every pass with no clock running, wait until
-// passes are granted. While the clock of a sample runs nothing of this is called,
+// passes are granted; cmd/gollama-peer, whose module clears at other moments, calls
+// something of its own there. While the clock of a sample runs nothing of this is called,
 // and nobody else computes.
 //
 // What a sample could notice is what came before: after a wait the pool's threads
@@ -53,15 +54,40 @@ func passesOfTurn(pass time.Duration) int {
 // the processes.
 type side struct{ process, passes int }
 
-// orders are those in which three sides take their turns.
-var orders = [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {2, 0, 1}, {1, 0, 2}}
+// sample is what a timed pass gave; the zero value stands for none.
+type sample struct {
+	rate  float64 // tokens/second
+	parts parts   // of the time, where the program tells them
+}
+
+// ratesOf are the rates of samples, load by load and turn by turn.
+func ratesOf(samples [][]sample) [][]float64 {
+	rates := make([][]float64, len(samples))
+	for load, ofLoad := range samples {
+		for _, s := range ofLoad {
+			rates[load] = append(rates[load], s.rate)
+		}
+	}
+	return rates
+}
+
+// orders are those in which three sides take their turns, and four: each follows
+// each other as often. Orders come in pairs of which one is the other backwards,
+// so that what changes evenly over both favours nobody.
+var orders = map[int][][]int{
+	3: {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {2, 0, 1}, {1, 0, 2}},
+	4: {{0, 1, 3, 2}, {2, 3, 1, 0}, {1, 2, 0, 3}, {3, 0, 2, 1}},
+}
+
+// order is that of so many sides in a round.
+func order(sides, round int) []int { return orders[sides][round%len(orders[sides])] }
 
 // takeTurns starts the programs, each loads its model, and runs a test in turns
-// of three sides, in another order each time; round is how often that was done
-// before. The rates, in tokens/second, are those of the last sample of each turn
-// of each side, 0 for a turn without a sample. A first turn of each does not
-// count: what follows a load and a warm-up of one token is not yet steady.
-func (o options) takeTurns(round int, programs []program, sides []side, t result.Test, turns int) (rates [][]float64, err error) {
+// of the sides, in another order each time; round is how often that was done
+// before. What it returns are the last samples of each turn of each side. A first
+// turn of each does not count: what follows a load and a warm-up of one token is
+// not yet steady.
+func (o options) takeTurns(round int, programs []program, sides []side, t result.Test, turns int) (samples [][]sample, err error) {
 	repetitions := make([]int, len(programs))
 	for _, s := range sides {
 		repetitions[s.process] += (turns + 1) * s.passes
@@ -87,15 +113,15 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 	}
 	last := make([][]int, len(sides)) // sample of each turn, -1 for none
 	for turn := range turns + 1 {
-		for _, s := range orders[(round+turn)%len(orders)] {
+		for _, s := range order(len(sides), round+turn) {
 			p := processes[sides[s].process]
-			before, err := p.samples()
+			before, err := p.sampled()
 			if err == nil {
 				err = p.turn(sides[s].passes)
 			}
 			after := before
 			if err == nil {
-				after, err = p.samples()
+				after, err = p.sampled()
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: turn %d: %w", p.name, turn, err)
@@ -105,7 +131,7 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 			}
 		}
 	}
-	ended := make([][]float64, len(programs))
+	ended := make([][]sample, len(programs))
 	for i, p := range processes {
 		if ended[i], err = p.end(); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -116,9 +142,9 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", programs[s.process].name, err)
 		}
-		rates = append(rates, chosen)
+		samples = append(samples, chosen)
 	}
-	return rates, nil
+	return samples, nil
 }
 
 // lastSample is the index of the last sample of a turn, before and after which
@@ -130,28 +156,28 @@ func lastSample(before, after int) int {
 	return after - 1
 }
 
-// choose are the values at the indices, 0 at a negative one.
-func choose(values []float64, indices []int) ([]float64, error) {
-	chosen := make([]float64, len(indices))
+// choose are the samples at the indices, none at a negative one.
+func choose(samples []sample, indices []int) ([]sample, error) {
+	chosen := make([]sample, len(indices))
 	for i, index := range indices {
 		switch {
-		case index >= len(values):
-			return nil, fmt.Errorf("%d samples, but turn %d ended with number %d", len(values), i+1, index+1)
+		case index >= len(samples):
+			return nil, fmt.Errorf("%d samples, but turn %d ended with number %d", len(samples), i+1, index+1)
 		case index >= 0:
-			chosen[i] = values[index]
+			chosen[i] = samples[index]
 		}
 	}
 	return chosen, nil
 }
 
 // complete leaves out the turns in which a side has no sample.
-func complete(rates [][]float64) [][]float64 {
-	kept := make([][]float64, len(rates))
-	for turn := range rates[0] {
-		if slices.ContainsFunc(rates, func(side []float64) bool { return side[turn] == 0 }) {
+func complete(samples [][]sample) [][]sample {
+	kept := make([][]sample, len(samples))
+	for turn := range samples[0] {
+		if slices.ContainsFunc(samples, func(side []sample) bool { return side[turn].rate == 0 }) {
 			continue
 		}
-		for i, side := range rates {
+		for i, side := range samples {
 			kept[i] = append(kept[i], side[turn])
 		}
 	}
@@ -279,17 +305,17 @@ func rest(pid int) error {
 	return fmt.Errorf("process %d does not rest", pid)
 }
 
-// samples is how many there are until now.
-func (p *process) samples() (int, error) {
+// sampled is how many samples there are until now.
+func (p *process) sampled() (int, error) {
 	if !p.keepsEvents {
 		return max(0, p.passes), nil // every pass but the warm-up is one: see end
 	}
-	rates, err := p.fromEvents()
-	return len(rates), err
+	samples, err := p.fromEvents()
+	return len(samples), err
 }
 
-// fromEvents are the rates of the repetitions that this program has written down.
-func (p *process) fromEvents() ([]float64, error) {
+// fromEvents are the repetitions that this program has written down.
+func (p *process) fromEvents() ([]sample, error) {
 	files, err := filepath.Glob(filepath.Join(p.results, "*", "events.jsonl"))
 	if err != nil || len(files) != 1 {
 		return nil, fmt.Errorf("%d files of events, not one: %w", len(files), err)
@@ -299,25 +325,25 @@ func (p *process) fromEvents() ([]float64, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var rates []float64
+	var samples []sample
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var e bench.Stamped
 		if err := e.UnmarshalLine(lines.Bytes()); err != nil {
 			return nil, err
 		}
 		if r, ok := e.Event.(bench.RepetitionDone); ok {
-			rates = append(rates, p.test.TokensPerSecond(r.Sample.Elapsed))
+			samples = append(samples, sample{rate: p.test.TokensPerSecond(r.Sample.Elapsed)})
 		}
 	}
-	return rates, nil
+	return samples, nil
 }
 
-// end ends the process and returns the rates of all its samples. llama-bench has
-// printed them and gone; this program may have repetitions left, and has written
-// down those that are done.
-func (p *process) end() ([]float64, error) {
+// end ends the process and returns all its samples. Others have printed them and
+// gone; this program may have repetitions left, and has written down those that
+// are done.
+func (p *process) end() ([]sample, error) {
 	if p.keepsEvents {
-		rates, err := p.fromEvents()
+		samples, err := p.fromEvents()
 		if !p.done {
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				return nil, err
@@ -325,16 +351,16 @@ func (p *process) end() ([]float64, error) {
 			_ = p.turns.Close() // the pass it waits for is aborted
 			<-p.exited
 		}
-		return rates, err
+		return samples, err
 	}
 	if !p.done || p.err != nil {
 		return nil, fmt.Errorf("not ended with its turns: %w", p.failure())
 	}
-	rates, err := ratesOf(&p.out, p.test)
-	if err == nil && len(rates) != p.passes {
-		err = fmt.Errorf("%d samples of %d passes: it does not clear its memory once before each", len(rates), p.passes)
+	samples, err := p.read(&p.out, p.test)
+	if err == nil && len(samples) != p.passes {
+		err = fmt.Errorf("%d samples of %d passes: it does not wait once before each", len(samples), p.passes)
 	}
-	return rates, err
+	return samples, err
 }
 
 // failure is why a process is of no use.
@@ -356,9 +382,8 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// ratesOf are the rates of a test's samples in what a program printed, in
-// tokens/second.
-func ratesOf(printed io.Reader, t result.Test) ([]float64, error) {
+// fromRecord are the samples of a test's record.
+func fromRecord(printed io.Reader, t result.Test) ([]sample, error) {
 	records, err := report.ReadRecords(printed)
 	if err != nil {
 		return nil, err
@@ -366,7 +391,11 @@ func ratesOf(printed io.Reader, t result.Test) ([]float64, error) {
 	if len(records) != 1 || records[0].Test() != t {
 		return nil, fmt.Errorf("%d records, not one of %v", len(records), t)
 	}
-	return records[0].SamplesTS, nil
+	samples := make([]sample, len(records[0].SamplesTS))
+	for i, rate := range records[0].SamplesTS {
+		samples[i].rate = rate
+	}
+	return samples, nil
 }
 
 // buildGate compiles turns.c and returns the library's path.

@@ -31,24 +31,36 @@ func TestLastSampleOfTurn(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	got, err := choose([]float64{10, 11, 12, 13}, []int{1, -1, 3})
-	if diff := cmp.Diff([]float64{11, 0, 13}, got); err != nil || diff != "" {
+	samples := []sample{{rate: 10}, {rate: 11}, {rate: 12}, {rate: 13}}
+	got, err := choose(samples, []int{1, -1, 3})
+	if diff := cmp.Diff([][]float64{{11, 0, 13}}, ratesOf([][]sample{got})); err != nil || diff != "" {
 		t.Errorf("error %v, difference:\n%s", err, diff)
 	}
-	if _, err := choose([]float64{10}, []int{0, 1}); err == nil {
+	if _, err := choose(samples[:1], []int{0, 1}); err == nil {
 		t.Error("a sample that is not there was chosen")
 	}
 }
 
 // A turn without a sample of one side is none of the others either.
 func TestComplete(t *testing.T) {
-	got := complete([][]float64{{10, 1000, 20, 40}, {11, 1000, 19, 40}, {20, 0, 40, 80}})
-	if diff := cmp.Diff([][]float64{{10, 20, 40}, {11, 19, 40}, {20, 40, 80}}, got); diff != "" {
+	got := complete(withRates([][]float64{{10, 1000, 20, 40}, {11, 1000, 19, 40}, {20, 0, 40, 80}}))
+	if diff := cmp.Diff([][]float64{{10, 20, 40}, {11, 19, 40}, {20, 40, 80}}, ratesOf(got)); diff != "" {
 		t.Error(diff)
 	}
-	if got := complete([][]float64{{1, 2}, {0, 2}, {1, 0}}); len(slices.Concat(got...)) != 0 {
+	if got := complete(withRates([][]float64{{1, 2}, {0, 2}, {1, 0}})); len(slices.Concat(got...)) != 0 {
 		t.Errorf("no turn is complete, and there are %v", got)
 	}
+}
+
+// withRates are samples of these rates.
+func withRates(rates [][]float64) [][]sample {
+	samples := make([][]sample, len(rates))
+	for i := range rates {
+		for _, rate := range rates[i] {
+			samples[i] = append(samples[i], sample{rate: rate})
+		}
+	}
+	return samples
 }
 
 func TestTurnsFillALoad(t *testing.T) {
@@ -70,57 +82,73 @@ func TestTurnsFillALoad(t *testing.T) {
 	}
 }
 
-// Nobody is always first, and every order is followed by itself backwards.
+// Each side follows each other as often, and every order is followed by itself
+// backwards.
 func TestOrders(t *testing.T) {
-	seen := map[string]bool{}
-	for i, order := range orders {
-		sorted := slices.Sorted(slices.Values(order))
-		if diff := cmp.Diff([]int{0, 1, 2}, sorted); diff != "" {
-			t.Errorf("order %d:\n%s", i, diff)
+	for sides := range orders {
+		follows := map[[2]int]int{}
+		for round := range len(orders[sides]) {
+			got := order(sides, round)
+			sorted := slices.Sorted(slices.Values(got))
+			for i, side := range sorted {
+				if i != side || len(sorted) != sides {
+					t.Fatalf("order %d of %d sides is %v", round, sides, got)
+				}
+			}
+			for i := range got[1:] {
+				follows[[2]int{got[i], got[i+1]}]++
+			}
+			if backwards := slices.Clone(got); round%2 == 0 {
+				slices.Reverse(backwards)
+				if diff := cmp.Diff(backwards, order(sides, round+1)); diff != "" {
+					t.Errorf("order %d of %d sides and the next:\n%s", round, sides, diff)
+				}
+			}
 		}
-		var key strings.Builder
-		for _, side := range order {
-			key.WriteByte('0' + byte(side))
-		}
-		seen[key.String()] = true
-		if backwards := slices.Clone(order); i%2 == 0 {
-			slices.Reverse(backwards)
-			if diff := cmp.Diff(backwards, orders[i+1]); diff != "" {
-				t.Errorf("order %d and the next:\n%s", i, diff)
+		for pair, n := range follows {
+			if want := len(orders[sides]) / sides; len(follows) != sides*(sides-1) || n != want {
+				t.Errorf("of %d sides, %d follows %d in %d orders, want %d", sides, pair[1], pair[0], n, want)
 			}
 		}
 	}
-	if len(seen) != 6 {
-		t.Errorf("%d different orders, not all six", len(seen))
-	}
 }
 
-// The programs themselves: both wait where they are told to, each turn has its
+// The programs themselves: all wait where they are told to, each turn has its
 // sample, and this program's untimed pass is taken for one.
 func TestRealProgramsTakeTurns(t *testing.T) {
 	t.Chdir("../..")
 	o := options{dir: t.TempDir(), threads: 1, tool: "scripts/llama-tool", model: "SmolLM-135M.Q4_K_M.gguf"}
-	o.program = filepath.Join(o.dir, "benchmark-llm")
-	if out, err := exec.Command("go", "build", "-o", o.program, "./cmd/benchmark-llm").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
+	o.program, o.gollama = filepath.Join(o.dir, "benchmark-llm"), filepath.Join(o.dir, "gollama-peer")
+	for _, build := range [][]string{
+		{"go", "build", "-o", o.program, "./cmd/benchmark-llm"},
+		{"scripts/with-gollama", "go", "build", "-tags", "gollama", "-o", o.gollama, "./cmd/gollama-peer"},
+	} {
+		if out, err := exec.Command(build[0], build[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("build: %v: %s", err, out)
+		}
 	}
 	var err error
 	if o.gate, err = o.buildGate(); err != nil {
 		t.Fatal(err)
 	}
-	model, err := o.file(1)
+	model, err := o.file(1, "--tokenizer")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := o.llamaBench(model), o.ours(model, "file")
+	a, b, c := o.llamaBench(model), o.ours(model, "file"), o.goLlama(model)
 	for _, test := range []result.Test{{Prompt: 2}, {Gen: 2}} {
-		rates, err := o.takeTurns(0, []program{a, a, b}, []side{{0, 2}, {1, 2}, {2, 2}}, test, 2)
+		samples, err := o.takeTurns(0, []program{a, a, b, c}, []side{{0, 2}, {1, 2}, {2, 2}, {3, 2}}, test, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, side := range rates {
+		for i, side := range ratesOf(samples) {
 			if len(side) != 2 || slices.Min(side) <= 0 {
 				t.Errorf("%v: side %d has rates %v, not two", test, i, side)
+			}
+		}
+		for _, s := range samples[3] {
+			if s.parts.EvalUS <= 0 {
+				t.Errorf("%v: go-llama.cpp's parts are %+v", test, s.parts)
 			}
 		}
 	}
