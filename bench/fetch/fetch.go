@@ -246,7 +246,7 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 	if known.Bytes != 0 && known.Bytes != info.Size() {
 		return File{}, fmt.Errorf("it has %d bytes, not %d", info.Size(), known.Bytes), nil
 	}
-	file = File{Path: d.path, Bytes: info.Size(), Header: header, SHA256: known.SHA256}
+	file = File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: known.SHA256}
 	if known.SHA256 == "" || unchanged && d.TrustUnchanged {
 		return file, nil, nil
 	}
@@ -585,7 +585,7 @@ func (d *download) finish() (File, error) {
 	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
-	return File{Path: d.path, Bytes: info.Size(), Header: header, SHA256: sum}, nil
+	return File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: sum}, nil
 }
 
 // keep records a verified file. Without the record it is only verified anew.

@@ -465,7 +465,7 @@ func TestWarm(t *testing.T) {
 		"missing":          {t.Context(), path + "x", 0, 0, os.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {
-			read, err := fetch.Warm(tt.ctx, tt.path, fetch.WarmOptions{AvailableBytes: tt.available})
+			read, err := fetch.Warm(tt.ctx, []string{tt.path}, fetch.WarmOptions{AvailableBytes: tt.available})
 			if read != tt.read || !errors.Is(err, tt.err) {
 				t.Errorf("read %d, %v", read, err)
 			}

@@ -39,6 +39,31 @@ func ShardNames(first string, count uint64) ([]string, error) {
 	return names, nil
 }
 
+// ReadShards is the header of the one file that a model would be if it were not
+// split, and the names of its files, given that of the first. read is called for
+// each of them, with names beside the first one's.
+func ReadShards(first string, read func(name string) (*File, error)) (merged *File, names []string, err error) {
+	header, err := read(first)
+	if err != nil {
+		return nil, nil, err
+	}
+	if names, err = ShardNames(first, header.Shards()); err != nil {
+		return nil, nil, err
+	}
+	headers := []*File{header}
+	for _, name := range names[1:] {
+		more, err := read(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("one of %d files: %w", len(names), err)
+		}
+		headers = append(headers, more)
+	}
+	if merged, err = Merge(headers); err != nil {
+		return nil, nil, err
+	}
+	return merged, names, nil
+}
+
 // IsShard tells whether a file of this name is one of several of a model.
 func IsShard(name string) bool {
 	m := shardName.FindStringSubmatch(name)

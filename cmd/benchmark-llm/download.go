@@ -26,6 +26,8 @@ func downloadFailure(ctx context.Context, err error) error {
 		return fail(exitModel, err, "choose another place with --models-dir")
 	case errors.Is(err, gguf.ErrNotGGUF), errors.Is(err, fetch.ErrSource):
 		return fail(exitModel, err, "-m takes https URLs of GGUF files, hf:user/repository/file[@revision], and paths")
+	case errors.Is(err, gguf.ErrEmpty), errors.Is(err, gguf.ErrTruncated), errors.Is(err, gguf.ErrCorrupt), errors.Is(err, gguf.ErrUnsupported):
+		return fail(exitModel, err, "what the server has is not whole or not sound: give the address of another file")
 	default:
 		return fail(exitModel, err, "the same command resumes the download; --weights synthetic needs no file")
 	}

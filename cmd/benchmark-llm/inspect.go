@@ -112,69 +112,45 @@ func findHeader(ctx context.Context, model string) (foundHeader, error) {
 	if err != nil {
 		return foundHeader{}, fail(exitModel, err, sourcesHint)
 	}
-	var read func(name string) (*gguf.File, int64, error)
-	var first string
 	if source.Local() {
-		if shape, err := synth.Lookup(model); err == nil {
-			file, err := shape.File()
-			if err != nil {
-				return foundHeader{}, fail(exitModel, err, "")
-			}
-			return foundHeader{shape.Name, file, 1, file.Size(), true}, nil
-		}
-		if _, err := os.Stat(source.Path); errors.Is(err, fs.ErrNotExist) && filepath.Base(model) == model {
-			_, err := lookupShape(model) // what it may have meant
-			return foundHeader{}, err
-		}
-		first, read = source.Path, func(name string) (*gguf.File, int64, error) {
-			f, err := fetch.Local(name)
-			return f.Header, f.Bytes, err
-		}
-	} else {
-		client := fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
-		first, read = source.Name(), func(name string) (*gguf.File, int64, error) {
-			sibling, err := siblingOf(source, name)
-			if err != nil {
-				return nil, 0, err
-			}
-			f, remote, err := client.Header(ctx, sibling)
-			return f, remote.Bytes, err
-		}
+		return localHeader(model, source)
 	}
-	found, err := readShards(first, read)
-	switch {
-	case err == nil:
-		found.name = source.Name()
-		return found, nil
-	case source.Local():
-		return found, localFailure(source.Path, err)
-	default:
-		return found, downloadFailure(ctx, err)
+	client := fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
+	found := foundHeader{name: source.Name()}
+	header, names, err := gguf.ReadShards(source.Name(), func(name string) (*gguf.File, error) {
+		sibling, err := siblingOf(source, name)
+		if err != nil {
+			return nil, err
+		}
+		f, remote, err := client.Header(ctx, sibling)
+		found.fileBytes += remote.Bytes
+		return f, err
+	})
+	if err != nil {
+		return foundHeader{}, downloadFailure(ctx, err)
 	}
+	found.file, found.shards = header, len(names)
+	return found, nil
 }
 
-// readShards reads the first header and those of the files that it says there
-// are.
-func readShards(first string, read func(name string) (*gguf.File, int64, error)) (foundHeader, error) {
-	header, size, err := read(first)
-	if err != nil {
-		return foundHeader{}, err
-	}
-	names, err := gguf.ShardNames(first, header.Shards())
-	if err != nil {
-		return foundHeader{}, err
-	}
-	headers := []*gguf.File{header}
-	for _, name := range names[1:] {
-		more, bytes, err := read(name)
+// localHeader is findHeader for what is no address.
+func localHeader(model string, source fetch.Source) (foundHeader, error) {
+	if shape, err := synth.Lookup(model); err == nil {
+		file, err := shape.File()
 		if err != nil {
-			return foundHeader{}, fmt.Errorf("one of %d files: %w", len(names), err)
+			return foundHeader{}, fail(exitModel, err, "")
 		}
-		headers = append(headers, more)
-		size += bytes
+		return foundHeader{shape.Name, file, 1, file.Size(), true}, nil
 	}
-	merged, err := gguf.Merge(headers)
-	return foundHeader{file: merged, shards: len(names), fileBytes: size}, err
+	if _, err := os.Stat(source.Path); errors.Is(err, fs.ErrNotExist) && filepath.Base(model) == model {
+		_, err := lookupShape(model) // what it may have meant
+		return foundHeader{}, err
+	}
+	f, err := fetch.Local(source.Path)
+	if err != nil {
+		return foundHeader{}, localFailure(source.Path, err)
+	}
+	return foundHeader{name: source.Name(), file: f.Header, shards: len(f.Paths), fileBytes: f.Bytes}, nil
 }
 
 // siblingOf is the source of another file in the same place.

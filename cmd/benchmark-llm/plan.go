@@ -225,7 +225,9 @@ func (o *planOptions) find(ctx context.Context, wanted suite.Entry) (plannedMode
 		}
 		m.header, m.Notes = header, append(m.Notes, fmt.Sprintf("synthetic weights: %v", err))
 		return m, nil
-	case o.auto() && gguf.IsShard(m.source.Name()):
+	case gguf.IsShard(m.source.Name()) && !o.auto():
+		return m, shardFailure(m.source)
+	case gguf.IsShard(m.source.Name()):
 		m.header, err = o.header(ctx, wanted)
 		m.Notes = append(m.Notes, fmt.Sprintf("synthetic weights: %v", errShards))
 		return m, err

@@ -31,6 +31,7 @@ type candidate struct {
 	job    bench.Job
 	source fetch.Source // of its file; zero: generated weights
 	header *gguf.File   // nil: not known yet
+	paths  []string     // of its files that are here
 	spare  spare        // with --weights auto, of one that is fetched
 	item   int          // of the queue; notFetched
 }
@@ -211,7 +212,9 @@ func (m *models) candidate(ctx context.Context, wanted suite.Entry) (candidate, 
 		c.header, c.job.Model.Path, err = o.outline(ctx, &c.wanted)
 	case c.source.Local():
 		err = o.findLocal(ctx, &c)
-	case o.auto() && gguf.IsShard(c.source.Name()):
+	case gguf.IsShard(c.source.Name()) && !o.auto():
+		err = shardFailure(c.source)
+	case gguf.IsShard(c.source.Name()):
 		err = o.replace(ctx, &c, errShards)
 	case o.auto():
 		c.spare = o.spare(ctx, &c.wanted)
@@ -239,7 +242,7 @@ func (o *runOptions) findLocal(ctx context.Context, c *candidate) error {
 	file, err := fetch.Local(c.source.Path, o.dirs()...)
 	switch {
 	case err == nil:
-		c.header, c.job.Model.Path = file.Header, file.Path
+		c.header, c.paths, c.job.Model.Path = file.Header, file.Paths, file.Path
 		return nil
 	case o.auto():
 		return o.replace(ctx, c, err)
@@ -274,6 +277,12 @@ func largest(header *gguf.File) (most uint64) {
 
 // errShards is why the file of a model in several files is not used.
 var errShards = errors.New("it is one of several, and only single files are fetched")
+
+// shardFailure refuses a model on a server whose files are several.
+func shardFailure(source fetch.Source) error {
+	return fail(exitModel, fmt.Errorf("%v: %w", source, errShards),
+		"--weights synthetic measures it by its headers; or fetch all of its files and give the path of the first")
+}
 
 // localFailure is a file that is not here or not usable.
 func localFailure(name string, err error) error {

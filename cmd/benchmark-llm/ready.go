@@ -33,7 +33,7 @@ func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
 	if err := m.fits(c.job, c.header); err != nil {
 		return c.job, err
 	}
-	if err := m.warm(ctx, c.job); err != nil {
+	if err := m.warm(ctx, c.job, c.paths); err != nil {
 		return c.job, err
 	}
 	m.pending, m.measured = slices.Clone(c.job.Tests), nil
@@ -47,7 +47,7 @@ func (m *models) arrive(ctx context.Context, c *candidate) error {
 	file, err := m.wait(ctx, c)
 	switch {
 	case err == nil:
-		c.job.Model.Path, c.header = file.Path, file.Header
+		c.job.Model.Path, c.header, c.paths = file.Path, file.Header, file.Paths
 	case !m.options.auto() || ctx.Err() != nil:
 		return err
 	default:
@@ -155,8 +155,8 @@ func (m *models) offloads() bool {
 	return len(s.RPC) > 0
 }
 
-// warm reads a file into memory before its load budget begins.
-func (m *models) warm(ctx context.Context, job bench.Job) error {
+// warm reads a model's files into memory before its load budget begins.
+func (m *models) warm(ctx context.Context, job bench.Job, paths []string) error {
 	if job.Model.Weights != result.FileWeights || job.Settings.LoadMode == "dio" {
 		return nil
 	}
@@ -165,7 +165,7 @@ func (m *models) warm(ctx context.Context, job bench.Job) error {
 		o.AvailableBytes = int64(*available)
 	}
 	start := time.Now()
-	read, err := fetch.Warm(ctx, job.Model.Path, o)
+	read, err := fetch.Warm(ctx, paths, o)
 	if err != nil && ctx.Err() == nil {
 		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
 	}
