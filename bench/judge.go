@@ -37,7 +37,7 @@ type Consequence int
 const (
 	Continue Consequence = iota // none
 	EndGroup                    // longer tests of the kind are not run with this model
-	EndModel                    // no other test of this model is run, nor any of larger models
+	EndModel                    // no other test of this model is run, nor any of larger models; but see tooSlow
 )
 
 // Prospect is what is known of a test before it starts or while it runs. A pass
@@ -129,6 +129,9 @@ func (c *course) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 				continue
 			}
 		case EndModel:
+			if past.Test.E2E != t.Test.E2E && tooSlow(past.Status) {
+				continue
+			}
 		default:
 			continue
 		}
@@ -147,6 +150,11 @@ func (c *course) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 	}
 	return nil, v.Reason
 }
+
+// tooSlow tells whether a test did not fit its budget. End-to-end tests have
+// budgets of their own and do more than pp and tg: what these did not fit says
+// nothing of them, nor the other way round.
+func tooSlow(s result.Status) bool { return s == result.Timeout || s == result.PredictedTimeout }
 
 // shortest tells whether no test before past test i was of its group.
 func (c *course) shortest(i int) bool {

@@ -39,11 +39,12 @@ const (
 //	  - source: hf:user/repository/file.gguf@revision
 //	    name: file.gguf      # of the file; default: as the source says
 //	    sha256: …            # of the file, 64 hexadecimal digits
-//	    prompt: [16, 128]    # and generation, depth, combined, for this model
+//	    prompt: [16, 128]    # and generation, depth, combined, e2e, for this model
 //	prompt: [16, 128]        # tokens, a test each; one number, or [] for none
 //	generation: 128          # tokens, a test each
 //	depth: [0, 4096]         # every test at each of them
 //	combined: [[512, 128]]   # prompt and generation, timed together
+//	e2e: [[512, 128]]        # end-to-end tests: tokens of text in, tokens out as text
 //	repetitions: 5           # of each test, 1…10000
 //	targets:                 # tokens per second expected, by length in tokens:
 //	  prompt: {16: 2, 512: 25}   # budgets come from them
@@ -74,8 +75,9 @@ func Read(r io.Reader, name string) (Suite, error) {
 // Nodes are walked by hand: it gives every mistake its line, and an alias is
 // followed only as deep as the schema goes, so no file grows when it is read.
 type file struct {
-	name string
-	err  error
+	name        string
+	err         error
+	repetitions int // of each test
 }
 
 // fail notes a mistake at a node, or in the file as a whole.
@@ -160,7 +162,7 @@ func (f *file) pairs(n *yaml.Node, each func(key, value *yaml.Node)) {
 }
 
 // The keys that give lengths.
-var lengthKeys = []string{"prompt", "generation", "depth", "combined"}
+var lengthKeys = []string{"prompt", "generation", "depth", "combined", "e2e"}
 
 func (f *file) suite(n *yaml.Node) Suite {
 	s := Default()
@@ -171,10 +173,11 @@ func (f *file) suite(n *yaml.Node) Suite {
 	if len(values) == 0 {
 		f.fail(nil, "it is empty")
 	}
-	lengths := f.lengths(values, defaultLengths())
 	if v := values["repetitions"]; v != nil {
 		s.Repetitions = f.whole(v, "repetitions", 1, MaxRepetitions)
 	}
+	f.repetitions = max(1, s.Repetitions)
+	lengths := f.lengths(values, defaultLengths())
 	if v := values["targets"]; v != nil {
 		s.Targets = f.targets(v)
 	}
@@ -301,26 +304,38 @@ func (f *file) lengths(values map[string]*yaml.Node, otherwise Lengths) Lengths 
 			*to = f.numbers(v, lengthKeys[i])
 		}
 	}
-	v := values["combined"]
-	if v == nil {
-		return l
-	}
-	l.Combined = nil
-	f.list(v, "combined", maxTests)
-	f.each(v, func(item *yaml.Node) {
-		pair := f.numbers(item, "combined")
-		if len(pair) != 2 || pair[0]+pair[1] == 0 {
-			f.fail(item, "combined is not a list of pairs, as [[512, 128]]")
-			return
+	for i, to := range []*[][2]int{&l.Combined, &l.E2E} {
+		key := lengthKeys[3+i]
+		if v := values[key]; v != nil {
+			*to = f.pairsOf(v, key)
 		}
-		l.Combined = append(l.Combined, [2]int{pair[0], pair[1]})
-	})
+	}
 	return l
+}
+
+// pairsOf is a list of pairs of lengths: prompt, generation.
+func (f *file) pairsOf(n *yaml.Node, what string) (pairs [][2]int) {
+	f.list(n, what, maxTests)
+	f.each(n, func(item *yaml.Node) {
+		pair := f.numbers(item, what)
+		switch {
+		case len(pair) != 2 || pair[0]+pair[1] == 0:
+			f.fail(item, "%s is not a list of pairs, as [[512, 128]]", what)
+		case what == "e2e" && (pair[0] == 0 || pair[1] == 0):
+			f.fail(item, "e2e: both numbers of a pair are above 0, as [[512, 128]]")
+		case what == "e2e" && f.repetitions*pair[1] > result.MaxGenerated:
+			f.fail(item, "e2e: the times of %d × %d tokens are more than are kept; %d repetitions can have %d tokens each",
+				f.repetitions, pair[1], f.repetitions, result.MaxGenerated/f.repetitions)
+		default:
+			pairs = append(pairs, [2]int{pair[0], pair[1]})
+		}
+	})
+	return pairs
 }
 
 // tests are those of lengths; n is what to name in a mistake.
 func (f *file) tests(n *yaml.Node, l Lengths) []result.Test {
-	if many := (len(l.Prompt) + len(l.Gen) + len(l.Combined)) * max(1, len(l.Depth)); many > maxTests {
+	if many := (len(l.Prompt)+len(l.Gen)+len(l.Combined))*max(1, len(l.Depth)) + len(l.E2E); many > maxTests {
 		f.fail(n, "%d tests of a model are more than %d", many, maxTests)
 		return nil
 	}

@@ -54,7 +54,7 @@ func TestReadExample(t *testing.T) {
 			{
 				Source: "models/mine.gguf", Name: "mine-v2.gguf",
 				SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-				Tests:  []result.Test{{Prompt: 16}, {Prompt: 128}, {Prompt: 512}, {Prompt: 512, Gen: 128}},
+				Tests:  []result.Test{{Prompt: 16}, {Prompt: 128}, {Prompt: 512}, {Prompt: 512, Gen: 128}, {Prompt: 512, Gen: 128, E2E: true}},
 			},
 		},
 	}
@@ -86,6 +86,20 @@ func TestReadDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff([]suite.Target{{Tokens: 16, TokensPerSecond: 3}, {512, 9}}, got.Targets.Prompt); diff != "" {
 		t.Errorf("targets are not sorted: %s", diff)
+	}
+}
+
+// End-to-end tests are at no depth, and a model may have its own.
+func TestReadEndToEnd(t *testing.T) {
+	got := read(t, "prompt: 16\ngeneration: 0\ne2e: [[512, 128]]\nmodels:\n- a.gguf\n- {source: b.gguf, depth: [0, 32], e2e: [[8, 2], [4, 1]]}\n- {source: c.gguf, e2e: []}")
+	for i, want := range [][]string{{"pp16", "e2e512+128"}, {"pp16", "pp16 @ d32", "e2e8+2", "e2e4+1"}, {"pp16"}} {
+		var tests []string
+		for _, test := range got.Models[i].Tests {
+			tests = append(tests, test.String())
+		}
+		if diff := cmp.Diff(want, tests); diff != "" {
+			t.Errorf("model %d: %s", i, diff)
+		}
 	}
 }
 
@@ -121,10 +135,10 @@ func TestReadMistakes(t *testing.T) {
 		"too large":      {"# " + strings.Repeat("x", 1<<20), "f.yaml: larger than 1048576 bytes"},
 		"too deep":       {strings.Repeat("[", 20000), "f.yaml:1: not YAML: exceeded max depth of 10000"},
 		"not a mapping": {"- a.gguf", "f.yaml:1: a suite is not a mapping of keys to values; " +
-			"known keys are models, repetitions, targets, prompt, generation, depth, combined"},
+			"known keys are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
 		"an unknown key": {"\nmodel: a.gguf", `f.yaml:2: unknown key "model" of a suite, ` +
-			"known are models, repetitions, targets, prompt, generation, depth, combined"},
-		"a merge":           {"a: &a {prompt: 1}\n", `f.yaml:1: unknown key "a" of a suite, known are models, repetitions, targets, prompt, generation, depth, combined`},
+			"known are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
+		"a merge":           {"a: &a {prompt: 1}\n", `f.yaml:1: unknown key "a" of a suite, known are models, repetitions, targets, prompt, generation, depth, combined, e2e`},
 		"an unknown anchor": {"prompt: *p", "f.yaml:1: not YAML: unknown anchor 'p' referenced"},
 		"a key twice":       {"prompt: 1\nprompt: 2", "f.yaml:2: prompt is given a second time"},
 
@@ -142,22 +156,28 @@ func TestReadMistakes(t *testing.T) {
 		"a name with a path": {"models:\n- source: a\n  name: ../a", `f.yaml:3: "../a" is not the name of a model file`},
 		"a long name":        {"models:\n- " + strings.Repeat("x", 201), "f.yaml:2: a file name of 201 bytes is longer than 200"},
 		"a checksum":         {"models:\n- source: a\n  sha256: beef", "f.yaml:3: sha256 is not 64 hexadecimal digits"},
-		"a key of a model":   {"models:\n- source: a\n  size: 1", `f.yaml:3: unknown key "size" of a model, known are source, name, sha256, prompt, generation, depth, combined`},
+		"a key of a model":   {"models:\n- source: a\n  size: 1", `f.yaml:3: unknown key "size" of a model, known are source, name, sha256, prompt, generation, depth, combined, e2e`},
 		"a name twice": {"models:\n- x/a.gguf\n- b.gguf\n- hf:u/r/a.gguf",
 			"f.yaml:4: a.gguf is the file name of the model in line 2 too; records are told apart by it"},
 		"no tests": {"prompt: []\ngeneration: 0", "f.yaml:1: the model has no tests: every length is 0"},
 		"many tests": {"models:\n- source: a\n  prompt: [" + strings.Repeat("1,", 400) + "]\n  depth: [0, 1, 2]",
 			"f.yaml:2: 1215 tests of a model are more than 1000"},
 
-		"a length":         {"prompt: many", "f.yaml:1: prompt: expected a whole number, 0…16777216"},
-		"a fraction":       {"prompt:\n- 1\n- 1.5", "f.yaml:3: prompt: expected a whole number, 0…16777216"},
-		"no length":        {"prompt:", "f.yaml:1: prompt: expected a whole number, 0…16777216"},
-		"a long length":    {"generation: 16777217", "f.yaml:1: generation: 16777217 is outside 0…16777216"},
-		"a huge length":    {"depth: [99999999999999999999]", "f.yaml:1: depth: 99999999999999999999 is outside 0…16777216"},
-		"a mapping":        {"prompt: {1: 2}", "f.yaml:1: prompt is not a list"},
-		"many lengths":     {"prompt: [" + strings.Repeat("1,", 1001) + "]", "f.yaml:1: prompt has 1001 items, more than 1000"},
-		"a pair":           {"combined: [512, 128]", "f.yaml:1: combined is not a list of pairs, as [[512, 128]]"},
-		"an empty pair":    {"combined: [[0, 0]]", "f.yaml:1: combined is not a list of pairs, as [[512, 128]]"},
+		"a length":             {"prompt: many", "f.yaml:1: prompt: expected a whole number, 0…16777216"},
+		"a fraction":           {"prompt:\n- 1\n- 1.5", "f.yaml:3: prompt: expected a whole number, 0…16777216"},
+		"no length":            {"prompt:", "f.yaml:1: prompt: expected a whole number, 0…16777216"},
+		"a long length":        {"generation: 16777217", "f.yaml:1: generation: 16777217 is outside 0…16777216"},
+		"a huge length":        {"depth: [99999999999999999999]", "f.yaml:1: depth: 99999999999999999999 is outside 0…16777216"},
+		"a mapping":            {"prompt: {1: 2}", "f.yaml:1: prompt is not a list"},
+		"many lengths":         {"prompt: [" + strings.Repeat("1,", 1001) + "]", "f.yaml:1: prompt has 1001 items, more than 1000"},
+		"a pair":               {"combined: [512, 128]", "f.yaml:1: combined is not a list of pairs, as [[512, 128]]"},
+		"an empty pair":        {"combined: [[0, 0]]", "f.yaml:1: combined is not a list of pairs, as [[512, 128]]"},
+		"an e2e of one number": {"e2e: 512", "f.yaml:1: e2e is not a list"},
+		"an e2e of three":      {"repetitions: 5\ne2e:\n- [1, 2]\n- [1, 2, 3]", "f.yaml:4: e2e is not a list of pairs, as [[512, 128]]"},
+		"an e2e without text":  {"e2e: [[0, 128]]", "f.yaml:1: e2e: both numbers of a pair are above 0, as [[512, 128]]"},
+		"an e2e with no end":   {"e2e:\n- [16, 65537]\nrepetitions: 2", "f.yaml:2: e2e: the times of 2 × 65537 tokens are more than are kept; 2 repetitions can have 65536 tokens each"},
+		"many e2e tests": {"models:\n- source: a\n  prompt: 1\n  generation: [" + strings.Repeat("1,", 999) + "]\n  e2e: [[1, 1]]",
+			"f.yaml:2: 1001 tests of a model are more than 1000"},
 		"no repetitions":   {"repetitions: 0", "f.yaml:1: repetitions: 0 is outside 1…10000"},
 		"many repetitions": {"repetitions: 10001", "f.yaml:1: repetitions: 10001 is outside 1…10000"},
 
@@ -191,6 +211,7 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(example)
 	f.Add([]byte("models: [&a a.gguf, {source: *a, name: b}]\ncombined: &c [[1, 2]]\ntargets: {prompt: {1: 1e-320}}"))
+	f.Add([]byte("e2e: [[512, 128]]\nrepetitions: 7"))
 	f.Add([]byte("prompt: &p [*p]\n<<: {depth: 5}\n---\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := suite.Read(strings.NewReader(string(data)), "f.yaml")

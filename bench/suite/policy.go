@@ -273,8 +273,16 @@ func (p Policy) During(t Progress) Decision {
 	}
 	needed := spent + under + time.Duration(left-1)*fastest
 	allowed := p.allowed(t)
-	numbers := fmt.Sprintf("%d of %d passes done in %s, the fastest possible rest makes it %s; %s of its budget of %s is for them",
-		len(t.Passes), t.passes(), short(spent), short(needed), short(t.forPasses()), short(t.Budget))
+	var done string
+	switch {
+	case len(t.Passes) > 0:
+		done = fmt.Sprintf("%d of %d passes took %s, all of them at least", len(t.Passes), t.passes(), short(spent))
+	case known:
+		done = fmt.Sprintf("%d of %d tokens of the first of %d passes took %s, all of them about", t.Tokens, t.Test.Tokens(), t.passes(), short(t.InPass))
+	default:
+		done = fmt.Sprintf("the first of %d passes has taken %s, all of them at least", t.passes(), short(t.InPass))
+	}
+	numbers := fmt.Sprintf("%s %s; %s of its budget of %s is for them", done, short(needed), short(t.forPasses()), short(t.Budget))
 	if needed > allowed {
 		return Decision{Stop: true, Reason: "given up: " + numbers}
 	}

@@ -74,21 +74,21 @@ func TestDuring(t *testing.T) {
 	}{
 		{"no limit", suite.Progress{History: history(pp(16), 0), InPass: 999 * s}, suite.Decision{Reason: "goes on: it has no time limit or is complete"}},
 		{"a slow first pass", suite.Progress{History: unknown, InPass: 19 * s}, suite.Decision{
-			Reason: "goes on: 0 of 6 passes done in 0s, the fastest possible rest makes it 1m54s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "goes on: the first of 6 passes has taken 19s, all of them at least 1m54s; 1m0s of its budget of 1m0s is for them"}},
 		{"a hopeless first pass", suite.Progress{History: unknown, InPass: 21 * s}, suite.Decision{Stop: true,
-			Reason: "given up: 0 of 6 passes done in 0s, the fastest possible rest makes it 2m6s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "given up: the first of 6 passes has taken 21s, all of them at least 2m6s; 1m0s of its budget of 1m0s is for them"}},
 		{"one pass", suite.Progress{History: unknown, Passes: []time.Duration{15 * s}}, suite.Decision{
-			Reason: "goes on: 1 of 6 passes done in 15s, the fastest possible rest makes it 1m30s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "goes on: 1 of 6 passes took 15s, all of them at least 1m30s; 1m0s of its budget of 1m0s is for them"}},
 		{"one pass too slow", suite.Progress{History: unknown, Passes: []time.Duration{17 * s}}, suite.Decision{Stop: true,
-			Reason: "given up: 1 of 6 passes done in 17s, the fastest possible rest makes it 1m42s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "given up: 1 of 6 passes took 17s, all of them at least 1m42s; 1m0s of its budget of 1m0s is for them"}},
 		{"two passes too slow", suite.Progress{History: unknown, Passes: []time.Duration{12 * s, 11 * s}}, suite.Decision{Stop: true,
-			Reason: "given up: 2 of 6 passes done in 23s, the fastest possible rest makes it 1m7s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "given up: 2 of 6 passes took 23s, all of them at least 1m7s; 1m0s of its budget of 1m0s is for them"}},
 		{"a pass that hangs", suite.Progress{History: unknown, Passes: []time.Duration{s, s, s}, InPass: 62 * s}, suite.Decision{Stop: true,
-			Reason: "given up: 3 of 6 passes done in 3s, the fastest possible rest makes it 1m7s; 1m0s of its budget of 1m0s is for them"}},
+			Reason: "given up: 3 of 6 passes took 3s, all of them at least 1m7s; 1m0s of its budget of 1m0s is for them"}},
 		{"half of the tokens tell", suite.Progress{History: generation, InPass: 25 * s, Tokens: 64}, suite.Decision{Stop: true,
-			Reason: "given up: 0 of 5 passes done in 0s, the fastest possible rest makes it 4m10s; 1m40s of its budget of 1m40s is for them"}},
+			Reason: "given up: 64 of 128 tokens of the first of 5 passes took 25s, all of them about 4m10s; 1m40s of its budget of 1m40s is for them"}},
 		{"few tokens do not", suite.Progress{History: generation, InPass: 25 * s, Tokens: 16}, suite.Decision{
-			Reason: "goes on: 0 of 5 passes done in 0s, the fastest possible rest makes it 2m5s; 1m40s of its budget of 1m40s is for them"}},
+			Reason: "goes on: the first of 5 passes has taken 25s, all of them at least 2m5s; 1m40s of its budget of 1m40s is for them"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, suite.DefaultPolicy().During(tt.progress)); diff != "" {

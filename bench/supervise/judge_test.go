@@ -41,6 +41,9 @@ func judged(t *testing.T, script benchtest.Script, job bench.Job) (outcomes []st
 
 func pp(n int) result.Test { return result.Test{Prompt: n} }
 func tg(n int) result.Test { return result.Test{Gen: n} }
+func e2e(prompt, gen int) result.Test {
+	return result.Test{Prompt: prompt, Gen: gen, E2E: true}
+}
 
 func TestJudge(t *testing.T) {
 	budgets := func(each time.Duration, tests ...result.Test) bench.Job {
@@ -91,6 +94,16 @@ func TestJudge(t *testing.T) {
 				return benchtest.Step{Takes: 800 * time.Second, Reports: true}, c.Method == benchtest.Repeat
 			}), budgets(1000*time.Second, tg(16)),
 			[]string{"tg16 predicted_timeout 0"}, 300 * time.Second,
+		},
+		{
+			"what generation does not fit says nothing of end-to-end tests", benchtest.AtSpeed(100),
+			budgets(10*time.Second, tg(16000), pp(16), e2e(16, 16)),
+			[]string{"tg16000 predicted_timeout 0", "pp16 predicted_timeout 0", "e2e16+16 ok 5"}, 8 * time.Second,
+		},
+		{
+			"nor they of others, but of longer ones", benchtest.AtSpeed(100),
+			budgets(10*time.Second, e2e(16, 8000), e2e(16, 9000), pp(16)),
+			[]string{"e2e16+8000 predicted_timeout 0", "e2e16+9000 predicted_timeout 0", "pp16 ok 5"}, 8 * time.Second,
 		},
 		{
 			"the time limit of the run ends a test and those after it", benchtest.AtSpeed(2), limited,

@@ -91,9 +91,16 @@ func (e *ending) saw(t result.Test, status result.Status) {
 	if status == result.OutOfMemory {
 		e.noMemory++
 	}
-	if e.decisive == nil && suite.After(status, e.shortest(t)) == suite.EndModels {
+	if e.decisive == nil && e.counts(t) && suite.After(status, e.shortest(t)) == suite.EndModels {
 		e.decisive = &bench.PastTest{Test: t, Status: status}
 	}
+}
+
+// counts tells whether a test may end the models. An end-to-end test may where
+// there is no other: it has a budget of its own, and does not stand in the way of
+// what others measure.
+func (e *ending) counts(t result.Test) bool {
+	return !t.E2E || !slices.ContainsFunc(e.job.Tests, func(b bench.TestBudget) bool { return !b.Test.E2E })
 }
 
 func (e *ending) shortest(t result.Test) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,6 +67,16 @@ func TestRunModels(t *testing.T) {
 		{
 			"what is too slow for the small model is not tried with the large one", "too slow", nil, nil,
 			append([]string{"small pp16 timeout", "small pp32 ok", "small tg8 ok"}, all("large", result.PredictedTimeout)...),
+		},
+		{
+			"but for end-to-end tests, which have budgets of their own", "too slow end to end", nil,
+			func(i int, job bench.Job) (bench.Job, error) {
+				if i == 0 {
+					job.Tests = append(slices.Clone(job.Tests), bench.TestBudget{Test: e2e(4, 4), Budget: 2 * time.Second})
+				}
+				return job, nil
+			},
+			slices.Concat(all("small", result.OK), []string{"small e2e4+4 timeout"}, all("large", result.OK)),
 		},
 		{"nor what did not fit into memory", "no memory in load", nil, nil, append(all("small", result.OutOfMemory), all("large", result.OutOfMemory)...)},
 		{"gentler settings help", "no memory at first", nil, nil, append(all("small", result.OK), all("large", result.OK)...)},

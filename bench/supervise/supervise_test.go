@@ -242,6 +242,9 @@ var scenarios = map[string]scenario{
 	"too slow": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return obedient, c.Method == benchtest.Warmup && c.Test == pp16
 	},
+	"too slow end to end": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		return obedient, c.Method == benchtest.Warmup && c.Test.E2E
+	},
 	"no memory at first": at(load, 1, benchtest.Step{Err: bench.ErrOutOfMemory}),
 	"deaf":               at(third, always, hang),
 	"ignores SIGTERM":    at(third, always, ignoresTERM),

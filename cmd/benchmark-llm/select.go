@@ -165,12 +165,6 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		if len(tests) == 0 {
 			return s, usage("-p 512 -n 128 is the default", "no test: every length is 0")
 		}
-		for _, pg := range l.E2E {
-			if most := result.MaxGenerated / s.Repetitions; pg[1] > most {
-				return s, usage(fmt.Sprintf("%d repetitions can have %d tokens each", s.Repetitions, most),
-					"--e2e: the times of %d × %d tokens are more than are kept", s.Repetitions, pg[1])
-			}
-		}
 		for i := range s.Models {
 			s.Models[i].Tests = tests
 		}
@@ -178,6 +172,12 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 	names := make(map[string]string)
 	for i := range s.Models {
 		m := &s.Models[i]
+		for _, t := range m.Tests {
+			if most := result.MaxGenerated / s.Repetitions; t.E2E && t.Gen > most {
+				return s, usage(fmt.Sprintf("%d repetitions can have %d tokens each", s.Repetitions, most),
+					"%v: the times of %d × %d tokens are more than are kept", t, s.Repetitions, t.Gen)
+			}
+		}
 		if !utf8.ValidString(m.Source) {
 			return s, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", m.Source), "rename the file")
 		}
