@@ -76,6 +76,7 @@ type EngineFacts struct {
 	GPUInfo      string            `json:"gpu_info"`
 	CPUVariant   string            `json:"cpu_variant,omitempty"`
 	GPUs         []EngineGPU       `json:"gpus,omitempty"`
+	Limited      []string          `json:"limited,omitempty"`       // devices used, where those asked for are more than the library takes
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, where it is in use
 	Problems     []string          `json:"problems,omitempty"`      // what the library said of back-ends that it cannot use

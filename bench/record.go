@@ -147,6 +147,9 @@ func (a *Assembler) record() (*result.Record, error) {
 	if o := a.model.Offload; o != nil && set.GPULayers < 0 && o.Layers < o.Of {
 		set.GPULayers = o.Layers // all of them are llama-bench's -1
 	}
+	if used := a.engine.Limited; len(used) > 0 {
+		set.Devices, set.TensorSplit = used, set.TensorSplit[:min(len(used), len(set.TensorSplit))]
+	}
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,

@@ -102,7 +102,7 @@ func (p rpcProbe) check(ctx context.Context, endpoint string) error {
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse("does not answer within %v; it serves one program at a time", p.answer)
+		return refuse("does not answer within %v: it serves another program, or is no RPC server", p.answer)
 	case err != nil: // what it sends, if anything, is not what follows a hello
 		return refuse("does not speak this library's RPC %v: %w", p.want, err)
 	case n != rpcHelloReplySize:

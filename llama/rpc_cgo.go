@@ -12,6 +12,7 @@ package llama
 import "C"
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -39,11 +40,12 @@ func CheckRPCServer(ctx context.Context, endpoint string) error {
 
 // AddRPCServer registers the devices of the RPC server at HOST:PORT, as "RPC0",
 // "RPC1" and so on over all servers, before those of this machine when a model
-// is split. Call it on the engine's thread, after LoadBackends and before
+// is split. A server that is busy gets so long to answer; 0 is what CheckRPCServer
+// gives it. Call it on the engine's thread, after LoadBackends and before
 // Devices. The library ends the process when it has lost a server that it needs.
 // A server that cannot be used is ErrRPCServer; it is ErrNoRPC
 // when the back-end is not installed, or not opened in this build.
-func AddRPCServer(ctx context.Context, endpoint string) error {
+func AddRPCServer(ctx context.Context, endpoint string, answer time.Duration) error {
 	entering()
 	loadOnce.Lock()
 	defer loadOnce.Unlock()
@@ -57,7 +59,9 @@ func AddRPCServer(ctx context.Context, endpoint string) error {
 	if add == nil {
 		return fmt.Errorf("%w: libggml-rpc.so is not installed, or not opened by this build", ErrNoRPC)
 	}
-	if err := CheckRPCServer(ctx, endpoint); err != nil {
+	probe := libraryRPC
+	probe.answer = cmp.Or(answer, probe.answer)
+	if err := probe.check(ctx, endpoint); err != nil {
 		return err
 	}
 	c := C.CString(endpoint)

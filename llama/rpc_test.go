@@ -81,7 +81,7 @@ func TestRPCProbe(t *testing.T) {
 		{"another form", says(2, 0, 0, 3), "does not speak this library's RPC 8.1.2"},
 		{"a longer form", says(8, 1, 2, rpcHelloReplySize+8), "does not speak this library's RPC 8.1.2"},
 		{"hangs up", func(net.Conn) {}, "does not speak this library's RPC 8.1.2: "},
-		{"busy", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "does not answer within 200ms; it serves one program at a time"},
+		{"busy", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "does not answer within 200ms: it serves another program, or is no RPC server"},
 		{"half an answer", write("\x1c\x00\x00\x00\x00\x00\x00\x00\x08\x01"), "does not answer within 200ms"},
 		{"a shell", write("SSH-2.0-OpenSSH_9.9\r\n" + strings.Repeat("x", 50)), "does not speak this library's RPC 8.1.2"},
 		{"a talker", func(c net.Conn) {

@@ -1,5 +1,5 @@
 // Package benchtest is a scripted engine: known speeds, hangs, errors and
-// crashes, at any step of a run. It is for tests only.
+// crashes, at any step of a run; and real RPC servers. It is for tests only.
 //
 // Time passes in time.Sleep and timers alone, so that inside a testing/synctest
 // bubble an hour takes no time and ends to the nanosecond.

@@ -66,14 +66,14 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		if err = llama.LoadBackends(backends); err != nil {
 			return
 		}
-		if err = addRPC(job.Settings.RPC); err != nil {
+		if err = addRPC(job); err != nil {
 			return
 		}
 		if e.facts, err = facts(job.Settings.Devices, o); err != nil {
 			return
 		}
 		if err = checkDevices(job.Settings); err == nil {
-			e.facts.Warnings = limitDevices(&e.job.Settings)
+			e.facts.Limited, e.facts.Warnings = limitDevices(&e.job.Settings)
 		}
 	})
 	if err != nil {

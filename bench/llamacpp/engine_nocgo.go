@@ -3,6 +3,8 @@
 package llamacpp
 
 import (
+	"context"
+
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/synth"
@@ -23,7 +25,7 @@ func Devices(Options) ([]Device, bench.EngineFacts, error) {
 }
 
 // CheckRPC returns ErrNoLibrary when there is something to ask.
-func CheckRPC(servers []string) error {
+func CheckRPC(_ context.Context, servers []string) error {
 	if len(servers) == 0 {
 		return nil
 	}

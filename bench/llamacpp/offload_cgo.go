@@ -5,6 +5,7 @@ package llamacpp
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -212,48 +213,68 @@ func offloadDevices(s bench.Settings) []llama.Device {
 	return named
 }
 
-// limitDevices leaves out devices beyond those that the library takes, and says
-// so: with more it ends the process.
-func limitDevices(s *bench.Settings) []result.Warning {
-	devices := offloadDevices(*s)
+// mostDevices is how many devices the library spreads a model over: with more it
+// ends the process.
+func mostDevices() int {
 	most := llama.MaxOffloadDevices
 	for _, d := range llama.Devices() {
 		if d.Type == llama.AcceleratorDevice { // beside the CPU
 			most--
 		}
 	}
-	if len(devices) <= most {
-		return nil
+	return most
+}
+
+// limitDevices leaves out devices beyond those that the library takes, and says
+// which are left. It does nothing where a single one is used.
+func limitDevices(s *bench.Settings) (used []string, w []result.Warning) {
+	devices, most := offloadDevices(*s), mostDevices()
+	if len(devices) <= most || s.SplitMode == "none" {
+		return nil, nil
 	}
-	s.Devices = nil
-	for _, d := range devices[:most] {
-		s.Devices = append(s.Devices, d.Name)
-	}
+	used = deviceNames(devices[:most])
+	s.Devices = used
 	if len(s.TensorSplit) > most {
 		s.TensorSplit = s.TensorSplit[:most]
 	}
-	return []result.Warning{{
+	return used, []result.Warning{{
 		Code:    "devices_limited",
-		Message: fmt.Sprintf("%d of %d devices used, the most that the library takes: %s to %s", most, len(devices), s.Devices[0], s.Devices[most-1]),
+		Message: fmt.Sprintf("%d of %d devices used, the most that the library takes: %s to %s", most, len(devices), used[0], used[most-1]),
 	}}
+}
+
+func deviceNames(devices []llama.Device) []string {
+	names := make([]string, len(devices))
+	for i, d := range devices {
+		names[i] = d.Name
+	}
+	return names
 }
 
 // checkDevices refuses settings that do not go with the devices there are.
 func checkDevices(s bench.Settings) error {
 	devices := offloadDevices(s)
-	names := make([]string, len(devices))
-	for i, d := range devices {
-		names[i] = d.Name
+	refuse := func(there []llama.Device, format string, args ...any) error {
+		list := "there is none"
+		if len(there) > 0 {
+			list = fmt.Sprintf("there are %d: %s", len(there), strings.Join(deviceNames(there), ", "))
+		}
+		return fmt.Errorf("%w: %s; %s", ErrDevices, fmt.Sprintf(format, args...), list)
 	}
-	there := fmt.Sprintf("there are %d: %s", len(devices), strings.Join(names, ", "))
-	if len(devices) == 0 {
-		there = "there is none"
+	for _, name := range s.Devices {
+		if !slices.ContainsFunc(devices, func(d llama.Device) bool { return d.Name == name }) {
+			return refuse(offloadDevices(bench.Settings{}), "nothing can be offloaded to %s", name)
+		}
 	}
-	if n := len(s.TensorSplit); n > 0 && n != len(devices) {
-		return fmt.Errorf("%w: a tensor split over %d devices to offload to; %s", ErrDevices, n, there)
+	shares := s.TensorSplit
+	if n := len(shares); n > 0 && n != len(devices) {
+		return refuse(devices, "a tensor split over %d devices to offload to", n)
+	}
+	if most := mostDevices(); len(shares) > most && s.SplitMode != "none" && slices.Max(shares[:most]) == 0 {
+		return refuse(devices, "a tensor split without a share for the first %d devices, the most that the library takes", most)
 	}
 	if s.MainGPU > 0 && s.MainGPU >= len(devices) {
-		return fmt.Errorf("%w: main GPU %d, counted from 0, of the devices to offload to; %s", ErrDevices, s.MainGPU, there)
+		return refuse(devices, "main GPU %d, counted from 0, of the devices to offload to", s.MainGPU)
 	}
 	return nil
 }

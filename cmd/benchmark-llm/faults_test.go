@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
@@ -302,57 +303,7 @@ func rpcServer(t *testing.T) (endpoint string, server *os.Process) {
 // 0 is no limit.
 func rpcServerWith(t *testing.T, limitKiB int, args ...string) (endpoint string, server *os.Process) {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	endpoint = l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	host, port, err := net.SplitHostPort(endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var output lockedBuffer
-	// The shell and the script end with the server's execution: the process is the
-	// server. Unless told otherwise it dies of SIGPIPE when its client does.
-	script := `trap "" PIPE; exec "$@"`
-	if limitKiB > 0 {
-		script = fmt.Sprintf("ulimit -v %d; %s", limitKiB, script)
-	}
-	c := exec.Command("sh", append([]string{
-		"-c", script, "sh",
-		filepath.Join("..", "..", "scripts", "llama-tool"), "ggml-rpc-server", "-H", host, "-p", port, "-t", "1",
-	}, args...)...)
-	c.Stdout, c.Stderr = &output, &output
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = c.Wait() // it is killed
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		_ = c.Process.Kill() // it may be gone
-		<-exited
-	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp4", endpoint)
-		if err == nil {
-			_ = conn.Close()
-			return endpoint, c.Process
-		}
-		select {
-		case <-exited:
-			t.Fatalf("no ggml-rpc-server (`make tools` gets it):\n%s", output.String())
-		default:
-		}
-		if time.Now().After(end) {
-			t.Fatalf("ggml-rpc-server does not listen:\n%s", output.String())
-		}
-	}
+	return benchtest.StartRPC(t, benchtest.RPC{LimitKiB: limitKiB, Args: args})
 }
 
 // A worker hangs for real: the server that it computes on is stopped in the
@@ -369,6 +320,7 @@ func TestFaultWorkerHangs(t *testing.T) {
 	pid := r.worker()
 	r.kill(server.Pid, syscall.SIGSTOP)
 	r.untilEvent("worker_lost", 1)
+	time.Sleep(11 * time.Second) // busy for longer than it may be when a run begins
 	r.kill(server.Pid, syscall.SIGCONT)
 	if left := inGroup(t, pid); len(left) > 0 {
 		t.Errorf("of the group of worker %d there are %v", pid, left)
@@ -506,6 +458,28 @@ func TestFaultServerGone(t *testing.T) {
 	if report := r.file("report.md"); !strings.Contains(report, "- pp64: ") {
 		t.Errorf("the report does not tell of pp64:\n%s", report)
 	}
+}
+
+// A run that was interrupted goes on with its server, not without.
+func TestFaultServerGoneAtResume(t *testing.T) {
+	t.Parallel()
+	endpoint, server := rpcServer(t)
+	r := newFaulty(t, "--rpc", endpoint, "-p", "8,16", "-n", "0", "-r", "3")
+	r.start()
+	r.untilEvent("repetition_done", 3)
+	r.kill(r.Process.Pid, syscall.SIGKILL)
+	_ = r.Wait() // it was killed
+	r.until("the worker's end", func() bool { return len(r.processes()) == 0 })
+	r.kill(server.Pid, syscall.SIGKILL)
+	dirs, err := filepath.Glob(filepath.Join(r.results, "*"))
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("%v, %v", dirs, err)
+	}
+	again := newFaulty(t)
+	again.Args = []string{"benchmark-llm", "run", "--resume", dirs[0]}
+	again.start()
+	again.over(exitLibrary)
+	again.refusedBeforeAll("RPC server cannot be used: " + endpoint + " cannot be reached: ")
 }
 
 // A server that dies while the model is loaded costs the model, with one reason.

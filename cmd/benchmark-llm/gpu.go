@@ -12,6 +12,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
@@ -170,29 +171,45 @@ func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
 // errNoGPU is a run that was to be on a GPU and cannot.
 var errNoGPU = errors.New("no GPU is used")
 
-// lookAtGPUs finds out, before anything is fetched, whether the engine uses the
-// machine's GPUs. Where none shows, and none is required, it costs nothing: the
-// engine is not asked.
-func (o *runOptions) lookAtGPUs(ctx context.Context) error {
+// lookAtDevices finds out, before anything is fetched, whether the devices that
+// the settings speak of are there, and whether the engine uses the machine's
+// GPUs. Where the settings name none, no GPU shows and none is required, it costs
+// nothing: the engine is not asked.
+func (o *runOptions) lookAtDevices(ctx context.Context) error {
+	s := o.settings
+	refused := func(err error) error {
+		var stopped *signalError
+		if errors.As(context.Cause(ctx), &stopped) {
+			return stopped.failure("nothing was measured", "")
+		}
+		return libraryFailure(err)
+	}
+	if err := llamacpp.CheckRPC(ctx, s.RPC); err != nil { // without the cost of a worker
+		return refused(err)
+	}
 	facts := gpuFacts{host: o.host}
 	_, err := os.Stat("/dev/nvidia0")
 	facts.node = err == nil
-	if o.settings.GPULayers == 0 || !facts.present() && !o.requireGPU {
+	named := len(s.RPC) > 0 || len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
+	offloads := s.GPULayers != 0
+	if !named && !(offloads && (facts.present() || o.requireGPU)) {
 		return nil
 	}
 	workers, err := o.workers()
 	if err != nil {
 		return err
 	}
-	engine, err := supervise.Probe(ctx, bench.Job{Settings: o.settings, AllowCPU: o.allowCPU}, workers)
-	if err != nil {
-		if errors.Is(err, supervise.ErrEngine) {
-			return libraryFailure(err)
-		}
-		if ctx.Err() != nil {
-			return err
-		}
+	engine, err := supervise.Probe(ctx, bench.Job{Settings: s, AllowCPU: o.allowCPU}, workers)
+	switch {
+	case errors.Is(err, supervise.ErrEngine) || ctx.Err() != nil:
+		return refused(err)
+	case err != nil && !facts.present():
+		return fail(exitLibrary, fmt.Errorf("ask for the devices: %w", err), "benchmark-llm devices lists the devices")
+	case err != nil:
 		engine.Problems = append(engine.Problems, "CUDA: "+err.Error())
+	}
+	if !offloads {
+		return nil
 	}
 	o.gpus = judgeGPU(gpuFactsOf(o.host, engine))
 	reason := o.gpus.unused

@@ -4,13 +4,20 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -194,20 +201,131 @@ func TestOffloadAsked(t *testing.T) {
 }
 
 // More devices than the library takes, which would end its process, are left out
-// with a warning.
+// with a warning, and the record names those that were used. One alone is used
+// wherever it is in the list.
 func TestDevicesLimited(t *testing.T) {
 	t.Parallel()
 	endpoint, _ := rpcServerWith(t, 0, "-d", strings.TrimSuffix(strings.Repeat("CPU,", 18), ","))
-	r := newFaulty(t, "--rpc", endpoint, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30")
+	const used = "RPC0/RPC1/RPC2/RPC3/RPC4/RPC5/RPC6/RPC7/RPC8/RPC9/RPC10/RPC11/RPC12/RPC13/RPC14"
+	for _, tt := range []struct {
+		name    string
+		args    []string
+		warned  bool
+		devices string
+		split   string
+		on      []string // that hold layers, by the library
+	}{
+		{"all", nil, true, used, "0.00", strings.Split(used, "/")},
+		{
+			"as asked", []string{"--tensor-split", "1/0/0/1" + strings.Repeat("/0", 13) + "/7"}, true, used,
+			"1.00/0.00/0.00/1.00" + strings.Repeat("/0.00", 11), []string{"RPC0", "RPC3"},
+		},
+		{"one", []string{"--split-mode", "none", "--main-gpu", "16"}, false, "auto", "0.00", []string{"RPC16"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { // one after another: a server has one client at a time
+			r := newFaulty(t, append([]string{"--rpc", endpoint, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30"}, tt.args...)...)
+			r.start()
+			r.over(exitOK)
+			rec := offloadOf(t, r.stdout.String())
+			const message = "15 of 18 devices used, the most that the library takes: RPC0 to RPC14"
+			if w := rec.Ext.Warnings[0]; (w == result.Warning{Code: "devices_limited", Message: message}) != tt.warned {
+				t.Errorf("%+v", w)
+			}
+			if rec.Devices != tt.devices || rec.TensorSplit != tt.split {
+				t.Errorf("devices %s, split %s", rec.Devices, rec.TensorSplit)
+			}
+			if diff := cmp.Diff(tt.on, layersOn(rec)); diff != "" {
+				t.Errorf("devices with layers (-want +got)\n%s", diff)
+			}
+		})
+	}
+	r := newFaulty(t, append(neverAsked(t), "--rpc", endpoint, "--tensor-split", strings.Repeat("0/", 15)+"1/1/1")...)
 	r.start()
-	r.over(exitOK)
-	w := offloadOf(t, r.stdout.String()).Ext.Warnings[0]
-	if w.Code != "devices_limited" || !strings.HasSuffix(w.Message, "of 18 devices used, the most that the library takes: RPC0 to RPC14") {
-		t.Errorf("%+v", w)
+	r.over(exitUsage)
+	r.refusedBeforeAll("start engine: settings do not go with the devices: a tensor split without a share for the first 15 devices, the most that the library takes; there are 18: RPC0, ")
+}
+
+// layersOn are the devices that hold layers, as a record has them.
+func layersOn(r result.Record) (names []string) {
+	if r.Ext.GPU != nil {
+		for _, d := range r.Ext.GPU.Devices {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+// What a record says of devices is what llama-bench says with the same flags.
+func TestDevicesAsLlamaBench(t *testing.T) {
+	t.Parallel()
+	const tiny = "tiny.Q4_K_M.gguf"
+	file := filepath.Join(t.TempDir(), tiny)
+	if out, err := exec.Command("benchmark-llm", "models", "synth", tiny, "-o", file).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a, _ := rpcServer(t)
+	b, _ := rpcServer(t)
+	both := a + "," + b
+	for _, tt := range []struct {
+		flags []string
+		on    []string // devices with layers, by our record
+	}{
+		{[]string{"--rpc", a}, []string{"RPC0"}},
+		{[]string{"--rpc", a, "-dev", "RPC0", "-ngl", "1"}, []string{"RPC0"}},
+		{[]string{"--rpc", both}, []string{"RPC0", "RPC1"}},
+		{[]string{"--rpc", both, "-dev", "RPC1"}, []string{"RPC1"}},
+		{[]string{"--rpc", both, "-dev", "RPC1/RPC0", "-ts", "1/3"}, []string{"RPC1", "RPC0"}},
+		{[]string{"--rpc", both, "-ts", "0/1"}, []string{"RPC1"}},
+		{[]string{"--rpc", both, "-sm", "none", "-mg", "1"}, []string{"RPC1"}},
+		{[]string{"--rpc", both, "-ngl", "0"}, nil},
+	} {
+		t.Run(strings.Join(tt.flags, " "), func(t *testing.T) { // one after another: a server has one client at a time
+			flags := append([]string{"-m", file, "-p", "8", "-n", "0", "-r", "1", "-t", "1", "-o", "jsonl"}, tt.flags...)
+			out, err := exec.Command(filepath.Join("..", "..", "scripts", "llama-tool"), append([]string{"llama-bench"}, flags...)...).Output()
+			if err != nil {
+				t.Fatalf("llama-bench: %v\n%s", err, out)
+			}
+			r := newFaulty(t, append([]string{"--weights", "file"}, flags...)...)
+			r.start()
+			r.over(exitOK)
+			said := func(line []byte) (fields struct {
+				Backends    string `json:"backends"`
+				GPUInfo     string `json:"gpu_info"`
+				Devices     string `json:"devices"`
+				SplitMode   string `json:"split_mode"`
+				MainGPU     int    `json:"main_gpu"`
+				TensorSplit string `json:"tensor_split"`
+				GPULayers   int    `json:"n_gpu_layers"`
+			},
+			) {
+				if err := json.Unmarshal(line, &fields); err != nil {
+					t.Fatalf("%v in %q", err, line)
+				}
+				return fields
+			}
+			if diff := cmp.Diff(said(out), said(r.stdout.Bytes())); diff != "" {
+				t.Errorf("(-llama-bench +ours)\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.on, layersOn(offloadOf(t, r.stdout.String()))); diff != "" {
+				t.Errorf("devices with layers (-want +got)\n%s", diff)
+			}
+		})
 	}
 }
 
-// Settings that do not go with the devices are one line.
+// neverAsked is the address of a model on a server that nobody may ask for
+// anything, and the flags to fetch it.
+func neverAsked(t *testing.T) []string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s was asked for", r.Method, r.URL)
+	}))
+	t.Cleanup(server.Close)
+	return []string{"-m", server.URL + "/" + embedded, "--weights", "file", "--models-dir", t.TempDir()}
+}
+
+// Settings that do not go with the devices are one line, before anything is
+// fetched.
 func TestDevicesDoNotGo(t *testing.T) {
 	t.Parallel()
 	a, _ := rpcServer(t)
@@ -219,6 +337,10 @@ func TestDevicesDoNotGo(t *testing.T) {
 		line string
 	}{
 		{"no such device", []string{"--device", "RPC0/RPC7"}, exitLibrary, `start engine: no device called "RPC7"; there are: CPU, RPC0, RPC1`},
+		{
+			"the CPU", []string{"--device", "RPC0/CPU"}, exitUsage,
+			"start engine: settings do not go with the devices: nothing can be offloaded to CPU; there are 2: RPC0, RPC1",
+		},
 		{
 			"a share too many", []string{"--tensor-split", "1/1/1"}, exitUsage,
 			"start engine: settings do not go with the devices: a tensor split over 3 devices to offload to; there are 2: RPC0, RPC1",
@@ -235,27 +357,68 @@ func TestDevicesDoNotGo(t *testing.T) {
 			"no such main GPU", []string{"--split-mode", "none", "--main-gpu", "2"}, exitUsage,
 			"start engine: settings do not go with the devices: main GPU 2, counted from 0, of the devices to offload to; there are 2: RPC0, RPC1",
 		},
+		{"no device called so, with no layer to offload", []string{"--device", "CUDA0", "-ngl", "0"}, exitLibrary, `start engine: no device called "CUDA0"; there are: CPU, RPC0, RPC1`},
+		{"every share 0", []string{"--tensor-split", "0/0"}, exitUsage, "--tensor-split: every share is 0"},
+		{"a share below 0", []string{"--tensor-split", "1/-1"}, exitUsage, "--tensor-split: -1 is negative"},
+		{"a main GPU below 0", []string{"--main-gpu", "-1"}, exitUsage, "--main-gpu: -1 is outside 0…1023"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newFaulty(t, append([]string{"--rpc", a + "," + b}, tt.args...)...)
+			r := newFaulty(t, slices.Concat(neverAsked(t), []string{"--rpc", a + "," + b}, tt.args)...)
 			r.start()
 			r.over(tt.code)
-			if log := r.stderr.String(); !strings.HasPrefix(log, "benchmark-llm: "+tt.line+"\nhint: benchmark-llm devices") || strings.Count(log, "\n") != 2 {
-				t.Errorf("not that line and a hint:\n%s", log)
-			}
+			r.refusedBeforeAll(tt.line)
 		})
 	}
 }
 
-// A server that is not there, or is something else, is one line before anything
-// is loaded or fetched.
-func TestRPCServerCannotBeUsed(t *testing.T) {
-	t.Parallel()
+// refusedBeforeAll checks for one line and a hint, and that no run was begun.
+func (r *faulty) refusedBeforeAll(line string) {
+	r.t.Helper()
+	if log := r.stderr.String(); !strings.HasPrefix(log, "benchmark-llm: "+line) || strings.Count(log, "\n") != 2 || !strings.Contains(log, "\nhint: ") {
+		r.t.Errorf("not that line and a hint:\n%s", log)
+	}
+	if r.stdout.Len() > 0 {
+		r.t.Errorf("stdout: %s", r.stdout.String())
+	}
+	if dirs, err := os.ReadDir(r.results); err != nil || len(dirs) > 0 {
+		r.t.Errorf("a run was begun: %v, %v", dirs, err)
+	}
+}
+
+// blackHole is an address whose packets get no answer: that of a listener whose
+// queue of connections is full.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	for { // until it takes no more
+		c, err := net.DialTimeout("tcp4", address, 300*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+}
+
+// impatient is the address of a server that answers anything with a line of HTTP.
+func impatient(t *testing.T) string {
+	t.Helper()
 	web, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer web.Close()
+	t.Cleanup(func() { _ = web.Close() })
 	go func() {
 		for {
 			c, err := web.Accept()
@@ -266,6 +429,20 @@ func TestRPCServerCannotBeUsed(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
+	return web.Addr().String()
+}
+
+// A server that is not there, or is something else, is one line before anything
+// is loaded or fetched.
+func TestRPCServerCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
+	busy, err := net.Listen("tcp4", "127.0.0.1:0") // the kernel connects, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = busy.Close() })
 	nobody, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -273,25 +450,24 @@ func TestRPCServerCannotBeUsed(t *testing.T) {
 	if err := nobody.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct {
-		name, endpoint string
-		code           int
-		line           string
-	}{
-		{"nobody", nobody.Addr().String(), exitLibrary, "RPC server cannot be used: " + nobody.Addr().String() + " cannot be reached: "},
-		{"something else", web.Addr().String(), exitLibrary, "RPC server cannot be used: " + web.Addr().String() + " does not speak this library's RPC "},
-		{"no address", "localhost", exitUsage, `--rpc: not HOST:PORT of an RPC server: "localhost"`},
+	fine, _ := rpcServer(t)
+	for _, tt := range []struct{ name, endpoint, how string }{
+		{"nobody", nobody.Addr().String(), "cannot be reached: connect: connection refused"},
+		{"a web server, which waits for a line", web.Listener.Addr().String(), "does not answer within 10s: it serves another program, or is no RPC server"},
+		{"a web server, which does not", impatient(t), "does not speak this library's RPC "},
+		{"busy", busy.Addr().String(), "does not answer within 10s: it serves another program, or is no RPC server"},
+		{"no way there", blackHole(t), "does not answer within 5s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newFaulty(t, "--rpc", tt.endpoint)
+			t.Parallel()
+			r := newFaulty(t, append(neverAsked(t), "--rpc", fine+","+tt.endpoint)...)
 			r.start()
-			r.over(tt.code)
-			if log := r.stderr.String(); !strings.HasPrefix(log, "benchmark-llm: "+tt.line) || strings.Count(log, "\n") != 2 {
-				t.Errorf("not one line and a hint:\n%s", log)
-			}
-			if dirs, err := os.ReadDir(r.results); err != nil || len(dirs) > 0 {
-				t.Errorf("a run was begun: %v, %v", dirs, err)
-			}
+			r.over(exitLibrary)
+			r.refusedBeforeAll("RPC server cannot be used: " + tt.endpoint + " " + tt.how)
 		})
 	}
+	r := newFaulty(t, append(neverAsked(t), "--rpc", "localhost")...)
+	r.start()
+	r.over(exitUsage)
+	r.refusedBeforeAll(`--rpc: not HOST:PORT of an RPC server: "localhost"`)
 }

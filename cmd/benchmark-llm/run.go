@@ -218,9 +218,6 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if _, err := llamacpp.Version(); err != nil {
 		return libraryFailure(err)
 	}
-	if err := llamacpp.CheckRPC(o.settings.RPC); err != nil { // before a model is fetched
-		return libraryFailure(err)
-	}
 	out, err := newOutput(o.format, stdout)
 	if err != nil {
 		return err
@@ -260,7 +257,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 
 // begin makes a new run ready.
 func (o *runOptions) begin(ctx context.Context, s suite.Suite) (*models, *runDir, error) {
-	if err := o.lookAtGPUs(ctx); err != nil {
+	if err := o.lookAtDevices(ctx); err != nil {
 		return nil, nil, err
 	}
 	m, err := o.prepare(ctx, s)
@@ -296,8 +293,10 @@ func (o *runOptions) goOn(ctx context.Context) (*models, *runDir, resumed, error
 	o.timeLimit = about.TimeLimit
 	o.settings = about.Jobs[0].Settings
 	o.noWarmup, o.requireGPU = about.Jobs[0].NoWarmup, about.Jobs[0].RequireGPU
-	if err := o.lookAtGPUs(ctx); err != nil {
-		return nil, dir, before, err
+	if before.unfinished() > 0 {
+		if err := o.lookAtDevices(ctx); err != nil {
+			return nil, dir, before, err
+		}
 	}
 	m, err := o.resumeModels(ctx, before)
 	if err == nil {

@@ -46,7 +46,7 @@ func aborts(o options, model string) (bool, error) {
 	t.AppendHeader(table.Row{"test", "aborts", "p50 ms", "p99 ms", "max ms", "longest node ms"})
 	err = onThread(func() error {
 		if o.rpc != "" {
-			if err := llama.AddRPCServer(context.Background(), o.rpc); err != nil {
+			if err := llama.AddRPCServer(context.Background(), o.rpc, 0); err != nil {
 				return err
 			}
 		}
