@@ -30,6 +30,7 @@ type Client struct {
 	Transport http.RoundTripper                       // nil is one with proxies from the environment and short time-outs
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
 	Log       *slog.Logger                            // retries, waits, files moved aside, without secrets; nil is silence
+	Brisk     bool                                    // a host that no connection is made to is given up after two short tries
 
 	patience time.Duration // tests shorten stallTime and firstWait to this; 0 does not
 }
@@ -106,7 +107,32 @@ const (
 	longestWait  = 10 * time.Second //
 	stallTime    = 10 * time.Second // without a byte
 	maxRedirects = 10
+
+	briskTries = 2 // of a host that no connection is made to
+	briskDial  = 3 * time.Second
 )
+
+// givenUp is whether a host was tried often enough, for a Brisk client.
+func (c *Client) givenUp(err error, tries int) bool {
+	return c.Brisk && tries >= briskTries && unreached(err)
+}
+
+// unreached is an error of making a connection.
+func unreached(err error) bool {
+	var e *net.OpError
+	return errors.As(err, &e) && (e.Op == "dial" || e.Op == "proxyconnect")
+}
+
+// logRetry says that a request is repeated: of several tries in a row once, but
+// to who asks for more. What a Brisk client gives up at once has an error that
+// says it.
+func (c *Client) logRetry(tries int, err error, message string, args ...any) {
+	level := slog.LevelDebug
+	if tries <= 1 && !(c.Brisk && unreached(err)) {
+		level = slog.LevelWarn
+	}
+	c.log().Log(context.Background(), level, message, append(args, "reason", err)...)
+}
 
 func (c *Client) newBackOff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
@@ -126,9 +152,16 @@ func (c *Client) stallTime() time.Duration {
 
 // retry is for requests without state; a download does its own.
 func retry[T any](ctx context.Context, c *Client, src Source, ask func() (T, error)) (T, error) {
-	got, err := backoff.Retry(ctx, ask, backoff.WithBackOff(c.newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
+	tries := 0
+	got, err := backoff.Retry(ctx, func() (T, error) {
+		got, err := ask()
+		if tries++; c.givenUp(err, tries) {
+			err = backoff.Permanent(err)
+		}
+		return got, err
+	}, backoff.WithBackOff(c.newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			c.log().Warn("trying again", "model", src.String(), "reason", err, "wait", wait.Round(time.Millisecond))
+			c.logRetry(tries, err, "trying again", "model", src.String(), "wait", wait.Round(time.Millisecond))
 		}))
 	var permanent *backoff.PermanentError // left in place by the library at the last try
 	if errors.As(err, &permanent) {
@@ -288,24 +321,33 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.RoundTripper.RoundTrip(req)
 }
 
-// One large body at a time gains nothing from HTTP/2 and pays for its flow control.
-var defaultTransport = sync.OnceValue(func() http.RoundTripper {
+var (
+	defaultTransport = sync.OnceValue(func() http.RoundTripper { return newTransport(10 * time.Second) })
+	briskTransport   = sync.OnceValue(func() http.RoundTripper { return newTransport(briskDial) })
+)
+
+// newTransport waits so long for a connection. One large body at a time gains
+// nothing from HTTP/2 and pays for its flow control.
+func newTransport(dial time.Duration) http.RoundTripper {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:           (&net.Dialer{Timeout: dial}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 15 * time.Second,
 		IdleConnTimeout:       30 * time.Second,
 		DisableCompression:    true,
 		Protocols:             protocols,
 	}
-})
+}
 
 func (c *Client) transport() http.RoundTripper {
 	if c.Transport != nil {
 		return c.Transport
+	}
+	if c.Brisk {
+		return briskTransport()
 	}
 	return defaultTransport()
 }

@@ -350,7 +350,7 @@ func (d *download) transfer(ctx context.Context) error {
 		var status *StatusError
 		switch {
 		case errors.As(err, new(*backoff.PermanentError)):
-		case fruitless >= maxTries || d.restarts > maxRestarts:
+		case fruitless >= maxTries || d.downloaded == 0 && d.givenUp(err, fruitless) || d.restarts > maxRestarts:
 			err = backoff.Permanent(fmt.Errorf("%w, %d retries: %w", ErrUnavailable, d.retries, err))
 		case errors.As(err, &status):
 			if by := d.deadline(); !by.IsZero() && status.RetryAfter > time.Until(by) {
@@ -364,7 +364,7 @@ func (d *download) transfer(ctx context.Context) error {
 		if d.hooks.waiting != nil {
 			d.hooks.waiting(time.Now().Add(wait), err)
 		}
-		d.log().Warn("download interrupted, trying again", "file", d.path, "bytes", d.have, "reason", err, "wait", wait.Round(time.Millisecond))
+		d.logRetry(fruitless, err, "download interrupted, trying again", "file", d.path, "bytes", d.have, "wait", wait.Round(time.Millisecond))
 	}))
 	return err
 }

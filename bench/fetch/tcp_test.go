@@ -338,3 +338,61 @@ func TestKilledAndResumed(t *testing.T) {
 	}
 	leftovers(t, c.Dir, ".m.gguf.json", "m.gguf")
 }
+
+// A host that cannot be reached is tried twice by a brisk client; a server that
+// answers with an error is as patiently asked as by any other.
+func TestBrisk(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		brisk       bool
+		handler     http.Handler // nil: nothing listens
+		dials, asks int
+		warnings    int // of the probe and of the download
+	}{
+		{"dead, patient", false, nil, 6, 0, 1},
+		{"dead, brisk", true, nil, 2, 0, 0},
+		{"busy, patient", false, status(429), 6, 6, 1},
+		{"busy, brisk", true, status(503), 6, 6, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var asked, dialled atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				tt.handler.ServeHTTP(w, r)
+			}))
+			defer server.Close()
+			if tt.handler == nil {
+				server.Close()
+			}
+			var log bytes.Buffer
+			var dialer net.Dialer
+			c := &fetch.Client{Brisk: tt.brisk, Log: slog.New(slog.NewTextHandler(&log, nil)), Transport: &http.Transport{
+				DisableKeepAlives: true,
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					dialled.Add(1)
+					return dialer.DialContext(ctx, network, address)
+				},
+			}}
+			c.SetPatience(time.Millisecond)
+			src, err := fetch.ParseSource(server.URL + "/m.gguf")
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(what string, err error) {
+				t.Helper()
+				if err == nil || dialled.Load() != int64(tt.dials) || asked.Load() != int64(tt.asks) || strings.Count(log.String(), "level=WARN") != tt.warnings {
+					t.Errorf("%s: %v after %d dials, %d requests, log:\n%s", what, err, dialled.Load(), asked.Load(), log.String())
+				}
+				dialled.Store(0)
+				asked.Store(0)
+				log.Reset()
+			}
+			_, err = c.Probe(t.Context(), src)
+			check("probe", err)
+			_, _, err = c.Header(t.Context(), src)
+			check("header", err)
+			_, err = c.Fetch(t.Context(), src, t.TempDir(), fetch.Options{})
+			check("download", err)
+		})
+	}
+}

@@ -4,11 +4,19 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"os"
 	"syscall"
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
+
+// newClient is what asks servers and fetches files. A brisk one gives up early
+// on hosts that cannot be reached.
+func newClient(brisk bool) *fetch.Client {
+	return &fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+}
 
 // downloadFailure is a model that did not arrive.
 func downloadFailure(ctx context.Context, err error) error {

@@ -50,7 +50,7 @@ those with sliding windows; compute buffers are an estimate.`,
 			ctx, cancel := context.WithCancelCause(context.Background())
 			defer cancel(nil)
 			defer catchSignals(cancel, nil)()
-			found, err := findHeader(ctx, args[0])
+			found, err := findHeader(ctx, newClient(false), args[0])
 			if err != nil {
 				return err
 			}
@@ -107,7 +107,7 @@ func (f foundHeader) outline() (*gguf.File, error) {
 
 // findHeader reads the header of a default model's shape, of a file here or of
 // one on a server, and merges those of a model in several files.
-func findHeader(ctx context.Context, model string) (foundHeader, error) {
+func findHeader(ctx context.Context, client *fetch.Client, model string) (foundHeader, error) {
 	source, err := fetch.ParseSource(model)
 	if err != nil {
 		return foundHeader{}, fail(exitModel, err, sourcesHint)
@@ -115,7 +115,6 @@ func findHeader(ctx context.Context, model string) (foundHeader, error) {
 	if source.Local() {
 		return localHeader(model, source)
 	}
-	client := fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
 	found := foundHeader{name: source.Name()}
 	header, names, err := gguf.ReadShards(source.Name(), func(name string) (*gguf.File, error) {
 		sibling, err := siblingOf(source, name)
@@ -176,7 +175,7 @@ var pinnedRevision = regexp.MustCompile(`^[0-9a-f]{40}$`)
 // header alone, in the first of dirs that takes it, and returns its path: Path of
 // bench.Model. What an earlier run kept serves where it cannot have changed, and
 // where the server cannot be asked.
-func keepOutline(ctx context.Context, model string, dirs ...string) (path string, outline *gguf.File, err error) {
+func keepOutline(ctx context.Context, client *fetch.Client, model string, dirs ...string) (path string, outline *gguf.File, err error) {
 	source, err := fetch.ParseSource(model)
 	if err != nil {
 		return "", nil, fail(exitModel, err, sourcesHint)
@@ -192,7 +191,7 @@ func keepOutline(ctx context.Context, model string, dirs ...string) (path string
 	if kept != nil && pinnedRevision.MatchString(source.Revision) {
 		return path, kept, nil
 	}
-	found, err := findHeader(ctx, model)
+	found, err := findHeader(ctx, client, model)
 	if err != nil {
 		if kept != nil && !source.Local() && !errors.As(context.Cause(ctx), new(*signalError)) {
 			slog.Warn("using the header that an earlier run kept", "model", source, "reason", err)

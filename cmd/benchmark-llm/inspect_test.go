@@ -209,7 +209,7 @@ func TestKeepOutline(t *testing.T) {
 	url, _, asked := serve(t, files)
 	dir := filepath.Join(t.TempDir(), "headers")
 	model := url + "big-00001-of-00002.gguf"
-	kept, outline, err := keepOutline(t.Context(), model, dir)
+	kept, outline, err := keepOutline(t.Context(), newClient(false), model, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,16 +227,16 @@ func TestKeepOutline(t *testing.T) {
 	for name := range files {
 		delete(files, name)
 	}
-	again, _, err := keepOutline(t.Context(), model, dir)
+	again, _, err := keepOutline(t.Context(), newClient(false), model, dir)
 	if err != nil || again != kept || asked.Load() == before {
 		t.Errorf("kept %s, then %s, %v; %d requests", kept, again, err, asked.Load()-before)
 	}
-	if _, _, err := keepOutline(t.Context(), url+"other.gguf", dir); err == nil {
+	if _, _, err := keepOutline(t.Context(), newClient(false), url+"other.gguf", dir); err == nil {
 		t.Error("kept what there is not")
 	}
 	stopped, cancel := context.WithCancelCause(t.Context())
 	cancel(&signalError{2})
-	if _, _, err := keepOutline(stopped, model, dir); err == nil {
+	if _, _, err := keepOutline(stopped, newClient(false), model, dir); err == nil {
 		t.Error("a signal was ignored")
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {

@@ -55,7 +55,7 @@ for tests of programs.`,
 			if _, err := llamacpp.Version(); err != nil {
 				return libraryFailure(err)
 			}
-			found, err := findHeader(ctx, args[0])
+			found, err := findHeader(ctx, newClient(false), args[0])
 			if err != nil {
 				return err
 			}

@@ -178,8 +178,8 @@ func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*
 		}
 		p.Models = append(p.Models, found)
 	}
-	client := &fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
-	p.ask(ctx, client)
+	client := newClient(o.auto())
+	p.ask(ctx, client, o.askedWithin())
 	var stopped *signalError
 	if errors.As(context.Cause(ctx), &stopped) {
 		return nil, stopped.failure("nothing was planned", "")
@@ -257,9 +257,9 @@ func (o *planOptions) header(ctx context.Context, wanted suite.Entry) (*gguf.Fil
 	if shape, err := synth.Lookup(wanted.Name); err == nil {
 		return shape.File()
 	}
-	ctx, cancel := context.WithTimeout(ctx, askedWithin)
+	ctx, cancel := context.WithTimeout(ctx, o.askedWithin())
 	defer cancel()
-	found, err := findHeader(ctx, wanted.Source)
+	found, err := findHeader(ctx, newClient(o.auto()), wanted.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -267,8 +267,8 @@ func (o *planOptions) header(ctx context.Context, wanted suite.Entry) (*gguf.Fil
 }
 
 // ask reads the headers of models that are not known here, all at once.
-func (p *plan) ask(ctx context.Context, client *fetch.Client) {
-	ctx, cancel := context.WithTimeout(ctx, askedWithin)
+func (p *plan) ask(ctx context.Context, client *fetch.Client, within time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var asked sync.WaitGroup
 	for i := range p.Models {

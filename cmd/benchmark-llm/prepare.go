@@ -302,9 +302,6 @@ func localFailure(name string, err error) error {
 	}
 }
 
-// askedWithin bounds the questions to servers before the first test.
-const askedWithin = 30 * time.Second
-
 // enqueue queues what is not here, smallest file first, and says how
 // much that is before the first byte.
 func (m *models) enqueue(ctx context.Context) error {
@@ -321,7 +318,7 @@ func (m *models) enqueue(ctx context.Context) error {
 		m.sortBySize()
 		return nil
 	}
-	client := &fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default()}
+	client := newClient(m.options.auto())
 	options := fetch.QueueOptions{
 		Dir:       m.options.downloadDir(),
 		SpareCPUs: runtime.NumCPU() > m.options.settings.Threads,
@@ -331,7 +328,7 @@ func (m *models) enqueue(ctx context.Context) error {
 		return fail(exitModel, fmt.Errorf("models directory: %w", err), "choose another place with --models-dir")
 	}
 	m.queue = client.Prefetch(ctx, items, options)
-	asking, cancel := context.WithTimeout(ctx, askedWithin)
+	asking, cancel := context.WithTimeout(ctx, m.options.askedWithin())
 	defer cancel()
 	total, err := m.queue.Total(asking)
 	for i := range m.all {

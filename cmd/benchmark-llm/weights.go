@@ -29,6 +29,15 @@ const synthCode = "synthetic_weights"
 // had not answered before the run, with all its retries.
 const silentFor = 5 * time.Second
 
+// askedWithin bounds the questions to servers before the first test: less where
+// a model without an answer is measured all the same.
+func (o *selectOptions) askedWithin() time.Duration {
+	if o.auto() {
+		return 10 * time.Second
+	}
+	return 30 * time.Second
+}
+
 // spare is what a model can be measured by if its file does not come.
 type spare struct {
 	path   string     // of its header; empty for a default model
@@ -45,7 +54,7 @@ func (o *selectOptions) outline(ctx context.Context, wanted *suite.Entry) (heade
 		if source, bad := fetch.ParseSource(wanted.Source); bad == nil && source.Local() && fileMissing(source.Path) {
 			return nil, "", err // it can only have meant a default model
 		}
-		path, header, err = keepOutline(ctx, wanted.Source, o.headerDirs()...)
+		path, header, err = keepOutline(ctx, newClient(o.auto()), wanted.Source, o.headerDirs()...)
 		return header, path, err
 	}
 	if header, err = shape.File(); err != nil {
@@ -67,7 +76,7 @@ func (o *selectOptions) headerDirs() []string {
 // spare gets what a model that is to be fetched can be measured by while its
 // server can be asked. A failure is not one yet: the file may come.
 func (o *selectOptions) spare(ctx context.Context, wanted *suite.Entry) spare {
-	ctx, cancel := context.WithTimeout(ctx, askedWithin)
+	ctx, cancel := context.WithTimeout(ctx, o.askedWithin())
 	defer cancel()
 	header, path, err := o.outline(ctx, wanted)
 	if err != nil {
@@ -82,7 +91,7 @@ func (o *selectOptions) spare(ctx context.Context, wanted *suite.Entry) spare {
 func (o *selectOptions) replace(ctx context.Context, c *candidate, why error) error {
 	header, path := c.spare.header, c.spare.path
 	if header == nil {
-		asking, cancel := context.WithTimeout(ctx, askedWithin)
+		asking, cancel := context.WithTimeout(ctx, o.askedWithin())
 		defer cancel()
 		var err error
 		if header, path, err = o.outline(asking, &c.wanted); err != nil {
@@ -90,7 +99,11 @@ func (o *selectOptions) replace(ctx context.Context, c *candidate, why error) er
 		}
 	}
 	reason := fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", why)
-	slog.Warn("weights are generated", "model", c.wanted.Name, "reason", why)
+	if errors.As(why, new(*supervise.Missing)) { // said when the wait for it ended
+		slog.Info("weights are generated", "model", c.wanted.Name)
+	} else {
+		slog.Warn("weights are generated", "model", c.wanted.Name, "reason", why)
+	}
 	c.header = header
 	job := &c.job
 	job.Model.Weights, job.Model.Path = result.SyntheticWeights, path

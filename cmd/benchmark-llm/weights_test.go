@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -139,7 +140,77 @@ func TestAutoGenerates(t *testing.T) {
 			t.Parallel()
 			r := automatic(t, t.TempDir(), append([]string{"-m", tt.source}, tt.args...)...)
 			generated(t, r, measured(t, r, embeddedName), tt.why)
+			before, _, _ := strings.Cut(r.stderr.String(), "engine ready")
+			if n := strings.Count(before, " WRN "); n != 1 {
+				t.Errorf("%d warnings before the tests, want one:\n%s", n, before)
+			}
 		})
+	}
+}
+
+// Of a suite's models one is here, one here and broken, one's server is dead and
+// one's is too slow: all are measured, each with its reason.
+func TestAutoSuite(t *testing.T) {
+	dead := httptest.NewServer(http.NotFoundHandler())
+	dead.Close()
+	dir := t.TempDir()
+	write := func(name string, b []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	here := write("here.gguf", tinyModel(t))
+	broken := write(synth.Tiny, tinyModel(t)[:5000])
+	suite := write("suite.yaml", fmt.Appendf(nil, `
+models:
+  - %s
+  - %s
+  - source: %s/%s
+  - %s/none.gguf
+prompt: [8]
+generation: []
+repetitions: 1
+`, here, broken, dead.URL, embeddedName, dead.URL))
+	r := &run{t: t, results: t.TempDir()}
+	r.Cmd = exec.CommandContext(t.Context(), "benchmark-llm", "--suite", suite, "--weights", "auto", "-t", "1",
+		"--models-dir", t.TempDir(), "--results-dir", r.results)
+	r.Env = append(os.Environ(), "XDG_CACHE_HOME="+t.TempDir())
+	r.Stdout, r.Stderr = &r.stdout, &r.stderr
+	r.start()
+	if code := r.exitCode(); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, r.stderr.String())
+	}
+	records, err := report.ReadRecords(strings.NewReader(r.stdout.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, rec := range records {
+		why := ""
+		for _, w := range rec.Ext.Warnings {
+			if w.Code == synthCode {
+				why = w.Message
+			}
+		}
+		got[filepath.Base(rec.ModelFilename)] = string(rec.Ext.Weights) + " " + why
+	}
+	for name, want := range map[string]string{
+		"here.gguf": "file ", synth.Tiny: "ends at byte", embeddedName: "connection refused",
+	} {
+		if text, ok := got[name]; !ok || !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want %q", name, text, want)
+		}
+	}
+	if len(got) != 3 { // of the fourth not even the header can be had
+		t.Errorf("records %v", got)
+	}
+	for _, want := range []string{"none.gguf", "nor is there a header to measure it by", "connection refused"} {
+		if !strings.Contains(r.file("report.md"), want) {
+			t.Errorf("the report does not have %q:\n%s", want, r.file("report.md"))
+		}
 	}
 }
 
