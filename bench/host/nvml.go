@@ -85,7 +85,9 @@ const nvmlPatience = 10 * time.Second
 // OpenNVML opens and starts NVIDIA's library, and reads the facts of its
 // devices. path is NVMLName, or that of a file. The error is ErrNoNVML where
 // there is no such library; any other is of one that is there and broken.
-func OpenNVML(path string) (*NVML, error) {
+func OpenNVML(path string) (*NVML, error) { return openWithin(path, nvmlPatience) }
+
+func openWithin(path string, patience time.Duration) (*NVML, error) {
 	type opened struct {
 		n   *NVML
 		err error
@@ -98,8 +100,8 @@ func OpenNVML(path string) (*NVML, error) {
 	select {
 	case o := <-done:
 		return o.n, o.err
-	case <-time.After(nvmlPatience):
-		return nil, fmt.Errorf("%s does not answer within %v", path, nvmlPatience)
+	case <-time.After(patience):
+		return nil, fmt.Errorf("%s does not answer within %v", path, patience)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -118,6 +119,19 @@ func TestBrokenNVML(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// A driver that holds whoever asks it holds no run.
+func TestNVMLThatHangs(t *testing.T) {
+	t.Setenv("NVML_HANG", "1")
+	path := fakeNVML(t)
+	n, err := openWithin(path, 20*time.Millisecond)
+	if err == nil {
+		n.Close()
+	}
+	if err == nil || errors.Is(err, ErrNoNVML) || err.Error() != path+" does not answer within 20ms" {
+		t.Errorf("got %v", err)
 	}
 }
 

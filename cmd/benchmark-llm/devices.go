@@ -24,28 +24,17 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			devices, engine, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+			found, err := findDevices(level, rpc)
 			if err != nil {
 				return libraryFailure(err)
 			}
-			verdict := judgeGPU(gpuFactsOf(host.Collect("/"), engine))
-			if verdict.unused != "" {
-				slog.Warn("a GPU is there and cannot be used", "reason", verdict.unused)
+			if found.gpus.unused != "" {
+				slog.Warn(gpuUnused, "reason", found.gpus.unused)
 			}
-			for _, doubt := range verdict.doubts {
+			for _, doubt := range found.gpus.doubts {
 				slog.Warn("a GPU may not work", "reason", doubt)
 			}
-			var rows []table.Row
-			for _, d := range devices {
-				if how := verdict.kernels[strings.ToLower(d.ID)]; how != "" {
-					d.Description += ", " + kernelWords[how]
-				}
-				rows = append(rows, table.Row{
-					oneLine(d.Name), d.Type, oneLine(d.Backend),
-					bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
-				})
-			}
-			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, rows, "free", "total")
+			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
 	}
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
@@ -96,25 +85,62 @@ func libraryFailure(err error) error {
 	}
 }
 
+// gpuUnused is what a person is told of a GPU that the engine cannot use.
+const gpuUnused = "a GPU is there and cannot be used"
+
+// foundDevices are the devices of this machine, and of RPC servers.
+type foundDevices struct {
+	devices []llamacpp.Device
+	gpus    gpuVerdict // what they mean for the machine's GPUs
+}
+
+// findDevices lists the devices, and judges the machine's GPUs by them.
+func findDevices(level slog.Level, rpc []string) (f foundDevices, err error) {
+	devices, engine, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+	if err != nil {
+		return f, err
+	}
+	return foundDevices{devices, judgeGPU(gpuFactsOf(host.Collect("/"), engine))}, nil
+}
+
+// kernels is how a device gets its kernels; empty where that is not known.
+func (f *foundDevices) kernels(d llamacpp.Device) string {
+	return f.gpus.kernels[strings.ToLower(d.ID)]
+}
+
+// rows are the devices for a person.
+func (f *foundDevices) rows() (rows []table.Row) {
+	for _, d := range f.devices {
+		if how := f.kernels(d); how != "" {
+			d.Description += ", " + kernelWords[how]
+		}
+		rows = append(rows, table.Row{
+			oneLine(d.Name), d.Type, oneLine(d.Backend),
+			bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
+		})
+	}
+	return rows
+}
+
 // plannedDevice is a device that a model may be put on.
 type plannedDevice struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
 	FreeBytes uint64 `json:"free_bytes,omitempty"`
+	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
 }
 
-// findDevices lists the devices, and gives the free memory of all GPUs with
-// memory of their own together: nil without one that says.
-func findDevices(level slog.Level) (devices []plannedDevice, gpu *uint64, err error) {
-	found, _, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true})
-	for _, d := range found {
-		devices = append(devices, plannedDevice{d.Name, string(d.Type), d.MemoryFreeBytes})
-		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 {
+// plan is the devices for a plan, and the free memory of all GPUs with memory of
+// their own together: nil without one that says, or that can be used.
+func (f *foundDevices) plan() (devices []plannedDevice, gpu *uint64) {
+	for _, d := range f.devices {
+		devices = append(devices, plannedDevice{d.Name, string(d.Type), d.MemoryFreeBytes, f.kernels(d)})
+		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 && !f.gpus.hide {
 			if gpu == nil {
 				gpu = new(uint64)
 			}
 			*gpu += d.MemoryFreeBytes
 		}
 	}
-	return devices, gpu, err
+	return devices, gpu
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,9 +12,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -86,6 +89,74 @@ func TestGPUNotUsed(t *testing.T) {
 				t.Errorf("a run was begun: %v, %v", dirs, err)
 			}
 		})
+	}
+}
+
+// Plans and lists of devices tell of it, too, with the same reason, on the GPU
+// that is there.
+func TestGPUNotUsedIsSaid(t *testing.T) {
+	t.Parallel()
+	for setting, reason := range map[string]string{
+		"NVML_DEVICES=1": "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build",
+		"NVML_CODE=18": "the driver's library does not work: libnvidia-ml.so.1 cannot be started: Driver/library version mismatch; " +
+			"the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build",
+	} {
+		output := func(args ...string) (stdout, stderr string) {
+			t.Helper()
+			r := newFaulty(t)
+			fakeNVML(t, &r, setting)
+			r.Args = append([]string{"benchmark-llm"}, args...)
+			r.start()
+			r.over(exitOK)
+			return r.stdout.String(), r.stderr.String()
+		}
+		if out, log := output("devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, `WRN a GPU is there and cannot be used reason="`+reason+`"`) {
+			t.Errorf("%s: devices:\n%s%s", setting, out, log)
+		}
+		flags := []string{"plan", "-m", embedded, "--weights", "synthetic"}
+		if out, _ := output(flags...); !strings.Contains(out, "\na GPU is there and cannot be used: "+reason+"\n") {
+			t.Errorf("%s: plan:\n%s", setting, out)
+		}
+		var p plan
+		if out, _ := output(append(flags, "-o", "json")...); json.Unmarshal([]byte(out), &p) != nil || p.GPUNotUsed != reason {
+			t.Errorf("%s: plan as JSON:\n%s", setting, out)
+		}
+	}
+}
+
+// Devices whose kernels are known are listed and planned with them; the memory of
+// those that nothing can run on does not count.
+func TestDevicesOfCUDA(t *testing.T) {
+	found := foundDevices{
+		devices: []llamacpp.Device{
+			{Name: "CUDA0", Description: "NVIDIA L4", Type: "gpu", Backend: "CUDA", ID: "0000:C1:00.0", MemoryFreeBytes: 23 << 30, MemoryTotalBytes: 24 << 30},
+			{Name: "CUDA1", Description: "NVIDIA T4", Type: "gpu", Backend: "CUDA", ID: "0000:c2:00.0", MemoryFreeBytes: 15 << 30, MemoryTotalBytes: 16 << 30},
+			{Name: "CPU", Description: "a CPU", Type: "cpu", Backend: "CPU"},
+		},
+		gpus: gpuVerdict{kernels: map[string]string{"0000:c1:00.0": nativeKernels, "0000:c2:00.0": ptxKernels}, doubts: []string{"CUDA1 (NVIDIA T4): why"}},
+	}
+	gpu, cpu := found.devices[0].Type, found.devices[2].Type
+	want := []table.Row{
+		{"CUDA0", gpu, "CUDA", "23 GiB", "24 GiB", "NVIDIA L4, native kernels"},
+		{"CUDA1", gpu, "CUDA", "15 GiB", "16 GiB", "NVIDIA T4, kernels compiled by its driver at first use (PTX)"},
+		{"CPU", cpu, "CPU", "?", "?", "a CPU"},
+	}
+	if diff := cmp.Diff(want, found.rows()); diff != "" {
+		t.Errorf("rows (-want +got)\n%s", diff)
+	}
+	devices, free := found.plan()
+	if free == nil || *free != 38<<30 {
+		t.Errorf("free: %v", free)
+	}
+	p := plan{Devices: devices, GPUDoubts: found.gpus.doubts}
+	text := p.devicesLine() + "\n" + p.gpuLines()
+	if diff := cmp.Diff("devices: CUDA0 (gpu, 23 GiB free, native kernels), CUDA1 (gpu, 15 GiB free, kernels compiled by its driver at first use (PTX)), "+
+		"CPU (cpu, ? free)\na GPU may not work: CUDA1 (NVIDIA T4): why", text); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	found.gpus = gpuVerdict{unused: "why", hide: true}
+	if _, free := found.plan(); free != nil {
+		t.Errorf("%d bytes free on devices that cannot be used", *free)
 	}
 }
 

@@ -56,9 +56,11 @@ those with sliding windows; compute buffers are an estimate.`,
 			}
 			in := inspect(found, slices.Concat(prompt.values, gen.values))
 			in.Available = host.Observe("/").MemoryAvailableBytes
-			if in.Devices, in.DevicesFree, err = findDevices(slog.LevelError); err != nil {
+			devices, err := findDevices(slog.LevelError, nil)
+			if err != nil {
 				slog.Debug("devices unknown", "reason", err)
 			}
+			in.Devices, in.DevicesFree = devices.plan()
 			if format == "json" {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")

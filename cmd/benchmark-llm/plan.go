@@ -95,6 +95,8 @@ type plan struct {
 	MemoryAvailableBytes *uint64         `json:"memory_available_bytes,omitempty"`
 	Devices              []plannedDevice `json:"devices,omitempty"`
 	DevicesUnknown       string          `json:"devices_unknown,omitempty"` // why
+	GPUNotUsed           string          `json:"gpu_not_used,omitempty"`    // why a GPU that is there cannot be used
+	GPUDoubts            []string        `json:"gpu_doubts,omitempty"`      // why one that is used may not work
 
 	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // of models whose size is known, by budgets; absent: no limit
 	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // models that are not in it
@@ -342,12 +344,15 @@ func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
 }
 
 // devices lists the devices, and gives the free memory of GPUs with memory of
-// their own: nil without one that says.
+// their own: nil without one that says, or that can be used.
 func (p *plan) devices(level slog.Level) (gpu *uint64) {
-	var err error
-	if p.Devices, gpu, err = findDevices(level); err != nil {
+	found, err := findDevices(level, nil)
+	if err != nil {
 		p.DevicesUnknown = err.Error()
+		return nil
 	}
+	p.GPUNotUsed, p.GPUDoubts = found.gpus.unused, found.gpus.doubts
+	p.Devices, gpu = found.plan()
 	return gpu
 }
 
@@ -463,7 +468,7 @@ func (p *plan) print(w io.Writer) error {
 			fmt.Fprintf(&b, "%s: %s\n", oneLine(m.Name), oneLine(note))
 		}
 	}
-	for _, line := range []string{p.diskLine(), p.memoryLine(), p.devicesLine(), p.timeLine()} {
+	for _, line := range []string{p.diskLine(), p.memoryLine(), p.devicesLine(), p.gpuLines(), p.timeLine()} {
 		if line != "" {
 			b.WriteString(line + "\n")
 		}
@@ -548,9 +553,26 @@ func (p *plan) devicesLine() string {
 	}
 	var names []string
 	for _, d := range p.Devices {
-		names = append(names, fmt.Sprintf("%s (%s, %s free)", oneLine(d.Name), oneLine(d.Type), bytesOrUnknown(d.FreeBytes)))
+		about := []string{oneLine(d.Type), bytesOrUnknown(d.FreeBytes) + " free"}
+		if how := kernelWords[d.Kernels]; how != "" {
+			about = append(about, how)
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", oneLine(d.Name), strings.Join(about, ", ")))
 	}
 	return "devices: " + strings.Join(names, ", ")
+}
+
+// gpuLines are what is to be known of GPUs that are not used, or may not work;
+// empty when nothing is.
+func (p *plan) gpuLines() string {
+	var lines []string
+	if p.GPUNotUsed != "" {
+		lines = append(lines, gpuUnused+": "+oneLine(p.GPUNotUsed))
+	}
+	for _, doubt := range p.GPUDoubts {
+		lines = append(lines, "a GPU may not work: "+oneLine(doubt))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (p *plan) timeLine() string {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -163,24 +165,76 @@ func TestOffloadThatFits(t *testing.T) {
 	}
 }
 
-// Two servers hold a model that one of them cannot.
+// Two servers hold a model that one of them cannot, on what are two machines as
+// far as the network goes.
 func TestModelLargerThanOneServer(t *testing.T) {
 	t.Parallel()
-	const limitKiB = 110_000
-	a, _ := rpcServerWith(t, limitKiB)
-	b, _ := rpcServerWith(t, limitKiB)
-	layers := func(servers string) *result.Offload {
+	first, second := twoMachines(t)
+	first.LimitKiB, second.LimitKiB = 110_000, 110_000
+	a, _ := benchtest.StartRPC(t, first)
+	b, _ := benchtest.StartRPC(t, second)
+	measured := func(servers string) result.Record {
 		r := newFaulty(t, "--rpc", servers, "-p", "8", "-n", "0", "-r", "1", "--benchmark-timeout-scale", "30")
 		r.start()
 		r.over(exitOK)
-		return offloadOf(t, r.stdout.String()).Ext.Offload
+		return offloadOf(t, r.stdout.String())
 	}
-	if both := layers(a + "," + b); both.Layers != both.Of {
-		t.Errorf("%+v on both", *both)
+	both := measured(a + "," + b)
+	if o := both.Ext.Offload; o.Layers != o.Of || both.GPULayers != -1 || both.Backends != "RPC" || both.GPUInfo != a+", "+b {
+		t.Errorf("%+v on %s, %s", *o, both.Backends, both.GPUInfo)
 	}
-	if one := layers(a); one.Layers == one.Of || one.Layers == 0 {
+	if diff := cmp.Diff([]string{"RPC0", "RPC1"}, layersOn(both)); diff != "" {
+		t.Errorf("devices with layers (-want +got)\n%s", diff)
+	}
+	if one := measured(a).Ext.Offload; one.Layers == one.Of || one.Layers == 0 {
 		t.Errorf("%+v on one", *one)
 	}
+}
+
+// twoMachines are two places for servers: network namespaces, each on a link of
+// its own, where this user may make them; else two addresses of the loopback.
+func twoMachines(t *testing.T) (a, b benchtest.RPC) {
+	t.Helper()
+	ip := func(command string) error {
+		out, err := exec.Command("ip", strings.Fields(command)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("ip %s: %w: %s", command, err, bytes.TrimSpace(out))
+		}
+		return nil
+	}
+	// 198.18.0.0/15 is set aside for measurements, and routed nowhere.
+	machine := func(n int) (benchtest.RPC, error) {
+		name, subnet := fmt.Sprintf("bl%d-%d", os.Getpid(), n), fmt.Sprintf("198.18.%d.", os.Getpid()%250)
+		if err := ip("netns add " + name); err != nil {
+			return benchtest.RPC{}, err
+		}
+		t.Cleanup(func() { // its link goes with it
+			if err := ip("netns del " + name); err != nil {
+				t.Error(err)
+			}
+		})
+		here, there := fmt.Sprint(subnet, 4*n+1), fmt.Sprint(subnet, 4*n+2)
+		for _, command := range []string{
+			"link add " + name + " type veth peer name eth0 netns " + name,
+			"addr add " + here + "/30 dev " + name, "link set " + name + " up",
+			"-n " + name + " addr add " + there + "/30 dev eth0", "-n " + name + " link set eth0 up",
+		} {
+			if err := ip(command); err != nil {
+				return benchtest.RPC{}, err
+			}
+		}
+		return benchtest.RPC{Host: there, Prefix: []string{"ip", "netns", "exec", name}}, nil
+	}
+	a, err := machine(0)
+	if err == nil {
+		b, err = machine(1)
+	}
+	if err != nil {
+		t.Logf("two addresses of the loopback, because network namespaces cannot be made: %v", err)
+		return benchtest.RPC{Host: "127.0.0.1"}, benchtest.RPC{Host: "127.0.0.2"}
+	}
+	t.Logf("two network namespaces, %s and %s", a.Host, b.Host)
+	return a, b
 }
 
 // What was asked for is not changed: a context that does not fit beside it costs

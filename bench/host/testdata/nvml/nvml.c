@@ -1,5 +1,5 @@
 // A stand-in for NVIDIA's libnvidia-ml.so.1, for tests. NVML_DEVICES is the number of its devices (1), NVML_CODE what
-// nvmlInit_v2 returns (0), NVML_OTHERS the number of processes beside the one that asks (0), NVML_THROTTLE the bits of the
+// nvmlInit_v2 returns (0), NVML_HANG that it does not return (0), NVML_OTHERS the number of processes beside the one that asks (0), NVML_THROTTLE the bits of the
 // reasons (0), NVML_CUDA the CUDA version (12040).
 // With -DOLD it lacks what old drivers lack.
 #include <stdio.h>
@@ -18,7 +18,7 @@ static long setting(const char *name, long standard) {
 }
 static int index_of(void *device) { return (int)(long)device - 1; }
 
-int nvmlInit_v2(void) { return (int)setting("NVML_CODE", 0); }
+int nvmlInit_v2(void) { if (setting("NVML_HANG", 0)) for (;;) pause(); return (int)setting("NVML_CODE", 0); }
 int nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Driver Not Loaded"; }
 int nvmlSystemGetDriverVersion(char *s, unsigned n) { snprintf(s, n, "550.54.15"); return 0; }
