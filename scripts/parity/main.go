@@ -49,6 +49,7 @@ type options struct {
 	hugePages                       bool
 	gpuLayers                       int
 	rpc, json                       string
+	only                            string        // half of -prefetch
 	gate                            string        // turns.c, compiled
 	samples                         *json.Encoder // of every turn's; may be nil
 }
@@ -63,7 +64,7 @@ func main() {
 	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence and -peers)")
+	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence and -peers); contexts, for -prefetch (default 10)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence and -peers)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence; 32,128 for -peers)")
@@ -78,6 +79,7 @@ func main() {
 	control := flag.Bool("control", false, "show what taking turns does to llama-bench's samples")
 	load := flag.Bool("load", false, "measure the stream of each type, loads and their memory")
 	memory := flag.Bool("memory", false, "watch resident memory")
+	flag.StringVar(&o.only, "only", "", "half of -prefetch: beside (tests beside downloads), walls (of runs)")
 	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
 	flag.IntVar(&o.gpuLayers, "ngl", 0, "layers on devices, for -abort; -1: all")
 	flag.StringVar(&o.rpc, "rpc", "", "RPC server whose device to use, for -abort")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +53,9 @@ func comparePrefetch(o options) (bool, error) {
 	case "downloader":
 		return true, downloadOnCommand(o.dir)
 	}
+	if !slices.Contains([]string{"", "beside", "walls"}, o.only) {
+		return false, fmt.Errorf("-only %q: there are beside and walls", o.only)
+	}
 	server, err := startRole("server")
 	if err != nil {
 		return false, err
@@ -60,12 +65,20 @@ func comparePrefetch(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	quiet, err := compareDownloading(o, url)
-	if err != nil {
-		return false, err
+	ok := true
+	if o.only != "walls" {
+		if ok, err = compareDownloading(o, url); err != nil {
+			return false, err
+		}
 	}
-	short, err := compareWalls(o, url)
-	return quiet && short, err
+	if o.only != "beside" {
+		short, err := compareWalls(o, url)
+		if err != nil {
+			return false, err
+		}
+		ok = ok && short
+	}
+	return ok, nil
 }
 
 // downloads are what goes on beside a test. The verdict is of the first two: a
@@ -81,8 +94,15 @@ var downloads = []struct {
 	{"free, fast link", fmt.Sprintf("on free %d", fastLink), false},
 }
 
-// compareDownloading runs short tests in windows with and without a download in
-// another process, in turning order.
+// secondsOfContext is about for how long the turns in one context go on.
+const secondsOfContext = 10
+
+// compareDownloading has a test take turns with itself in one context, without a
+// download in another process, without it again, and with it. Without it that
+// process is stopped: a connection that is not read costs nobody anything, and
+// turns follow each other within a fraction of a second, which a download started
+// anew for each could not. A turn is two passes, of which the first takes away
+// what came before.
 func compareDownloading(o options, url string) (bool, error) {
 	file, err := o.file(1)
 	if err != nil {
@@ -99,41 +119,32 @@ func compareDownloading(o options, url string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	rounds := max(o.inProcess/24, 6) // a window is many repetitions long
-	fmt.Printf("%s, %d threads, %d windows of each kind, median of %d repetitions a window\n", o.model, o.threads, rounds, turnsOfLoad)
+	o.loads = cmp.Or(o.loads, 10)
+	fmt.Printf("%s, %d threads, %d contexts for each row with a verdict, %d for others\n", o.model, o.threads, o.loads, contexts(o.loads, false))
 	t := newTable()
-	t.AppendHeader(table.Row{"download", "test", "without t/s", "with t/s", "ratio (95 %)", "noise floor", "MB/s", "CPU ms/s", "verdict"})
+	t.AppendHeader(table.Row{"download", "test", "turns", "without t/s", "with t/s", "ratio (95 %)", "noise floor", "MB/s", "CPU ms/s", "verdict"})
 	ok := true
 	err = withModel(file, func(m *llama.Model) error {
 		for _, beside := range downloads {
 			for _, test := range tests {
-				err := withContext(m, o.threads, test.Context(), func(c *llama.Context) error {
-					first, again, with, spent, err := windows(rounds, c, test, downloader, beside.command)
-					if err != nil {
-						return err
-					}
-					ab, err := stats.PairedRatio(with, first, confidence)
-					if err != nil {
-						return err
-					}
-					aa, err := stats.PairedRatio(again, first, confidence)
-					if err != nil {
-						return err
-					}
-					verdict := "for information"
-					if beside.verdict {
-						v := stats.Within(ab.Interval, aa.Interval)
-						verdict, ok = string(v), ok && v == stats.WithinNoise
-					}
-					row := table.Row{beside.name, test, median(first), median(with), interval(ab), interval(aa),
-						fmt.Sprintf("%.1f", float64(spent.bytes)/1e6/spent.wall.Seconds()),
-						fmt.Sprintf("%.1f", float64(spent.cpu.Microseconds())/1e3/spent.wall.Seconds()), verdict}
-					t.AppendRow(row)
-					return nil
-				})
+				series, spent, err := o.contextsBeside(m, test, downloader, beside.command, contexts(o.loads, beside.verdict))
 				if err != nil {
 					return err
 				}
+				j, err := judge(series)
+				if err != nil {
+					return err
+				}
+				cells := j.cells()
+				verdict := cells[len(cells)-1]
+				if beside.verdict {
+					ok = ok && j.verdict == stats.WithinNoise
+				} else {
+					verdict = "for information"
+				}
+				row := append(table.Row{beside.name, test, len(j.first)}, cells[:len(cells)-1]...)
+				megabytes, cpu := spent.rates()
+				t.AppendRow(append(row, fmt.Sprintf("%.1f", megabytes), fmt.Sprintf("%.1f", cpu), verdict))
 			}
 		}
 		return nil
@@ -145,62 +156,109 @@ func compareDownloading(o options, url string) (bool, error) {
 	return ok, nil
 }
 
-// windows are the speeds of a test in tokens/second without a download, without
-// it again and with it, and what the download took in its windows.
-func windows(rounds int, c *llama.Context, test result.Test, downloader *role, command string) (first, again, with []float64, spent usage, err error) {
-	turns := []*[]float64{&first, &again, &with}
-	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
-	for round := range rounds + 1 {
-		for i := range turns {
-			to := turns[(round+i)%len(turns)]
-			if to == &with {
-				if _, err := downloader.ask(command); err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-				time.Sleep(time.Second) // connected, the first burst is over
-			}
-			var before usage
-			if to == &with {
-				if before, err = downloader.usage("used"); err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-			}
-			var speeds []float64
-			for turn := range turnsOfLoad + 1 {
-				if err := c.ClearMemory(); err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-				elapsed, err := c.Repetition(prompt, gen, 2048)
-				if err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-				if turn > 0 { // the first one warms up
-					speeds = append(speeds, test.TokensPerSecond(elapsed))
-				}
-			}
-			if to == &with {
-				after, err := downloader.usage("used")
-				if err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-				spent = spent.add(after.since(before))
-				if _, err := downloader.ask("off"); err != nil {
-					return nil, nil, nil, usage{}, err
-				}
-			}
-			s, err := stats.New(speeds)
-			if err != nil {
-				return nil, nil, nil, usage{}, err
-			}
-			if round > 0 {
-				*to = append(*to, s.Median())
-			}
+// contexts is how many of them a row has: those for information have half as many
+// as those with a verdict, but as many as an interval needs.
+func contexts(loads int, verdict bool) int {
+	if verdict {
+		return loads
+	}
+	return max(5, loads/2)
+}
+
+// contextsBeside are the rates of three sides, context by context and turn by
+// turn, in tokens/second: without a download, again, and with it; and what the
+// download took in its turns.
+func (o options) contextsBeside(m *llama.Model, test result.Test, downloader *role, command string, n int) (series [3][][]float64, spent usage, err error) {
+	for i := range n {
+		var rates [3][]float64
+		err := withContext(m, o.threads, test.Context(), func(c *llama.Context) (err error) {
+			var more usage
+			rates, more, err = turnsBeside(c, test, downloader, command, i, o.turns)
+			spent = spent.add(more)
+			return err
+		})
+		if err != nil {
+			return series, usage{}, err
 		}
-		fmt.Fprintf(os.Stderr, "\r%s, %v: %d of %d windows   ", command, test, round, rounds)
+		for side := range series {
+			series[side] = append(series[side], rates[side])
+		}
+		fmt.Fprintf(os.Stderr, "\r%s, %v: %d of %d contexts   ", command, test, i+1, n)
 	}
 	fmt.Fprint(os.Stderr, "\r\x1b[K")
-	return first, again, with, spent, nil
+	return series, spent, nil
 }
+
+// turnsBeside are the rates of three sides in a context, turn by turn: so many
+// turns of each, or 0 for as many as take secondsOfContext. The first turn of each
+// does not count.
+func turnsBeside(c *llama.Context, test result.Test, downloader *role, command string, round, turns int) (rates [3][]float64, spent usage, err error) {
+	const with = 2
+	if _, err := downloader.ask(command); err != nil {
+		return rates, usage{}, err
+	}
+	time.Sleep(time.Second) // connected, the first burst is over
+	if err := downloader.signal(unix.SIGSTOP); err != nil {
+		return rates, usage{}, err
+	}
+	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
+	turn := func() (elapsed time.Duration, err error) {
+		for range 2 {
+			if err = c.ClearMemory(); err != nil {
+				return 0, err
+			}
+			if elapsed, err = c.Repetition(prompt, gen, 2048); err != nil {
+				return 0, err
+			}
+		}
+		return elapsed, nil
+	}
+	end := time.Now().Add(secondsOfContext * time.Second)
+	for i := 0; i <= turns || turns == 0 && (i == 0 || time.Now().Before(end)); i++ {
+		for _, side := range order(len(rates), round+i) {
+			var took usage
+			var elapsed time.Duration
+			if side == with {
+				elapsed, took, err = downloader.beside(turn)
+			} else {
+				elapsed, err = turn()
+			}
+			if err != nil {
+				return rates, usage{}, err
+			}
+			if i > 0 {
+				rates[side] = append(rates[side], test.TokensPerSecond(elapsed))
+				spent = spent.add(took)
+			}
+		}
+	}
+	if err := downloader.signal(unix.SIGCONT); err != nil {
+		return rates, usage{}, err
+	}
+	_, err = downloader.ask("off")
+	return rates, spent, err
+}
+
+// beside lets a stopped process go on while f runs, and says what it took.
+func (r *role) beside(f func() (time.Duration, error)) (elapsed time.Duration, took usage, err error) {
+	if err := r.signal(unix.SIGCONT); err != nil {
+		return 0, usage{}, err
+	}
+	before, err := r.usage("used")
+	if err != nil {
+		return 0, usage{}, err
+	}
+	if elapsed, err = f(); err != nil {
+		return 0, usage{}, err
+	}
+	after, err := r.usage("used")
+	if err != nil {
+		return 0, usage{}, err
+	}
+	return elapsed, after.since(before), r.signal(unix.SIGSTOP)
+}
+
+func (r *role) signal(s unix.Signal) error { return r.cmd.Process.Signal(s) }
 
 // usage is what a downloader took until now.
 type usage struct {
@@ -210,6 +268,11 @@ type usage struct {
 
 func (u usage) since(v usage) usage { return usage{u.bytes - v.bytes, u.cpu - v.cpu, u.wall - v.wall} }
 func (u usage) add(v usage) usage   { return usage{u.bytes + v.bytes, u.cpu + v.cpu, u.wall + v.wall} }
+
+// rates are bytes and processor time for each second.
+func (u usage) rates() (megabytes, cpuMilliseconds float64) {
+	return float64(u.bytes) / 1e6 / u.wall.Seconds(), float64(u.cpu.Microseconds()) / 1e3 / u.wall.Seconds()
+}
 
 // role is another process of the measurement, which answers lines with lines.
 type role struct {
@@ -260,6 +323,7 @@ func (r *role) usage(command string) (u usage, err error) {
 
 // stop ends the process, which ends by itself with its input.
 func (r *role) stop() {
+	_ = r.signal(unix.SIGCONT)
 	_ = r.in.Close()
 	_ = r.cmd.Wait()
 }
