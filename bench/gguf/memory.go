@@ -9,7 +9,9 @@ import (
 
 // Memory is what a model needs to run tests of one length, in bytes. Weights
 // and Cache are exact for models of plain attention, Cache is an upper bound for
-// those with sliding windows, Compute is an estimate.
+// those with sliding windows, Compute is an estimate. A token embedding that is
+// the output, too, counts once; the library keeps it twice where it repacks or
+// offloads the output.
 type Memory struct {
 	Tokens  uint64 `json:"tokens"`        // of the context
 	Weights uint64 `json:"weights_bytes"` // of all tensors

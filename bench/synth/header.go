@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -40,6 +41,10 @@ func Outline(name string, f *gguf.File) (*gguf.File, error) {
 	if vocab > 0 {
 		if vocab > math.MaxInt32 {
 			return refuse("it has %d tokens, more than can be counted", vocab)
+		}
+		// The library makes room for each token before it sees a tensor.
+		if i := slices.IndexFunc(f.Tensors, func(t gguf.Tensor) bool { return t.Name == "token_embd.weight" && len(t.Dims) > 1 }); i >= 0 && vocab > f.Tensors[i].Dims[1] {
+			return refuse("it has %d tokens and embeddings of %d", vocab, f.Tensors[i].Dims[1])
 		}
 		kv = append(kv, gguf.KeyValue{Key: vocabKey, Value: uint32(vocab)})
 	}

@@ -95,6 +95,10 @@ func TestOutlineRefuses(t *testing.T) {
 	}{
 		"shard":      {wordy(t, gguf.KeyValue{Key: "split.count", Value: uint16(3)}), "it is one of 3 files"},
 		"long array": {wordy(t, gguf.KeyValue{Key: "bert.swa", Value: make([]bool, 2000)}), `key "bert.swa" holds 2000 values`},
+		"many words": {&gguf.File{
+			KV:      []gguf.KeyValue{{Key: "general.architecture", Value: "bert"}, {Key: "bert.vocab_size", Value: uint32(1 << 30)}},
+			Tensors: []gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{256, 5000}, Type: gguf.Q4_K}},
+		}, "it has 1073741824 tokens and embeddings of 5000"},
 		"nothing":    {&gguf.File{KV: []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}}, "no tensors"},
 		"no name":    {&gguf.File{Tensors: []gguf.Tensor{{Name: "w"}}}, "no architecture"},
 	} {

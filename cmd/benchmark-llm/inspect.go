@@ -41,7 +41,9 @@ model in several files, the header of each. The library is not needed; with it,
 and a GPU, the memory of all GPUs counts too.
 
 Weights and KV cache are exact for models of plain attention, an upper bound for
-those with sliding windows; compute buffers are an estimate.`,
+those with sliding windows; compute buffers are an estimate. A token embedding
+that is the output, too, counts once: where the library repacks or offloads the
+output, it keeps it twice.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "json" {
