@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
@@ -19,9 +20,23 @@ func versionLine() string {
 	if number > 0 {
 		build = fmt.Sprintf(" (%s %d)", commit, number)
 	}
-	line := fmt.Sprintf("llama.cpp %s%s, benchmark-llm %s", library, build, version)
-	if facts := llamacpp.Library(); facts["source"] != "" && facts["source"] != "pin" {
-		line += fmt.Sprintf(" [%s: libllama0 %s, libggml0 %s]", facts["source"], facts["libllama0"], facts["libggml0"])
+	return fmt.Sprintf("llama.cpp %s%s, benchmark-llm %s%s", library, build, version, libraryNote(llamacpp.Library()))
+}
+
+// libraryNote is " [newer: libllama0 1:0.8.0+dfsg-1, libggml0 0.27.0-1]", with
+// the packages whose versions are known; empty for the pinned ones.
+func libraryNote(facts map[string]string) string {
+	if facts["source"] == "" || facts["source"] == "pin" {
+		return ""
 	}
-	return line
+	var packages []string
+	for _, name := range []string{"libllama0", "libggml0"} {
+		if facts[name] != "" {
+			packages = append(packages, name+" "+facts[name])
+		}
+	}
+	if packages == nil {
+		return fmt.Sprintf(" [%s]", facts["source"])
+	}
+	return fmt.Sprintf(" [%s: %s]", facts["source"], strings.Join(packages, ", "))
 }
