@@ -58,6 +58,7 @@ func LoadBackends(which Backends) error {
 	}
 	initLog()
 	takeRecent()
+	defer keepErrors()()
 	C.llama_backend_init()
 	dir := filepath.Join(LibraryDir(), backendDir)
 	_, statErr := os.Stat(dir)

@@ -11,6 +11,7 @@ func MonotonicNs() int64 { return monotonicNs() }
 // WhyNot is what the library logs of a module that it cannot open.
 func WhyNot(name, module string) []string {
 	takeRecent()
+	defer keepErrors()()
 	askWhyNot(name, module)
 	return takeRecent()
 }

@@ -3,6 +3,7 @@
 package llama_test
 
 import (
+	"bytes"
 	stdcontext "context"
 	"errors"
 	"fmt"
@@ -656,8 +657,14 @@ func TestBackendProblems(t *testing.T) {
 		if p := llama.BackendProblems(); len(p) != 0 {
 			t.Errorf("the back-ends of the packages: %q", p)
 		}
+		var log bytes.Buffer
+		llama.SetLog(slog.NewTextHandler(&log, nil), slog.LevelInfo)
+		defer llama.SetLog(nil, 0)
 		if p := llama.WhyNot("no such back-end", module); len(p) != 1 || !strings.Contains(p[0], "invalid ELF header") {
 			t.Errorf("a broken module: %q", p)
+		}
+		if !strings.Contains(log.String(), "level=INFO") || strings.Contains(log.String(), "level=ERROR") {
+			t.Errorf("an error that is told as data is logged as one:\n%s", &log)
 		}
 		if p := llama.WhyNot("CPU", module); len(p) != 0 {
 			t.Errorf("a back-end that is open: %q", p)

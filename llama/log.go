@@ -25,6 +25,7 @@ var logSink struct {
 	partial strings.Builder // a line whose end has not come yet
 	level   slog.Level      // of the partial line
 	recent  []string        // warnings and errors since takeRecent, at most recentMax
+	kept    bool            // errors are kept for who asked; to the handler they are information
 }
 
 const recentMax = 16
@@ -116,11 +117,26 @@ func logLine(line string) {
 		logSink.recent = append(logSink.recent, line)
 	}
 	h, level := logSink.handler, logSink.level
+	if logSink.kept {
+		level = min(level, slog.LevelInfo)
+	}
 	if h == nil || level < logSink.least || !h.Enabled(context.Background(), level) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), level, line, 0)
 	_ = h.Handle(context.Background(), r) // nowhere to report a broken log to
+}
+
+// keepErrors has the handler get errors as information until stop is called: they
+// are data of a call that goes on without what failed.
+func keepErrors() (stop func()) {
+	set := func(kept bool) {
+		logSink.Lock()
+		defer logSink.Unlock()
+		logSink.kept = kept
+	}
+	set(true)
+	return func() { set(false) }
 }
 
 // takeRecent returns the errors logged since it was last called.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -156,6 +157,9 @@ func (p *progress) event(s bench.Stamped) {
 			on = e.Facts.GPUInfo
 		}
 		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
+		if e.Facts.CUDAModule != "" && len(e.Facts.GPUs) == 0 {
+			slog.Info("the CUDA back-end has no device", "reason", cmp.Or(strings.Join(e.Facts.Problems, "; "), "it lists none"))
+		}
 	case bench.WaitStarted:
 		p.set("waiting for %s", e.Model)
 		p.step("waiting for the file", "model", e.Model)

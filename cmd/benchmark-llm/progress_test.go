@@ -257,3 +257,29 @@ func TestColor(t *testing.T) {
 		t.Error("colors in a file")
 	}
 }
+
+// Where the CUDA back-end is installed, the log says why it is not what runs.
+func TestProgressWithoutCUDADevice(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		facts bench.EngineFacts
+		want  string // empty: nothing
+	}{
+		{"not installed", bench.EngineFacts{Problems: []string{"some"}}, ""},
+		{"no driver", bench.EngineFacts{CUDAModule: "m.so", Problems: []string{"m.so: no libcuda.so.1"}}, `reason="m.so: no libcuda.so.1"`},
+		{"no device", bench.EngineFacts{CUDAModule: "m.so"}, `reason="it lists none"`},
+		{"used", bench.EngineFacts{CUDAModule: "m.so", GPUs: []bench.EngineGPU{{Name: "CUDA0"}}}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log bytes.Buffer
+			setDefaultLog(t, &log, "text")
+			(&progress{}).event(bench.Stamped{Event: bench.EngineReady{Facts: test.facts}})
+			switch found := strings.Contains(log.String(), "has no device"); {
+			case found != (test.want != ""):
+				t.Errorf("the log is\n%s", &log)
+			case !strings.Contains(log.String(), test.want):
+				t.Errorf("no %s in\n%s", test.want, &log)
+			}
+		})
+	}
+}
