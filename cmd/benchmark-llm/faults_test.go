@@ -983,6 +983,9 @@ func TestFaultDiskFull(t *testing.T) {
 		code := r.exitCode()
 		printed := len(r.printed())
 		seen[code]++
+		if done := strings.Count(r.file("events.jsonl"), `{"event":"test_done"`); printed < done {
+			t.Errorf("%d KiB: %d of %d tests that completed were printed", kib, printed, done)
+		}
 		if want := exitOutput; printed == 0 && code != want || printed > 0 && code != exitOK {
 			t.Errorf("%d KiB: exit code %d with %d records; stderr:\n%s", kib, code, printed, r.stderr.String())
 		}

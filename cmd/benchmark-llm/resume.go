@@ -92,6 +92,7 @@ func (d *runDir) resume() (resumed, error) {
 			return resumed{}, notKept(err)
 		}
 	}
+	d.removePending()
 	if err := d.rewriteResults(r.outcomes); err != nil {
 		return resumed{}, notKept(err)
 	}

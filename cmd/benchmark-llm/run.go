@@ -352,10 +352,11 @@ func (o *runOptions) measure(ctx context.Context, models *models, dir *runDir, b
 		end.outcome(r)
 		models.outcome(r)
 		show.outcome(r)
-		if err := dir.outcome(r); err != nil {
-			return notKept(err)
+		kept := notKept(dir.outcome(r))
+		out.write(r) // whatever the disk says: it was measured
+		if kept != nil {
+			return kept
 		}
-		out.write(r)
 		return times.write(r)
 	}
 	models.emit = func(e bench.Event) error { return event(bench.Stamped{At: time.Now(), Event: e}) }
@@ -464,10 +465,13 @@ func (n *ending) verdict(out *output, strict bool) error {
 		}
 		slog.Info("done", append(done, "directory", n.dir)...)
 		slog.Info("wall time " + report.AccountingLine(n.accounting))
+		if n.signal != nil && n.incomplete > 0 {
+			slog.Info(n.goesOn())
+		}
 		switch {
 		case !strict:
 		case n.signal != nil:
-			return n.signal.failure(fmt.Sprintf("%d tests have no record", n.incomplete), trace)
+			return n.signal.failure(fmt.Sprintf("%d tests have no record", n.incomplete), n.goesOn())
 		case n.incomplete > 0 || n.err != nil:
 			return fail(exitIncomplete, fmt.Errorf("%d tests have no record", n.incomplete), trace)
 		}
@@ -484,7 +488,7 @@ func (n *ending) verdict(out *output, strict bool) error {
 	case out.err != nil:
 		return fail(exitOutput, fmt.Errorf("stdout: %w", out.err), "the records are in "+filepath.Join(n.dir, "results.jsonl"))
 	case n.signal != nil:
-		return n.signal.failure("nothing was measured", trace)
+		return n.signal.failure("nothing was measured", n.goesOn())
 	case n.load != nil:
 		code := exitNothing
 		if n.load.Reason == bench.NotOnGPU {
@@ -505,6 +509,11 @@ func (n *ending) verdict(out *output, strict bool) error {
 	default:
 		return fail(exitNothing, errors.New("nothing was measured"), trace)
 	}
+}
+
+// goesOn is how to continue a run that was interrupted.
+func (n *ending) goesOn() string {
+	return "benchmark-llm run --resume " + n.dir + " goes on where it stopped"
 }
 
 // advice is what may help against a status, and where to read more.

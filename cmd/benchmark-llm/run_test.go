@@ -25,7 +25,10 @@ func TestVerdict(t *testing.T) {
 		return &result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 8}, Status: s, Reason: "why"}
 	}
 	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "m.gguf: why"} }
-	const trace = "each step is in dir/events.jsonl"
+	const (
+		trace  = "each step is in dir/events.jsonl"
+		goesOn = "benchmark-llm run --resume dir goes on where it stopped"
+	)
 	for _, tc := range []struct {
 		name   string
 		ending ending
@@ -37,7 +40,7 @@ func TestVerdict(t *testing.T) {
 		log    string // part of
 	}{
 		{name: "measured", out: &output{printed: 2}, log: "records=2 directory=dir"},
-		{name: "measured, then interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, out: &output{printed: 1}},
+		{name: "measured, then interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted), incomplete: 1}, out: &output{printed: 1}, log: goesOn},
 		{name: "measured, then full", ending: ending{err: notKept(syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then no worker", ending: ending{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then not loaded", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
@@ -45,14 +48,14 @@ func TestVerdict(t *testing.T) {
 
 		{name: "strict, all measured", strict: true, out: &output{printed: 2}, log: "records=2"},
 		{name: "strict, one is missing", strict: true, ending: ending{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 tests have no record", hint: trace},
-		{name: "strict, interrupted", strict: true, ending: ending{incomplete: 1, signal: &signalError{syscall.SIGINT}}, out: &output{printed: 1}, code: 130, line: "1 tests have no record: interrupt", hint: trace},
+		{name: "strict, interrupted", strict: true, ending: ending{incomplete: 1, signal: &signalError{syscall.SIGINT}}, out: &output{printed: 1}, code: 130, line: "1 tests have no record: interrupt", hint: goesOn},
 		{name: "no file", ending: ending{missing: fetch.ErrNotFound, first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
 
 		{name: "no worker", ending: ending{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
 		{name: "full", ending: ending{err: notKept(syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: elsewhere},
 		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
-		{name: "interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: trace},
-		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, unloaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: trace},
+		{name: "interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
+		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, unloaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
 		{name: "no engine", ending: ending{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
 		{name: "no CUDA", ending: ending{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
 			line: "start engine: no CUDA device can be used: opened: CPU", hint: "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu"},

@@ -389,6 +389,16 @@ func pendingFile(path string) (*renameio.PendingFile, error) {
 	return renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 }
 
+// removePending removes what a process that ended at once left of pending files.
+func (d *runDir) removePending() {
+	for _, name := range []string{"run.json", "results.jsonl", "report.md"} {
+		left, _ := filepath.Glob(d.file("." + name + "*")) // the pattern is good unless the path has signs of one
+		for _, path := range left {
+			_ = os.Remove(path) // it is in nobody's way
+		}
+	}
+}
+
 func (d *runDir) close() {
 	_ = d.events.Close() // written unbuffered: there is nothing to lose
 	_ = d.results.Close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -323,10 +324,17 @@ func TestContinuedRun(t *testing.T) {
 	about := twoModels()
 	about.Version = "llama.cpp of another day"
 	path := writeRun(t, about, flat(loadOf("a.gguf"), testFrom(runTG, 0, 2), doneAs(runTG, result.OK), testFrom(runPP, 0, 1)))
+	left := filepath.Join(path, ".report.md1003552489260507191") // the process was ended while it wrote the report
+	if err := os.WriteFile(left, []byte("# Run"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 
 	d, _, err := openRunDir(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a pending file is still there: %v", err)
 	}
 	if want := `before="llama.cpp of another day"`; !strings.Contains(log.String(), want) {
 		t.Errorf("log %q, want %s", log, want)
