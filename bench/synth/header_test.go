@@ -99,8 +99,8 @@ func TestOutlineRefuses(t *testing.T) {
 			KV:      []gguf.KeyValue{{Key: "general.architecture", Value: "bert"}, {Key: "bert.vocab_size", Value: uint32(1 << 30)}},
 			Tensors: []gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{256, 5000}, Type: gguf.Q4_K}},
 		}, "it has 1073741824 tokens and embeddings of 5000"},
-		"nothing":    {&gguf.File{KV: []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}}, "no tensors"},
-		"no name":    {&gguf.File{Tensors: []gguf.Tensor{{Name: "w"}}}, "no architecture"},
+		"nothing": {&gguf.File{KV: []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}}, "no tensors"},
+		"no name": {&gguf.File{Tensors: []gguf.Tensor{{Name: "w"}}}, "no architecture"},
 	} {
 		if f, err := synth.Outline("a.gguf", tt.file); !errors.Is(err, synth.ErrHeader) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "a.gguf ") {
 			t.Errorf("%s: %v, %v; want %q", name, f, err, tt.want)
