@@ -460,6 +460,25 @@ func TestFaultServerGone(t *testing.T) {
 	}
 }
 
+// One of two servers that is gone for good ends the run, too, which keeps what it
+// has and names that one: the speed of one is not that of both.
+func TestFaultOneServerOfTwoGone(t *testing.T) {
+	t.Parallel()
+	alive, _ := rpcServer(t)
+	dies, server := rpcServer(t)
+	r := newFaulty(t, "--rpc", alive+","+dies, "-p", "8,64", "-n", "0", "-r", "3")
+	r.start()
+	r.untilEvent("warmup_done", 2)
+	r.kill(server.Pid, syscall.SIGKILL)
+	r.over(exitOK)
+	if n := len(r.printed()); n != 1 {
+		t.Errorf("%d records, want that of pp8", n)
+	}
+	if log := r.stderr.String(); !strings.Contains(log, "RPC server cannot be used: "+dies+" cannot be reached") {
+		t.Errorf("nobody is told which:\n%s", log)
+	}
+}
+
 // A run that was interrupted goes on with its server, not without.
 func TestFaultServerGoneAtResume(t *testing.T) {
 	t.Parallel()
