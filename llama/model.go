@@ -171,17 +171,22 @@ func goStreamRead(handle C.uintptr_t, buf *C.char, size C.int64_t) C.int64_t {
 // hugePage is the size of a huge page of x86 and of most arm64 kernels, in bytes.
 const hugePage = 2 << 20
 
-// adviseHuge asks for huge pages for the whole ones among memory of the library
-// that is about to be written for the first time. Small reads, as of the header,
-// have none; a kernel that does not know the request changes nothing.
+// leastHuge is the least read that huge pages are asked for, in bytes: the header
+// is read in smaller ones, into memory that is soon free again.
+const leastHuge = 64 << 10
+
+// adviseHuge asks for huge pages for memory of the library that is about to be
+// written for the first time. It asks for the whole pages around it: a tensor ends
+// where the next one begins, and a page that the one has begun in small ones stays
+// small. What of them is not there, and a kernel that does not know the request,
+// change nothing.
 func adviseHuge(to []byte) {
-	if len(to) < hugePage {
+	if len(to) < leastHuge {
 		return
 	}
-	start := (hugePage - int(uintptr(unsafe.Pointer(&to[0]))%hugePage)) % hugePage
-	if whole := (len(to) - start) / hugePage * hugePage; whole > 0 {
-		_ = syscall.Madvise(to[start:start+whole], syscall.MADV_HUGEPAGE)
-	}
+	first := uintptr(unsafe.Pointer(&to[0])) &^ (hugePage - 1)
+	end := (uintptr(unsafe.Pointer(&to[len(to)-1])) | (hugePage - 1)) + 1
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, first, end-first, syscall.MADV_HUGEPAGE)
 }
 
 //export goStreamSeek
