@@ -10,6 +10,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -129,15 +130,23 @@ type Settings struct {
 	MainGPU     int       `json:"main_gpu"`
 	TensorSplit []float32 `json:"tensor_split,omitempty"`
 	NoKVOffload bool      `json:"no_kv_offload,omitempty"`
-	FlashAttn   int       `json:"flash_attn"` // -1 auto, 0 off, 1 on
-	Devices     []string  `json:"devices,omitempty"`
-	RPC         []string  `json:"rpc,omitempty"` // host:port of servers whose devices are used
-	LoadMode    string    `json:"load_mode"`     // auto, none, mmap, mlock, mmap+mlock, dio
-	LazyMode    string    `json:"lazy_mode"`     // auto, off, on
+	FlashAttn   int       `json:"flash_attn"`        // -1 auto, 0 off, 1 on
+	Devices     []string  `json:"devices,omitempty"` // to offload to; NoDevice alone: to none
+	RPC         []string  `json:"rpc,omitempty"`     // host:port of servers whose devices are used
+	LoadMode    string    `json:"load_mode"`         // auto, none, mmap, mlock, mmap+mlock, dio
+	LazyMode    string    `json:"lazy_mode"`         // auto, off, on
 	Embeddings  bool      `json:"embeddings,omitempty"`
 	NoOpOffload bool      `json:"no_op_offload,omitempty"`
 	NoHost      bool      `json:"no_host,omitempty"`
 	NoRepack    bool      `json:"no_repack,omitempty"`
+}
+
+// NoDevice is llama-bench's word for no device to offload to.
+const NoDevice = "none"
+
+// Offloads tells whether layers may go to devices.
+func (s Settings) Offloads() bool {
+	return s.GPULayers != 0 && !slices.Equal(s.Devices, []string{NoDevice})
 }
 
 // DefaultSettings are llama-bench 0.7.0's, with flash attention on, as the

@@ -94,7 +94,7 @@ func (a *Assembler) claimGPU(r *result.Record) {
 		a.disclaimGPU(r, "the driver says that the memory in use is less than the model's weights on "+strings.Join(names, ", "))
 		return
 	}
-	if len(a.engine.GPUs) == 0 || a.Job.Effective().GPULayers == 0 {
+	if len(a.engine.GPUs) == 0 || !a.Job.Effective().Offloads() {
 		return // with no layers asked for, a GPU may still compute single operations
 	}
 	names := make([]string, len(a.engine.GPUs))

@@ -84,7 +84,7 @@ type TensorOverride struct {
 // value loads all of it for the CPU, in the library's default mode, with
 // weights repacked where the CPU back-end has a faster layout.
 type ModelParams struct {
-	Devices         []string         // names as in Devices(); nil: all there are
+	Devices         []string         // names as in Devices(); nil: all there are; empty: none
 	GPULayers       int              // layers to offload; 0: none; negative: all
 	SplitMode       SplitMode        //
 	MainGPU         int              // index into the devices; used with SplitNone

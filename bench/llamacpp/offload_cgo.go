@@ -262,6 +262,9 @@ func checkDevices(s bench.Settings) error {
 		return fmt.Errorf("%w: %s; %s", ErrDevices, fmt.Sprintf(format, args...), list)
 	}
 	for _, name := range s.Devices {
+		if name == bench.NoDevice {
+			break
+		}
 		if !slices.ContainsFunc(devices, func(d llama.Device) bool { return d.Name == name }) {
 			return refuse(offloadDevices(bench.Settings{}), "nothing can be offloaded to %s", name)
 		}

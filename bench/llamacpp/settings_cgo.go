@@ -4,6 +4,7 @@ package llamacpp
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -35,8 +36,12 @@ func lookup[K comparable, V any](what string, words map[K]V, word K) (V, error) 
 }
 
 func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
+	devices := s.Devices
+	if slices.Equal(devices, []string{bench.NoDevice}) {
+		devices = []string{} // none; nil is all
+	}
 	p = llama.ModelParams{
-		Devices: s.Devices, GPULayers: s.GPULayers, MainGPU: s.MainGPU, TensorSplit: s.TensorSplit,
+		Devices: devices, GPULayers: s.GPULayers, MainGPU: s.MainGPU, TensorSplit: s.TensorSplit,
 		NoRepack: s.NoRepack, NoHost: s.NoHost,
 	}
 	if p.SplitMode, err = lookup("split mode", splitModes, s.SplitMode); err != nil {

@@ -191,7 +191,7 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	_, err := os.Stat("/dev/nvidia0")
 	facts.node = err == nil
 	named := len(s.RPC) > 0 || len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
-	offloads := s.GPULayers != 0
+	offloads := s.Offloads()
 	if !named && !(offloads && (facts.present() || o.requireGPU)) {
 		return nil
 	}

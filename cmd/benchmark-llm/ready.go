@@ -144,7 +144,7 @@ func (m *models) fits(job bench.Job, header *gguf.File) error {
 // for drivers: opening a device here would hold memory that the worker needs.
 func (m *models) offloads() bool {
 	s := m.options.settings
-	if s.GPULayers == 0 {
+	if !s.Offloads() {
 		return false
 	}
 	for _, driver := range []string{"/dev/nvidia0", "/dev/kfd", "/dev/dri", "/dev/dxg"} {

@@ -332,6 +332,7 @@ func TestDevicesAsLlamaBench(t *testing.T) {
 		{[]string{"--rpc", both, "-ts", "0/1"}, []string{"RPC1"}},
 		{[]string{"--rpc", both, "-sm", "none", "-mg", "1"}, []string{"RPC1"}},
 		{[]string{"--rpc", both, "-ngl", "0"}, nil},
+		{[]string{"--rpc", both, "-dev", "none"}, nil},
 	} {
 		t.Run(strings.Join(tt.flags, " "), func(t *testing.T) { // one after another: a server has one client at a time
 			flags := append([]string{"-m", file, "-p", "8", "-n", "0", "-r", "1", "-t", "1", "-o", "jsonl"}, tt.flags...)
@@ -360,7 +361,11 @@ func TestDevicesAsLlamaBench(t *testing.T) {
 			if diff := cmp.Diff(said(out), said(r.stdout.Bytes())); diff != "" {
 				t.Errorf("(-llama-bench +ours)\n%s", diff)
 			}
-			if diff := cmp.Diff(tt.on, layersOn(offloadOf(t, r.stdout.String()))); diff != "" {
+			var record result.Record
+			if err := json.Unmarshal(r.stdout.Bytes(), &record); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.on, layersOn(record)); diff != "" {
 				t.Errorf("devices with layers (-want +got)\n%s", diff)
 			}
 		})

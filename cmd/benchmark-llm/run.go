@@ -95,7 +95,7 @@ samples, events and records are in a directory of the run's own below
 	f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "`how` to split over GPUs: "+strings.Join(splitModes, ", "))
 	f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device of split mode none (default 0)")
 	f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for the devices, as 3/1 (default: by their free memory)")
-	f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1 (default: all)")
+	f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
 	f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 	f.BoolVar(&s.NoKVOffload, "no-kv-offload", false, "keep the KV cache in host memory")
 	f.BoolVar(&s.NoOpOffload, "no-op-offload", false, "do not send operations on host tensors to a device")
@@ -178,8 +178,8 @@ func (o *runOptions) check() error {
 			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
 		}
 	}
-	if o.requireGPU && s.GPULayers == 0 {
-		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 offloads nothing")
+	if o.requireGPU && !s.Offloads() {
+		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
 	}
 	var allowed unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
