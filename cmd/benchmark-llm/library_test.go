@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -167,6 +168,11 @@ func TestSignal(t *testing.T) {
 		{"terminated after a record", []string{"-p", "8", "-n", long, "-r", "1"}, "warmup_done", 2, syscall.SIGTERM, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if tc.signal == syscall.SIGHUP { // which is ignored below nohup, and not by children of who listens
+				heard := make(chan os.Signal, 1)
+				signal.Notify(heard, tc.signal)
+				defer signal.Stop(heard)
+			}
 			r := newRun(t, tc.args...)
 			r.start()
 			r.untilEvent(tc.after, tc.n)
