@@ -61,7 +61,7 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 	args = append(args, "sh", "-c", script, "sh", filepath.Join("..", "..", "scripts", "llama-tool"), "ggml-rpc-server", "-H", host, "-p", port, "-t", "1")
 	args = append(args, o.Args...)
 	c := exec.Command(args[0], args[1:]...)
-	var output lockedBuffer
+	var output LockedBuffer
 	c.Stdout, c.Stderr = &output, &output
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -92,19 +92,19 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 	}
 }
 
-// lockedBuffer is a buffer that is read while it is written.
-type lockedBuffer struct {
+// LockedBuffer is a buffer that is read while it is written.
+type LockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
+func (l *LockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *lockedBuffer) String() string {
+func (l *LockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()

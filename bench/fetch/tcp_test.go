@@ -234,13 +234,13 @@ func TestProxyFromEnvironment(t *testing.T) {
 // is room.
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root; TestFileTooLarge needs none")
+		t.Skip("mounting a small file system needs root; as any user TestFileTooLarge writes beyond a limit instead")
 	}
 	a := blob(t, 1)
 	server, requests := counted(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }))
 	dir := t.TempDir()
 	if err := unix.Mount("fetch-test", dir, "tmpfs", 0, "size=512k"); err != nil {
-		t.Skipf("mount: %v", err)
+		t.Skipf("root that may not mount, as in a container without CAP_SYS_ADMIN: %v; TestFileTooLarge writes beyond a limit instead", err)
 	}
 	defer func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {

@@ -440,42 +440,34 @@ func TestFaultWorkerCrashes(t *testing.T) {
 	}
 }
 
-// A server that is gone for good ends the run, which keeps what it has.
+// A server that is gone for good ends the run, which keeps what it has and names
+// that one; also where another is left: the speed of one is not that of both.
 func TestFaultServerGone(t *testing.T) {
 	t.Parallel()
-	endpoint, server := rpcServer(t)
-	r := newFaulty(t, "--rpc", endpoint, "-p", "8,64", "-n", "0", "-r", "3")
-	r.start()
-	r.untilEvent("warmup_done", 2)
-	r.kill(server.Pid, syscall.SIGKILL)
-	r.over(exitOK)
-	if n := len(r.printed()); n != 1 {
-		t.Errorf("%d records, want that of pp8", n)
-	}
-	if log := r.stderr.String(); !strings.Contains(log, "RPC server cannot be used: "+endpoint) {
-		t.Errorf("nobody is told why:\n%s", log)
-	}
-	if report := r.file("report.md"); !strings.Contains(report, "- pp64: ") {
-		t.Errorf("the report does not tell of pp64:\n%s", report)
-	}
-}
-
-// One of two servers that is gone for good ends the run, too, which keeps what it
-// has and names that one: the speed of one is not that of both.
-func TestFaultOneServerOfTwoGone(t *testing.T) {
-	t.Parallel()
-	alive, _ := rpcServer(t)
-	dies, server := rpcServer(t)
-	r := newFaulty(t, "--rpc", alive+","+dies, "-p", "8,64", "-n", "0", "-r", "3")
-	r.start()
-	r.untilEvent("warmup_done", 2)
-	r.kill(server.Pid, syscall.SIGKILL)
-	r.over(exitOK)
-	if n := len(r.printed()); n != 1 {
-		t.Errorf("%d records, want that of pp8", n)
-	}
-	if log := r.stderr.String(); !strings.Contains(log, "RPC server cannot be used: "+dies+" cannot be reached") {
-		t.Errorf("nobody is told which:\n%s", log)
+	for _, others := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d others", others), func(t *testing.T) {
+			t.Parallel()
+			gone, server := rpcServer(t)
+			servers := gone
+			for range others {
+				other, _ := rpcServer(t)
+				servers = other + "," + servers
+			}
+			r := newFaulty(t, "--rpc", servers, "-p", "8,64", "-n", "0", "-r", "3")
+			r.start()
+			r.untilEvent("warmup_done", 2)
+			r.kill(server.Pid, syscall.SIGKILL)
+			r.over(exitOK)
+			if n := len(r.printed()); n != 1 {
+				t.Errorf("%d records, want that of pp8", n)
+			}
+			if log := r.stderr.String(); !strings.Contains(log, "RPC server cannot be used: "+gone) {
+				t.Errorf("nobody is told which:\n%s", log)
+			}
+			if report := r.file("report.md"); !strings.Contains(report, "- pp64: ") {
+				t.Errorf("the report does not tell of pp64:\n%s", report)
+			}
+		})
 	}
 }
 

@@ -15,10 +15,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
 )
 
 // scripts is the folder of the scripts for a build with the library.
@@ -30,25 +31,7 @@ type run struct {
 	t       *testing.T
 	results string
 	stdout  bytes.Buffer
-	stderr  lockedBuffer
-}
-
-// lockedBuffer is a buffer that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	stderr  benchtest.LockedBuffer
 }
 
 // newRun is a run of tests of the embedded model, not started yet. It is ended
