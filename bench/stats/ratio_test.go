@@ -166,7 +166,7 @@ func TestPairedRatioOfMedians(t *testing.T) {
 // a little less with ten of them; where only pairs do, it is narrower than one
 // of the groups' own medians.
 func TestGroupedRatio(t *testing.T) {
-	const runs, groups, pairs = 200, 10, 9
+	const runs, groups, pairs = 60, 10, 5
 	for name, test := range map[string]struct{ ofGroup, ofPair float64 }{
 		"groups differ": {0.03, 0.01},
 		"pairs differ":  {0, 0.05},

@@ -56,6 +56,9 @@ type options struct {
 
 const confidence = 0.95
 
+// fewestLoads is how many groups stats.GroupedRatio needs.
+const fewestLoads = 5
+
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
@@ -72,7 +75,7 @@ func main() {
 	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
 	flag.StringVar(&o.gollama, "gollama", "bin/gollama-peer", "go-llama.cpp, for -peers")
 	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
-	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "default model to compare on")
+	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "model to compare on: a default one, or for the comparison with llama-bench one of scripts/parity/testdata")
 	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
 	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
 	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
@@ -87,6 +90,9 @@ func main() {
 	peers := flag.Bool("peers", false, "compare with llama-bench and go-llama.cpp")
 	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
 	flag.Parse()
+	if o.loads != 0 && o.loads < fewestLoads {
+		log.Fatalf("%d loads are too few to compare, %d are not", o.loads, fewestLoads)
+	}
 
 	dir, err := os.MkdirTemp("", "parity-")
 	if err != nil {
@@ -216,7 +222,7 @@ func (o options) tests() ([]result.Test, error) {
 // compareWithLlamaBench is the parity report: three processes that take turns,
 // two of them llama-bench, and then the comparison inside one process.
 func compareWithLlamaBench(o options) (bool, error) {
-	model, err := o.file(1)
+	model, err := o.quantized(o.model)
 	if err != nil {
 		return false, err
 	}

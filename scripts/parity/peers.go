@@ -162,14 +162,13 @@ func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
 			alone[load] = append(alone[load], 1e6/s.parts.EvalUS)
 		}
 	}
-	var estimates [4]stats.Estimate
-	for i, other := range [][][]float64{again, ours, theirs, alone} {
-		if estimates[i], err = stats.GroupedRatio(other, bench, confidence); err != nil {
+	var judgements [3]judgement
+	for i, other := range [][][]float64{ours, theirs, alone} {
+		if judgements[i], err = judge([3][][]float64{bench, again, other}); err != nil {
 			return nil, false, err
 		}
 	}
-	floor := estimates[0].Interval
-	verdict, explained := stats.Within(estimates[1].Interval, floor), stats.Within(estimates[3].Interval, floor)
+	us, them, evaluation := judgements[0], judgements[1], judgements[2]
 	part := func(f func(parts) float64) string {
 		var x []float64
 		for _, s := range slices.Concat(samples[3]...) {
@@ -178,9 +177,9 @@ func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
 		return median(x)
 	}
 	figures = []any{
-		median(slices.Concat(bench...)), interval(estimates[0]),
-		median(slices.Concat(ours...)), interval(estimates[1]), verdict,
-		median(slices.Concat(theirs...)), interval(estimates[2]), interval(estimates[3]), explained,
+		median(us.alike), interval(us.aa),
+		median(us.other), interval(us.ab), us.verdict,
+		median(them.other), interval(them.ab), interval(evaluation.ab), evaluation.verdict,
 		part(func(p parts) float64 { return p.EvalUS }),
 		part(func(p parts) float64 { return p.TokenizeUS }),
 		part(func(p parts) float64 { return p.SampleUS }),
@@ -189,7 +188,7 @@ func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
 		part(func(p parts) float64 { return p.RestUS }),
 		part(func(p parts) float64 { return p.Allocations }) + ", " + part(func(p parts) float64 { return p.AllocatedBytes }) + " B",
 	}
-	return figures, verdict == stats.WithinNoise && explained == stats.WithinNoise, nil
+	return figures, us.verdict == stats.WithinNoise && evaluation.verdict == stats.WithinNoise, nil
 }
 
 // heapRepetitions is over how many repetitions heapOf shares out.

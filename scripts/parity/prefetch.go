@@ -142,7 +142,7 @@ func compareDownloading(o options, url string) (bool, error) {
 				} else {
 					verdict = "for information"
 				}
-				row := append(table.Row{beside.name, test, len(j.first)}, cells[:len(cells)-1]...)
+				row := append(table.Row{beside.name, test, len(j.other)}, cells[:len(cells)-1]...)
 				megabytes, cpu := spent.rates()
 				t.AppendRow(append(row, fmt.Sprintf("%.1f", megabytes), fmt.Sprintf("%.1f", cpu), verdict))
 			}
@@ -162,7 +162,7 @@ func contexts(loads int, verdict bool) int {
 	if verdict {
 		return loads
 	}
-	return max(5, loads/2)
+	return max(fewestLoads, loads/2)
 }
 
 // contextsBeside are the rates of three sides, context by context and turn by
