@@ -190,17 +190,22 @@ static int stream_seek(void *cookie, off64_t *offset, int whence) {
 	return rc;
 }
 
+// stream_buffer_bytes stay in a core's cache on their way to the library.
+enum { stream_buffer_bytes = 64 * 1024 };
+
 struct llama_model *bl_model_load_stream(uintptr_t stream, struct llama_model_params params, uintptr_t handle) {
 	const cookie_io_functions_t io = {.read = stream_read, .seek = stream_seek};
 	FILE *f = fopencookie((void *)stream, "rb", io);
 	if (f == NULL) return NULL;
-	// Large reads go straight into the caller's buffer; the buffer serves the
-	// header's small ones, so that Go is called once per 64 KiB and not per key.
-	setvbuf(f, NULL, _IOFBF, 64 * 1024);
+	// glibc takes every read of a cookie's stream through its buffer, which is
+	// of 8 KiB unless there is one of ours: it ignores a size without a buffer.
+	char *buffer = malloc(stream_buffer_bytes);
+	if (buffer != NULL) setvbuf(f, buffer, _IOFBF, stream_buffer_bytes);
 	params.progress_callback           = progress_callback;
 	params.progress_callback_user_data = (void *)handle;
 	struct llama_model *m = llama_model_load_from_file_ptr(f, params);
 	fclose(f); // the library does not take the stream over
+	free(buffer);
 	return m;
 }
 

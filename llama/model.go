@@ -13,7 +13,6 @@ import (
 	"runtime/cgo"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"unsafe"
 )
 
@@ -81,7 +80,7 @@ func LoadModelStream(name string, s Stream, p ModelParams, progress Progress) (*
 	if p.LoadMode != LoadNone {
 		return nil, fmt.Errorf("%s: a stream needs load mode none, not %v", name, p.LoadMode)
 	}
-	st := &stream{from: s, size: s.Size(), huge: p.HugePages}
+	st := &stream{from: s, size: s.Size()}
 	h := cgo.NewHandle(st)
 	defer h.Delete()
 	m, err := loadModel(name, p, progress, func(cp C.struct_llama_model_params, l cgo.Handle) *C.struct_llama_model {
@@ -145,7 +144,6 @@ type stream struct {
 	from io.ReaderAt
 	size int64
 	at   int64
-	huge bool  // pages for what is read
 	err  error // the first read error that was not the end
 }
 
@@ -156,9 +154,6 @@ func goStreamRead(handle C.uintptr_t, buf *C.char, size C.int64_t) C.int64_t {
 		return 0
 	}
 	to := unsafe.Slice((*byte)(unsafe.Pointer(buf)), int(size))
-	if s.huge {
-		adviseHuge(to)
-	}
 	n, err := s.from.ReadAt(to, s.at)
 	s.at += int64(n)
 	if err != nil && err != io.EOF && n == 0 {
@@ -166,27 +161,6 @@ func goStreamRead(handle C.uintptr_t, buf *C.char, size C.int64_t) C.int64_t {
 		return -1
 	}
 	return C.int64_t(n)
-}
-
-// hugePage is the size of a huge page of x86 and of most arm64 kernels, in bytes.
-const hugePage = 2 << 20
-
-// leastHuge is the least read that huge pages are asked for, in bytes: the header
-// is read in smaller ones, into memory that is soon free again.
-const leastHuge = 64 << 10
-
-// adviseHuge asks for huge pages for memory of the library that is about to be
-// written for the first time. It asks for the whole pages around it: a tensor ends
-// where the next one begins, and a page that the one has begun in small ones stays
-// small. What of them is not there, and a kernel that does not know the request,
-// change nothing.
-func adviseHuge(to []byte) {
-	if len(to) < leastHuge {
-		return
-	}
-	first := uintptr(unsafe.Pointer(&to[0])) &^ (hugePage - 1)
-	end := (uintptr(unsafe.Pointer(&to[len(to)-1])) | (hugePage - 1)) + 1
-	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, first, end-first, syscall.MADV_HUGEPAGE)
 }
 
 //export goStreamSeek

@@ -96,7 +96,6 @@ type ModelParams struct {
 	NoHost          bool             // bypass the devices' pinned host buffers
 	CheckTensors    bool             // validate the values of every block
 	NoAlloc         bool             // only simulate allocations; requires LoadNone
-	HugePages       bool             // ask the kernel for huge pages where a stream's weights go; llama-bench does not
 
 	// Allocated is told where the weights will be, once the memory is allocated and
 	// before any is read, on the loading thread. Its error ends the load. It may be

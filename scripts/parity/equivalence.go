@@ -130,11 +130,11 @@ func (o options) quantized(name string) (string, error) {
 	return path, os.Remove(plain)
 }
 
-// turnsOfLoad is how often a test of a loaded model runs. A test of many tokens
-// runs once: more loads tell more.
-const turnsOfLoad = 3
+// turnsOfLoad is how often a test of a loaded model runs: short tests more often,
+// for they vary more.
+const turnsOfLoad = 6
 
-func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 384/(t.Prompt+4*t.Gen))) }
+func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 768/(t.Prompt+4*t.Gen))) }
 
 // compareLoads compares a file in its default load mode with synthetic
 // weights. The pages that memory happens to give a model make each load some
@@ -156,7 +156,7 @@ func compareLoads(o options, file, again string, weights llama.Stream) (ratios [
 		func() (*llama.Model, error) { return loadAnew(file, mode) },
 		func() (*llama.Model, error) { return loadAnew(again, mode) },
 		func() (*llama.Model, error) {
-			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone, HugePages: o.hugePages}, nil)
+			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
 		},
 	}
 	series := make([][3][][]float64, len(tests))
@@ -171,17 +171,23 @@ func compareLoads(o options, file, again string, weights llama.Stream) (ratios [
 				}
 				models[which] = m
 			}
-			for i, test := range tests {
-				rates, err := o.ratesOfLoad(models, test)
-				if err != nil {
-					return err
+			err := o.withContexts(models, tests, func(contexts []*llama.Context) error {
+				for i, test := range tests {
+					rates, err := ratesOfLoad(contexts, test, i == 0)
+					if err != nil {
+						return err
+					}
+					if err := o.record(test, round, rates); err != nil {
+						return err
+					}
+					for side := range series[i] {
+						series[i][side] = append(series[i][side], rates[side])
+					}
 				}
-				if err := o.record(test, round, rates); err != nil {
-					return err
-				}
-				for side := range series[i] {
-					series[i][side] = append(series[i][side], rates[side])
-				}
+				return nil
+			})
+			if err != nil {
+				return err
 			}
 			for _, m := range models {
 				if err := m.Close(); err != nil {
@@ -232,34 +238,48 @@ func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)
 }
 
-// ratesOfLoad alternates a test between loaded models, each time in another
-// order, and returns the rates of each, in tokens/second.
-func (o options) ratesOfLoad(models []*llama.Model, test result.Test) ([][]float64, error) {
-	all := make([][]float64, len(models))
-	var turns func(contexts []*llama.Context) error
-	turns = func(contexts []*llama.Context) error {
-		if len(contexts) < len(models) {
-			return withContext(models[len(contexts)], o.threads, test.Context(), func(c *llama.Context) error {
-				return turns(append(contexts, c))
-			})
+// withContexts opens a context of each model that is long enough for all tests.
+func (o options) withContexts(models []*llama.Model, tests []result.Test, do func([]*llama.Context) error) error {
+	longest := 0
+	for _, t := range tests {
+		longest = max(longest, t.Context())
+	}
+	var open func(contexts []*llama.Context) error
+	open = func(contexts []*llama.Context) error {
+		if len(contexts) == len(models) {
+			return do(contexts)
 		}
-		prompt, gen := tokens(test.Prompt), tokens(test.Gen)
-		for turn := range turnsOf(test) + 1 {
-			for _, which := range rand.Perm(len(contexts)) {
-				c := contexts[which]
-				if err := c.ClearMemory(); err != nil {
-					return err
-				}
-				elapsed, err := c.Repetition(prompt, gen, 2048)
-				if err != nil {
-					return err
-				}
-				if turn > 0 { // the first one warms up
-					all[which] = append(all[which], test.TokensPerSecond(elapsed))
-				}
+		return withContext(models[len(contexts)], o.threads, longest, func(c *llama.Context) error {
+			return open(append(contexts, c))
+		})
+	}
+	return open(nil)
+}
+
+// ratesOfLoad alternates a test between contexts, each time in another order, and
+// returns the rates of each, in tokens/second. Where the contexts are new, a first
+// turn does not count.
+func ratesOfLoad(contexts []*llama.Context, test result.Test, warmUp bool) ([][]float64, error) {
+	all := make([][]float64, len(contexts))
+	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
+	turns := turnsOf(test)
+	if warmUp {
+		turns++
+	}
+	for turn := range turns {
+		for _, which := range rand.Perm(len(contexts)) {
+			c := contexts[which]
+			if err := c.ClearMemory(); err != nil {
+				return nil, err
+			}
+			elapsed, err := c.Repetition(prompt, gen, 2048)
+			if err != nil {
+				return nil, err
+			}
+			if turn > 0 || !warmUp {
+				all[which] = append(all[which], test.TokensPerSecond(elapsed))
 			}
 		}
-		return nil
 	}
-	return all, turns(nil)
+	return all, nil
 }

@@ -126,7 +126,7 @@ func compareLoadTimes(o options, path string) (bool, error) {
 			if err != nil {
 				return nil, err
 			}
-			return llama.LoadModelStream(o.model, m, llama.ModelParams{LoadMode: llama.LoadNone, HugePages: o.hugePages}, nil)
+			return llama.LoadModelStream(o.model, m, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
 		}},
 		{name: "file, load mode none", load: func() (*llama.Model, error) {
 			return llama.LoadModel(path, llama.ModelParams{LoadMode: llama.LoadNone}, nil)

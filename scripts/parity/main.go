@@ -29,6 +29,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -46,7 +47,6 @@ type options struct {
 	gollama                         string // go-llama.cpp, for -peers
 	loadMode                        string // of the file, for -equivalence
 	arch                            string // what -equivalence compares
-	hugePages                       bool
 	gpuLayers                       int
 	rpc, json                       string
 	only                            string        // half of -prefetch
@@ -56,6 +56,10 @@ type options struct {
 
 const confidence = 0.95
 
+// hugePagesVariable makes glibc ask for huge pages when it maps memory. It is read
+// when a program starts.
+const hugePagesVariable = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+
 // fewestLoads is how many groups stats.GroupedRatio needs.
 const fewestLoads = 5
 
@@ -64,7 +68,7 @@ func main() {
 	log.SetPrefix("parity: ")
 	var o options
 	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds")
-	flag.BoolVar(&o.hugePages, "huge-pages", false, "all programs that are compared with GLIBC_TUNABLES=glibc.malloc.hugetlb=1; for -equivalence and -load, ask for huge pages where generated weights go")
+	hugePages := flag.Bool("huge-pages", false, "this and all programs with "+hugePagesVariable+": huge pages for all memory that is allocated, where the kernel gives them on request")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
 	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence and -peers); contexts, for -prefetch (default 10)")
@@ -94,6 +98,9 @@ func main() {
 		log.Fatalf("%d loads are too few to compare, %d are not", o.loads, fewestLoads)
 	}
 
+	if *hugePages && !slices.Contains(os.Environ(), hugePagesVariable) {
+		log.Fatal(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), hugePagesVariable)))
+	}
 	dir, err := os.MkdirTemp("", "parity-")
 	if err != nil {
 		log.Fatal(err)
@@ -171,29 +178,20 @@ func copyFile(to, from string) error {
 type program struct {
 	name        string
 	args        []string
-	env         []string                                       // beside this process's
 	read        func(io.Reader, result.Test) ([]sample, error) // what it prints
 	keepsEvents bool                                           // in its results directory
 }
 
 func (o options) llamaBench(model string) program {
-	return program{name: "llama-bench", env: o.environment(), read: fromRecord, args: []string{
+	return program{name: "llama-bench", read: fromRecord, args: []string{
 		o.tool, "llama-bench", "-m", model, "-t", strconv.Itoa(o.threads), "-fa", "1", "-o", "jsonl",
 	}}
 }
 
 func (o options) ours(model, weights string) program {
-	return program{name: "benchmark-llm", env: o.environment(), read: fromRecord, keepsEvents: true, args: []string{
+	return program{name: "benchmark-llm", read: fromRecord, keepsEvents: true, args: []string{
 		o.program, "run", "-m", model, "--weights", weights, "-t", strconv.Itoa(o.threads), "-o", "jsonl", "--timeout", "0s", "-q",
 	}}
-}
-
-// environment is what every compared process has beside this one's.
-func (o options) environment() []string {
-	if !o.hugePages {
-		return nil
-	}
-	return []string{"GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}
 }
 
 // tests are those of the length flags.
@@ -276,11 +274,7 @@ func compare(o options, names []string, programs []program, sides func(passes in
 		return false, err
 	}
 	o.loads = cmp.Or(o.loads, 12)
-	fmt.Printf("%s, %d threads, %d loads of each program", o.model, o.threads, o.loads)
-	for _, variable := range o.environment() {
-		fmt.Printf(", %s", variable)
-	}
-	fmt.Println()
+	fmt.Printf("%s, %d threads, %d loads of each program\n", o.model, o.threads, o.loads)
 	t := newTable()
 	t.AppendHeader(table.Row{"test", "turns", names[0] + " t/s", names[1] + " t/s", "ratio (95 %)", "noise floor", "verdict"})
 	var ratios []float64

@@ -63,7 +63,7 @@ func fromGollama(printed io.Reader, t result.Test) ([]sample, error) {
 }
 
 func (o options) goLlama(model string) program {
-	return program{name: "go-llama.cpp", env: o.environment(), read: fromGollama, args: []string{
+	return program{name: "go-llama.cpp", read: fromGollama, args: []string{
 		o.gollama, "-m", model, "-t", strconv.Itoa(o.threads),
 	}}
 }

@@ -416,6 +416,6 @@ func (o options) buildGate() (string, error) {
 func (p program) command(t result.Test, repetitions int) *exec.Cmd {
 	args := append(p.args[1:len(p.args):len(p.args)], "-p", strconv.Itoa(t.Prompt), "-n", strconv.Itoa(t.Gen), "-r", strconv.Itoa(repetitions))
 	cmd := exec.Command(p.args[0], args...)
-	cmd.Env = append(os.Environ(), p.env...)
+	cmd.Env = os.Environ()
 	return cmd
 }
