@@ -140,7 +140,7 @@ func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 768/(t.Prompt+4
 // weights. The pages that memory happens to give a model make each load some
 // per cent faster or slower than the next one of the same bytes, for as long as
 // it lives; so the unit that is repeated is the load. Every round loads the file,
-// read into the page cache anew, a copy of it and the synthetic weights, in
+// written anew, a copy of it and the synthetic weights, in
 // turning order, and alternates tests between the three, in every order.
 // The ratios are the tests', of the synthetic weights' rates to the file's.
 func compareLoads(o options, file, again string, weights llama.Stream) (ratios []float64, ok bool, err error) {
@@ -218,21 +218,28 @@ func compareLoads(o options, file, again string, weights llama.Stream) (ratios [
 	return ratios, ok, nil
 }
 
-// loadAnew loads a file into pages it had not before: dropped from the page cache
-// and read again.
+// loadAnew loads a file from pages it had not before: written again, as a
+// download does, and left in the page cache. How large its pages are depends on
+// the pieces it is written in.
 func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
-	f, err := os.Open(path)
+	const piece = 16 << 10 // bytes of a TLS record, which is what a read of a download gives
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if err := f.Sync(); err != nil { // only clean pages are dropped
+	if err := os.Remove(path); err != nil {
 		return nil, err
 	}
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+	f, err := os.Create(path)
+	if err != nil {
 		return nil, err
 	}
-	if err := readAll(path); err != nil {
+	for part := range slices.Chunk(content, piece) {
+		if _, err := f.Write(part); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Close(); err != nil {
 		return nil, err
 	}
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)

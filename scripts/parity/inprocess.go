@@ -8,6 +8,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 	"github.com/sparecores/benchmark-llm/llama"
 )
@@ -15,63 +16,36 @@ import (
 // inProcessBound is where the paired median of our path and plain C must lie.
 var inProcessBound = stats.Interval{Low: 0.995, High: 1.005}
 
-// path is one way to compute a repetition.
-type path struct {
-	context *llama.Context
-	run     func(prompt, gen []llama.Token, batch int) (time.Duration, error)
-}
-
 // compareInProcess alternates, in one context, the binding's repetition and
 // llama-bench's sequence in plain C. Its paired median must lie within
 // inProcessBound.
 func compareInProcess(o options, file string) (bool, error) {
-	return compareIn(o, "plain C", "binding", func(do func(func(length int, f func(a, b path) error) error) error) error {
-		return withModel(file, func(m *llama.Model) error {
-			return do(func(length int, f func(a, b path) error) error {
-				return withContext(m, o.threads, length, func(c *llama.Context) error {
-					return f(path{c, c.ReferenceRepetition}, path{c, c.Repetition})
-				})
-			})
-		})
-	})
-}
-
-// compareIn prints the paired ratios of two paths for a prompt and a generation
-// test, short ones, so that neighbours share the state of the machine. with
-// makes the models and calls its argument with what makes the paths for tests of
-// a length.
-func compareIn(o options, nameA, nameB string, with func(do func(func(length int, f func(a, b path) error) error) error) error) (bool, error) {
 	t := newTable()
-	t.AppendHeader(table.Row{"in process", nameA + " t/s", nameB + " t/s", "paired ratio", nameA + " with itself", "verdict"})
+	t.AppendHeader(table.Row{"in process", "plain C t/s", "binding t/s", "paired ratio", "plain C with itself", "verdict"})
 	ok := true
-	err := with(func(paths func(length int, f func(a, b path) error) error) error {
-		for _, test := range []struct {
-			name        string
-			prompt, gen int
-		}{{"pp16", 16, 0}, {"tg4", 0, 4}} {
-			err := paths(test.prompt+test.gen, func(a, b path) error {
-				first, again, other, err := alternate(o.inProcess, a, b, tokens(test.prompt), tokens(test.gen))
-				if err != nil {
-					return err
-				}
-				ab, err := stats.PairedRatio(other, first, confidence)
-				if err != nil {
-					return err
-				}
-				aa, err := stats.PairedRatio(again, first, confidence)
-				if err != nil {
-					return err
-				}
-				verdict := "within 0.995…1.005"
-				if !inProcessBound.Contains(ab.Value) {
-					verdict, ok = "outside 0.995…1.005", false
-				}
-				t.AppendRow(table.Row{test.name, median(first), median(other), interval(ab), interval(aa), verdict})
-				return nil
+	err := withModel(file, func(m *llama.Model) error {
+		for _, test := range []result.Test{{Prompt: 16}, {Gen: 4}} { // short, so that neighbours share the state of the machine
+			var first, again, other []float64
+			err := withContext(m, o.threads, test.Context(), func(c *llama.Context) (err error) {
+				first, again, other, err = alternate(o.inProcess, c, test)
+				return err
 			})
 			if err != nil {
 				return err
 			}
+			ab, err := stats.PairedRatio(other, first, confidence)
+			if err != nil {
+				return err
+			}
+			aa, err := stats.PairedRatio(again, first, confidence)
+			if err != nil {
+				return err
+			}
+			verdict := "within 0.995…1.005"
+			if !inProcessBound.Contains(ab.Value) {
+				verdict, ok = "outside 0.995…1.005", false
+			}
+			t.AppendRow(table.Row{test, median(first), median(other), interval(ab), interval(aa), verdict})
 		}
 		return nil
 	})
@@ -82,25 +56,25 @@ func compareIn(o options, nameA, nameB string, with func(do func(func(length int
 	return ok, nil
 }
 
-// alternate runs a, a again and b in turns, each time in another order; rates in
-// tokens/second.
-func alternate(rounds int, a, b path, prompt, gen []llama.Token) (first, again, other []float64, err error) {
+// alternate runs a test as plain C, so again and by the binding in turns, each
+// time in another order; rates in tokens/second.
+func alternate(rounds int, c *llama.Context, test result.Test) (first, again, other []float64, err error) {
+	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
 	turns := []struct {
-		path
-		to *[]float64
-	}{{a, &first}, {a, &again}, {b, &other}}
+		run func(prompt, gen []llama.Token, batch int) (time.Duration, error)
+		to  *[]float64
+	}{{c.ReferenceRepetition, &first}, {c.ReferenceRepetition, &again}, {c.Repetition, &other}}
 	for round := range rounds + 1 {
 		for _, which := range order(len(turns), round) {
-			turn := turns[which]
-			if err := turn.context.ClearMemory(); err != nil {
+			if err := c.ClearMemory(); err != nil {
 				return nil, nil, nil, err
 			}
-			elapsed, err := turn.run(prompt, gen, 2048)
+			elapsed, err := turns[which].run(prompt, gen, 2048)
 			if err != nil {
 				return nil, nil, nil, err
 			}
 			if round > 0 { // the first one warms up
-				*turn.to = append(*turn.to, float64(len(prompt)+len(gen))/elapsed.Seconds())
+				*turns[which].to = append(*turns[which].to, test.TokensPerSecond(elapsed))
 			}
 		}
 	}
@@ -158,7 +132,7 @@ func withContext(m *llama.Model, threads, length int, f func(*llama.Context) err
 func tokens(n int) []llama.Token {
 	t := make([]llama.Token, n)
 	for i := range t {
-		t[i] = int32(i*7919) % 30000
+		t[i] = int32(i*7919) % 8000
 	}
 	return t
 }
