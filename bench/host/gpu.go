@@ -9,14 +9,14 @@ import (
 )
 
 // GPU is a device as the operating system shows it, whether or not the engine
-// can use it. Simple display adapters, as of a server's remote console, are
-// among them.
+// can use it, and whether or not it has a driver. Simple display adapters, as of
+// a server's remote console, are among them.
 type GPU struct {
 	Model         string `json:"model,omitempty"`          // "Model" of /proc/driver/nvidia/gpus/*/information
-	PCIAddress    string `json:"pci_address,omitempty"`    // "0000:01:00.0": PCI_SLOT_NAME of /sys/class/drm/*/device/uevent, or the name of the directory above
-	PCIVendor     string `json:"pci_vendor,omitempty"`     // "10de" is NVIDIA, "1002" AMD, "8086" Intel: /sys/class/drm/*/device/vendor
-	PCIDevice     string `json:"pci_device,omitempty"`     // /sys/class/drm/*/device/device
-	Driver        string `json:"driver,omitempty"`         // DRIVER of that uevent; nvidia
+	PCIAddress    string `json:"pci_address,omitempty"`    // "0000:01:00.0": PCI_SLOT_NAME of the uevent below, or the name of the directory above
+	PCIVendor     string `json:"pci_vendor,omitempty"`     // "10de" is NVIDIA, "1002" AMD, "8086" Intel: vendor of /sys/class/drm/*/device or /sys/bus/pci/devices/*
+	PCIDevice     string `json:"pci_device,omitempty"`     // device there
+	Driver        string `json:"driver,omitempty"`         // DRIVER of uevent there; nvidia
 	DriverVersion string `json:"driver_version,omitempty"` // /proc/driver/nvidia/version, else /sys/module/DRIVER/version
 
 	// Of NVIDIA's management library.
@@ -25,8 +25,9 @@ type GPU struct {
 	MemoryTotalBytes  uint64 `json:"memory_total_bytes,omitempty"`
 }
 
-// gpus are the devices of NVIDIA's driver, which shows them in containers too,
-// and of the kernel's graphics system.
+// gpus are the devices of NVIDIA's driver, which shows them in containers too, of
+// the kernel's graphics system, and of the PCI bus, which has them without a
+// driver, too.
 func (m machine) gpus() []GPU {
 	var gpus []GPU
 	// at is the device at a PCI address, made when it is not known yet.
@@ -42,8 +43,13 @@ func (m machine) gpus() []GPU {
 		g := at(strings.ToLower(filepath.Base(filepath.Dir(file))))
 		g.Model, g.Driver, g.PCIVendor = field(readText(file), "Model:"), "nvidia", "10de"
 	}
-	// A card has a node for display and one for computing.
-	for _, dir := range m.glob("sys/class/drm/*/device") {
+	dirs := m.glob("sys/class/drm/*/device") // a card has a node for display and one for computing
+	for _, dir := range m.glob("sys/bus/pci/devices/*") {
+		if strings.HasPrefix(readText(dir+"/class"), pciDisplay) {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range dirs {
 		vendor, device, uevent := readText(dir+"/vendor"), readText(dir+"/device"), readText(dir+"/uevent")
 		address, driver := field(uevent, "PCI_SLOT_NAME="), field(uevent, "DRIVER=")
 		if !pciID.MatchString(vendor) || !pciID.MatchString(device) {
@@ -65,6 +71,10 @@ func (m machine) gpus() []GPU {
 	slices.SortStableFunc(gpus, func(a, b GPU) int { return cmp.Compare(a.PCIAddress, b.PCIAddress) })
 	return slices.Compact(gpus) // nodes without an address
 }
+
+// pciDisplay begins the PCI classes of display controllers: 3D controllers, as
+// most GPUs of servers are, among them.
+const pciDisplay = "0x03"
 
 var (
 	pciID      = regexp.MustCompile(`^0x[0-9a-f]{4}$`)

@@ -76,6 +76,37 @@ PCI_SLOT_NAME=0000:c1:00.0
 DRIVER=amdgpu
 PCI_SLOT_NAME=0000:05:00.0
 `, []GPU{{PCIAddress: "0000:05:00.0", PCIVendor: "1002", PCIDevice: "74a1", Driver: "amdgpu", DriverVersion: "6.7.0"}}},
+		{"one with its driver, one with none, beside the network", `
+-- proc/driver/nvidia/gpus/0000:18:00.0/information --
+Model: 		 NVIDIA L4
+-- sys/bus/pci/devices/0000:00:03.0/class --
+0x020000
+-- sys/bus/pci/devices/0000:00:03.0/vendor --
+0x10de
+-- sys/bus/pci/devices/0000:00:03.0/device --
+0x1ec7
+-- sys/bus/pci/devices/0000:00:1e.0/class --
+0x030200
+-- sys/bus/pci/devices/0000:00:1e.0/vendor --
+0x10de
+-- sys/bus/pci/devices/0000:00:1e.0/device --
+0x1eb8
+-- sys/bus/pci/devices/0000:00:1e.0/uevent --
+PCI_CLASS=30200
+PCI_SLOT_NAME=0000:00:1e.0
+-- sys/bus/pci/devices/0000:18:00.0/class --
+0x030200
+-- sys/bus/pci/devices/0000:18:00.0/vendor --
+0x10de
+-- sys/bus/pci/devices/0000:18:00.0/device --
+0x27b8
+-- sys/bus/pci/devices/0000:18:00.0/uevent --
+DRIVER=nvidia
+PCI_SLOT_NAME=0000:18:00.0
+`, []GPU{
+			{PCIAddress: "0000:00:1e.0", PCIVendor: "10de", PCIDevice: "1eb8"},
+			{Model: "NVIDIA L4", PCIAddress: "0000:18:00.0", PCIVendor: "10de", PCIDevice: "27b8", Driver: "nvidia"},
+		}},
 		{"no uevent: the nodes are one device", `
 -- sys/class/drm/card0/device/vendor --
 0x8086

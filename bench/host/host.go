@@ -108,7 +108,9 @@ func Collect(root string) Facts {
 		case err == nil:
 			f.GPUs = withNVML(f.GPUs, n.Devices())
 			n.Close()
-		case !errors.Is(err, ErrNoNVML):
+		case errors.Is(err, ErrNoNVML), errors.Is(err, ErrNoDriver):
+			// No sign of a GPU. One without a driver is among those of the PCI bus.
+		default:
 			f.NVMLProblem = err.Error()
 		}
 	}

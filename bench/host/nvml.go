@@ -58,6 +58,7 @@ type (
 const (
 	nvmlSuccess          = 0
 	nvmlInsufficientSize = 7
+	nvmlDriverNotLoaded  = 9
 	nvmlClockSM          = 1
 	nvmlClockMemory      = 2
 	nvmlTemperatureGPU   = 0
@@ -79,12 +80,14 @@ var throttleReasons = []struct {
 }
 
 // nvmlPatience is how long the library may take to start: a device that has
-// fallen off its bus can hold it for ever.
-const nvmlPatience = 10 * time.Second
+// fallen off its bus can hold it for ever, and a driver that keeps no state
+// between clients (without persistence mode) needs half a minute for eight.
+const nvmlPatience = time.Minute
 
 // OpenNVML opens and starts NVIDIA's library, and reads the facts of its
 // devices. path is NVMLName, or that of a file. The error is ErrNoNVML where
-// there is no such library; any other is of one that is there and broken.
+// there is no such library, ErrNoDriver where there is and no driver is loaded;
+// any other is of one that is there and broken.
 func OpenNVML(path string) (*NVML, error) { return openWithin(path, nvmlPatience) }
 
 func openWithin(path string, patience time.Duration) (*NVML, error) {
@@ -123,10 +126,16 @@ func openNVML(path string) (*NVML, error) {
 		"nvmlDeviceGetCudaComputeCapability": &n.capability, "nvmlDeviceGetMemoryInfo": &n.memory,
 		"nvmlDeviceGetPowerUsage": &n.power, "nvmlDeviceGetTotalEnergyConsumption": &n.energy,
 		"nvmlDeviceGetClockInfo": &n.clock, "nvmlDeviceGetTemperature": &n.temperature,
-		"nvmlDeviceGetCurrentClocksThrottleReasons": &n.throttle, "nvmlDeviceGetComputeRunningProcesses_v3": &n.processes,
+		// The name of the third version stands for two forms of nvmlProcess, by driver.
+		"nvmlDeviceGetComputeRunningProcesses_v2": &n.processes,
 	} {
 		if address, err := purego.Dlsym(lib, symbol); err == nil {
 			purego.RegisterFunc(f, address)
+		}
+	}
+	for _, symbol := range []string{"nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetCurrentClocksEventReasons"} { // renamed, and deprecated in CUDA 13
+		if address, err := purego.Dlsym(lib, symbol); err == nil {
+			purego.RegisterFunc(&n.throttle, address)
 		}
 	}
 	if start == nil {
@@ -135,6 +144,9 @@ func openNVML(path string) (*NVML, error) {
 	}
 	if code := start(); code != nvmlSuccess {
 		err := fmt.Errorf("%s cannot be started: %w", path, n.failure(code))
+		if code == nvmlDriverNotLoaded {
+			err = fmt.Errorf("%w: %w", ErrNoDriver, err)
+		}
 		_ = purego.Dlclose(lib)
 		return nil, err
 	}

@@ -14,6 +14,10 @@ const NVMLName = "libnvidia-ml.so.1"
 // ErrNoNVML is a machine without NVIDIA's library, or a build without telemetry.
 var ErrNoNVML = errors.New("no NVIDIA management library")
 
+// ErrNoDriver is NVIDIA's library on a machine where its driver is not loaded,
+// as an image for all kinds of machines has it on those without a GPU.
+var ErrNoDriver = errors.New("no NVIDIA driver is loaded")
+
 // NVMLDevice is what NVIDIA's library says of a device that does not change. A
 // fact that it does not tell is empty.
 type NVMLDevice struct {
@@ -27,12 +31,13 @@ type NVMLDevice struct {
 	handle uintptr
 }
 
-// pciAddress is a PCI address as the kernel writes it, of one with a domain of
-// eight digits or capitals.
+// pciAddress is a PCI address as the kernel and CUDA write it, the domain of four
+// digits or as many as it has, of one with eight digits or capitals.
 func pciAddress(s string) string {
 	s = strings.ToLower(s)
 	if domain, rest, ok := strings.Cut(s, ":"); ok && len(domain) == 8 {
-		return strings.TrimPrefix(domain, "0000") + ":" + rest
+		short := strings.TrimLeft(domain, "0")
+		return domain[min(8-len(short), 4):] + ":" + rest
 	}
 	return s
 }

@@ -44,7 +44,7 @@ int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { // of
 	return 0;
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *r) { *r = (unsigned long long)setting("NVML_THROTTLE", 0); return 0; }
-int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, process_info *p) {
+int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *n, process_info *p) {
 	const unsigned count = 1 + (unsigned)setting("NVML_OTHERS", 0);
 	if (*n < count) { *n = count; return 7; }
 	*n = count;
