@@ -3,6 +3,7 @@
 package llamacpp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
 	if backends == llama.AllBackends {
-		f.CUDAModule, f.CUBLASModule = llama.CUDAModule(), mapped("libcublas.so")
+		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), mapped("libggml-cuda")), mapped("libcublas.so")
 	}
 	var cpus, gpus, names, known []string
 	cuda := false

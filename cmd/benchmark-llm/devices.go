@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
@@ -24,7 +27,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			found, err := findDevices(level, rpc)
+			found, err := findDevices(cmd.Context(), level, rpc)
 			if err != nil {
 				return libraryFailure(err)
 			}
@@ -94,13 +97,32 @@ type foundDevices struct {
 	gpus    gpuVerdict // what they mean for the machine's GPUs
 }
 
-// findDevices lists the devices, and judges the machine's GPUs by them.
-func findDevices(level slog.Level, rpc []string) (f foundDevices, err error) {
+// findDevices lists the devices, and judges the machine's GPUs by them. Where
+// there are any, a worker opens them first, for it might be lost.
+func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDevices, err error) {
+	facts := host.Collect("/")
+	if here := gpuFactsHere(facts); here.present() {
+		workers, err := workersOf(level)
+		if err != nil {
+			return f, err
+		}
+		if _, f.gpus, err = here.probe(ctx, bench.Job{AllowCPU: true}, workers); err != nil {
+			return f, err
+		}
+		if f.gpus.hide {
+			if err := os.Setenv(hideCUDA, hiddenCUDA); err != nil {
+				return f, err
+			}
+		}
+	}
 	devices, engine, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
 	if err != nil {
 		return f, err
 	}
-	return foundDevices{devices, judgeGPU(gpuFactsOf(host.Collect("/"), engine))}, nil
+	if f.devices = devices; !f.gpus.hide {
+		f.gpus = judgeGPU(gpuFactsOf(facts, engine))
+	}
+	return f, nil
 }
 
 // kernels is how a device gets its kernels; empty where that is not known.

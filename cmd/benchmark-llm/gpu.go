@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench"
@@ -20,7 +21,8 @@ import (
 // gpuFacts is what is known of GPUs before a model is fetched.
 type gpuFacts struct {
 	host   host.Facts
-	node   bool // /dev/nvidia0 is there
+	node   bool // /dev/nvidia0 is there, or another one
+	hidden bool // the environment hides all of NVIDIA's from CUDA
 	engine bench.EngineFacts
 	cuda   *host.CUDACode // of the CUDA back-end; nil: not known
 	cublas *host.CUDACode // of cuBLAS; nil: not known
@@ -96,6 +98,9 @@ func (f gpuFacts) absent() []string {
 	case !driver && !f.node:
 		reasons = append(reasons, "no NVIDIA driver is loaded, or none reaches this container")
 	}
+	if f.hidden {
+		reasons = append(reasons, "CUDA_VISIBLE_DEVICES names none")
+	}
 	if f.engine.CUDAModule == "" {
 		reasons = append(reasons, "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build")
 	}
@@ -146,11 +151,20 @@ func (f gpuFacts) kernels(device bench.EngineGPU) (kernels, problem, doubt strin
 	}
 }
 
-// gpuFactsOf adds what the files of the engine's libraries tell.
+// gpuFactsHere are those that need no engine.
+func gpuFactsHere(facts host.Facts) gpuFacts {
+	f := gpuFacts{host: facts}
+	nodes, err := filepath.Glob("/dev/nvidia[0-9]*") // a container has those of its devices
+	f.node = err == nil && len(nodes) > 0
+	visible, set := os.LookupEnv("CUDA_VISIBLE_DEVICES")
+	f.hidden = set && (visible == "" || visible[0] == '-') // an index that is none ends the list
+	return f
+}
+
+// gpuFactsOf adds what the engine and the files of its libraries tell.
 func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
-	f := gpuFacts{host: facts, engine: engine}
-	_, err := os.Stat("/dev/nvidia0")
-	f.node = err == nil
+	f := gpuFactsHere(facts)
+	f.engine = engine
 	read := func(path string) *host.CUDACode {
 		if path == "" {
 			return nil
@@ -168,13 +182,37 @@ func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
 	return f
 }
 
+// probe asks a worker about its engine, with a job's settings. A back-end ends the
+// process where it cannot open a device, as one that another process has for
+// itself, or one without memory for a context: where there is a GPU, a worker
+// that was lost is asked again with the GPU hidden. The verdict is then not empty.
+func (f gpuFacts) probe(ctx context.Context, job bench.Job, workers supervise.Options) (bench.EngineFacts, gpuVerdict, error) {
+	engine, err := supervise.Probe(ctx, job, workers)
+	if err == nil || errors.Is(err, supervise.ErrEngine) || errors.Is(err, supervise.ErrStart) || ctx.Err() != nil || !f.present() {
+		return engine, gpuVerdict{}, err
+	}
+	v := gpuVerdict{unused: "it cannot be opened: " + err.Error(), hide: true}
+	workers.Env = append(slices.Clone(workers.Env), hideCUDA+"="+hiddenCUDA)
+	if engine, err = supervise.Probe(ctx, job, workers); err != nil {
+		err = fmt.Errorf("%w; a GPU is left out: %s", err, v.unused)
+	}
+	return engine, v, err
+}
+
+// How CUDA is told that there is no device: by an index that is none.
+const (
+	hideCUDA   = "CUDA_VISIBLE_DEVICES"
+	hiddenCUDA = "-1"
+)
+
 // errNoGPU is a run that was to be on a GPU and cannot.
 var errNoGPU = errors.New("no GPU is used")
 
 // lookAtDevices finds out, before anything is fetched, whether the devices that
 // the settings speak of are there, and whether the engine uses the machine's
 // GPUs. Where the settings name none, no GPU shows and none is required, it costs
-// nothing: the engine is not asked.
+// nothing: the engine is not asked. A GPU that ends the engine's process is hidden
+// from workers, also from those that need none.
 func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	s := o.settings
 	refused := func(err error) error {
@@ -187,31 +225,30 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	if err := llamacpp.CheckRPC(ctx, s.RPC); err != nil { // without the cost of a worker
 		return refused(err)
 	}
-	facts := gpuFacts{host: o.host}
-	_, err := os.Stat("/dev/nvidia0")
-	facts.node = err == nil
+	facts := gpuFactsHere(o.host)
 	named := len(s.RPC) > 0 || len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
 	offloads := s.Offloads()
-	if !named && !(offloads && (facts.present() || o.requireGPU)) {
+	if !named && !facts.present() && !(offloads && o.requireGPU) {
 		return nil
 	}
 	workers, err := o.workers()
 	if err != nil {
 		return err
 	}
-	engine, err := supervise.Probe(ctx, bench.Job{Settings: s, AllowCPU: o.allowCPU}, workers)
+	engine, lost, err := facts.probe(ctx, bench.Job{Settings: s, AllowCPU: o.allowCPU}, workers)
 	switch {
 	case errors.Is(err, supervise.ErrEngine) || ctx.Err() != nil:
 		return refused(err)
-	case err != nil && !facts.present():
-		return fail(exitLibrary, fmt.Errorf("ask for the devices: %w", err), "benchmark-llm devices lists the devices")
 	case err != nil:
-		engine.Problems = append(engine.Problems, "CUDA: "+err.Error())
-	}
-	if !offloads {
+		return fail(exitLibrary, fmt.Errorf("ask for the devices: %w", err), "benchmark-llm devices lists the devices")
+	case !offloads: // single operations may go there all the same
+		o.gpus.hide = lost.hide || judgeGPU(gpuFactsOf(o.host, engine)).hide
 		return nil
+	case lost.hide:
+		o.gpus = lost
+	default:
+		o.gpus = judgeGPU(gpuFactsOf(o.host, engine))
 	}
-	o.gpus = judgeGPU(gpuFactsOf(o.host, engine))
 	reason := o.gpus.unused
 	if reason == "" && len(engine.GPUs) == 0 {
 		reason = "the library lists none"
@@ -249,24 +286,29 @@ const (
 	cudaCacheBytes = 4 << 30
 )
 
-// workerEnv is what workers find in their environment beside this process's.
+// workerEnv is what workers find in their environment beside this process's, the
+// directory of the driver's cache among it, which it makes.
 func (o *runOptions) workerEnv() []string {
 	// ggml's own backtrace starts gdb, if there is one, in a process that is about
 	// to end.
 	env := []string{"GGML_NO_BACKTRACE=1"}
 	if o.gpus.hide {
-		env = append(env, "CUDA_VISIBLE_DEVICES=-1")
+		env = append(env, hideCUDA+"="+hiddenCUDA)
 	}
 	if !(gpuFacts{host: o.host}).present() {
 		return env
 	}
-	for _, v := range []struct{ name, value string }{
-		{"CUDA_CACHE_PATH", filepath.Join(o.downloadDir(), cudaCacheDir)},
-		{"CUDA_CACHE_MAXSIZE", fmt.Sprint(int64(cudaCacheBytes))},
-	} {
-		if _, set := os.LookupEnv(v.name); !set {
-			env = append(env, v.name+"="+v.value)
-		}
+	cache, set := os.LookupEnv("CUDA_CACHE_PATH")
+	if !set {
+		cache = filepath.Join(o.downloadDir(), cudaCacheDir)
+		env = append(env, "CUDA_CACHE_PATH="+cache)
+	}
+	if _, set := os.LookupEnv("CUDA_CACHE_MAXSIZE"); !set {
+		env = append(env, "CUDA_CACHE_MAXSIZE="+strconv.FormatInt(cudaCacheBytes, 10))
+	}
+	// What the driver makes of a path that is not there is not documented.
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		slog.Debug("kernels that the driver compiles are not kept", "error", err)
 	}
 	return env
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,7 @@ func TestJudgeGPU(t *testing.T) {
 		}}, gpuVerdict{
 			unused: "ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version", kernels: kernels(),
 		}},
+		{"hidden by the environment", gpuFacts{node: true, hidden: true, engine: engine()}, gpuVerdict{unused: "CUDA_VISIBLE_DEVICES names none", kernels: kernels()}},
 		{"no device and no word", gpuFacts{node: true, engine: engine()}, gpuVerdict{unused: "the CUDA back-end lists no device", kernels: kernels()}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,7 +101,7 @@ func TestJudgeGPU(t *testing.T) {
 }
 
 // Workers cache compiled kernels beside the models, unless the user has a place
-// for them; without a GPU nothing is set.
+// for them; without a GPU nothing is set. What the user hides is known.
 func TestWorkerEnv(t *testing.T) {
 	o := &runOptions{}
 	o.modelsDir = t.TempDir()
@@ -114,12 +116,26 @@ func TestWorkerEnv(t *testing.T) {
 	}
 	o.host.GPUs = []host.GPU{{PCIVendor: "10de"}}
 	has("CUDA_CACHE_PATH=" + o.modelsDir + "/cuda-cache")
+	made := func(dir string) {
+		t.Helper()
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			t.Errorf("the driver finds no directory: %v", err)
+		}
+	}
+	made(o.modelsDir + "/cuda-cache")
 	has("CUDA_CACHE_MAXSIZE=4294967296")
-	t.Setenv("CUDA_CACHE_PATH", "/elsewhere")
+	for visible, want := range map[string]bool{"0": false, "GPU-8932f937": false, "": true, "-1": true} {
+		if t.Setenv("CUDA_VISIBLE_DEVICES", visible); gpuFactsHere(o.host).hidden != want {
+			t.Errorf("CUDA_VISIBLE_DEVICES=%q hides the devices: %v", visible, !want)
+		}
+	}
+	elsewhere := t.TempDir() + "/else/where"
+	t.Setenv("CUDA_CACHE_PATH", elsewhere)
 	t.Setenv("CUDA_CACHE_MAXSIZE", "1")
 	if env := strings.Join(o.workerEnv(), " "); strings.Contains(env, "CUDA_") {
 		t.Errorf("the user's are replaced: %s", env)
 	}
+	made(elsewhere)
 	o.gpus.hide = true
 	has("CUDA_VISIBLE_DEVICES=-1")
 }

@@ -30,12 +30,16 @@ func fakeNVML(t *testing.T, r *faulty, settings ...string) {
 // nvmlLibrary builds that library.
 func nvmlLibrary(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	c := exec.Command("gcc", "-shared", "-fPIC", "-o", filepath.Join(dir, "libnvidia-ml.so.1"), "../../bench/host/testdata/nvml/nvml.c")
-	if out, err := c.CombinedOutput(); err != nil {
+	return sharedLibrary(t, host.NVMLName, "../../bench/host/testdata/nvml/nvml.c")
+}
+
+func sharedLibrary(t *testing.T, name, source string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", path, source).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s(sudo apt-get install gcc)", err, out)
 	}
-	return filepath.Join(dir, host.NVMLName)
+	return path
 }
 
 // A GPU that is there and not used is told loudly: before the run, with every
@@ -89,6 +93,45 @@ func TestGPUNotUsed(t *testing.T) {
 				t.Errorf("a run was begun: %v, %v", dirs, err)
 			}
 		})
+	}
+}
+
+// A GPU whose back-end ends the process costs no run: it is hidden from the
+// workers, and everything says why.
+func TestGPUThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	backend := sharedLibrary(t, "libggml-lost.so", "testdata/lostgpu/lostgpu.c")
+	const reason = "it cannot be opened: the worker crashed (exit code 2): CUDA error: all CUDA-capable devices are busy or unavailable"
+	output := func(t *testing.T, code int, args ...string) (stdout, stderr string) {
+		t.Helper()
+		r := newFaulty(t, "-p", "8", "-n", "0", "-r", "1")
+		fakeNVML(t, &r, "NVML_DEVICES=1", "GGML_BACKEND_PATH="+backend)
+		if args[0] == "run" {
+			r.Args = append(r.Args, args[1:]...)
+		} else {
+			r.Args = append([]string{"benchmark-llm"}, args...)
+		}
+		r.start()
+		r.over(code)
+		return r.stdout.String(), r.stderr.String()
+	}
+	if out, log := output(t, exitOK, "run"); !strings.Contains(out, `"backends":"CPU"`) || !strings.Contains(out, "there is a GPU: "+reason) || !strings.Contains(log, reason) {
+		t.Errorf("run:\n%s%s", out, log)
+	}
+	if out, log := output(t, exitOK, "run", "--n-gpu-layers", "0"); !strings.Contains(out, `"backends":"CPU"`) || strings.Contains(out, bench.GPUNotUsed) {
+		t.Errorf("run without layers on it:\n%s%s", out, log)
+	}
+	if _, log := output(t, exitLibrary, "run", "--require-gpu"); !strings.HasPrefix(log, "benchmark-llm: no GPU is used: "+reason) {
+		t.Errorf("run that requires it:\n%s", log)
+	}
+	if _, log := output(t, exitLibrary, "run", "--device", "CUDA0"); !strings.Contains(log, "a GPU is left out: "+reason) {
+		t.Errorf("run that names it:\n%s", log)
+	}
+	if out, log := output(t, exitOK, "devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, reason) {
+		t.Errorf("devices:\n%s%s", out, log)
+	}
+	if out, log := output(t, exitOK, "plan", "-m", embedded, "--weights", "synthetic"); !strings.Contains(out, gpuUnused+": "+reason+"\n") {
+		t.Errorf("plan:\n%s%s", out, log)
 	}
 }
 

@@ -58,7 +58,7 @@ output, it keeps it twice.`,
 			}
 			in := inspect(found, slices.Concat(prompt.values, gen.values))
 			in.Available = host.Observe("/").MemoryAvailableBytes
-			devices, err := findDevices(slog.LevelError, nil)
+			devices, err := findDevices(ctx, slog.LevelError, nil)
 			if err != nil {
 				slog.Debug("devices unknown", "reason", err)
 			}

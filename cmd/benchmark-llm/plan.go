@@ -194,7 +194,7 @@ func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*
 	if err != nil {
 		return nil, err
 	}
-	gpu := p.devices(level)
+	gpu := p.devices(ctx, level)
 	p.MemoryAvailableBytes = host.Observe("/").MemoryAvailableBytes
 	o.times(p, s, known)
 	for i := range p.Models {
@@ -345,8 +345,8 @@ func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
 
 // devices lists the devices, and gives the free memory of GPUs with memory of
 // their own: nil without one that says, or that can be used.
-func (p *plan) devices(level slog.Level) (gpu *uint64) {
-	found, err := findDevices(level, nil)
+func (p *plan) devices(ctx context.Context, level slog.Level) (gpu *uint64) {
+	found, err := findDevices(ctx, level, nil)
 	if err != nil {
 		p.DevicesUnknown = err.Error()
 		return nil

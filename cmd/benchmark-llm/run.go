@@ -311,13 +311,20 @@ func (o *runOptions) workers() (supervise.Options, error) {
 	if err != nil {
 		return supervise.Options{}, err
 	}
+	workers, err := workersOf(level)
+	workers.Env = o.workerEnv()
+	return workers, err
+}
+
+// workersOf is how workers are run that log from a level on, in this process's
+// environment.
+func workersOf(level slog.Level) (supervise.Options, error) {
 	worker, err := os.Executable()
 	if err != nil {
 		return supervise.Options{}, fail(exitNothing, err, "")
 	}
 	return supervise.Options{
 		Command:  []string{worker, "worker", "--log-level", level.String()},
-		Env:      o.workerEnv(),
 		Version:  version,
 		OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
 		Log:      slog.Default(),
