@@ -26,9 +26,9 @@ func devices(o *options) (map[string]any, error) {
 	if o.rpc != "" {
 		args, backend = append(args, "--rpc", o.rpc), "RPC"
 	}
-	out, err := o.command(nil, o.program, args...)
+	out, said, err := o.said(o.program, args...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %s", err, said)
 	}
 	figures := make(map[string]any)
 	for line := range strings.Lines(string(out)) {
@@ -37,7 +37,7 @@ func devices(o *options) (map[string]any, error) {
 		}
 	}
 	if len(figures) == 0 {
-		return nil, fmt.Errorf("no device of back-end %s; -rpc tries the checks without a GPU", backend)
+		return nil, fmt.Errorf("no device of back-end %s; -rpc tries the checks without a GPU\n%s", backend, said)
 	}
 	return figures, nil
 }
@@ -45,79 +45,79 @@ func devices(o *options) (map[string]any, error) {
 // firstStart is the time from the start of the program to its end with one short
 // test, with an empty and then with a warm cache of compiled kernels.
 func firstStart(o *options) (map[string]any, error) {
-	cache := []string{"CUDA_CACHE_PATH=" + filepath.Join(o.dir, "kernels"), "CUDA_CACHE_MAXSIZE=4294967296"}
 	figures := make(map[string]any)
 	for _, state := range []string{"empty", "warm"} {
 		start := time.Now()
-		records, err := o.records(cache, o.model, "-p", "16", "-n", "0", "-r", "1")
+		records, err := o.records(o.model, "-p", strconv.Itoa(o.pp), "-n", "1", "-r", "1")
 		if err != nil {
 			return figures, err
 		}
-		if len(records) != 1 {
-			return figures, fmt.Errorf("%d records, want 1", len(records))
+		if len(records) != 2 {
+			return figures, fmt.Errorf("%d records, want 2", len(records))
 		}
 		figures[state+" cache, s"] = time.Since(start).Seconds()
 		figures[state+" cache, load s"] = records[0].Ext.LoadSeconds
-		figures[state+" cache, warm-up s"] = records[0].Ext.WarmupSeconds
+		figures[state+" cache, compiling s"] = records[0].Ext.JITSeconds
+		for _, r := range records {
+			figures[state+" cache, warm-up of "+r.Test().String()+", s"] = r.Ext.WarmupSeconds // short: what it needs was compiled before
+		}
 	}
 	return figures, nil
 }
 
-// parity alternates llama-bench, this program and llama-bench again, on one
-// file. The ratio is this program's to the first, the floor the second's.
+// series are the rates of one test, of the programs in turn.
+type series struct{ bench, ours, unwatched, again []float64 }
+
+// parity alternates llama-bench, this program, this program without telemetry
+// and llama-bench again, on one file. The ratio is this program's to the first,
+// the floor the second's; what telemetry costs is this program's ratio to itself.
 func parity(o *options) (map[string]any, error) {
 	path, err := o.file()
 	if err != nil {
 		return nil, err
 	}
 	tests := []string{"-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5"}
-	type series struct{ bench, ours, again []float64 }
 	rates := make(map[result.Test]*series)
 	for range o.pairs {
-		a, err := o.llamaBench(path, tests...)
-		if err != nil {
-			return nil, err
-		}
-		b, err := o.records(nil, path, tests...)
-		if err != nil {
-			return nil, err
-		}
-		c, err := o.llamaBench(path, tests...)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range a {
-			if rates[r.Test()] == nil {
-				rates[r.Test()] = new(series)
+		for _, turn := range []struct {
+			run func() ([]result.Record, error)
+			of  func(*series) *[]float64
+		}{
+			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(s *series) *[]float64 { return &s.bench }},
+			{func() ([]result.Record, error) { return o.records(path, tests...) }, func(s *series) *[]float64 { return &s.ours }},
+			{func() ([]result.Record, error) { return o.records(path, append(tests, "--gpu-sampling", "0s")...) }, func(s *series) *[]float64 { return &s.unwatched }},
+			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(s *series) *[]float64 { return &s.again }},
+		} {
+			records, err := turn.run()
+			if err != nil {
+				return nil, err
 			}
-			rates[r.Test()].bench = append(rates[r.Test()].bench, median(r.SamplesTS))
-		}
-		for _, r := range b {
-			if s := rates[r.Test()]; s != nil {
-				s.ours = append(s.ours, median(r.SamplesTS))
-			}
-		}
-		for _, r := range c {
-			if s := rates[r.Test()]; s != nil {
-				s.again = append(s.again, median(r.SamplesTS))
+			for _, r := range records {
+				if rates[r.Test()] == nil {
+					rates[r.Test()] = new(series)
+				}
+				list := turn.of(rates[r.Test()])
+				*list = append(*list, median(r.SamplesTS))
 			}
 		}
 	}
 	figures := make(map[string]any)
 	for test, s := range rates {
-		ratio, err := stats.PairedRatioOfMedians(s.ours, s.bench, confidence)
-		if err != nil {
-			return figures, err
-		}
 		floor, err := stats.PairedRatioOfMedians(s.again, s.bench, confidence)
 		if err != nil {
 			return figures, err
 		}
 		figures[test.String()+" t/s"] = median(s.ours)
 		figures[test.String()+" llama-bench t/s"] = median(s.bench)
-		figures[test.String()+" ratio"] = interval(ratio)
 		figures[test.String()+" floor"] = interval(floor)
-		figures[test.String()+" verdict"] = fmt.Sprint(stats.Within(ratio.Interval, floor.Interval))
+		for name, beside := range map[string][]float64{"ratio": s.bench, "telemetry": s.unwatched} {
+			ratio, err := stats.PairedRatioOfMedians(s.ours, beside, confidence)
+			if err != nil {
+				return figures, err
+			}
+			figures[test.String()+" "+name] = interval(ratio)
+			figures[test.String()+" "+name+" verdict"] = fmt.Sprint(stats.Within(ratio.Interval, floor.Interval))
+		}
 	}
 	return figures, nil
 }
@@ -141,7 +141,7 @@ func aborts(o *options) (map[string]any, error) {
 	if o.rpc != "" {
 		args = append(args, "-rpc", o.rpc)
 	}
-	if _, err := o.command(nil, o.parity, args...); err != nil {
+	if _, err := o.command(o.parity, args...); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(path)
@@ -185,9 +185,22 @@ func unsteady(rates []float64) int {
 	return i
 }
 
+// plausible is what NVIDIA's library must say of a GPU at work, and between which
+// limits, by the names of ext.gpu in the record.
+var plausible = []struct {
+	name        string
+	least, most float64
+}{
+	{"power_w", 1, 3000},
+	{"sm_clock_mhz.min", 1, 5000},
+	{"memory_clock_mhz.max", 1, 20000},
+	{"temperature_max_c", 1, 120},
+	{"memory_used_max_bytes", 1, 1 << 40},
+}
+
 // telemetry shows what a record says of the GPU, and whether it can be true.
 func telemetry(o *options) (map[string]any, error) {
-	records, err := o.records(nil, o.model, "-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5")
+	records, err := o.records(o.model, "-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5")
 	if err != nil {
 		return nil, err
 	}
@@ -198,39 +211,72 @@ func telemetry(o *options) (map[string]any, error) {
 		if err != nil {
 			return figures, err
 		}
-		var facts any
-		if err := json.Unmarshal(data, &facts); err != nil {
+		var said any
+		if err := json.Unmarshal(data, &said); err != nil {
 			return figures, err
 		}
-		told := make(map[string]float64)
-		numbers("", facts, told)
-		for name, x := range told {
+		facts := make(map[string]any)
+		flatten("", said, facts)
+		for name, x := range facts {
 			figures[r.Test().String()+" "+name] = x
-			if x < 0 || math.IsInf(x, 0) || strings.Contains(name, "watts") && (x == 0 || x > 2000) {
-				wrong = append(wrong, fmt.Errorf("%s of %v is %g", name, r.Test(), x))
-			}
 		}
-		if o.rpc == "" && len(told) == 0 {
-			wrong = append(wrong, fmt.Errorf("the record of %v says nothing of the GPU", r.Test()))
+		if o.rpc == "" {
+			wrong = append(wrong, implausible(r.Test().String(), facts))
 		}
 	}
 	return figures, errors.Join(wrong...)
 }
 
-// numbers collects the numbers of a JSON value by their path.
-func numbers(path string, v any, into map[string]float64) {
+// implausible tells what the first device of a record lacks or cannot have.
+func implausible(test string, facts map[string]any) error {
+	var wrong []error
+	for _, p := range plausible {
+		x, told := facts["devices.0."+p.name].(float64)
+		switch {
+		case !told:
+			wrong = append(wrong, fmt.Errorf("%s: no %s", test, p.name))
+		case x < p.least || x > p.most:
+			wrong = append(wrong, fmt.Errorf("%s: %s is %g", test, p.name, x))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// flatten collects the numbers and words of a JSON value by their path.
+func flatten(path string, v any, into map[string]any) {
 	switch v := v.(type) {
-	case float64:
+	case float64, string:
 		into[path] = v
 	case map[string]any:
 		for key, value := range v {
-			numbers(strings.TrimPrefix(path+"."+key, "."), value, into)
+			flatten(strings.TrimPrefix(path+"."+key, "."), value, into)
 		}
 	case []any:
 		for i, value := range v {
-			numbers(fmt.Sprintf("%s.%d", path, i), value, into)
+			flatten(fmt.Sprintf("%s.%d", path, i), value, into)
 		}
 	}
+}
+
+// A model whose attention ggml computes by other kernels from this depth on, on
+// cards from compute capability 8.9 on: more than four heads share one of the cache.
+const (
+	deepModel = "gemma-2b.Q4_K_M.gguf"
+	deepIn    = 8192
+)
+
+// deep shows whether the first repetition of a generation in a long context pays
+// for kernels that no pass before it has used.
+func deep(o *options) (map[string]any, error) {
+	records, err := o.records(deepModel, "-p", "0", "-n", "16", "-d", strconv.Itoa(deepIn), "-r", "5")
+	if err != nil {
+		return nil, err
+	}
+	if len(records) != 1 {
+		return nil, fmt.Errorf("%d records, want 1", len(records))
+	}
+	r := records[0]
+	return map[string]any{r.Test().String() + " first / others": r.SamplesTS[0] / median(r.SamplesTS[1:])}, nil
 }
 
 // tooDeep is a cache that no device holds, in tokens.
@@ -239,7 +285,7 @@ const tooDeep = 16_000_000
 // outOfMemory asks for more than fits, beside what does: the run must go on, and
 // have its record.
 func outOfMemory(o *options) (map[string]any, error) {
-	records, err := o.records(nil, o.model, "-ngl", "999", "-p", "16", "-n", "0", "-r", "1", "-d", fmt.Sprintf("%d,0", tooDeep))
+	records, err := o.records(o.model, "-ngl", "999", "-p", "16", "-n", "0", "-r", "1", "-d", fmt.Sprintf("%d,0", tooDeep))
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +300,7 @@ func largeModel(o *options) (map[string]any, error) {
 	if o.large == "" {
 		return nil, fmt.Errorf("%w: -large is empty", errSkipped)
 	}
-	records, err := o.records(nil, o.large, "-p", "16", "-n", "16", "-r", "1")
+	records, err := o.records(o.large, "-p", "16", "-n", "16", "-r", "1")
 	if err != nil {
 		if strings.Contains(err.Error(), "memory") {
 			return nil, fmt.Errorf("%w: %w", errSkipped, err)

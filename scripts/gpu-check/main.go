@@ -1,9 +1,10 @@
 // Command gpu-check measures on a machine with a GPU what cannot be known
-// without one: devices, parity with llama-bench, how fast an abort is, how many
-// passes it takes until repetitions are alike, telemetry, what running out of
-// memory costs, the first start with an empty and a warm cache of kernels, and
-// how long 70 billion parameters take to load. It prints a table and writes one
-// JSON file. No network is needed.
+// without one: devices, the first start with an empty and a warm cache of
+// kernels, parity with llama-bench, what reading the GPU costs, how fast an
+// abort is, how many passes it takes until repetitions are alike, telemetry,
+// whether a long context is computed by kernels that were compiled before,
+// what running out of memory costs, and how long 70 billion parameters take to
+// load. It prints a table and writes one JSON file. No network is needed.
 //
 //	gpu-check [-model NAME] [-large NAME] [-pairs N] [-o FILE] [-only CHECK,…]
 //	gpu-check -rpc HOST:PORT   the same on an RPC device, to try it without a GPU
@@ -66,6 +67,7 @@ var checks = []struct {
 	{"aborts", aborts},
 	{"warm-ups", warmups},
 	{"telemetry", telemetry},
+	{"depth", deep},
 	{"out of memory", outOfMemory},
 	{"large model", largeModel},
 }
@@ -93,7 +95,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if o.dir, err = os.MkdirTemp("", "gpu-check-"); err != nil {
+	if o.dir, err = os.MkdirTemp("", "gpu-check-"); err == nil {
+		err = os.Mkdir(filepath.Join(o.dir, "kernels"), 0o755)
+	}
+	if err != nil {
 		log.Fatal(err)
 	}
 	findings := o.run(chosen)
@@ -174,27 +179,35 @@ func render(findings []finding) string {
 	return t.Render()
 }
 
-// command runs a program to its end and returns its standard output; env is
-// added to its environment. The error has the last line that it said.
-func (o *options) command(env []string, name string, args ...string) ([]byte, error) {
+// command runs a program to its end and returns its standard output. The error
+// has the last lines that it said.
+func (o *options) command(name string, args ...string) ([]byte, error) {
+	out, said, err := o.said(name, args...)
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(said), "\n")
+		err = fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(lines[max(0, len(lines)-2):], "; "))
+	}
+	return out, err
+}
+
+// said is command with what the program said on standard error. All of them share
+// a cache of compiled kernels, which is empty at the start.
+func (o *options) said(name string, args ...string) (out []byte, said string, err error) {
 	c := exec.Command(name, args...)
-	c.Env = append(os.Environ(), env...)
+	c.Env = append(os.Environ(), "CUDA_CACHE_PATH="+filepath.Join(o.dir, "kernels"), "CUDA_CACHE_MAXSIZE=4294967296")
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if err := c.Start(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	timer := time.AfterFunc(o.limit, func() { _ = c.Process.Kill() }) // it may be over
 	defer timer.Stop()
-	if err := c.Wait(); err != nil {
-		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return stdout.Bytes(), fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(lines[max(0, len(lines)-2):], "; "))
-	}
-	return stdout.Bytes(), nil
+	err = c.Wait()
+	return stdout.Bytes(), stderr.String(), err
 }
 
 // records runs benchmark-llm on a model and reads what it prints.
-func (o *options) records(env []string, model string, args ...string) ([]result.Record, error) {
+func (o *options) records(model string, args ...string) ([]result.Record, error) {
 	args = append([]string{"run", "-m", model, "-o", "jsonl", "--results-dir", o.dir, "--timeout", "0s", "--benchmark-timeout-scale", "30"}, args...)
 	if _, err := os.Stat(model); err != nil {
 		args = append(args, "--weights", "synthetic")
@@ -202,7 +215,7 @@ func (o *options) records(env []string, model string, args ...string) ([]result.
 	if o.rpc != "" {
 		args = append(args, "--rpc", o.rpc)
 	}
-	out, err := o.command(env, o.program, args...)
+	out, err := o.command(o.program, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +239,7 @@ func (o *options) file() (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	_, err := o.command(nil, o.program, "models", "synth", o.model, "-o", path)
+	_, err := o.command(o.program, "models", "synth", o.model, "-o", path)
 	return path, err
 }
 
@@ -236,7 +249,7 @@ func (o *options) llamaBench(path string, args ...string) ([]result.Record, erro
 	if o.rpc != "" {
 		args = append(args, "--rpc", o.rpc)
 	}
-	out, err := o.command(nil, o.tool, args...)
+	out, err := o.command(o.tool, args...)
 	if err != nil {
 		return nil, err
 	}

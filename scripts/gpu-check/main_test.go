@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 func TestUnsteady(t *testing.T) {
@@ -28,11 +31,53 @@ func TestUnsteady(t *testing.T) {
 	}
 }
 
-func TestNumbers(t *testing.T) {
-	got := make(map[string]float64)
-	numbers("", map[string]any{"power_watts": 300.5, "devices": []any{map[string]any{"layers": 33., "name": "CUDA0"}}, "none": nil}, got)
-	if diff := cmp.Diff(map[string]float64{"power_watts": 300.5, "devices.0.layers": 33}, got); diff != "" {
+func TestFlatten(t *testing.T) {
+	got := make(map[string]any)
+	flatten("", map[string]any{"power_w": 300.5, "devices": []any{map[string]any{"layers": 33., "name": "CUDA0"}}, "none": nil}, got)
+	if diff := cmp.Diff(map[string]any{"power_w": 300.5, "devices.0.layers": 33., "devices.0.name": "CUDA0"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What a record says of a GPU goes by the names that records have, and what
+// cannot be is found.
+func TestImplausible(t *testing.T) {
+	number := func(f float64) *float64 { return &f }
+	used := uint64(5 << 30)
+	healthy := result.GPUTelemetry{
+		PowerWatts: number(300), TemperatureC: number(50), UsedBytes: &used,
+		SMClockMHz: &result.Range{Min: 1980, Max: 1980}, MemoryClockMHz: &result.Range{Min: 2619, Max: 2619},
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*result.GPUTelemetry)
+		want   string
+	}{
+		{"healthy", func(*result.GPUTelemetry) {}, ""},
+		{"watts taken for milliwatts", func(g *result.GPUTelemetry) { g.PowerWatts = number(0.3) }, "pp512: power_w is 0.3"},
+		{"milliwatts taken for watts", func(g *result.GPUTelemetry) { g.PowerWatts = number(3e5) }, "pp512: power_w is 300000"},
+		{"nothing of memory", func(g *result.GPUTelemetry) { g.UsedBytes = nil }, "pp512: no memory_used_max_bytes"},
+		{"a clock at rest", func(g *result.GPUTelemetry) { g.SMClockMHz = &result.Range{} }, "pp512: sm_clock_mhz.min is 0"},
+	} {
+		g := healthy
+		tt.change(&g)
+		data, err := json.Marshal(result.GPU{Devices: []result.GPUDevice{{Name: "CUDA0", GPUTelemetry: g}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said any
+		if err := json.Unmarshal(data, &said); err != nil {
+			t.Fatal(err)
+		}
+		facts := make(map[string]any)
+		flatten("", said, facts)
+		got := ""
+		if err := implausible("pp512", facts); err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -73,17 +118,17 @@ func TestRunFindsFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &options{program: program("echo 'CPU cpu CPU 1 GiB'"), limit: time.Minute, dir: t.TempDir()}
+	o := &options{program: program("echo 'CPU cpu CPU 1 GiB'; echo 'the driver is too old' >&2"), limit: time.Minute, dir: t.TempDir()}
 	got := o.run(all)
-	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device of back-end CUDA") {
+	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device of back-end CUDA") || !strings.Contains(got[0].Note, "the driver is too old") {
 		t.Errorf("%+v", got)
 	}
 	o.program = program("echo 'benchmark-llm: broken' >&2; exit 4")
-	if _, err := o.records(nil, "m"); err == nil || !strings.Contains(err.Error(), "exit status 4: benchmark-llm: broken") {
+	if _, err := o.records("m"); err == nil || !strings.Contains(err.Error(), "exit status 4: benchmark-llm: broken") {
 		t.Errorf("%v", err)
 	}
 	o.program, o.limit = program("exec sleep 600"), 100*time.Millisecond
-	if _, err := o.command(nil, o.program); err == nil || !strings.Contains(err.Error(), "killed") {
+	if _, err := o.command(o.program); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("%v", err)
 	}
 	if _, err := largeModel(o); !errors.Is(err, errSkipped) {
