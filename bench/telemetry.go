@@ -15,8 +15,8 @@ func (w Window) Seconds() float64 { return w.End.Sub(w.Start).Seconds() }
 
 const (
 	// A reading that is asked for at the end of a repetition comes this much later
-	// at most, and is of the repetition all the same.
-	readingLag = 50 * time.Millisecond
+	// at most, of the last of many devices, and is of the repetition all the same.
+	readingLag = 250 * time.Millisecond
 	// The energy counter moves some ten times a second: in less timed work than
 	// this its steps would show.
 	leastForEnergy = 1.0 // seconds

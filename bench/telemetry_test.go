@@ -29,8 +29,8 @@ func TestSummariseGPU(t *testing.T) {
 	}{
 		{"nothing", nil, windows, result.GPUTelemetry{}},
 		{"nothing timed", []result.GPUReading{reading(1, 50, 2000)}, nil, result.GPUTelemetry{}},
-		{"outside", []result.GPUReading{reading(0.9, 10, 300), reading(2.5, 10, 300), reading(4.1, 10, 300)}, windows, result.GPUTelemetry{}},
-		{"inside, and just after", []result.GPUReading{reading(0.5, 10, 300), reading(1, 50, 2000), reading(3.5, 70, 1800), reading(4.04, 90, 1900)}, windows,
+		{"outside", []result.GPUReading{reading(0.9, 10, 300), reading(2.5, 10, 300), reading(4.3, 10, 300)}, windows, result.GPUTelemetry{}},
+		{"inside, and just after", []result.GPUReading{reading(0.5, 10, 300), reading(1, 50, 2000), reading(3.5, 70, 1800), reading(4.2, 90, 1900)}, windows,
 			result.GPUTelemetry{PowerWatts: ptr(70), SMClockMHz: &result.Range{Min: 1800, Max: 2000}}},
 		{"a counter", []result.GPUReading{counter(0.5, 100), counter(1.5, 200), counter(2.5, 300), counter(4.5, 700)}, windows,
 			// 50 + 50 J in the first, half of 400 J in the second.

@@ -16,9 +16,9 @@ import (
 // as the mean of a second, so that more readings would say nothing new.
 const gpuSampling = time.Second
 
-// gpuPatience is how long a worker's step may wait for a reading: a device that
-// hangs must not hold the run.
-const gpuPatience = 250 * time.Millisecond
+// gpuPatience is how long a worker's step may wait for a reading of all devices,
+// and for one that is under way: a device that hangs must hold the run only once.
+const gpuPatience = time.Second
 
 // gpuWatch reads GPUs beside the tests, in this process, so that the worker stays
 // quiet. One goroutine asks the driver; between tests it rests. Beside the
