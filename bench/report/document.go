@@ -91,16 +91,7 @@ func (m *model) markdown() string {
 	w := table.NewWriter()
 	w.Style().Markdown.PadContent = true
 	names := append(slices.DeleteFunc(slices.Clone(tableColumns), func(c string) bool { return c == "status" }), "notes")
-	var header table.Row
-	var configs []table.ColumnConfig
-	for i, name := range names {
-		header = append(header, name)
-		if name != "test" && name != "notes" {
-			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
-		}
-	}
-	w.AppendHeader(header)
-	w.SetColumnConfigs(configs)
+	setColumns(w, names)
 	for _, r := range m.rows {
 		if r.outcome.Status != result.OK {
 			continue

@@ -166,6 +166,21 @@ func fitting(models []*model, width int) []string {
 	return columns
 }
 
+// setColumns gives a table its columns: words in the first and the last, numbers,
+// to the right, between.
+func setColumns(w table.Writer, columns []string) {
+	var header table.Row
+	var configs []table.ColumnConfig
+	for i, name := range columns {
+		header = append(header, name)
+		if i > 0 && i < len(columns)-1 {
+			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+		}
+	}
+	w.AppendHeader(header)
+	w.SetColumnConfigs(configs)
+}
+
 func (m *model) render(columns []string) string {
 	w := table.NewWriter()
 	style := table.StyleLight
@@ -175,17 +190,7 @@ func (m *model) render(columns []string) string {
 	style.Format.Header = text.FormatDefault
 	w.SetStyle(style)
 	w.SuppressTrailingSpaces()
-
-	var header table.Row
-	var configs []table.ColumnConfig
-	for i, name := range columns {
-		header = append(header, name)
-		if name != "test" && name != "status" {
-			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
-		}
-	}
-	w.AppendHeader(header)
-	w.SetColumnConfigs(configs)
+	setColumns(w, columns)
 	for _, r := range m.rows {
 		cells := table.Row{r.test}
 		for _, name := range columns[1:] {
