@@ -60,30 +60,34 @@ func (c *Client) Probe(ctx context.Context, src Source) (Remote, error) {
 // Header reads the header of a file that is not here, in one request for its
 // first part. Errors are those of Fetch.
 func (c *Client) Header(ctx context.Context, src Source) (*gguf.File, Remote, error) {
-	type both struct {
-		header *gguf.File
-		remote Remote
-	}
-	limits := gguf.DefaultLimits
-	got, err := retry(ctx, c, src, func() (both, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errStalled)
-		defer cancel()
-		resp, remote, err := c.get(ctx, src, fmt.Sprintf("bytes=0-%d", limits.HeaderBytes-1), "")
-		if err != nil {
-			return both{}, err
-		}
-		defer resp.Body.Close()
-		body := &failing{r: resp.Body}
-		header, err := gguf.Read(body, remote.Bytes, limits)
-		switch {
-		case err != nil && body.err != nil: // a header that is whole needs nothing after it
-			return both{}, fmt.Errorf("%v: %w", src, c.clean(body.err))
-		case err != nil:
-			return both{}, backoff.Permanent(fmt.Errorf("%v: %w", src, err))
-		}
-		return both{header, remote}, nil
+	var remote Remote
+	header, err := retry(ctx, c, src, func() (header *gguf.File, err error) {
+		header, remote, err = c.readHeader(ctx, src)
+		return header, err
 	})
-	return got.header, got.remote, err
+	return header, remote, err
+}
+
+// readHeader is one attempt of Header. Errors that a repetition cannot mend are
+// backoff's permanent ones.
+func (c *Client) readHeader(ctx context.Context, src Source) (*gguf.File, Remote, error) {
+	limits := gguf.DefaultLimits
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errStalled)
+	defer cancel()
+	resp, remote, err := c.get(ctx, src, fmt.Sprintf("bytes=0-%d", limits.HeaderBytes-1), "")
+	if err != nil {
+		return nil, Remote{}, err
+	}
+	defer resp.Body.Close()
+	body := &failing{r: resp.Body}
+	header, err := gguf.Read(body, remote.Bytes, limits)
+	switch {
+	case err != nil && body.err != nil: // a header that is whole needs nothing after it
+		return nil, Remote{}, fmt.Errorf("%v: %w", src, c.clean(body.err))
+	case err != nil:
+		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%v: %w", src, err))
+	}
+	return header, remote, nil
 }
 
 // failing keeps the error that ended a stream, to tell it from one about what

@@ -19,6 +19,7 @@ var (
 	ErrRefused     = errors.New("the server refuses access")     // 401, 403
 	ErrUnavailable = errors.New("the download does not succeed") // after every retry
 	ErrChecksum    = errors.New("checksum mismatch")
+	ErrMixed       = errors.New("files that are here do not go with the model's others")
 	ErrNoDisk      = errors.New("not enough disk space")
 	ErrHopeless    = errors.New("the download cannot end in time")
 )

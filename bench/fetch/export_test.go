@@ -6,6 +6,9 @@ import "time"
 // in real time.
 func (c *Client) SetPatience(d time.Duration) { c.patience = d }
 
+// Beside is the source of another file in the same place.
+func (s Source) Beside(name string) Source { return s.beside(name) }
+
 // OnBackground runs f as a queue's downloads run.
 func OnBackground(f func()) {
 	b := startBackground()

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -86,6 +87,10 @@ const (
 // long as the file on the server is the same. While another process fetches the
 // same file, Fetch waits and then uses it.
 //
+// A source that by its name is the first of several files stands for all of them,
+// which lie beside it: the headers of those that are not here are read first, then
+// each is fetched so, in order. Progress and deadline are those of them all.
+//
 // Errors are listed beside ErrRefused; none holds a secret.
 func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options) (File, error) {
 	if src.Local() {
@@ -98,20 +103,25 @@ func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options
 	if opts.SHA256 != "" && !isSHA256(opts.SHA256) {
 		return File{}, fmt.Errorf("%w: %q is not a sha256", ErrSource, opts.SHA256)
 	}
-	d := &download{Client: c, Options: opts, src: src, dir: dir, path: filepath.Join(dir, name), pinned: strings.ToLower(opts.SHA256)}
 	if !opts.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, opts.Deadline, ErrHopeless)
 		defer cancel()
 	}
-	file, err := d.file(ctx)
-	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
-		err = &HopelessError{Done: d.have, Total: d.state.Bytes, BytesPerSecond: d.shown.rate, Last: d.last}
+	if gguf.IsShard(name) {
+		if opts.SHA256 != "" {
+			return File{}, fmt.Errorf("%w: %v is one of several files, a sha256 is of one", ErrSource, src)
+		}
+		return c.fetchShards(ctx, src, dir, opts)
 	}
+	d := c.newDownload(src, dir, opts, share{})
+	file, err := d.one(ctx)
 	if err != nil {
-		return File{}, fmt.Errorf("%s: %w", name, err)
+		return File{}, err
 	}
-	file.Downloaded, file.Retries = d.downloaded, d.retries
+	if _, err := gguf.ShardNames(name, file.Header.Shards()); err != nil {
+		return File{}, d.failure(err)
+	}
 	return file, nil
 }
 
@@ -122,6 +132,7 @@ type download struct {
 	src       Source
 	dir, path string
 	pinned    string // Options.SHA256 in lower case
+	share     share
 
 	out   *os.File  // the part
 	have  int64     // its bytes
@@ -138,6 +149,37 @@ type download struct {
 	held       time.Time // when the gate last held it back
 	by         time.Time // the queue's deadline that reading is judged by
 	told       time.Time // of the last progress
+}
+
+func (c *Client) newDownload(src Source, dir string, o Options, s share) *download {
+	return &download{Client: c, Options: o, src: src, dir: dir, path: filepath.Join(dir, src.Name()),
+		pinned: strings.ToLower(o.SHA256), share: s, retries: s.retries}
+}
+
+// one is Fetch of this file.
+func (d *download) one(ctx context.Context) (File, error) {
+	file, err := d.file(ctx)
+	if err != nil {
+		return File{}, d.failure(err)
+	}
+	file.Downloaded, file.Retries = d.downloaded, d.retries
+	return file, nil
+}
+
+// failure is an error of this file, in its name.
+func (d *download) failure(err error) error {
+	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
+		err = &HopelessError{Done: d.done(), Total: d.total(), BytesPerSecond: d.shown.rate, Last: d.last}
+	}
+	return fmt.Errorf("%s: %w", filepath.Base(d.path), err)
+}
+
+// total is the size of the model, 0 where it is not known; done is what of it is
+// here, missing what is not. All are bytes of all its files.
+func (d *download) total() int64 { return d.missing() + d.done() }
+func (d *download) done() int64  { return d.share.here + d.have }
+func (d *download) missing() int64 {
+	return cmp.Or(d.state.Bytes, d.share.bytes) - d.have + d.share.missing
 }
 
 // record is kept beside a part, to resume it, and beside a verified file, to
@@ -327,14 +369,19 @@ func (d *download) reset() error {
 	return err
 }
 
-// transfer repeats attempts until the part is whole. Attempts that bring bytes
-// may be any number; those that do not, in a row, only maxTries.
+// transfer makes attempts until the part is whole.
 func (d *download) transfer(ctx context.Context) error {
+	return d.repeat(ctx, func() error { return d.attempt(ctx) })
+}
+
+// repeat repeats attempts until one succeeds. Attempts that bring bytes may be
+// any number; those that do not, in a row, only maxTries.
+func (d *download) repeat(ctx context.Context, attempt func() error) error {
 	wait := d.newBackOff()
 	fruitless := 0
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		before := d.downloaded
-		err := d.attempt(ctx)
+		err := attempt()
 		if err == nil {
 			return struct{}{}, nil
 		}
@@ -354,7 +401,7 @@ func (d *download) transfer(ctx context.Context) error {
 			err = backoff.Permanent(fmt.Errorf("%w, %d retries: %w", ErrUnavailable, d.retries, err))
 		case errors.As(err, &status):
 			if by := d.deadline(); !by.IsZero() && status.RetryAfter > time.Until(by) {
-				err = backoff.Permanent(&HopelessError{Done: d.have, Total: d.state.Bytes, Left: time.Until(by),
+				err = backoff.Permanent(&HopelessError{Done: d.done(), Total: d.total(), Left: time.Until(by),
 					Last: fmt.Errorf("%w, try again in %v", err, status.RetryAfter)})
 			}
 		}
@@ -450,7 +497,7 @@ func (d *download) checkDisk() error {
 	if reserve == 0 {
 		reserve = DefaultReserveBytes
 	}
-	if need := d.state.Bytes - d.have; need > got-reserve {
+	if need := d.missing(); need > got-reserve {
 		return &DiskError{Dir: d.dir, Need: need, Reserve: reserve, Free: got}
 	}
 	return nil
@@ -524,7 +571,7 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 func (d *download) tell(now time.Time) {
 	if d.Progress != nil && (now.Sub(d.told) >= time.Second || d.have == d.state.Bytes) {
 		d.told = now
-		d.Progress(Progress{d.have, d.state.Bytes, d.shown.rate, d.retries, d.reading.rate})
+		d.Progress(Progress{d.done(), d.total(), d.shown.rate, d.retries, d.reading.rate})
 	}
 }
 
@@ -540,12 +587,12 @@ func (d *download) hopeless(now time.Time) error {
 		return nil
 	}
 	left := by.Sub(now)
-	needs := float64(d.state.Bytes-d.have) / d.reading.rate
+	needs := float64(d.missing()) / d.reading.rate
 	if needs <= hopelessFactor*left.Seconds() {
 		return nil
 	}
 	const longest = 1000 * 24 * time.Hour
-	return &HopelessError{Done: d.have, Total: d.state.Bytes, BytesPerSecond: d.reading.rate, Left: left, Last: d.last,
+	return &HopelessError{Done: d.done(), Total: d.total(), BytesPerSecond: d.reading.rate, Left: left, Last: d.last,
 		Needs: time.Duration(min(needs, longest.Seconds()) * float64(time.Second))}
 }
 

@@ -13,10 +13,10 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// Item is one file of a Queue.
+// Item is one model of a Queue, in one file or in several.
 type Item struct {
-	Source Source
-	SHA256 string // hexadecimal; empty is what the hub says
+	Source Source // of the first
+	SHA256 string // hexadecimal, of a single file; empty is what the hub says
 }
 
 // QueueOptions are those of Prefetch.
@@ -113,8 +113,8 @@ type entry struct {
 	deadline time.Time // the latest of the waiters'; zero with none
 	again    time.Time // when the next attempt may start, where one failed; else zero
 	last     error     // of the attempt before
-	bytes    int64     // of the whole file; 0 is unknown
-	have     int64     // of it
+	bytes    int64     // of all its files; 0 is unknown
+	have     int64     // of them
 }
 
 func (e *entry) final() bool {
@@ -588,8 +588,9 @@ type Totals struct {
 
 // ItemTotal is one item's part of Totals.
 type ItemTotal struct {
-	Bytes   int64 // of the file; 0 is unknown
-	Missing int64 // of it
+	Bytes   int64 // of its files; 0 is unknown
+	Missing int64 // of them
+	Files   int   // that these belong to
 	NoRoom  bool  // it does not fit beside the items before it
 	Err     error // why the size is unknown, as of Fetch
 }
@@ -605,21 +606,7 @@ func (q *Queue) Total(ctx context.Context) (Totals, error) {
 			t.Items[i] = ItemTotal{Bytes: q.entries[i].file.Bytes, Err: q.entries[i].err}
 			continue
 		}
-		path := filepath.Join(q.o.Dir, item.Source.Name())
-		if info, err := os.Stat(path); err == nil {
-			if _, err := gguf.ReadFile(path); err == nil {
-				t.Items[i] = ItemTotal{Bytes: info.Size()}
-				continue
-			}
-		}
-		asked.Go(func() {
-			remote, err := q.client.Probe(ctx, item.Source)
-			if err != nil {
-				t.Items[i].Err = err
-				return
-			}
-			t.Items[i] = ItemTotal{Bytes: remote.Bytes, Missing: remote.Bytes - partBytes(path, item.Source, remote)}
-		})
+		asked.Go(func() { t.Items[i] = q.total(ctx, item.Source) })
 	}
 	asked.Wait()
 	if ctx.Err() != nil {
@@ -648,13 +635,32 @@ func (q *Queue) Total(ctx context.Context) (Totals, error) {
 		case item.Missing == 0:
 			continue
 		}
-		t.Files++
+		t.Files += item.Files
 		t.Bytes += item.Missing
 		if item.NoRoom = used+item.Missing > t.Free; !item.NoRoom {
 			used += item.Missing
 		}
 	}
 	return t, nil
+}
+
+// total asks for the size of one model.
+func (q *Queue) total(ctx context.Context, src Source) ItemTotal {
+	if gguf.IsShard(src.Name()) {
+		s, err := q.client.Survey(ctx, src, q.o.Dir)
+		missing, files := s.Missing()
+		return ItemTotal{Bytes: s.Bytes(), Missing: missing, Files: files, Err: err}
+	}
+	path := filepath.Join(q.o.Dir, src.Name())
+	if _, bytes, err := readHeader(path); err == nil {
+		return ItemTotal{Bytes: bytes}
+	}
+	remote, err := q.client.Probe(ctx, src)
+	if err != nil {
+		return ItemTotal{Err: err}
+	}
+	missing := remote.Bytes - partBytes(path, src, remote)
+	return ItemTotal{Bytes: remote.Bytes, Missing: missing, Files: 1}
 }
 
 // room is what downloads may take of the disk. The directory need not exist yet.

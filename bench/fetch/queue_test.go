@@ -428,7 +428,8 @@ func TestTotal(t *testing.T) {
 		}
 		got.Items[3].Err = nil
 		want := fetch.Totals{Bytes: 3*size - 1000, Files: 3, Unknown: 1, Free: 2 * size, Items: []fetch.ItemTotal{
-			{Bytes: size}, {Bytes: size}, {Bytes: size, Missing: size - 1000}, {}, {Bytes: size, Missing: size}, {Bytes: size, Missing: size, NoRoom: true},
+			{Bytes: size}, {Bytes: size}, {Bytes: size, Missing: size - 1000, Files: 1}, {}, {Bytes: size, Missing: size, Files: 1},
+			{Bytes: size, Missing: size, Files: 1, NoRoom: true},
 		}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)

@@ -105,6 +105,23 @@ func (s Source) Name() string {
 	}
 }
 
+// beside is the source of another file in the same place, on a server.
+func (s Source) beside(name string) Source {
+	if s.URL == "" {
+		s.File = path.Join(path.Dir(s.File), name)
+		return s
+	}
+	u, err := url.Parse(s.URL)
+	if err != nil { // ParseSource has seen it
+		return s
+	}
+	escaped := u.EscapedPath()
+	u.Path = u.Path[:strings.LastIndexByte(u.Path, '/')+1] + name
+	u.RawPath = escaped[:strings.LastIndexByte(escaped, '/')+1] + url.PathEscape(name)
+	s.URL = u.String()
+	return s
+}
+
 // Local is whether the file is on this machine already.
 func (s Source) Local() bool { return s.Path != "" }
 

@@ -84,6 +84,28 @@ func TestLooksLikeSource(t *testing.T) {
 	}
 }
 
+func TestBeside(t *testing.T) {
+	for in, want := range map[string]string{
+		"hf:u/r/a.gguf":                            "hf:u/r/b.gguf@main",
+		"hf:u/r/sub/dir/a.gguf@refs/pr/1":          "hf:u/r/sub/dir/b.gguf@refs/pr/1",
+		"https://h.example/a.gguf":                 "https://h.example/b.gguf",
+		"https://h.example//x%20y/a%20.gguf?k=v#f": "https://h.example//x%20y/b.gguf?k=v#f",
+		"http://u:p@[::1]:8080/%41/a.gguf":         "http://u:p@[::1]:8080/%41/b.gguf",
+	} {
+		got := parse(t, in).Beside("b.gguf")
+		text := got.URL
+		if text == "" {
+			text = got.String()
+		}
+		if text != want || got.Name() != "b.gguf" {
+			t.Errorf("beside %s there is %s, want %s", in, text, want)
+		}
+	}
+	if got := parse(t, "https://h.example/a.gguf").Beside("50 %.gguf"); got.Name() != "50 %.gguf" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestCheckNames(t *testing.T) {
 	a, b := parse(t, "https://h.example/a/m.gguf?k=s3cret"), parse(t, "https://h.example/b/m.gguf")
 	if err := fetch.CheckNames([]fetch.Source{a, a, parse(t, "other.gguf")}); err != nil {

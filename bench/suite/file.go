@@ -17,6 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -38,7 +39,7 @@ const (
 //	  - SmolLM-135M.Q4_K_M.gguf
 //	  - source: hf:user/repository/file.gguf@revision
 //	    name: file.gguf      # of the file; default: as the source says
-//	    sha256: …            # of the file, 64 hexadecimal digits
+//	    sha256: …            # of the file, 64 hexadecimal digits; not of several
 //	    prompt: [16, 128]    # and generation, depth, combined, e2e, for this model
 //	prompt: [16, 128]        # tokens, a test each; one number, or [] for none
 //	generation: 128          # tokens, a test each
@@ -216,6 +217,7 @@ func (f *file) model(n *yaml.Node, lengths Lengths) Entry {
 		return Entry{}
 	}
 	m := f.source(v, f.tests(n, f.lengths(values, lengths)))
+	several := gguf.IsShard(m.Name)
 	if v := values["name"]; v != nil {
 		m.Name = f.text(v, "name")
 		if err := checkName(m.Name); err != nil {
@@ -225,6 +227,9 @@ func (f *file) model(n *yaml.Node, lengths Lengths) Entry {
 	if v := values["sha256"]; v != nil {
 		if m.SHA256 = strings.ToLower(f.text(v, "sha256")); !sha256Form.MatchString(m.SHA256) {
 			f.fail(v, "sha256 is not 64 hexadecimal digits")
+		}
+		if several {
+			f.fail(v, "sha256 is of one file, the model is in several")
 		}
 	}
 	return m

@@ -32,6 +32,8 @@ func downloadFailure(ctx context.Context, err error) error {
 		return fail(exitModel, err, "free space, or choose another place with --models-dir; --weights synthetic needs no file")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fail(exitModel, err, "choose another place with --models-dir")
+	case errors.Is(err, fetch.ErrMixed):
+		return fail(exitModel, err, "move the model's files out of there, and they are fetched again")
 	case errors.Is(err, gguf.ErrNotGGUF), errors.Is(err, fetch.ErrSource):
 		return fail(exitModel, err, "-m takes https URLs of GGUF files, hf:user/repository/file[@revision], and paths")
 	case errors.Is(err, gguf.ErrEmpty), errors.Is(err, gguf.ErrTruncated), errors.Is(err, gguf.ErrCorrupt), errors.Is(err, gguf.ErrUnsupported):

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -119,21 +118,11 @@ func findHeader(ctx context.Context, client *fetch.Client, model string) (foundH
 	if source.Local() {
 		return localHeader(model, source)
 	}
-	found := foundHeader{name: source.Name()}
-	header, names, err := gguf.ReadShards(source.Name(), func(name string) (*gguf.File, error) {
-		sibling, err := siblingOf(source, name)
-		if err != nil {
-			return nil, err
-		}
-		f, remote, err := client.Header(ctx, sibling)
-		found.fileBytes += remote.Bytes
-		return f, err
-	})
+	s, err := client.Survey(ctx, source, "")
 	if err != nil {
 		return foundHeader{}, downloadFailure(ctx, err)
 	}
-	found.file, found.shards = header, len(names)
-	return found, nil
+	return foundHeader{name: source.Name(), file: s.Header, shards: len(s.Files), fileBytes: s.Bytes()}, nil
 }
 
 // localHeader is findHeader for what is no address.
@@ -154,23 +143,6 @@ func localHeader(model string, source fetch.Source) (foundHeader, error) {
 		return foundHeader{}, localFailure(source.Path, err)
 	}
 	return foundHeader{name: source.Name(), file: f.Header, shards: len(f.Paths), fileBytes: f.Bytes}, nil
-}
-
-// siblingOf is the source of another file in the same place.
-func siblingOf(s fetch.Source, name string) (fetch.Source, error) {
-	if s.URL == "" {
-		s.File = filepath.Join(filepath.Dir(s.File), name)
-		return s, nil
-	}
-	u, err := url.Parse(s.URL)
-	if err != nil {
-		return s, fmt.Errorf("%w: not a URL", fetch.ErrSource)
-	}
-	if name != s.Name() {
-		*u = *u.JoinPath("..", name)
-	}
-	s.URL = u.String()
-	return s, nil
 }
 
 var pinnedRevision = regexp.MustCompile(`^[0-9a-f]{40}$`)

@@ -227,12 +227,6 @@ func (o *planOptions) find(ctx context.Context, wanted suite.Entry) (plannedMode
 		}
 		m.header, m.Notes = header, append(m.Notes, fmt.Sprintf("synthetic weights: %v", err))
 		return m, nil
-	case gguf.IsShard(m.source.Name()) && !o.auto():
-		return m, shardFailure(m.source)
-	case gguf.IsShard(m.source.Name()):
-		m.header, err = o.header(ctx, wanted)
-		m.Notes = append(m.Notes, fmt.Sprintf("synthetic weights: %v", errShards))
-		return m, err
 	default:
 		m.Source, m.Instead = m.source.String(), o.auto()
 		path := filepath.Join(o.downloadDir(), m.source.Name())
@@ -279,23 +273,20 @@ func (p *plan) ask(ctx context.Context, client *fetch.Client, within time.Durati
 			continue
 		}
 		asked.Go(func() {
-			header, remote, err := client.Header(ctx, m.source)
+			s, err := client.Survey(ctx, m.source, p.Directory)
 			if err != nil {
 				m.Notes = append(m.Notes, fmt.Sprintf("size unknown: %v", err))
 				return
 			}
-			m.header, m.DownloadBytes = header, remote.Bytes
+			m.header = s.Header
+			m.DownloadBytes, _ = s.Missing()
 		})
 	}
 	asked.Wait()
 	for i := range p.Models {
 		m := &p.Models[i]
-		if m.header == nil {
-			continue
-		}
-		m.SizeBytes = m.header.TensorBytes()
-		if n := m.header.Shards(); n > 1 {
-			m.Notes = append(m.Notes, fmt.Sprintf("one of %d files; figures are of this one", n))
+		if m.header != nil {
+			m.SizeBytes = m.header.TensorBytes()
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +85,38 @@ func TestPlanRemote(t *testing.T) {
 	}
 	if strings.Contains(text, "secret") {
 		t.Errorf("a secret in\n%s", text)
+	}
+}
+
+// A model in several files is planned as one, of which those that are here need
+// not be fetched.
+func TestPlanShards(t *testing.T) {
+	files := shardsOf(t, 3)
+	url, _, _ := serve(t, files)
+	models := t.TempDir()
+	here := filepath.Join(models, "big-00002-of-00003.gguf")
+	second := files[filepath.Base(here)]
+	if err := os.WriteFile(here, second.header, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(here, second.size); err != nil { // it takes no room
+		t.Fatal(err)
+	}
+	cmd := newPlanCommand(&globalOptions{logLevel: "error", logFormat: "text"})
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"-m", url + "big-00001-of-00003.gguf", "--models-dir", models, "-p", "512", "-n", "0", "-o", "json"})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	var p plan
+	if err := json.Unmarshal(out.Bytes(), &p); err != nil {
+		t.Fatal(err)
+	}
+	const tensors = 3 << 30 / 32 * 34
+	missing := files["big-00001-of-00003.gguf"].size + files["big-00003-of-00003.gguf"].size
+	if m := p.Models[0]; m.SizeBytes != tensors || m.DownloadBytes != missing || p.DownloadBytes != missing || len(m.Notes) > 0 || m.Disk == unknown || m.Path != "" {
+		t.Errorf("%+v", m)
 	}
 }
 

@@ -212,10 +212,6 @@ func (m *models) candidate(ctx context.Context, wanted suite.Entry) (candidate, 
 		c.header, c.job.Model.Path, err = o.outline(ctx, &c.wanted)
 	case c.source.Local():
 		err = o.findLocal(ctx, &c)
-	case gguf.IsShard(c.source.Name()) && !o.auto():
-		err = shardFailure(c.source)
-	case gguf.IsShard(c.source.Name()):
-		err = o.replace(ctx, &c, errShards)
 	case o.auto():
 		c.spare = o.spare(ctx, &c.wanted)
 	}
@@ -273,15 +269,6 @@ func largest(header *gguf.File) (most uint64) {
 		most = max(most, t.Bytes())
 	}
 	return most
-}
-
-// errShards is why the file of a model in several files is not used.
-var errShards = errors.New("it is one of several, and only single files are fetched")
-
-// shardFailure refuses a model on a server whose files are several.
-func shardFailure(source fetch.Source) error {
-	return fail(exitModel, fmt.Errorf("%v: %w", source, errShards),
-		"--weights synthetic measures it by its headers; or fetch all of its files and give the path of the first")
 }
 
 // localFailure is a file that is not here or not usable.

@@ -50,6 +50,7 @@ func TestVerdict(t *testing.T) {
 		{name: "strict, one is missing", strict: true, ending: ending{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 tests have no record", hint: trace},
 		{name: "strict, interrupted", strict: true, ending: ending{incomplete: 1, signal: &signalError{syscall.SIGINT}}, out: &output{printed: 1}, code: 130, line: "1 tests have no record: interrupt", hint: goesOn},
 		{name: "no file", ending: ending{missing: fetch.ErrNotFound, first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
+		{name: "wrong files here", ending: ending{missing: fmt.Errorf("%w: why", fetch.ErrMixed), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files out of there, and they are fetched again"},
 
 		{name: "no worker", ending: ending{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
 		{name: "full", ending: ending{err: notKept(syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: elsewhere},

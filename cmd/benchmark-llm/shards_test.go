@@ -9,9 +9,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -48,7 +53,7 @@ func program(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// A model in several files is measured by its files, and over HTTP by its
+// A model in several files is measured by its files, fetched or here, or by their
 // headers, as the one that it is.
 func TestShards(t *testing.T) {
 	dir, first := split(t)
@@ -74,7 +79,8 @@ func TestShards(t *testing.T) {
 		{filepath.Join(dir, first), "auto", result.FileWeights},
 		{filepath.Join(dir, first), "synthetic", result.SyntheticWeights},
 		{server.URL + "/" + first, "synthetic", result.SyntheticWeights},
-		{server.URL + "/" + first, "auto", result.SyntheticWeights},
+		{server.URL + "/" + first, "file", result.FileWeights},
+		{server.URL + "/" + first, "auto", result.FileWeights},
 	} {
 		got := of(tt.asked, tt.model)
 		if got.ModelSizeBytes != whole.ModelSizeBytes || got.ModelParams != whole.ModelParams || got.ModelType != whole.ModelType ||
@@ -140,12 +146,72 @@ func TestShardsRefused(t *testing.T) {
 					t.Errorf("%v: exit code %d, want %q: %s%s", args, code, tt.want, stdout, stderr)
 				}
 			}
+			if tt.model == "tiny.gguf" { // by its name a single file, and so fetched before it is looked into
+				return
+			}
+			models := t.TempDir()
+			code, stdout, stderr := program(t, "run", "--weights", "file", "-m", server.URL+"/"+tt.model, "--models-dir", models)
+			_, verdict, _ := strings.Cut("\n"+stderr, "\nbenchmark-llm: ")
+			if code != exitModel || stdout != "" || !strings.Contains(verdict, tt.want) || strings.Count(verdict, "\n") != 2 || !strings.Contains(verdict, "\nhint: ") {
+				t.Errorf("fetched: exit code %d, want %q: %s%s", code, tt.want, stdout, stderr)
+			}
+			if left, err := os.ReadDir(models); err != nil || len(left) > 0 {
+				t.Errorf("fetched: %v, %v", left, err)
+			}
 		})
 	}
-	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
-	defer server.Close()
-	code, _, stderr := program(t, "run", "--weights", "file", "-m", server.URL+"/"+second)
-	if code != exitModel || !strings.Contains(stderr, "only single files are fetched") {
-		t.Errorf("files on a server: exit code %d: %s", code, stderr)
+}
+
+// A run that ends between two files of its model goes on with the rest of them.
+func TestShardsResumed(t *testing.T) {
+	dir, first := split(t)
+	const third = "tiny-00003-of-00003.gguf"
+	files := http.FileServer(http.Dir(dir))
+	reached := make(chan struct{})
+	var mu sync.Mutex
+	fetches := make(map[string]int) // of more than a header
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := 0
+		if !strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") {
+			mu.Lock()
+			fetches[path.Base(r.URL.Path)]++
+			n = fetches[path.Base(r.URL.Path)]
+			mu.Unlock()
+		}
+		if path.Base(r.URL.Path) == third && n == 1 {
+			close(reached)
+			<-r.Context().Done()
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	models := t.TempDir()
+	r := fetched(t, models, server.URL+"/"+first)
+	select {
+	case <-reached:
+	case <-t.Context().Done():
+	}
+	r.kill(r.Process.Pid, syscall.SIGINT)
+	if code := r.exitCode(); code != exitSignal+int(syscall.SIGINT) || !strings.Contains(r.stderr.String(), "--resume") {
+		t.Fatalf("exit code %d: %s", code, r.stderr.String())
+	}
+	if _, err := os.Stat(filepath.Join(models, "tiny-00002-of-00003.gguf")); err != nil {
+		t.Errorf("what was fetched is gone: %v", err)
+	}
+	runs, err := filepath.Glob(filepath.Join(r.results, "*"))
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("runs %v, %v", runs, err)
+	}
+	code, stdout, stderr := program(t, "run", "--resume", runs[0])
+	records, err := report.ReadRecords(strings.NewReader(stdout))
+	if code != exitOK || err != nil || len(records) != 1 {
+		t.Fatalf("exit code %d, %d records, %v: %s", code, len(records), err, stderr)
+	}
+	if got := records[0]; got.ModelFilename != filepath.Join(models, first) || got.Ext.Weights != result.FileWeights {
+		t.Errorf("record of %s with weights %s", got.ModelFilename, got.Ext.Weights)
+	}
+	if diff := cmp.Diff(map[string]int{first: 1, "tiny-00002-of-00003.gguf": 1, third: 2}, fetches); diff != "" {
+		t.Errorf("fetches (-want +got):\n%s", diff)
 	}
 }

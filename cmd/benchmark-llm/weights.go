@@ -124,9 +124,6 @@ func notInstead(job bench.Job, why, err error) error {
 	if errors.As(why, &missing) {
 		return &supervise.Missing{Status: missing.Status, Reason: fmt.Sprintf("%s; nor is there a header to measure it by: %v", missing.Reason, err)}
 	}
-	if errors.Is(why, errShards) {
-		return err
-	}
 	return localFailure(job.Model.Name, why)
 }
 
