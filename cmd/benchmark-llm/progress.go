@@ -27,6 +27,7 @@ type progress struct {
 	noLoad   bool          // the model could not be loaded
 	several  bool          // models
 	skipped  notRun        // not told yet
+	stopping bool          // the test under way was told to
 
 	mu       sync.Mutex
 	model    string // under way
@@ -115,6 +116,14 @@ func (p *progress) set(format string, args ...any) {
 	p.redraw()
 }
 
+// stage shows how far the test under way is, unless it was told to stop: what was
+// begun before that may still end, and says so.
+func (p *progress) stage(format string, args ...any) {
+	if !p.stopping {
+		p.set(format, args...)
+	}
+}
+
 // step logs a step that the moving line shows too, where there is one.
 func (p *progress) step(message string, args ...any) {
 	level := slog.LevelInfo
@@ -194,7 +203,7 @@ func (p *progress) event(s bench.Stamped) {
 		}
 	case bench.TestStarted:
 		p.mu.Lock()
-		p.test, p.deadline = e, time.Time{}
+		p.test, p.deadline, p.stopping = e, time.Time{}, false
 		if e.Budget > 0 {
 			p.deadline = time.Now().Add(e.Budget)
 		}
@@ -213,16 +222,17 @@ func (p *progress) event(s bench.Stamped) {
 		}
 		p.step("test started", args...)
 	case bench.ContextReady:
-		p.set("%v  warming up", p.test.Test)
+		p.stage("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
-		p.set("%v  repetition 1/%d", p.test.Test, p.test.Repetitions)
+		p.stage("%v  repetition 1/%d", p.test.Test, p.test.Repetitions)
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
 		n := e.Sample.Repetition
 		p.step("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
-		p.set("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
+		p.stage("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
 		p.set("%v  stopping", p.test.Test)
+		p.stopping = true
 		slog.Debug("test given up", "test", p.test.Test, "reason", e.Reason) // its outcome tells
 	case bench.WorkerLost:
 		p.set("the worker was lost")

@@ -127,10 +127,10 @@ func display(t *testing.T, s string, columns int) []string {
 	return text
 }
 
-// play shows a whole run, with names that come from outside.
 // nothing is fetched.
 func nothing() string { return "" }
 
+// play shows a whole run, with names that come from outside.
 func play(p *progress) {
 	const evil = "a\x1b[2Jb\u009b3A\r\nc\u202e.gguf"
 	test := result.Test{Prompt: 512}
@@ -197,6 +197,33 @@ func TestProgressOnTerminal(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStoppingStays: what ends after a test was told to stop, as its context and
+// its warm-up may, does not take the line back to an earlier stage.
+func TestStoppingStays(t *testing.T) {
+	start := bench.TestStarted{Test: result.Test{Prompt: 512}, Repetitions: 3}
+	for _, late := range []bench.Event{
+		bench.ContextReady{}, bench.WarmupDone{}, bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Second}},
+	} {
+		p := newProgress(io.Discard, 2, time.Time{}, nothing, &globalOptions{})
+		for _, step := range []struct {
+			event bench.Event
+			want  string
+		}{
+			{start, "pp512  preparing"},
+			{bench.AbortRequested{Reason: "stopped: interrupt"}, "pp512  stopping"},
+			{late, "pp512  stopping"},
+			{bench.TestStarted{Test: result.Test{Gen: 16}}, "tg16  preparing"},
+			{bench.ContextReady{}, "tg16  warming up"},
+		} {
+			p.event(bench.Stamped{Event: step.event})
+			if got := p.line(); got != step.want {
+				t.Errorf("after %T: %q, want %q", step.event, got, step.want)
+			}
+		}
+		p.close()
 	}
 }
 
