@@ -434,6 +434,12 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(start(3, math.MaxUint64, math.MaxUint64).Bytes(), int64(24))
 	f.Add(tensor("w", []uint64{1 << 62}, 41, 0).Bytes(), int64(math.MaxInt64))
+	for _, k := range []string{"block_count", "expert_count", "expert_used_count", "attention.head_count_kv", "embedding_length", "vocab_size", "rope.dimension_count"} {
+		for _, n := range []uint32{0, 1 << 31, math.MaxUint32} {
+			absurd := hparams(f, "llama", keys{k: n})
+			f.Add(header(f, absurd), absurd.Size())
+		}
+	}
 	limits := gguf.DefaultLimits
 	limits.KeptArray = 8 // so that both ways to read arrays are taken
 	f.Fuzz(func(t *testing.T, in []byte, size int64) {
@@ -443,6 +449,12 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("error %q", err)
 			}
 			return
+		}
+		if n, ok := got.Uint(got.Architecture() + ".block_count"); ok && (n == 0 || n > 512) && got.Shards() == 1 && got.Architecture() != "clip" && got.Architecture() != "" {
+			t.Fatalf("%d layers of %q", n, got.Architecture())
+		}
+		if m := got.Memory(512, 512, gguf.F16, gguf.F16); m.Total() < m.Weights {
+			t.Fatalf("memory of %+v", m)
 		}
 		// What was accepted is consistent, and can be used without a check.
 		end := uint64(got.DataOffset)

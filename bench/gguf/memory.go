@@ -137,9 +137,9 @@ func (f *File) numbers(key string) perLayer {
 		for _, n := range s {
 			p = append(p, uint64(n))
 		}
-	case []int32:
+	case []int32: // read as unsigned by the library, too
 		for _, n := range s {
-			p = append(p, uint64(max(n, 0)))
+			p = append(p, uint64(uint32(n)))
 		}
 	case []uint64:
 		p = s

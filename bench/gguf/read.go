@@ -151,6 +151,9 @@ func (d *decoder) file() *File {
 			d.fail(ErrTruncated, "tensor %d %q ends at byte %d of a %d byte file", i, t.Name, end, d.size)
 		}
 	}
+	if d.err == nil && f.Shards() == 1 { // a part of a model is checked with the others, by Merge
+		d.err = f.checkHparams()
+	}
 	return f
 }
 

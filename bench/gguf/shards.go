@@ -78,7 +78,8 @@ func baseName(s string) string {
 
 // Merge is the header of the one file that the shards of a model, in their
 // order, would be if they were not split. Shards that are missing, twice there,
-// in another order or of another model are refused. A single file that is not
+// in another order or of another model are refused, and so is a model that Read
+// would refuse if it were in one file. A single file that is not
 // split is returned as it is.
 func Merge(shards []*File) (*File, error) {
 	if len(shards) == 0 {
@@ -114,7 +115,14 @@ func Merge(shards []*File) (*File, error) {
 			kv = append(kv, k)
 		}
 	}
-	return relaid(kv, tensors)
+	merged, err := relaid(kv, tensors)
+	if err != nil {
+		return nil, err
+	}
+	if err := merged.checkHparams(); err != nil {
+		return nil, err
+	}
+	return merged, nil
 }
 
 // relaid is New for keys of a file that was read: arrays that were skipped stay

@@ -53,12 +53,43 @@ func tensors(all ...[5]any) *raw {
 	return r
 }
 
+// model is a header of a model with a layer of 32 wide, and more keys of its
+// architecture: name, value.
+func model(keys ...any) *raw {
+	all := append([]any{
+		"context_length", uint32(64), "embedding_length", uint32(32), "attention.head_count", uint32(1),
+		"attention.layer_norm_rms_epsilon", float32(1e-5),
+	}, keys...)
+	seen := make(map[any]int) // the last one counts
+	for i := 0; i < len(all); i += 2 {
+		seen[all[i]] = i
+	}
+	r := counted(2, uint64(len(seen))+1)
+	for i := 0; i < len(all); i += 2 {
+		if seen[all[i]] != i {
+			continue
+		}
+		kind := kvUint32
+		switch all[i+1].(type) {
+		case string:
+			kind = kvString
+		case float32:
+			kind = kvFloat32
+		}
+		r.put("llama."+all[i].(string), kind, all[i+1])
+	}
+	r.put("tokenizer.ggml.model", kvString, "none")
+	r.put("token_embd.weight", uint32(2), uint64(32), uint64(64), uint32(gguf.F32), uint64(0))
+	return r.put("output_norm.weight", uint32(1), uint64(32), uint32(gguf.F32), uint64(32*64*4))
+}
+
 // Types of values in a header.
 const (
-	kvUint32 = uint32(4)
-	kvString = uint32(8)
-	kvArray  = uint32(9)
-	kvUint64 = uint32(10)
+	kvUint32  = uint32(4)
+	kvFloat32 = uint32(6)
+	kvString  = uint32(8)
+	kvArray   = uint32(9)
+	kvUint64  = uint32(10)
 )
 
 // Headers that lie are refused with the reason, by every way to them, in bounded
@@ -112,6 +143,25 @@ func TestBadHeaders(t *testing.T) {
 		{"key twice", counted(0, 2).put("k", kvUint32, uint32(1), "k", kvUint32, uint32(1)), 0, `key 2 "k" was already key 1`},
 		{"architecture twice", counted(0, 1).put("general.architecture", kvString, "gemma"), 0, `key 1 "general.architecture" was already key 0`},
 		{"tensor twice", tensors([5]any{"w", uint64(8), uint64(1), f32, uint64(0)}, [5]any{"w", uint64(8), uint64(1), f32, uint64(32)}), 0, `tensor 1 "w" has the name of tensor 0`},
+		{"no layers", model("block_count", uint32(0)), 0, "llama.block_count is 0, not 1 to 512"},
+		{"513 layers", model("block_count", uint32(513)), 0, "llama.block_count is 513, not 1 to 512"},
+		{"2³¹ layers", model("block_count", uint32(1<<31)), 0, "llama.block_count is 2147483648, not 1 to 512"},
+		{"2³²-1 layers", model("block_count", uint32(1<<32-1)), 0, "llama.block_count is 4294967295, not 1 to 512"},
+		{"layers to predict", model("block_count", uint32(1), "nextn_predict_layers", uint32(2)), 0, "nextn_predict_layers is 2, more than the 1 of block_count"},
+		{"1025 experts", model("block_count", uint32(1), "expert_count", uint32(1025)), 0, "llama.expert_count is 1025, more than the limit of 1024"},
+		{"2³²-1 experts", model("block_count", uint32(1), "expert_count", uint32(1<<32-1)), 0, "llama.expert_count is 4294967295, more than the limit of 1024"},
+		{"experts that are not used", model("block_count", uint32(1), "expert_count", uint32(8)), 0, "llama.expert_used_count is 0, of 8 experts"},
+		{"2³¹ experts used", model("block_count", uint32(1), "expert_count", uint32(8), "expert_used_count", uint32(1<<31)), 0, "llama.expert_used_count is 2147483648, of 8 experts"},
+		{"experts used of none", model("block_count", uint32(1), "expert_used_count", uint32(2)), 0, "llama.expert_used_count is 2, of 0 experts"},
+		{"groups of no experts", model("block_count", uint32(1), "expert_group_count", uint32(1)), 0, "llama.expert_group_count is 1, of 0 experts"},
+		{"2³¹ heads", model("block_count", uint32(1), "attention.head_count", uint32(1<<31)), 0, "llama.attention.head_count is 2147483648, and no tensor has a dimension above 64"},
+		{"2³²-1 heads of the cache", model("block_count", uint32(1), "attention.head_count_kv", uint32(1<<32-1)), 0, "llama.attention.head_count_kv is 4294967295, and no tensor"},
+		{"no embeddings", model("block_count", uint32(1), "embedding_length", uint32(0)), 0, "llama.embedding_length is 0"},
+		{"2³¹ embeddings", model("block_count", uint32(1), "embedding_length", uint32(1<<31)), 0, "llama.embedding_length is 2147483648, and no tensor"},
+		{"2³²-1 tokens", model("block_count", uint32(1), "vocab_size", uint32(1<<32-1)), 0, "llama.vocab_size is 4294967295, and no tensor"},
+		{"keys 2³¹ long", model("block_count", uint32(1), "attention.key_length", uint32(1<<31)), 0, "llama.attention.key_length is 2147483648, and no tensor"},
+		{"2³²-1 rotated", model("block_count", uint32(1), "rope.dimension_count", uint32(1<<32-1)), 0, "llama.rope.dimension_count is 4294967295, and no tensor"},
+		{"positions scaled by nobody knows what", model("block_count", uint32(1), "rope.scaling.type", "su"), 0, `llama.rope.scaling.type is "su", not one of`},
 		{"shards without end", counted(0, 1).put("split.count", kvUint32, uint32(1<<31)), 0, "split.count is 2147483648, more than the limit of 9999"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -143,6 +193,44 @@ func TestBadHeaders(t *testing.T) {
 				if peak > 256<<20 {
 					t.Errorf("%v: took %d MiB of memory", args[:2], peak>>20)
 				}
+			}
+		})
+	}
+}
+
+// What the library refuses by itself is left to it, up to the limits that it has
+// today: it says why, and does not end its process.
+func TestHeadersLeftToTheLibrary(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		header *raw
+		want   string
+	}{
+		{"most layers", model("block_count", uint32(512), "vocab_size", uint32(64)), "tensor 'blk.0.attn_norm.weight' not found"},
+		{"most experts", model("block_count", uint32(1), "vocab_size", uint32(64), "expert_count", uint32(1024), "expert_used_count", uint32(1024)), "tensor 'blk.0.attn_norm.weight' not found"},
+		{"groups of experts", model("block_count", uint32(1), "vocab_size", uint32(64), "expert_count", uint32(8), "expert_used_count", uint32(2), "expert_group_count", uint32(4), "expert_group_used_count", uint32(3)), "tensor 'blk.0.attn_norm.weight' not found"},
+		{"each kind of scaling", model("block_count", uint32(1), "vocab_size", uint32(64), "rope.scaling.type", "longrope"), "tensor 'blk.0.attn_norm.weight' not found"},
+		{"no number of layers", model(), "key not found in model: llama.block_count"},
+		{"no heads", model("block_count", uint32(1), "vocab_size", uint32(64), "attention.head_count", uint32(0)), "tensor 'blk.0.attn_norm.weight' not found"},
+		{"other embeddings", model("block_count", uint32(1), "vocab_size", uint32(64), "embedding_length", uint32(16)), "tensor 'token_embd.weight' has wrong shape"},
+		{"other tokens", model("block_count", uint32(1), "vocab_size", uint32(63)), "tensor 'token_embd.weight' has wrong shape"},
+		{"no tokens", model("block_count", uint32(1), "vocab_size", uint32(0)), "tensor 'token_embd.weight' has wrong shape"},
+		{"nothing rotated", model("block_count", uint32(1), "vocab_size", uint32(64), "rope.dimension_count", uint32(0)), "invalid n_rot: 0, expected 32"},
+		{"keys of no length", model("block_count", uint32(1), "vocab_size", uint32(64), "attention.key_length", uint32(0)), "tensor 'blk.0.attn_norm.weight' not found"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "odd.gguf")
+			if err := os.WriteFile(path, tt.header.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			code, stderr, _ := limited(t, "run", "--weights", "file", "-m", path, "-p", "1", "-n", "0", "--results-dir", dir, "--log-level", "error")
+			if code != exitModel || !strings.Contains(stderr, "not loaded: ") || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 2 || !strings.Contains(stderr, "\nhint: ") {
+				t.Errorf("exit code %d, want %q: %s", code, tt.want, stderr)
 			}
 		})
 	}
