@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -42,7 +41,7 @@ func WriteDocument(w io.Writer, d Document) error {
 	blocks = append(blocks, strings.Join(lines, "\n"))
 
 	var notes footnotes
-	for _, m := range group(d.Outcomes, plain, &notes, nil) {
+	for _, m := range group(d.Outcomes, &notes, nil) {
 		blocks = append(blocks, "## "+markdownText(m.name))
 		if len(m.records) > 0 {
 			facts := append(slices.Clone(m.facts), settingsLine(m.records))
@@ -106,7 +105,7 @@ func (m *model) markdown() string {
 }
 
 // settingsLine names the settings in which a record differs from llama-bench's
-// defaults, each with its values; "" when none does.
+// defaults, each with its values, and in any case threads or GPU layers.
 func settingsLine(records []*result.Record) string {
 	var parts []string
 	for _, s := range settings {
@@ -123,9 +122,6 @@ func settingsLine(records []*result.Record) string {
 			parts = append(parts, s.field+" "+strings.Join(values, "/"))
 		}
 	}
-	if len(parts) == 0 {
-		return ""
-	}
 	return "settings: " + strings.Join(parts, ", ")
 }
 
@@ -136,9 +132,6 @@ func markdownText(s string) string {
 }
 
 var markdownMarks = strings.NewReplacer("<", "&lt;", "*", `\*`, "`", "\\`")
-
-// plain gives texts no style.
-func plain(_ text.Color, s string) string { return s }
 
 // count is a number of things.
 func count(n int, thing string) string {

@@ -56,9 +56,7 @@ func checkFinite(r *result.Record) error {
 func notFinite(name string, v reflect.Value) (string, float64) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		if !v.IsNil() {
-			return notFinite(name, v.Elem())
-		}
+		return notFinite(name, v.Elem()) // of nil: a value of no kind
 	case reflect.Struct:
 		for i := range v.NumField() {
 			field := strings.TrimPrefix(name+"."+jsonName(v.Type().Field(i)), ".")

@@ -143,6 +143,90 @@ func TestLatencies(t *testing.T) {
 			t.Errorf("%s has no such lines:\n%s", form, text)
 		}
 	}
+	// llama-bench's table is of all models.
+	if want := "\n- " + o.Model + ", " + line + "\n"; !strings.Contains(got["md"], want) {
+		t.Errorf("md does not name the model:\n%s", got["md"])
+	}
+}
+
+// A model is one row only when no test of it was begun, all for one reason.
+func TestAllInOneRow(t *testing.T) {
+	lost := result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 16}, Status: result.DownloadFailed, Reason: "connection refused"}
+	other, otherReason, begun := lost, lost, lost
+	other.Status = result.NoDisk
+	otherReason.Reason = "no such host"
+	begun.Samples = make([]result.Sample, 1)
+	done := completed(result.Test{Gen: 16}, 12)
+	for name, test := range map[string]struct {
+		outcomes []result.Outcome
+		want     bool
+	}{
+		"two":            {[]result.Outcome{lost, lost}, true},
+		"one":            {[]result.Outcome{lost}, false},
+		"another status": {[]result.Outcome{lost, other}, false},
+		"another reason": {[]result.Outcome{lost, otherReason}, false},
+		"begun":          {[]result.Outcome{begun, begun}, false},
+		"records":        {[]result.Outcome{done, done}, false},
+	} {
+		if got := render1(t, "table", Options{}, test.outcomes...); strings.Contains(got, "all ") != test.want {
+			t.Errorf("%s: in one row is not %t:\n%s", name, test.want, got)
+		}
+	}
+}
+
+// What is special about one record shows, in every form for people.
+func TestOneOfTheRecords(t *testing.T) {
+	first := func(change func(*result.Outcome)) []result.Outcome {
+		outcomes := []result.Outcome{completed(result.Test{Prompt: 16}, 1, 2), completed(result.Test{Prompt: 32}, 1, 2)}
+		change(&outcomes[0])
+		return outcomes
+	}
+	document := func(outcomes []result.Outcome) string {
+		var b bytes.Buffer
+		if err := WriteDocument(&b, Document{Title: "run", Outcomes: outcomes}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	table := func(outcomes []result.Outcome) string { return render1(t, "table", Options{}, outcomes...) }
+	md := func(outcomes []result.Outcome) string { return render1(t, "md", Options{}, outcomes...) }
+	for name, test := range map[string]struct {
+		change func(*result.Outcome)
+		render func([]result.Outcome) string
+		want   string // or not, after a "!"
+	}{
+		"a setting":          {func(o *result.Outcome) { o.Record.Batch = 64 }, document, "settings: n_threads 2, n_batch 64/2048, flash_attn 1\n"},
+		"a single note":      {func(o *result.Outcome) { o.Warnings = []result.Warning{{Message: "odd"}} }, document, "## Notes\n\n- [1] odd\n"},
+		"no note":            {func(*result.Outcome) {}, document, "!## Notes"},
+		"no reason":          {func(o *result.Outcome) { *o = result.Outcome{Model: o.Model, Status: result.Aborted} }, md, ": aborted\n"},
+		"an older record":    {func(o *result.Outcome) { o.Record.LoadMode = "" }, md, "!| lm |"},
+		"of llama-bench":     {func(o *result.Outcome) { o.Record.Ext.Weights = "" }, table, "134.52 M parameters\n"},
+		"beyond all numbers": {func(o *result.Outcome) { o.Record.SamplesTS[1] = 1e200 }, table, "sample value is not a number in ±1e+150"},
+	} {
+		want, absent := strings.CutPrefix(test.want, "!")
+		if got := test.render(first(test.change)); strings.Contains(got, want) == absent {
+			t.Errorf("%s: %q is not as it should be in\n%s", name, test.want, got)
+		}
+	}
+}
+
+// Sizes and numbers of parameters are llama-bench's, speeds have four digits.
+func TestNumbers(t *testing.T) {
+	for _, test := range []struct{ got, want string }{
+		{size(1<<30 - 1<<20), "1023.00 MiB"},
+		{size(1 << 30), "1.00 GiB"},
+		{params(999_900_000), "999.90 M"},
+		{params(1e9), "1.00 B"},
+		{rate(12345.6), "12346"},
+		{rate(999.96), "1000.0"},
+		{rate(0.00001234), "0.000012"},
+		{rate(0), "0.000000"},
+		{decimals(0.5, 1000), "0"},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s, want %s", test.got, test.want)
+		}
+	}
 }
 
 // golden compares got with the golden file.
@@ -230,8 +314,8 @@ func TestAccountingLine(t *testing.T) {
 
 func TestUnknownFormat(t *testing.T) {
 	_, err := New("xml", io.Discard, Options{})
-	if err == nil || !strings.Contains(err.Error(), `"xml"`) || !strings.Contains(err.Error(), strings.Join(Formats(), ", ")) {
-		t.Errorf("error %v does not name the format and the known ones", err)
+	if want := `unknown output format "xml" (known: jsonl, json, csv, md, table)`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
@@ -321,6 +405,16 @@ func TestOneWritePerRecord(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", format, err, errClosed)
 		}
 	}
+	w, err := New("json", &calls{failAfter: 1}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); !errors.Is(err, errClosed) {
+		t.Errorf("json, its end: error %v, want %v", err, errClosed)
+	}
 }
 
 // llama-bench 0.7.0 -o csv prints this line.
@@ -373,6 +467,12 @@ func TestTableWidth(t *testing.T) {
 			if strings.ContainsRune(line, '\x1b') {
 				t.Errorf("escape sequence without color: %q", line)
 			}
+		}
+	}
+	const width = 72 // of these two without min and max
+	for w, fits := range map[int]bool{width - 1: false, width: true} {
+		if got := render1(t, "table", Options{Width: w}, outcomes()[:2]...); strings.Contains(got, "mean ± sd") != fits {
+			t.Errorf("width %d: with a column for the mean is not %t:\n%s", w, fits, got)
 		}
 	}
 }
@@ -441,7 +541,7 @@ func TestReadLlamaBench(t *testing.T) {
 }
 
 func TestReadRefuses(t *testing.T) {
-	const good = `{"n_prompt": 16}`
+	good := `{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes/2) + `"}`
 	for name, test := range map[string]struct {
 		line string
 		want string
@@ -454,7 +554,7 @@ func TestReadRefuses(t *testing.T) {
 		"absurd length": {`{"n_prompt": -5}`, "outside"},
 		"another type":  {`{"n_prompt": "16"}`, "line 2"},
 		"not a flag":    {`{"n_prompt": 16, "flash_attn": "on"}`, "line 2"},
-		"too long":      {`{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "too long"},
+		"too long":      {`{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "line 2: bufio.Scanner: token too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ReadRecords(strings.NewReader(good + "\n" + test.line + "\n" + good + "\n"))

@@ -45,19 +45,19 @@ func (t *terminal) Close() error {
 		width = defaultWidth
 	}
 	var notes footnotes
-	models := group(t.outcomes, t.style, &notes, &notes)
+	models := group(t.outcomes, &notes, &notes)
 	for _, m := range models {
 		m.fold()
 	}
 
 	var b strings.Builder
-	columns := fitting(models, width)
+	columns := t.fitting(models, width)
 	for _, m := range models {
 		b.WriteString(t.style(text.Bold, wrap(m.name, "", width)) + "\n")
 		for _, line := range m.facts {
 			b.WriteString(wrap(line, "  ", width) + "\n")
 		}
-		b.WriteString("\n" + m.render(columns) + "\n\n")
+		b.WriteString("\n" + m.render(columns, t.style) + "\n\n")
 		for _, line := range latencies(m.records) {
 			b.WriteString(wrap(line, "  ", width) + "\n\n")
 		}
@@ -87,7 +87,7 @@ type row struct {
 
 // group sorts outcomes by model, the models in the order of their first outcome.
 // Warnings become footnotes in notes, reasons in reasons unless that is nil.
-func group(outcomes []result.Outcome, style func(text.Color, string) string, notes, reasons *footnotes) []*model {
+func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 	var models []*model
 	for _, o := range outcomes {
 		name := printable(o.Model)
@@ -103,7 +103,7 @@ func group(outcomes []result.Outcome, style func(text.Color, string) string, not
 			}
 			m.records = append(m.records, o.Record)
 		}
-		m.rows = append(m.rows, makeRow(o, style, notes, reasons))
+		m.rows = append(m.rows, makeRow(o, notes, reasons))
 	}
 	return models
 }
@@ -155,10 +155,10 @@ var (
 
 // fitting are the columns with which all models fit the width, as far as the
 // columns that are never dropped allow.
-func fitting(models []*model, width int) []string {
+func (t *terminal) fitting(models []*model, width int) []string {
 	columns := slices.Clone(tableColumns)
 	for _, drop := range dropped {
-		if !slices.ContainsFunc(models, func(m *model) bool { return text.LongestLineLen(m.render(columns)) > width }) {
+		if !slices.ContainsFunc(models, func(m *model) bool { return text.LongestLineLen(m.render(columns, t.style)) > width }) {
 			break
 		}
 		columns = slices.DeleteFunc(columns, func(c string) bool { return slices.Contains(drop, c) })
@@ -181,14 +181,14 @@ func setColumns(w table.Writer, columns []string) {
 	w.SetColumnConfigs(configs)
 }
 
-func (m *model) render(columns []string) string {
+func (m *model) render(columns []string, style func(text.Color, string) string) string {
 	w := table.NewWriter()
-	style := table.StyleLight
-	style.Box.PaddingLeft, style.Box.PaddingRight = "  ", ""
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Options.SeparateHeader = true
-	style.Format.Header = text.FormatDefault
-	w.SetStyle(style)
+	look := table.StyleLight
+	look.Box.PaddingLeft, look.Box.PaddingRight = "  ", ""
+	look.Options = table.OptionsNoBordersAndSeparators
+	look.Options.SeparateHeader = true
+	look.Format.Header = text.FormatDefault
+	w.SetStyle(look)
 	w.SuppressTrailingSpaces()
 	setColumns(w, columns)
 	for _, r := range m.rows {
@@ -196,7 +196,7 @@ func (m *model) render(columns []string) string {
 		for _, name := range columns[1:] {
 			switch {
 			case r.because != "":
-				cells = append(cells, spaced(r.because, r.marks))
+				cells = append(cells, spaced(style(text.FgYellow, r.because), r.marks))
 			case name == "status":
 				cells = append(cells, spaced(r.cells[name], r.marks))
 			default:
@@ -211,7 +211,7 @@ func (m *model) render(columns []string) string {
 
 // makeRow makes the row of a test. Statistics are derived from the samples, so
 // that records of llama-bench have them too.
-func makeRow(o result.Outcome, style func(text.Color, string) string, notes, reasons *footnotes) row {
+func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 	row := row{outcome: o, test: o.Test.String()}
 	var marks []string
 	if o.Reason != "" && reasons != nil {
@@ -226,7 +226,7 @@ func makeRow(o result.Outcome, style func(text.Color, string) string, notes, rea
 		if n := len(o.Samples); n > 0 {
 			status += " after " + count(n, "rep")
 		}
-		row.because = style(text.FgYellow, status)
+		row.because = status
 		return row
 	}
 	r := o.Record
