@@ -111,14 +111,23 @@ func TestFacts(t *testing.T) {
 	if got, want := f.TensorBytes(), uint64(10*144+28+6*34); got != want {
 		t.Errorf("%d tensor bytes, want %d", got, want)
 	}
-	if got := f.Shards(); got != 1 {
-		t.Errorf("%d shards", got)
+	if want := uint64(10*144 + 32); f.Alignment != 64 || f.Tensors[1].Offset != want {
+		t.Errorf("the second tensor is at %d, aligned to %d; want %d, 64", f.Tensors[1].Offset, f.Alignment, want)
 	}
-	f.KV = append(f.KV, gguf.KeyValue{Key: "split.count", Value: uint16(3)})
-	if got := f.Shards(); got != 3 {
-		t.Errorf("%d shards, want 3", got)
+	for _, split := range []struct {
+		count any
+		want  uint64
+	}{{nil, 1}, {uint16(0), 1}, {int32(-1), 1}, {uint16(3), 3}} {
+		f := gguf.File{KV: []gguf.KeyValue{{Key: "split.count", Value: split.count}}}
+		if got := f.Shards(); got != split.want {
+			t.Errorf("split.count %v: %d shards, want %d", split.count, got, split.want)
+		}
 	}
-	for key, want := range map[string]uint64{"u8": 200, "u16": 60000, "u32": 4e9, "u64": 1 << 63} {
+	f.KV = append(f.KV, gguf.KeyValue{Key: "0", Value: int8(0)}, gguf.KeyValue{Key: "+8", Value: int8(8)},
+		gguf.KeyValue{Key: "+16", Value: int16(16)}, gguf.KeyValue{Key: "+32", Value: int32(32)}, gguf.KeyValue{Key: "+64", Value: int64(64)})
+	for key, want := range map[string]uint64{
+		"u8": 200, "u16": 60000, "u32": 4e9, "u64": 1 << 63, "0": 0, "+8": 8, "+16": 16, "+32": 32, "+64": 64,
+	} {
 		if got, ok := f.Uint(key); !ok || got != want {
 			t.Errorf("%s is %d, %v", key, got, ok)
 		}
@@ -133,11 +142,38 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+func TestVocabulary(t *testing.T) {
+	words := func(v any) gguf.KeyValue { return gguf.KeyValue{Key: "tokenizer.ggml.tokens", Value: v} }
+	arch := gguf.KeyValue{Key: "general.architecture", Value: "llama"}
+	size := gguf.KeyValue{Key: "llama.vocab_size", Value: uint32(7)}
+	rows := func(name string, dims ...uint64) []gguf.Tensor { return []gguf.Tensor{{Name: name, Dims: dims}} }
+	for name, tt := range map[string]struct {
+		kv      []gguf.KeyValue
+		tensors []gguf.Tensor
+		want    uint64
+	}{
+		"words":           {[]gguf.KeyValue{arch, size, words([]string{"a", "b"})}, rows("token_embd.weight", 64, 5), 2},
+		"skipped words":   {[]gguf.KeyValue{arch, size, words(gguf.Skipped{Len: 9000})}, rows("token_embd.weight", 64, 5), 9000},
+		"the key":         {[]gguf.KeyValue{arch, size}, rows("token_embd.weight", 64, 5), 7},
+		"rows":            {[]gguf.KeyValue{arch}, rows("token_embd.weight", 64, 5), 5},
+		"a single row":    {[]gguf.KeyValue{arch}, rows("token_embd.weight", 64), 0},
+		"another tensor":  {[]gguf.KeyValue{arch}, rows("output.weight", 64, 5), 0},
+		"nothing says it": {nil, nil, 0},
+	} {
+		f := gguf.File{KV: tt.kv, Tensors: tt.tensors}
+		if got := f.Vocabulary(); got != tt.want {
+			t.Errorf("%s: %d tokens, want %d", name, got, tt.want)
+		}
+	}
+}
+
 func TestLongArraysAreSkipped(t *testing.T) {
 	f, err := gguf.New([]gguf.KeyValue{
 		{Key: "tokens", Value: strings.Split(strings.Repeat("word ", 5000), " ")},
 		{Key: "scores", Value: make([]float32, 5000)},
 		{Key: "after", Value: "here"},
+		{Key: "kept", Value: make([]uint8, 1024)},
+		{Key: "last", Value: make([]uint8, 1025)},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -150,12 +186,25 @@ func TestLongArraysAreSkipped(t *testing.T) {
 		{Key: "tokens", Value: gguf.Skipped{Len: 5001}},
 		{Key: "scores", Value: gguf.Skipped{Len: 5000}},
 		{Key: "after", Value: "here"},
+		{Key: "kept", Value: make([]uint8, 1024)},
+		{Key: "last", Value: gguf.Skipped{Len: 1025}},
 	}
 	if diff := cmp.Diff(want, got.KV); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 	if _, err := got.Header(); !errors.Is(err, gguf.ErrUnsupported) {
 		t.Errorf("writing a skipped array gives %v", err)
+	}
+	if _, err := gguf.Read(bytes.NewReader(header(t, f)[:f.DataOffset-100]), f.Size(), gguf.DefaultLimits); !errors.Is(err, gguf.ErrTruncated) {
+		t.Errorf("a skipped array that is cut gives %v", err)
+	}
+}
+
+// An array of more strings than can be counted to ends where the input does.
+func TestEndlessArray(t *testing.T) {
+	in := start(3, 0, 1).put("k", uint32(9), uint32(8), uint64(1<<50), "the only one")
+	if _, err := gguf.Read(in, math.MaxInt64, gguf.DefaultLimits); !errors.Is(err, gguf.ErrTruncated) {
+		t.Error(err)
 	}
 }
 
@@ -197,6 +246,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"empty", &raw{}, gguf.ErrEmpty, "gguf: the file is empty"},
 		{"not gguf", (&raw{}).put(uint64(0x0102030405060708)), gguf.ErrNotGGUF, `gguf: not a gguf file: it starts with "\b\a\x06\x05"`},
+		{"half a magic", &raw{*bytes.NewBufferString("GG")}, gguf.ErrTruncated, "gguf: the file ends after 2 bytes, within the magic"},
+		{"not safetensors", (&raw{}).put(uint64(1), uint8('x')), gguf.ErrNotGGUF, `gguf: not a gguf file: it starts with "\x01\x00\x00\x00"`},
 		{"version 1", start(1, 0, 0), gguf.ErrUnsupported, "gguf: version 1 is not one of 2 to 3"},
 		{"version 0", start(0, 0, 0), gguf.ErrUnsupported, "gguf: version 0 is not one of 2 to 3"},
 		{"version 4", start(4, 0, 0), gguf.ErrUnsupported, "gguf: version 4 is not one of 2 to 3"},
@@ -213,17 +264,21 @@ func TestRefusals(t *testing.T) {
 		{"unknown element", start(3, 0, 1).put("k", uint32(9), uint32(77), uint64(0)), gguf.ErrCorrupt, `gguf: key 0 "k" is an array of unknown type 77`},
 		{"nested array", start(3, 0, 1).put("k", uint32(9), uint32(9), uint64(0)), gguf.ErrUnsupported, `gguf: key 0 "k" is an array of arrays`},
 		{"array beyond file", start(3, 0, 1).put("k", uint32(9), uint32(5), uint64(4)), gguf.ErrTruncated, `gguf: key 0 "k" is an array of 4 elements in a 49 byte file`},
+		{"array longer than the file", start(3, 0, 1).put("k", uint32(9), uint32(5), uint64(4), uint64(0)), gguf.ErrTruncated, `gguf: key 0 "k" is an array of 4 elements in a 57 byte file`},
 		{"array too long to count", start(3, 0, 1).put("k", uint32(9), uint32(10), huge), gguf.ErrTruncated, `gguf: key 0 "k" is an array of 18446744073709551615 elements in a 49 byte file`},
 		{"alignment of wrong type", start(3, 0, 1).put("general.alignment", uint32(10), uint64(32)), gguf.ErrCorrupt, `gguf: key "general.alignment" must be a uint32, is a uint64`},
 		{"alignment 0", start(3, 0, 1).put("general.alignment", uint32(4), uint32(0)), gguf.ErrCorrupt, "gguf: alignment 0 is not a power of two"},
 		{"alignment 48", start(3, 0, 1).put("general.alignment", uint32(4), uint32(48)), gguf.ErrCorrupt, "gguf: alignment 48 is not a power of two"},
 		{"alignment 2³¹", start(3, 0, 1).put("general.alignment", uint32(4), uint32(1<<31)), gguf.ErrUnsupported, "gguf: alignment 2147483648 is more than the limit of 1048576 bytes"},
+		{"tensor's name cut", start(3, 1, 0).put(uint32(1)), gguf.ErrTruncated, "gguf: tensor 0 ends at byte 32 of a 28 byte file"},
 		{"tensor cut", start(3, 1, 0).put("w", uint32(1)), gguf.ErrTruncated, `gguf: tensor 0 "w" ends at byte 45 of a 37 byte file`},
 		{"tensor name too long", tensor(strings.Repeat("w", 64), []uint64{1}, 0, 0), gguf.ErrCorrupt, "gguf: tensor 0 has a name of 64 bytes, at most 63 are allowed"},
 		{"no dimensions", tensor("w", nil, 0, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has 0 dimensions, not 1 to 4`},
 		{"many dimensions", start(3, 1, 0).put("w", uint32(1e9), make([]uint64, 6)), gguf.ErrCorrupt, `gguf: tensor 0 "w" has 1000000000 dimensions, not 1 to 4`},
 		{"dimension 0", tensor("w", []uint64{1, 0}, 0, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimension 1 of 0 elements`},
 		{"elements overflow", tensor("w", []uint64{1 << 32, 1 << 32}, 0, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimensions [4294967296 4294967296], more elements than can be counted`},
+		{"elements beyond counting", tensor("w", []uint64{1 << 63}, uint32(gguf.Q1_0), 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimensions [9223372036854775808], more elements than can be counted`},
+		{"bytes beyond counting", tensor("w", []uint64{1 << 62}, uint32(gguf.I16), 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimensions [4611686018427387904], more bytes than can be counted`},
 		{"bytes overflow", tensor("w", []uint64{1 << 62}, 28, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimensions [4611686018427387904], more bytes than can be counted`},
 		{"removed type", tensor("w", []uint64{32}, 4, 0), gguf.ErrUnsupported, `gguf: tensor 0 "w" is of unknown type 4`},
 		{"future type", tensor("w", []uint64{32}, 1<<31, 0), gguf.ErrUnsupported, `gguf: tensor 0 "w" is of unknown type 2147483648`},
@@ -286,14 +341,19 @@ func TestTruncation(t *testing.T) {
 func TestLimits(t *testing.T) {
 	f := example(t)
 	b := header(t, f)
-	for name, change := range map[string]func(*gguf.Limits){
-		"keys":    func(l *gguf.Limits) { l.Keys = uint64(len(f.KV)) - 1 },
-		"tensors": func(l *gguf.Limits) { l.Tensors = uint64(len(f.Tensors)) - 1 },
-		"strings": func(l *gguf.Limits) { l.StringBytes = 17 },
-		"header":  func(l *gguf.Limits) { l.HeaderBytes = f.DataOffset - 64 },
+	end := int64(bytes.LastIndexByte(b, byte(f.Tensors[2].Offset>>8)) + 7) // of the last offset
+	for name, change := range map[string]func(l *gguf.Limits, less uint64){
+		"keys":    func(l *gguf.Limits, less uint64) { l.Keys = uint64(len(f.KV)) - less },
+		"tensors": func(l *gguf.Limits, less uint64) { l.Tensors = uint64(len(f.Tensors)) - less },
+		"strings": func(l *gguf.Limits, less uint64) { l.StringBytes = uint64(len("general.architecture")) - less },
+		"header":  func(l *gguf.Limits, less uint64) { l.HeaderBytes = end - int64(less) },
 	} {
 		l := gguf.DefaultLimits
-		change(&l)
+		change(&l, 0)
+		if _, err := gguf.Read(bytes.NewReader(b), f.Size(), l); err != nil {
+			t.Errorf("at the limit of %s: %v", name, err)
+		}
+		change(&l, 1)
 		if _, err := gguf.Read(bytes.NewReader(b), f.Size(), l); !errors.Is(err, gguf.ErrUnsupported) || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("beyond the limit of %s: %v", name, err)
 		}
@@ -345,12 +405,34 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		"unknown value": {[]gguf.KeyValue{{Key: "k", Value: complex(1, 2)}}, one},
 		"no value":      {[]gguf.KeyValue{{Key: "k"}}, one},
+		"empty key":     {[]gguf.KeyValue{{Value: true}}, one},
 		"key twice":     {[]gguf.KeyValue{{Key: "k", Value: true}, {Key: "k", Value: true}}, one},
 		"alignment":     {[]gguf.KeyValue{{Key: "general.alignment", Value: uint32(3)}}, one},
 		"tensor":        {nil, []gguf.Tensor{{Name: "w"}}},
+		"dimensions":    {nil, []gguf.Tensor{{Name: "w", Dims: []uint64{1, 1, 1, 1, 1}}}},
 	} {
 		if f, err := gguf.New(tt.kv, tt.tensors); err == nil {
 			t.Errorf("%s: got %v", name, f)
+		}
+	}
+}
+
+// What is at a limit is not beyond it.
+func TestAtTheLimits(t *testing.T) {
+	f, err := gguf.New(
+		[]gguf.KeyValue{{Key: "general.alignment", Value: uint32(1 << 20)}},
+		[]gguf.Tensor{{Name: strings.Repeat("w", 63), Dims: []uint64{1, 1, 1, 1}}})
+	if err != nil || f.DataOffset != 1<<20 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	for name, in := range map[string]*raw{
+		"the oldest version":   start(2, 0, 0),
+		"an array to the end":  start(3, 0, 1).put("k", uint32(9), uint32(5), uint64(2), uint64(0)),
+		"a string to the end":  start(3, 0, 1).put("k", uint32(8), "to the end"),
+		"strings, to the last": start(3, 0, 1).put("k", uint32(9), uint32(8), uint64(2), "", ""),
+	} {
+		if _, err := gguf.Read(in, int64(in.Len()), gguf.DefaultLimits); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -414,9 +496,13 @@ func TestTypes(t *testing.T) {
 		t.Errorf("%d types, ggml 0.27.0 has 35", n)
 	}
 	for _, name := range []string{"", "type 4", "Q4_K", "nonsense"} {
-		if got, err := gguf.ParseType(name); err == nil {
+		got := gguf.Q8_0
+		if err := got.UnmarshalText([]byte(name)); err == nil || got != gguf.Q8_0 {
 			t.Errorf("%q is %v", name, got)
 		}
+	}
+	if text, err := gguf.Q4_K.MarshalText(); err != nil || string(text) != "q4_K" {
+		t.Errorf("q4_K is written %q, %v", text, err)
 	}
 }
 

@@ -3,6 +3,9 @@ package gguf_test
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,9 +91,56 @@ func TestMerge(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("merged (-want +got):\n%s", diff)
 	}
+	for _, f := range shards {
+		f.KV = slices.DeleteFunc(f.KV, func(kv gguf.KeyValue) bool { return kv.Key == "split.tensors.count" })
+	}
+	if got, err := gguf.Merge(shards); err != nil || len(got.Tensors) != 6 {
+		t.Errorf("without a count of tensors: %v, %v", got, err)
+	}
 	single := example(t)
 	if got, err := gguf.Merge([]*gguf.File{single}); err != nil || got != single {
 		t.Errorf("a single file merged is %v, %v", got, err)
+	}
+}
+
+func TestReadShards(t *testing.T) {
+	const first, second = "dir/m-00001-of-00002.gguf", "dir/m-00002-of-00002.gguf"
+	gone := errors.New("gone")
+	for name, tt := range map[string]struct {
+		first string
+		files map[string]*gguf.File
+		names []string // nil: refused
+		text  string   // of the refusal
+	}{
+		"single":     {"m.gguf", map[string]*gguf.File{"m.gguf": example(t)}, []string{"m.gguf"}, ""},
+		"both":       {first, map[string]*gguf.File{first: shard(t, 0, 2), second: shard(t, 1, 2)}, []string{first, second}, ""},
+		"no first":   {first, nil, nil, "gone"},
+		"no second":  {first, map[string]*gguf.File{first: shard(t, 0, 2)}, nil, "one of 2 files: gone"},
+		"other name": {"m.gguf", map[string]*gguf.File{"m.gguf": shard(t, 0, 2)}, nil, "does not end in -00001-of-00002.gguf"},
+		"other file": {first, map[string]*gguf.File{first: shard(t, 0, 2), second: shard(t, 0, 2)}, nil, "file 2 of 2 says that it is file 1"},
+	} {
+		merged, names, err := gguf.ReadShards(tt.first, func(name string) (*gguf.File, error) {
+			if f := tt.files[name]; f != nil {
+				return f, nil
+			}
+			return nil, gone
+		})
+		if diff := cmp.Diff(tt.names, names); diff != "" {
+			t.Errorf("%s: files (-want +got):\n%s", name, diff)
+		}
+		if tt.names == nil {
+			if err == nil || !strings.Contains(err.Error(), tt.text) || merged != nil {
+				t.Errorf("%s: %v, want %q", name, err, tt.text)
+			}
+			continue
+		}
+		var tensors int
+		for _, f := range tt.files {
+			tensors += len(f.Tensors)
+		}
+		if err != nil || len(merged.Tensors) != tensors {
+			t.Errorf("%s: %v, %v", name, merged, err)
+		}
 	}
 }
 
@@ -106,13 +156,21 @@ func TestMergeRefuses(t *testing.T) {
 		"other order": {[]*gguf.File{shard(t, 1, 2), shard(t, 0, 2)}, "file 1 of 2 says that it is file 2"},
 		"other model": {[]*gguf.File{shard(t, 0, 2), shard(t, 1, 3)}, "file 2 of 2 is one of 3"},
 		"not split":   {[]*gguf.File{shard(t, 0, 2), example(t)}, "file 2 of 2 is one of 1"},
-		"no number":   {[]*gguf.File{{KV: []gguf.KeyValue{{Key: "split.count", Value: uint16(2)}}}, shard(t, 1, 2)}, "no key split.no"},
+		"not at all":  {[]*gguf.File{example(t), example(t)}, "file 1 of 2 is one of 1"},
+		"no number":   {[]*gguf.File{{KV: []gguf.KeyValue{{Key: "split.count", Value: uint16(2)}}}, shard(t, 1, 2)}, "file 1 of 2 has no key split.no"},
 	} {
 		if f, err := gguf.Merge(tt.shards); !errors.Is(err, gguf.ErrCorrupt) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, %v; want %q", name, f, err, tt.want)
 		}
 	}
-	// Tensors of one name in two files, and fewer than announced.
+	// More tensors than a file may have, one name in two files, fewer than announced.
+	many := []*gguf.File{shard(t, 0, 2), shard(t, 1, 2)}
+	for _, f := range many {
+		f.Tensors = make([]gguf.Tensor, gguf.DefaultLimits.Tensors/2+1)
+	}
+	if _, err := gguf.Merge(many); !errors.Is(err, gguf.ErrUnsupported) || !strings.Contains(err.Error(), "more than the limit of 65536 tensors") {
+		t.Errorf("many tensors: %v", err)
+	}
 	twice := shard(t, 1, 2)
 	twice.Tensors[0].Name = "a0"
 	if _, err := gguf.Merge([]*gguf.File{shard(t, 0, 2), twice}); err == nil || !strings.Contains(err.Error(), `"a0" has the name of tensor 0`) {
@@ -173,14 +231,10 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%s %d: %+v", tt.name, tt.tokens, m)
 		}
 	}
-	// Fewer bits, heads by layer, latent attention.
+	// Fewer bits, latent attention.
 	f := model("llama", smol, 49152)
 	if got, want := f.Memory(512, 512, gguf.Q8_0, gguf.Q8_0).Cache, uint64(11.25*mib*34/64); got != want {
 		t.Errorf("cache of q8_0 has %d bytes, want %d", got, want)
-	}
-	f = model("x", keys{"block_count": uint32(3), "embedding_length": uint32(64), "attention.head_count": uint32(1), "attention.head_count_kv": []int32{1, 0, 2}}, 1)
-	if got, want := f.Memory(1, 1, gguf.F16, gguf.F16).Cache, uint64(256*64*3*2*2); got != want {
-		t.Errorf("cache of heads by layer has %d bytes, want %d", got, want)
 	}
 	f = model("deepseek2", keys{"block_count": uint32(1), "attention.head_count": uint32(128), "attention.kv_lora_rank": uint32(512), "rope.dimension_count": uint32(64)}, 1)
 	if got, want := f.Memory(256, 1, gguf.F16, gguf.F16).Cache, uint64(256*576*2); got != want {
@@ -189,8 +243,47 @@ func TestMemory(t *testing.T) {
 	// Keys that lie do not overflow.
 	huge := keys{"block_count": ^uint64(0), "embedding_length": ^uint64(0), "feed_forward_length": ^uint64(0), "attention.head_count": uint32(1), "attention.key_length": ^uint64(0)}
 	m := model("x", huge, 1).Memory(1<<40, 1<<30, gguf.F32, gguf.Type(9999))
-	if m.Total() < 1<<62 || m.Fits(1<<50) == nil {
+	if m.Cache != math.MaxInt64 || m.Compute != math.MaxInt64 || m.Total() != math.MaxInt64 || m.Fits(1<<50) == nil {
 		t.Errorf("a model without measure needs %+v", m)
+	}
+}
+
+// Which key says what: a token in a context of 256, keys and values of 2 bytes,
+// two layers of four heads of 16 elements, a vocabulary of one.
+func TestMemoryOfKeys(t *testing.T) {
+	const (
+		cache   = 2 * 256 * 4 * (16 + 16) * 2
+		compute = 4*(1+11*64/2) + 2*256
+	)
+	type keys = map[string]any
+	for name, tt := range map[string]struct {
+		keys           keys
+		tokens, ubatch int
+		want           gguf.Memory
+	}{
+		"heads":                  {nil, 1, 1, gguf.Memory{Tokens: 256, Cache: cache, Compute: compute}},
+		"nothing asked for":      {nil, 0, 0, gguf.Memory{Tokens: 256, Cache: cache, Compute: compute}},
+		"a pass of the prompt":   {nil, 300, 100, gguf.Memory{Tokens: 512, Cache: 2 * cache, Compute: 100 * (4*(1+11*64/2) + 2*512)}},
+		"heads of the cache":     {keys{"attention.head_count_kv": uint32(1)}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 4, Compute: compute}},
+		"by layer":               {keys{"attention.head_count_kv": []int32{3, -1}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 3, Compute: compute}},
+		"by layer, unsigned":     {keys{"attention.head_count_kv": []uint32{2, 3}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 5, Compute: compute}},
+		"by layer, long":         {keys{"attention.head_count_kv": []uint64{2, 3}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 5, Compute: compute}},
+		"fewer than layers":      {keys{"attention.head_count_kv": []uint32{2}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 2, Compute: compute}},
+		"none":                   {keys{"attention.head_count_kv": []uint32{}, "attention.head_count": "?"}, 1, 1, gguf.Memory{Tokens: 256, Compute: compute}},
+		"length of a head":       {keys{"attention.key_length": uint32(8), "attention.value_length": uint32(32)}, 1, 1, gguf.Memory{Tokens: 256, Cache: 2 * 256 * 4 * (8 + 32) * 2, Compute: compute}},
+		"feed-forward":           {keys{"feed_forward_length": uint32(100)}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache, Compute: compute + 4*299}},
+		"feed-forward, by layer": {keys{"feed_forward_length": []uint32{200, 100}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache, Compute: compute + 4*599}},
+	} {
+		kv := []gguf.KeyValue{{Key: "general.architecture", Value: "x"}, {Key: "x.vocab_size", Value: uint32(1)}}
+		all := keys{"block_count": uint32(2), "embedding_length": uint32(64), "attention.head_count": uint32(4)}
+		maps.Copy(all, tt.keys)
+		for k, v := range all {
+			kv = append(kv, gguf.KeyValue{Key: "x." + k, Value: v})
+		}
+		f := gguf.File{KV: kv}
+		if diff := cmp.Diff(tt.want, f.Memory(tt.tokens, tt.ubatch, gguf.F16, gguf.F16)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
