@@ -38,21 +38,13 @@ func rateAt(targets []Target, n int) float64 {
 // as GiB/second.
 const loadRate = 0.25
 
-// LoadBudget is the time that loading a model of sizeBytes is expected to take at
-// most.
-func LoadBudget(sizeBytes uint64, scale float64) time.Duration {
-	return seconds(scale * loadSeconds(sizeBytes))
-}
-
-func loadSeconds(sizeBytes uint64) float64 { return float64(sizeBytes)/(1<<30)/loadRate + 1 }
-
 // Budget is the time that a test of a model of sizeBytes may take, from the
 // creation of its context to its last repetition, times scale:
 // size_GiB/0.25 + 1 + repetitions·n/target, the default suite's formula with
 // its five repetitions. A combined test gets the sum of its two parts, and a
 // depth is computed once.
 func (t Targets) Budget(test result.Test, sizeBytes uint64, repetitions int, scale float64) time.Duration {
-	s := loadSeconds(sizeBytes)
+	s := float64(sizeBytes)/(1<<30)/loadRate + 1
 	if n := test.Prompt; n > 0 {
 		s += float64(repetitions) * float64(n) / rateAt(t.Prompt, n)
 	}

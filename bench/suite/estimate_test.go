@@ -78,6 +78,25 @@ func TestUpperBoundAndLikely(t *testing.T) {
 	if want := 6*time.Second + p.Tests[2].Budget; likely != want || tests != 2 {
 		t.Errorf("likely %v of %d tests, want %v", likely, tests, want)
 	}
+	p = suite.Plan{LoadBudget: time.Second, Repetitions: 2, Tests: []suite.PlannedTest{
+		{Test: result.Test{Gen: 64}, Budget: time.Minute},
+		{Test: result.Test{Prompt: 128}}, // no limit
+		{Test: result.Test{Gen: 128}, Budget: time.Minute},
+		{Test: result.Test{Gen: 8}, Budget: time.Minute},
+	}}
+	if longest := p.Longest(); longest != p.Tests[1].Test {
+		t.Errorf("longest is %v", longest)
+	}
+	if bound, ok := p.UpperBound(); ok {
+		t.Errorf("a test without a limit, and a bound of %v", bound)
+	}
+	if likely, tests := p.Likely(map[result.Test]time.Duration{{Prompt: 128}: time.Minute, {Gen: 8}: time.Second}); likely != 182*time.Second || tests != 2 {
+		t.Errorf("likely %v of %d tests", likely, tests)
+	}
+	p = suite.Plan{Tests: []suite.PlannedTest{{Test: result.Test{Gen: 8}, Budget: time.Minute}}}
+	if bound, ok := p.UpperBound(); ok {
+		t.Errorf("loading has no limit, and a bound of %v", bound)
+	}
 	none, minute := time.Duration(0), time.Minute
 	if _, ok := s.Plan(m, 1<<30, &none, 1).UpperBound(); ok {
 		t.Error("tests without a limit have a bound")

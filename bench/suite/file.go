@@ -191,7 +191,7 @@ func (f *file) suite(n *yaml.Node) Suite {
 		return s
 	}
 	s.Models = nil
-	if f.list(v, "models", maxModels) && len(the(v).Content) == 0 {
+	if f.list(v, "models", maxModels); len(the(v).Content) == 0 {
 		f.fail(v, "models is empty; leave it out for the default models")
 	}
 	lines := make(map[string]int)
@@ -389,16 +389,13 @@ func (f *file) targets(n *yaml.Node) Targets {
 }
 
 // list checks that a node is a list of at most so many items.
-func (f *file) list(n *yaml.Node, what string, most int) bool {
+func (f *file) list(n *yaml.Node, what string, most int) {
 	switch {
 	case the(n).Kind != yaml.SequenceNode:
 		f.fail(n, "%s is not a list", what)
-		return false
 	case len(the(n).Content) > most:
 		f.fail(n, "%s has %d items, more than %d", what, len(the(n).Content), most)
-		return false
 	}
-	return true
 }
 
 // each calls do with the items of a list, until a mistake.

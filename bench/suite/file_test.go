@@ -1,9 +1,12 @@
 package suite_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,7 +120,40 @@ func TestReadSources(t *testing.T) {
 		if got.Name != name || got.Source != source {
 			t.Errorf("%s: %+v", source, got)
 		}
+		if (got.SizeBytes > 0) != (source == suite.Models()[2].Source()) {
+			t.Errorf("%s: %d bytes", source, got.SizeBytes)
+		}
 	}
+}
+
+// What is at a limit is not beyond it.
+func TestReadAtTheLimits(t *testing.T) {
+	name := strings.Repeat("x", 200)
+	const longest = "generation: [16777216]\nprompt: 0\n#"
+	for text, want := range map[string]int{ // tests of the first model
+		"repetitions: 10000":                              11,
+		longest + strings.Repeat("x", 1<<20-len(longest)): 1,
+		"prompt: []\ngeneration: []\nmodels: [" + name + "]\ncombined: [[1, 0], [0, 1]]":             2,
+		"repetitions: 2\nprompt: 0\ngeneration: 0\ncombined: [[1, 65537]]\ne2e: [[1, 65536]]":        2,
+		"prompt: [" + strings.Repeat("1,", 999) + "1]\ngeneration: []":                               1,
+		"prompt: [" + strings.Repeat("1,", 499) + "1]\ngeneration: []\ncombined: [[1, 1]]\ndepth: 1": 2,
+	} {
+		if got := read(t, text); len(got.Models[0].Tests) != want {
+			t.Errorf("%.50s…: %d tests, want %d", text, len(got.Models[0].Tests), want)
+		}
+	}
+	if _, err := suite.Read(iotest.ErrReader(os.ErrClosed), "f.yaml"); !errors.Is(err, os.ErrClosed) || !strings.HasPrefix(err.Error(), "f.yaml: ") {
+		t.Error(err)
+	}
+}
+
+// ascending are so many targets.
+func ascending(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%d: 1, ", i+1)
+	}
+	return b.String()
 }
 
 // Every mistake is one line that names the file and, where there is one, the
@@ -136,6 +172,10 @@ func TestReadMistakes(t *testing.T) {
 		"too deep":       {strings.Repeat("[", 20000), "f.yaml:1: not YAML: exceeded max depth of 10000"},
 		"not a mapping": {"- a.gguf", "f.yaml:1: a suite is not a mapping of keys to values; " +
 			"known keys are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
+		"a word": {"gemma", "f.yaml:1: a suite is not a mapping of keys to values; " +
+			"known keys are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
+		"an alias as a key": {"repetitions: &prompt 5\n*prompt : 7", `f.yaml:2: unknown key "prompt" of a suite, ` +
+			"known are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
 		"an unknown key": {"\nmodel: a.gguf", `f.yaml:2: unknown key "model" of a suite, ` +
 			"known are models, repetitions, targets, prompt, generation, depth, combined, e2e"},
 		"a merge":           {"a: &a {prompt: 1}\n", `f.yaml:1: unknown key "a" of a suite, known are models, repetitions, targets, prompt, generation, depth, combined, e2e`},
@@ -152,6 +192,13 @@ func TestReadMistakes(t *testing.T) {
 		"a scheme":           {"models:\n- ftp://h/a.gguf", "f.yaml:2: unknown scheme ftp of a source, known are https, http, hf and file paths"},
 		"half a hub name":    {"models:\n- hf:a.gguf", "f.yaml:2: the source is not hf:user/repository/file[@revision]"},
 		"a URL of no file":   {"models:\n- https://h/secret/?t=secret", "f.yaml:2: the source is not the URL of a file"},
+		"a URL of no host":   {"models:\n- https:///a.gguf", "f.yaml:2: the source is not the URL of a file"},
+		"no URL":             {"models:\n- https://h/%zz/a.gguf", "f.yaml:2: the source is not the URL of a file"},
+		"a hidden name":      {"models:\n- https://h/a%0Ab.gguf", `f.yaml:2: "a\nb.gguf" is not the name of a model file`},
+		"a flag":             {"models:\n- -x.gguf", `f.yaml:2: "-x.gguf" is not the name of a model file`},
+		"a backslash":        {"models:\n- 'x\\a.gguf'", `f.yaml:2: "x\\a.gguf" is not the name of a model file`},
+		"a name in a folder": {"models:\n- source: a\n  name: b/a", `f.yaml:3: "b/a" is not the name of a model file`},
+		"an empty name":      {"models:\n- source: a\n  name: ''", "f.yaml:3: name is not a text"},
 		"a folder":           {"models:\n- ..", `f.yaml:2: ".." is not the name of a model file`},
 		"a name with a path": {"models:\n- source: a\n  name: ../a", `f.yaml:3: "../a" is not the name of a model file`},
 		"a long name":        {"models:\n- " + strings.Repeat("x", 201), "f.yaml:2: a file name of 201 bytes is longer than 200"},
@@ -177,7 +224,9 @@ func TestReadMistakes(t *testing.T) {
 		"an e2e of one number": {"e2e: 512", "f.yaml:1: e2e is not a list"},
 		"an e2e of three":      {"repetitions: 5\ne2e:\n- [1, 2]\n- [1, 2, 3]", "f.yaml:4: e2e is not a list of pairs, as [[512, 128]]"},
 		"an e2e without text":  {"e2e: [[0, 128]]", "f.yaml:1: e2e: both numbers of a pair are above 0, as [[512, 128]]"},
+		"an e2e of text alone": {"e2e: [[128, 0]]", "f.yaml:1: e2e: both numbers of a pair are above 0, as [[512, 128]]"},
 		"an e2e with no end":   {"e2e:\n- [16, 65537]\nrepetitions: 2", "f.yaml:2: e2e: the times of 2 × 65537 tokens are more than are kept; 2 repetitions can have 65536 tokens each"},
+		"many combined tests":  {"combined: [" + strings.Repeat("[1, 1],", 990) + "]", "f.yaml:1: 1001 tests of a model are more than 1000"},
 		"many e2e tests": {"models:\n- source: a\n  prompt: 1\n  generation: [" + strings.Repeat("1,", 999) + "]\n  e2e: [[1, 1]]",
 			"f.yaml:2: 1001 tests of a model are more than 1000"},
 		"no repetitions":   {"repetitions: 0", "f.yaml:1: repetitions: 0 is outside 1…10000"},
@@ -186,9 +235,12 @@ func TestReadMistakes(t *testing.T) {
 		"targets":           {"targets: 5", "f.yaml:1: targets is not a mapping of keys to values; known keys are prompt, generation"},
 		"targets of a kind": {"targets:\n  depth: {1: 1}", `f.yaml:2: unknown key "depth" of targets, known are prompt, generation`},
 		"empty targets":     {"targets:\n  prompt: {}", "f.yaml:2: targets of prompt are not a mapping of tokens to tokens per second, as {16: 2, 512: 25}"},
+		"a list of targets": {"targets:\n  prompt: [16]", "f.yaml:2: targets of prompt are not a mapping of tokens to tokens per second, as {16: 2, 512: 25}"},
+		"many targets":      {"targets: {prompt: {" + ascending(1001) + "}}", "f.yaml:1: more than 1000 targets"},
 		"a target of 0":     {"targets:\n  prompt: {0: 2}", "f.yaml:2: a target's length: 0 is outside 1…16777216"},
 		"a speed of 0":      {"targets:\n  prompt:\n    16: 0", "f.yaml:3: the target of 16 tokens is not a number of tokens per second above 0"},
 		"an endless speed":  {"targets: {prompt: {16: .inf}}", "f.yaml:1: the target of 16 tokens is not a number of tokens per second above 0"},
+		"an infinite speed": {"targets: {prompt: {16: inf}}", "f.yaml:1: the target of 16 tokens is not a number of tokens per second above 0"},
 		"a speed of NaN":    {"targets: {prompt: {16: NaN}}", "f.yaml:1: the target of 16 tokens is not a number of tokens per second above 0"},
 		"a target twice":    {"targets: {prompt: {16: 1, 16: 2}}", "f.yaml:1: the target of 16 tokens is given a second time"},
 

@@ -78,18 +78,18 @@ func (l Lengths) Tests() ([]result.Test, error) {
 // of every test; nil gives each the budget of its length and size, times scale; 0
 // is no limit.
 func (s Suite) Plan(m Entry, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
-	p := Plan{Model: m.Source, SizeBytes: sizeBytes, LoadBudget: LoadBudget(sizeBytes, scale), Repetitions: s.Repetitions}
-	for _, t := range m.Tests {
+	p := Plan{Model: m.Source, SizeBytes: sizeBytes, Repetitions: s.Repetitions}
+	for i, t := range m.Tests {
 		budget := s.Targets.Budget(t, sizeBytes, s.Repetitions, scale)
+		if i == 0 {
+			// In the suite that this one replaces, every test loaded the model within its
+			// own budget. What could load there within the first test's loads here.
+			p.LoadBudget = budget
+		}
 		if timeout != nil {
 			budget = *timeout
 		}
 		p.Tests = append(p.Tests, PlannedTest{t, budget})
-	}
-	// In the suite that this one replaces, every test loaded the model within its
-	// own budget. What could load there within the first test's loads here.
-	if len(m.Tests) > 0 {
-		p.LoadBudget = max(p.LoadBudget, s.Targets.Budget(m.Tests[0], sizeBytes, s.Repetitions, scale))
 	}
 	if timeout != nil && *timeout == 0 {
 		p.LoadBudget = 0

@@ -1,6 +1,7 @@
 package suite_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -32,6 +33,14 @@ func TestBefore(t *testing.T) {
 	setup.Setup = time.Second
 	gpu := history(pp(512), time.Millisecond, measured(pp(128), time.Second))
 	gpu.GPU = true
+	gpuFilled := history(pp(1024), time.Minute, measured(pp(512), 512*time.Millisecond))
+	gpuFilled.GPU = true
+	gpuGeneration := history(tg(128), time.Minute, measured(tg(16), 16*time.Millisecond))
+	gpuGeneration.GPU = true
+	cold := history(pp(32), time.Second, measured(pp(16), 16*time.Millisecond))
+	cold.Warmup = false
+	// Repetitions of 20, 16 and 18 ms: the fastest counts.
+	uneven := history(tg(32), time.Second, suite.Measured{Test: tg(16), Repetitions: []time.Duration{20e6, 16e6, 18e6}})
 	for _, tt := range []struct {
 		name    string
 		history suite.History
@@ -40,6 +49,22 @@ func TestBefore(t *testing.T) {
 		{"no limit", history(pp(4096), 0, rising...), suite.Decision{Reason: "started: it has no time limit"}},
 		{"the shortest", history(pp(16), 1), suite.Decision{Reason: "started: nothing shorter was measured"}},
 		{"a batch that does not fill a GPU", gpu, suite.Decision{Reason: "started: shorter tests do not predict it"}},
+		{"a batch that fills a GPU", gpuFilled, suite.Decision{
+			Reason: "started: needs about 6.14s: 6 × 1024 tokens at 1ms each, from 1ms at pp512; 1m0s of its budget of 1m0s is left for them"}},
+		{"a generation on a GPU", gpuGeneration, suite.Decision{
+			Reason: "started: needs about 640ms: 5 × 128 tokens at 1ms each, from 1ms at tg16; 1m0s of its budget of 1m0s is left for them"}},
+		{"a batch not fuller yet", history(pp(64), time.Second, measured(pp(16), 16*time.Millisecond)), suite.Decision{
+			Reason: "started: needs about 384ms: 6 × 64 tokens at 1ms each, from 1ms at pp16; 1s of its budget of 1s is left for them"}},
+		{"no warm-up", cold, suite.Decision{
+			Reason: "started: needs about 160ms: 5 × 32 tokens at 1ms each, from 1ms at pp16; 1s of its budget of 1s is left for them"}},
+		{"the fastest repetition", uneven, suite.Decision{
+			Reason: "started: needs about 160ms: 5 × 32 tokens at 1ms each, from 1ms at tg16; 1s of its budget of 1s is left for them"}},
+		{"within the noise of its budget", history(tg(1000), 500*time.Second, measured(tg(100), 10300*time.Millisecond)), suite.Decision{
+			Reason: "started, but doubtful: needs 8m35s to 8m35s: 5 × 1000 tokens at 103ms each, from 103ms at tg100; 8m20s of its budget of 8m20s is left for them"}},
+		{"beyond the noise of its budget", history(tg(1000), 500*time.Second, measured(tg(100), 10500*time.Millisecond)), suite.Decision{Stop: true,
+			Reason: "skipped: needs at least 8m45s: 5 × 1000 tokens at 105ms each, from 105ms at tg100; 8m20s of its budget of 8m20s is left for them"}},
+		{"a fast machine", history(tg(1000), time.Second, measured(tg(100), 10*time.Microsecond)), suite.Decision{
+			Reason: "started: needs about 500µs: 5 × 1000 tokens at 100ns each, from 100ns at tg100; 1s of its budget of 1s is left for them"}},
 		{"a combined test", history(result.Test{Prompt: 64, Gen: 64}, 1, measured(result.Test{Prompt: 16, Gen: 16}, time.Second)),
 			suite.Decision{Reason: "started: shorter tests do not predict it"}},
 		{"an end-to-end test", history(result.Test{Prompt: 64, Gen: 64, E2E: true}, 1, measured(result.Test{Prompt: 16, Gen: 16, E2E: true}, time.Second)),
@@ -63,6 +88,30 @@ func TestBefore(t *testing.T) {
 	}
 }
 
+func TestLikely(t *testing.T) {
+	// 6.4 s for five repetitions, after 1 s of setup.
+	with := func(budget time.Duration) suite.History {
+		h := history(tg(128), budget, measured(tg(16), 160*time.Millisecond))
+		h.Setup = time.Second
+		return h
+	}
+	for name, tt := range map[string]struct {
+		history suite.History
+		likely  time.Duration
+		known   bool
+	}{
+		"fits":            {with(time.Minute), 7400 * time.Millisecond, true},
+		"no limit":        {with(0), 7400 * time.Millisecond, true},
+		"hardly fits":     {with(7300 * time.Millisecond), 7300 * time.Millisecond, true},
+		"is skipped":      {with(7 * time.Second), 0, true},
+		"nothing is said": {history(tg(16), time.Minute), 0, false},
+	} {
+		if likely, known := suite.DefaultPolicy().Likely(tt.history); likely != tt.likely || known != tt.known {
+			t.Errorf("%s: %v, %v; want %v, %v", name, likely, known, tt.likely, tt.known)
+		}
+	}
+}
+
 func TestDuring(t *testing.T) {
 	const s = time.Second
 	unknown := history(pp(16), 60*s) // six passes
@@ -83,10 +132,17 @@ func TestDuring(t *testing.T) {
 			Reason: "given up: 1 of 6 passes took 17s, all of them at least 1m42s; 1m0s of its budget of 1m0s is for them"}},
 		{"two passes too slow", suite.Progress{History: unknown, Passes: []time.Duration{12 * s, 11 * s}}, suite.Decision{Stop: true,
 			Reason: "given up: 2 of 6 passes took 23s, all of them at least 1m7s; 1m0s of its budget of 1m0s is for them"}},
+		{"the first was the fastest", suite.Progress{History: unknown, Passes: []time.Duration{11 * s, 12 * s}}, suite.Decision{Stop: true,
+			Reason: "given up: 2 of 6 passes took 23s, all of them at least 1m7s; 1m0s of its budget of 1m0s is for them"}},
+		{"complete", suite.Progress{History: unknown, Passes: []time.Duration{s, s, s, s, s, 90 * s}}, suite.Decision{Reason: "goes on: it has no time limit or is complete"}},
 		{"a pass that hangs", suite.Progress{History: unknown, Passes: []time.Duration{s, s, s}, InPass: 62 * s}, suite.Decision{Stop: true,
 			Reason: "given up: 3 of 6 passes took 3s, all of them at least 1m7s; 1m0s of its budget of 1m0s is for them"}},
 		{"half of the tokens tell", suite.Progress{History: generation, InPass: 25 * s, Tokens: 64}, suite.Decision{Stop: true,
 			Reason: "given up: 64 of 128 tokens of the first of 5 passes took 25s, all of them about 4m10s; 1m40s of its budget of 1m40s is for them"}},
+		{"a quarter of the tokens tells", suite.Progress{History: generation, InPass: 25 * s, Tokens: 32}, suite.Decision{Stop: true,
+			Reason: "given up: 32 of 128 tokens of the first of 5 passes took 25s, all of them about 8m20s; 1m40s of its budget of 1m40s is for them"}},
+		{"a pass faster than those before", suite.Progress{History: generation, Passes: []time.Duration{50 * s}, InPass: 5 * s, Tokens: 64}, suite.Decision{
+			Reason: "goes on: 1 of 5 passes took 50s, all of them at least 1m30s; 1m40s of its budget of 1m40s is for them"}},
 		{"few tokens do not", suite.Progress{History: generation, InPass: 25 * s, Tokens: 16}, suite.Decision{
 			Reason: "goes on: the first of 5 passes has taken 25s, all of them at least 2m5s; 1m40s of its budget of 1m40s is for them"}},
 	} {
@@ -115,6 +171,13 @@ func TestPatience(t *testing.T) {
 		got, ok := suite.DefaultPolicy().Patience(tt.progress)
 		if !ok || got.Round(time.Millisecond) != tt.want {
 			t.Errorf("%s: %v (limited: %v), want %v", tt.name, got, ok, tt.want)
+		}
+	}
+	for done, want := range []time.Duration{13 * s, 58 * s, 41200 * time.Millisecond} { // rule (iii): 1.3, 1.3 and 1.02 times the budget
+		passes := slices.Repeat([]time.Duration{4 * s}, done)
+		got, ok := suite.FastestPolicy().Patience(suite.Progress{History: history(pp(16), 60*s), Passes: passes})
+		if !ok || got.Round(time.Millisecond) != want {
+			t.Errorf("rule (iii) after %d passes: %v (limited: %v), want %v", done, got, ok, want)
 		}
 	}
 	complete := suite.Progress{History: history(tg(16), s), Passes: make([]time.Duration, 5)}

@@ -5,12 +5,14 @@ import (
 	"compress/gzip"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
@@ -96,11 +98,126 @@ func TestReplay(t *testing.T) {
 	if median := got.WallMedian.Round(time.Millisecond); median != 104847*time.Millisecond {
 		t.Errorf("median wall %v", median)
 	}
+	if p95 := got.WallP95.Round(time.Millisecond); p95 != 166899*time.Millisecond {
+		t.Errorf("95th percentile of the walls %v", p95)
+	}
 	if got.Servers != 5 || got.WrongShare() != 0 || got.LostShare() <= 0 || got.LostShare() >= 1 {
 		t.Errorf("%+v", got)
 	}
-	if empty := suite.Replay(nil, suite.Rules()[all], suite.ReplayOptions{}); empty != (suite.Replayed{}) {
+	if empty := suite.Replay(nil, suite.Rules()[all], suite.ReplayOptions{}); empty != (suite.Replayed{}) || empty.LostShare() != 0 {
 		t.Errorf("of nothing: %+v", empty)
+	}
+	late := suite.Replay([]suite.RecordedServer{byName["made/late-start"]}, suite.Rules()[previous], suite.ReplayOptions{})
+	if share := late.WrongShare(); share != 0.5 {
+		t.Errorf("%g of the records are lost wrongly, want a half", share)
+	}
+}
+
+// recorded is a test of a recorded run that took wall seconds of its 100; each
+// repetition took sample seconds, 0 if it was killed.
+func recorded(test result.Test, wall, sample float64) suite.RecordedTest {
+	r := suite.RecordedTest{Kind: test.Kind(), Tokens: test.Tokens(), BudgetSeconds: 100, Outcome: "timeout", WallSeconds: wall}
+	if sample > 0 {
+		r.Outcome, r.SamplesNs = "ok", slices.Repeat([]int64{int64(sample * 1e9)}, 5)
+	}
+	return r
+}
+
+func TestReplayedModel(t *testing.T) {
+	crashed := func(test result.Test) suite.RecordedTest {
+		r := recorded(test, 2, 0)
+		r.Outcome = "exit"
+		return r
+	}
+	late := recorded(pp(128), 121, 1) // its last repetition came late
+	late.SamplesNs[4] = 96e9
+	long := recorded(pp(512), 200, 30)
+	long.BudgetSeconds = 1000
+	const all, crash, previous, fastest, byDefault = 0, 1, 2, 3, 4 // of suite.Rules
+	type total struct {
+		Total, Lost float64 // seconds
+		Rows, Wrong int
+	}
+	for name, tt := range map[string]struct {
+		rule    int
+		backend string
+		o       suite.ReplayOptions
+		tests   []suite.RecordedTest
+		want    total
+	}{
+		"the shortest ends it all": {all, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 41, 0), recorded(tg(16), 7, 1),
+		}, total{41, 41, 0, 2}},
+		"a longer one ends its kind": {all, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 7, 1), recorded(pp(128), 100, 0), recorded(pp(512), 60, 9), recorded(tg(16), 7, 1),
+		}, total{7 + 100 + 7 + 7, 100, 3, 1}},
+		"and so does one that is skipped": {previous, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 13, 2.1), recorded(pp(128), 60, 9), long,
+		}, total{13 + 7, 0, 2, 2}},
+		"the shortest of a kind, later": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 7, 1), recorded(tg(16), 100, 0), recorded(tg(128), 7, 1),
+		}, total{107, 100, 1, 2}},
+		"crashes continue": {all, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			crashed(pp(16)), recorded(pp(128), 7, 1), recorded(tg(16), 7, 1),
+		}, total{2 + 7 + 7 + 7, 0, 3, 0}},
+		"a crash ends its group": {crash, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			crashed(pp(16)), recorded(pp(128), 7, 1), recorded(tg(16), 7, 1),
+		}, total{2 + 7 + 7, 0, 2, 1}},
+		"a crash is tried twice": {byDefault, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			crashed(pp(16)), recorded(pp(128), 7, 1), recorded(tg(16), 7, 1),
+		}, total{2*2 + 7 + 7 + 7, 0, 3, 0}},
+		"the third is the last, and comes last": {byDefault, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			crashed(pp(16)), crashed(pp(128)), recorded(pp(512), 7, 1), recorded(tg(16), 7, 1),
+		}, total{2*2 + 7 + 2 + 7, 0, 2, 1}},
+		"a record that is given up": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{late}, total{25 + 1.02*99 - 24, 25 + 1.02*99 - 24, 0, 2}},
+		// Half of pp16's time per token fits, the whole does not.
+		"a killed test as predicted": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 19, 3), recorded(pp(128), 100, 0),
+		}, total{19 + 1 + 1.3*99/6 + 7, 1 + 1.3*99/6, 2, 0}},
+		"a killed test as fast as can be": {fastest, "CPU", suite.ReplayOptions{Censored: suite.CensoredFast}, []suite.RecordedTest{
+			recorded(pp(16), 19, 3), recorded(pp(128), 100, 0),
+		}, total{19 + 100 + 7, 100, 2, 0}},
+		// A load of 11 s in pp, of 1 and 3 s in tg.
+		"one load, of the generations": {all, "CPU", suite.ReplayOptions{LoadOnce: true}, []suite.RecordedTest{
+			recorded(pp(16), 17, 1), recorded(tg(16), 6+1./16, 1), recorded(tg(128), 8+1./128, 1),
+		}, total{17 + 6 + 1./16 - 2 + 8 + 1./128 - 2 + 7, 0, 4, 0}},
+		// 90 s for tg512 fit beside the least setup of 1 s, not beside 30; 99.5 s do
+		// not fit beside 1.
+		"setup gets less": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(tg(16), 30+5*.5+.5/16, .5), recorded(tg(128), 1+5*4.5+4.5/128, 4.5), recorded(tg(512), 95, 18),
+		}, total{30 + 2.5 + .5/16 + 1 + 22.5 + 4.5/128 + 95 + 7, 0, 4, 0}},
+		"setup stays little": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(tg(16), 1+5*.5+.5/16, .5), recorded(tg(128), 30+5*4.5+4.5/128, 4.5), recorded(tg(512), 95, 18),
+		}, total{1 + 2.5 + .5/16 + 30 + 22.5 + 4.5/128 + 95 + 7, 0, 4, 0}},
+		"setup counts": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(tg(16), 1+5*.5+.5/16, .5), recorded(tg(128), 1+5*4.975+4.975/128, 4.975), recorded(tg(512), 95, 18),
+		}, total{1 + 2.5 + .5/16 + 1 + 24.875 + 4.975/128 + 7, 0, 3, 1}},
+		"a GPU is not judged by short prompts": {fastest, "CUDA", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 25, 4), recorded(pp(512), 7, 1),
+		}, total{25 + 7 + 7, 0, 3, 0}},
+		"a CPU is": {fastest, "CPU", suite.ReplayOptions{}, []suite.RecordedTest{
+			recorded(pp(16), 25, 4), recorded(pp(512), 7, 1),
+		}, total{25 + 7, 0, 2, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			models := []suite.RecordedModel{
+				{Model: "m0", Backend: tt.backend, Tests: tt.tests},
+				{Model: "m1", Backend: "CPU", Tests: []suite.RecordedTest{recorded(pp(16), 7, 1)}},
+			}
+			got := suite.Replay([]suite.RecordedServer{{Models: models}}, suite.Rules()[tt.rule], tt.o)
+			near := cmp.Comparer(func(a, b float64) bool { return a-b < 1e-3 && b-a < 1e-3 })
+			if diff := cmp.Diff(tt.want, total{got.Total.Seconds(), got.Lost.Seconds(), got.Rows, got.Wrong}, near); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestHalf(t *testing.T) {
+	for name, want := range map[string]int{"made/a": 1, "made/c": 0} {
+		if got := (suite.RecordedServer{Name: name}).Half(); got != want {
+			t.Errorf("%s is in half %d, want %d", name, got, want)
+		}
 	}
 }
 
@@ -117,6 +234,10 @@ func TestReadRecorded(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	spaces := strings.Repeat(" ", 100_000) // longer than a Scanner's own bound
+	if got, err = suite.ReadRecorded(strings.NewReader(spaces + string(plain))); err != nil || len(got) != len(want) {
+		t.Errorf("a long line: %d servers, %v", len(got), err)
+	}
 	if m := want[2].Models; len(m) != 2 || m[0].Model != "m0" {
 		t.Errorf("models are not in the order of the run: %+v", m)
 	}
@@ -131,14 +252,22 @@ func TestReadRecordedErrors(t *testing.T) {
 		"not JSON":          {good + "\n{", "line 3: unexpected end of JSON input"},
 		"no server":         {`{}`, `line 1: "server" is missing`},
 		"a wait":            {`{"server":"a/b","wait_s":-1}`, `line 1: "wait_s" is -1, outside 0…1e+06`},
+		"a long wait":       {`{"server":"a/b","probe_s":1e7}`, `line 1: "probe_s" is 1e+07, outside 0…1e+06`},
+		"many lines":        {strings.Repeat(good, 1<<17+1), "line 131073: more than 131072 lines"},
 		"a kind":            {cell(`"kind":"xx"`), `line 1: cell 1: "kind" is "xx", neither pp nor tg`},
 		"a length":          {cell(`"kind":"pp","n":0`), `line 1: cell 1: "n" is 0, outside 1…16777216 tokens: the lengths of a kind ascend`},
+		"a long length":     {cell(`"kind":"pp","n":16777217`), `line 1: cell 1: "n" is 16777217, outside 1…16777216 tokens: the lengths of a kind ascend`},
+		"no order":          {cell(ok + `,"samples_ns":[1,1,1,1,1]},{` + ok), `line 1: cell 2: "n" is 16, outside 17…16777216 tokens: the lengths of a kind ascend`},
+		"a long budget":     {cell(`"kind":"pp","n":1,"budget_s":1e7`), `line 1: cell 1: "budget_s" is 1e+07, outside 0…1e+06`},
+		"a negative time":   {cell(`"kind":"pp","n":1,"budget_s":1,"wall_s":-1`), `line 1: cell 1: "wall_s" is -1, outside 0…1e+06`},
 		"a budget":          {cell(`"kind":"pp","n":1,"budget_s":0`), `line 1: cell 1: "budget_s" is 0, outside 0…1e+06`},
 		"a time":            {cell(`"kind":"pp","n":1,"budget_s":1,"wall_s":1e9`), `line 1: cell 1: "wall_s" is 1e+09, outside 0…1e+06`},
 		"an outcome":        {cell(`"kind":"pp","n":1,"budget_s":1,"outcome":"fine"`), `line 1: cell 1: "outcome" is "fine", none of ok, timeout, exit`},
 		"no samples":        {cell(ok), `line 1: cell 1: "samples_ns" is missing from a test that is ok`},
 		"too few samples":   {cell(ok + `,"samples_ns":[1]`), `line 1: cell 1: "samples_ns" has 1 values, not 5`},
 		"a negative sample": {cell(ok + `,"samples_ns":[1,1,1,1,-1]`), `line 1: cell 1: "samples_ns" has -1, outside 1…1e+15`},
+		"an empty sample":   {cell(ok + `,"samples_ns":[1,1,1,1,0]`), `line 1: cell 1: "samples_ns" has 0, outside 1…1e+15`},
+		"a long sample":     {cell(ok + `,"samples_ns":[1,1,1,1,1000000000000001]`), `line 1: cell 1: "samples_ns" has 1000000000000001, outside 1…1e+15`},
 		"a long line":       {good + strings.Repeat(" ", 1<<20+1), "line 2: longer than 1048576 bytes"},
 		"half a gzip":       {string(gzipped(t, []byte(good))[:20]), "line 1: unexpected EOF"},
 		"no gzip":           {"\x1f\x8b\x00", "gzip header: unexpected EOF"},

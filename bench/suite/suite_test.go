@@ -35,6 +35,23 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// Each length has its own target, in tokens per second.
+func TestDefaultTargets(t *testing.T) {
+	want := suite.Targets{
+		Prompt: []suite.Target{
+			{Tokens: 16, TokensPerSecond: 2}, {Tokens: 128, TokensPerSecond: 10}, {Tokens: 512, TokensPerSecond: 25},
+			{Tokens: 1024, TokensPerSecond: 50}, {Tokens: 4096, TokensPerSecond: 250}, {Tokens: 16384, TokensPerSecond: 1000},
+		},
+		Generation: []suite.Target{
+			{Tokens: 16, TokensPerSecond: 1}, {Tokens: 128, TokensPerSecond: 5}, {Tokens: 512, TokensPerSecond: 25},
+			{Tokens: 1024, TokensPerSecond: 50}, {Tokens: 4096, TokensPerSecond: 250},
+		},
+	}
+	if diff := cmp.Diff(want, suite.DefaultTargets()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBudgetProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		test := result.Test{Prompt: rapid.IntRange(0, 20000).Draw(t, "prompt"), Gen: rapid.IntRange(1, 5000).Draw(t, "gen")}
@@ -49,9 +66,6 @@ func TestBudgetProperties(t *testing.T) {
 		}
 		if larger := suite.DefaultTargets().Budget(test, size+1<<30, 5, scale); larger <= one {
 			t.Fatalf("a larger model gets %v, the smaller one %v", larger, one)
-		}
-		if suite.LoadBudget(size, scale) >= one {
-			t.Fatalf("loading gets more than the whole test")
 		}
 	})
 }
@@ -87,13 +101,14 @@ func TestPlanTimeout(t *testing.T) {
 	s := suite.Suite{Repetitions: 5, Targets: suite.DefaultTargets()}
 	m := suite.Entry{Source: "m", Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
 	minute, none := time.Minute, time.Duration(0)
-	if p := s.Plan(m, 1<<30, &minute, 1); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute {
+	first := s.Targets.Budget(m.Tests[0], 1<<30, 5, 2)
+	if p := s.Plan(m, 1<<30, &minute, 2); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute || p.LoadBudget != first {
 		t.Errorf("%+v", p)
 	}
 	if p := s.Plan(m, 1<<30, &none, 1); p.Tests[0].Budget != 0 || p.LoadBudget != 0 {
 		t.Errorf("%+v", p)
 	}
-	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != s.Targets.Budget(m.Tests[0], 1<<30, 5, 2) {
+	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != first || p.LoadBudget != first || p.SizeBytes != 1<<30 || p.Repetitions != 5 {
 		t.Errorf("%+v", p)
 	}
 	if p := s.Plan(m, 1<<30, nil, 1e300); p.Tests[0].Budget <= 0 || p.LoadBudget <= 0 {
@@ -122,12 +137,34 @@ func TestDefault(t *testing.T) {
 			t.Errorf("%+v is not %+v", m, known)
 		}
 	}
-	if got := s.Models[0].Source; got != "hf:QuantFactory/SmolLM-135M-GGUF/SmolLM-135M.Q4_K_M.gguf@b35f229108e4c5a4deeccccf9bf75cd46006fa7b" {
-		t.Error(got)
+	for i, want := range []struct {
+		source string
+		size   uint64
+		params uint64
+	}{
+		{"hf:QuantFactory/SmolLM-135M-GGUF/SmolLM-135M.Q4_K_M.gguf@b35f229108e4c5a4deeccccf9bf75cd46006fa7b", 103668480, 134515008},
+		{"hf:Qwen/Qwen1.5-0.5B-Chat-GGUF/qwen1_5-0_5b-chat-q4_k_m.gguf@cfab082d2fef4a8736ef384dc764c2fb6887f387", 401210368, 619570176},
+		{"hf:mlabonne/gemma-2b-GGUF/gemma-2b.Q4_K_M.gguf@8dd617a80664da2853999b6b1206595f1c33daa2", 1489055744, 2506172416},
+		{"hf:TheBloke/LLaMA-7b-GGUF/llama-7b.Q4_K_M.gguf@0a1200190c8c1baafaa0b496c599ba68ad3d4056", 4080263168, 6738415616},
+		{"hf:microsoft/phi-4-gguf/phi-4-q4.gguf@b1e764cfdbdd0a3ed824d6a8424129eb0a2232ff", 9049559040, 14659507200},
+		{"hf:unsloth/Llama-3.3-70B-Instruct-GGUF/Llama-3.3-70B-Instruct-Q4_K_M.gguf@7bcd751e48e909680bd2168359dcf7fb53b12da8", 42512531712, 70553706560},
+	} {
+		if m := suite.Models()[i]; m.Source() != want.source || m.SizeBytes != want.size || m.Params != want.params {
+			t.Errorf("%+v is not %+v", m, want)
+		}
 	}
 	s.Models[0].Tests[0].Prompt = 7 // the caller's own
 	if again := suite.Default(); again.Models[0].Tests[0].Prompt != 16 || s.Models[1].Tests[0].Prompt != 16 {
 		t.Error("suites share their tests")
+	}
+}
+
+func TestLookupModel(t *testing.T) {
+	if m, ok := suite.LookupModel("gemma-2b.Q4_K_M.gguf"); !ok || m != suite.Models()[2] {
+		t.Errorf("%+v, %v", m, ok)
+	}
+	if m, ok := suite.LookupModel("gemma"); ok || m != (suite.Model{}) {
+		t.Errorf("%+v", m)
 	}
 }
 
