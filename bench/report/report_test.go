@@ -200,6 +200,7 @@ func TestOneOfTheRecords(t *testing.T) {
 		"no note":            {func(*result.Outcome) {}, document, "!## Notes"},
 		"no reason":          {func(o *result.Outcome) { *o = result.Outcome{Model: o.Model, Status: result.Aborted} }, md, ": aborted\n"},
 		"an older record":    {func(o *result.Outcome) { o.Record.LoadMode = "" }, md, "!| lm |"},
+		"eight repetitions":  {func(o *result.Outcome) { *o = completed(result.Test{Gen: 16}, 1, 2, 3, 4, 5, 6, 7, 8) }, table, "1.000–8.000 (99 %)"},
 		"of llama-bench":     {func(o *result.Outcome) { o.Record.Ext.Weights = "" }, table, "134.52 M parameters\n"},
 		"beyond all numbers": {func(o *result.Outcome) { o.Record.SamplesTS[1] = 1e200 }, table, "sample value is not a number in ±1e+150"},
 	} {

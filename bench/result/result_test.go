@@ -124,6 +124,24 @@ func TestTokensPerSecondIsFinite(t *testing.T) {
 	})
 }
 
+// The words that files have; programs compare them.
+func TestWords(t *testing.T) {
+	statuses := []result.Status{
+		result.OK, result.Timeout, result.PredictedTimeout, result.TimeLimit, result.Aborted, result.Failed, result.Crashed,
+		result.OutOfMemory, result.NoDisk, result.DownloadFailed, result.Unsupported,
+	}
+	want := []result.Status{
+		"ok", "timeout", "predicted_timeout", "time_limit", "aborted", "failed", "crashed", "out_of_memory", "no_disk", "download_failed", "unsupported",
+	}
+	if diff := cmp.Diff(want, statuses); diff != "" {
+		t.Error(diff)
+	}
+	if result.FileWeights != "file" || result.SyntheticWeights != "synthetic" || result.BuiltInPrompt != "built_in" || result.GivenPrompt != "given" ||
+		result.SchemaVersion != 1 {
+		t.Error("words of ext changed")
+	}
+}
+
 // The fields of llama-bench 0.7.0, in its order, and our two; readers of its
 // output depend on every one.
 var recordKeys = []string{

@@ -188,7 +188,8 @@ func TestSlowFirst(t *testing.T) {
 		slow bool
 	}{
 		"slow":         {[]float64{50, 100, 99, 101, 100}, 1, true},
-		"just not":     {[]float64{96, 100, 99, 101, 100}, 100.0/96 - 1, false},
+		"just not":     {[]float64{95.5, 100, 99, 101, 100}, 100/95.5 - 1, false},
+		"just":         {[]float64{94.8, 100, 99, 101, 100}, 100/94.8 - 1, true},
 		"fast":         {[]float64{125, 100, 99, 101, 100}, -0.2, false},
 		"slow later":   {[]float64{100, 50, 99, 101, 100}, -0.005, false},
 		"which of two": {[]float64{50, 100}, 0, false},
@@ -213,6 +214,10 @@ func TestOutliers(t *testing.T) {
 		"high and low":                    {[]float64{130, 100, 100.1, 99.9, 80, 100.2, 99.8}, []int{0, 4}},
 		"far in deviations, near in rate": {[]float64{100, 100, 100, 100, 99}, nil},
 		"far in rate, near in deviations": {[]float64{100, 80, 120, 110, 90}, nil},
+		"nearly ten deviations":           {[]float64{100, 99, 101, 99, 101, 100, 114}, nil},
+		"more than ten deviations":        {[]float64{100, 99, 101, 99, 101, 100, 116}, []int{6}},
+		"nearly 5 %":                      {[]float64{100, 100, 100, 100, 95.2}, nil},
+		"more than 5 %":                   {[]float64{100, 100, 100, 100, 94.8}, []int{4}},
 		"two values":                      {[]float64{1, 100}, nil},
 		"zeros":                           {[]float64{0, 0, 0, 0, 1}, []int{4}},
 	} {
@@ -221,6 +226,21 @@ func TestOutliers(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestUnsteady(t *testing.T) {
+	for _, test := range []struct {
+		x    []float64
+		want bool
+	}{
+		{[]float64{90.1, 100, 109.9}, false},
+		{[]float64{89.9, 100, 110.1}, true},
+		{[]float64{100}, false},
+	} {
+		if got := sample(t, test.x...).Unsteady(); got != test.want {
+			t.Errorf("%v is unsteady: %t", test.x, got)
+		}
 	}
 }
 
