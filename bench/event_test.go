@@ -100,6 +100,22 @@ var everyEvent = []struct {
 		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
 	},
 	{
+		bench.TestSkipped{Model: "m.gguf", Test: result.Test{Gen: 1}, Status: result.PredictedTimeout, Reason: "r"},
+		`{"event":"test_skipped","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","test":{"n_prompt":0,"n_gen":1},"status":"predicted_timeout","reason":"r"}}`,
+	},
+	{
+		bench.WaitStarted{Model: "m.gguf"},
+		`{"event":"wait_started","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf"}}`,
+	},
+	{
+		bench.WaitDone{Model: "m.gguf", Status: result.NoDisk, Reason: "r", Elapsed: 2},
+		`{"event":"wait_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","status":"no_disk","reason":"r","elapsed_ns":2}}`,
+	},
+	{
+		bench.WarmDone{Model: "m.gguf", Bytes: 1, Elapsed: 2},
+		`{"event":"warm_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`,
+	},
+	{
 		bench.JobDone{},
 		`{"event":"job_done","at":"2026-11-23T15:19:41.123456789Z","data":{}}`,
 	},
@@ -110,6 +126,9 @@ var everyEvent = []struct {
 }
 
 func TestEventLines(t *testing.T) {
+	if len(everyEvent) != bench.EventTypes {
+		t.Errorf("%d events are tried, there are %d", len(everyEvent), bench.EventTypes)
+	}
 	for _, tt := range everyEvent {
 		if v := reflect.ValueOf(tt.event); v.NumField() > 0 && v.IsZero() {
 			t.Errorf("%T has no field set", tt.event)

@@ -3,7 +3,7 @@ package bench
 import (
 	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,7 +18,7 @@ const compileLimit = 15 * time.Minute
 // before any budget begins: at first use a GPU's driver compiles kernels, or
 // moves them to the device, for seconds to minutes. Without a model on a GPU it
 // does nothing. That a pass fails is told; the tests that need it will, too.
-func (c *course) compile(ctx context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
+func (c *course) compile(run context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
 	shapes := passShapes(c.job.Tests, c.job.Effective())
 	if len(model.Placed) == 0 || len(shapes) == 0 {
 		return nil
@@ -30,7 +30,7 @@ func (c *course) compile(ctx context.Context, e Engine, model ModelFacts, emit f
 	if err := emit(CompileStarted{Shapes: shapes, Budget: budget}); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, budget)
+	ctx, cancel := context.WithTimeout(run, budget)
 	defer cancel()
 	start := time.Now()
 	e.ClearAbort()
@@ -46,6 +46,9 @@ func (c *course) compile(ctx context.Context, e Engine, model ModelFacts, emit f
 		}
 		if ctx.Err() != nil {
 			done.Status, done.Reason = result.Timeout, overdue("computed", budget, result.Timeout)
+			if run.Err() != nil {
+				done.Status, done.Reason = result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(run))
+			}
 			break
 		}
 		if err != nil {
@@ -57,9 +60,6 @@ func (c *course) compile(ctx context.Context, e Engine, model ModelFacts, emit f
 	}
 	stop()
 	done.Elapsed = time.Since(start)
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		done.Status, done.Reason = result.Aborted, "the run was stopped"
-	}
 	return emit(done)
 }
 

@@ -104,11 +104,11 @@ func TestCompileFails(t *testing.T) {
 
 func TestCompileIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(2*s, func() { cancel(errors.New("interrupt")) })
 		job := jobOf(bench.TestBudget{Test: pp512})
 		calls, _, done := compiled(t, ctx, job, benchtest.AtSpeed(10), onGPU)
-		if done == nil || done.Status == result.OK || calls != "load, begin pp512, warmup pp512, end pp512" {
+		if done == nil || done.Status != result.Aborted || done.Reason != "stopped: interrupt" || calls != "load, begin pp512, warmup pp512, end pp512" {
 			t.Errorf("%s, %+v", calls, done)
 		}
 	})

@@ -273,6 +273,16 @@ func TestRecordOfOneRepetition(t *testing.T) {
 	}
 }
 
+// Of eight repetitions the interval of 95 % is the whole range, that of 90 % is
+// not.
+func TestRecordInterval(t *testing.T) {
+	r := assemble(jobOf(), pp512, s, 1001*ms, 1002*ms, 1003*ms, 1004*ms, 1005*ms, 1006*ms, 1007*ms).Record
+	want := &result.Interval{Low: r.SamplesTS[7], High: 512, Confidence: 1 - 2./256}
+	if diff := cmp.Diff(want, r.Ext.Statistics.CI, near); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAssembler(t *testing.T) {
 	started := bench.TestStarted{Test: pp512, Repetitions: 2}
 	one := bench.RepetitionDone{Sample: sample(1, 0, s)}

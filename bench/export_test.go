@@ -1,0 +1,4 @@
+package bench
+
+// EventTypes is the number of events there are.
+var EventTypes = len(eventTypes)

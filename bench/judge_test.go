@@ -1,0 +1,228 @@
+package bench_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// judgeOf stops nothing but what its functions say.
+type judgeOf struct {
+	before func(bench.Prospect) bench.Verdict
+	after  func(result.Status, bool) bench.Consequence
+}
+
+func (j judgeOf) Before(p bench.Prospect) bench.Verdict {
+	if j.before == nil {
+		return bench.Verdict{}
+	}
+	return j.before(p)
+}
+
+func (judgeOf) During(bench.Prospect) bench.Verdict { return bench.Verdict{} }
+
+func (judgeOf) Patience(bench.Prospect) (time.Duration, bool) { return 0, false }
+
+func (j judgeOf) After(status result.Status, shortest bool) bench.Consequence {
+	if j.after == nil {
+		return bench.Continue
+	}
+	return j.after(status, shortest)
+}
+
+// course runs a job on an engine of 512 tokens a second and tells on a line for
+// each test what became of it.
+func course(t *testing.T, job bench.Job, judge bench.Judge) (lines []string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog(t)
+		e := benchtest.New(steady, engineFacts, modelFacts)
+		if err := bench.RunJob(t.Context(), e, job, judge, l.emit); err != nil && !errors.Is(err, bench.ErrNoModel) {
+			t.Fatal(err)
+		}
+		for _, o := range l.outcomes(job) {
+			line := fmt.Sprintf("%v %s", o.Test, o.Status)
+			if o.Reason != "" {
+				line += ": " + o.Reason
+			}
+			lines = append(lines, line)
+		}
+	})
+	return lines
+}
+
+// A judge is told what completed tests of the model say of the next one.
+func TestProspect(t *testing.T) {
+	second := []time.Duration{s}
+	job := jobOf(bench.TestBudget{Test: pp512, Budget: 10 * s, Done: []result.Sample{{Repetition: 1, Elapsed: 2 * s}}})
+	job.Past = []bench.PastTest{
+		{Test: tg128, Status: result.OK, Repetitions: second, Setup: 4 * ms},
+		{Test: result.Test{Prompt: 16}, Status: result.OK, Repetitions: second, Setup: 3 * ms},
+		{Test: result.Test{Prompt: 32}, Status: result.OK, Repetitions: second}, // its setup is not known
+		{Test: result.Test{Prompt: 64}, Status: result.OK},
+		{Test: result.Test{Prompt: 128}, Status: result.Timeout, Repetitions: second, Setup: 2 * ms},
+		{Test: result.Test{Prompt: 256, Depth: 8}, Status: result.OK, Repetitions: second, Setup: 5 * ms},
+		{Test: pp512, Status: result.OK, Repetitions: second, Setup: 5 * ms},
+	}
+	var got []bench.Prospect
+	course(t, job, judgeOf{before: func(p bench.Prospect) bench.Verdict {
+		got = append(got, p)
+		return bench.Verdict{}
+	}})
+	want := []bench.Prospect{{
+		Test: pp512, Budget: 8 * s, Setup: 3 * ms, Repetitions: 4, Warmup: true,
+		Shorter: []bench.Measured{{Test: result.Test{Prompt: 16}, Repetitions: second}, {Test: result.Test{Prompt: 32}, Repetitions: second}},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What the end of a test means for others is the judge's; which others these are
+// is not.
+func TestConsequences(t *testing.T) {
+	tg64, tg256 := result.Test{Gen: 64}, result.Test{Gen: 256}
+	deep, e2e := result.Test{Gen: 256, Depth: 8}, result.Test{Prompt: 8, Gen: 8, E2E: true}
+	always := func(c bench.Consequence) judgeOf {
+		return judgeOf{after: func(st result.Status, _ bool) bench.Consequence {
+			if st == result.OK {
+				return bench.Continue
+			}
+			return c
+		}}
+	}
+	for name, tt := range map[string]struct {
+		judge bench.Judge
+		past  []bench.PastTest
+		tests []result.Test
+		want  []string
+	}{
+		"none": {always(bench.Continue), []bench.PastTest{{Test: tg128, Status: result.Timeout}}, []result.Test{tg256}, []string{"tg256 ok"}},
+		"for its group": {
+			always(bench.EndGroup), []bench.PastTest{{Test: tg128, Status: result.Timeout}}, []result.Test{tg64, tg128, tg256, deep, pp512, e2e},
+			[]string{
+				"tg64 ok", "tg128 predicted_timeout: not started: tg128 ended as timeout", "tg256 predicted_timeout: not started: tg128 ended as timeout",
+				"tg256 @ d8 ok", "pp512 ok", "e2e8+8 ok",
+			},
+		},
+		"for the model": {
+			always(bench.EndModel), []bench.PastTest{{Test: tg128, Status: result.Aborted}}, []result.Test{tg64, e2e},
+			[]string{"tg64 aborted: not started: tg128 ended as aborted", "e2e8+8 aborted: not started: tg128 ended as aborted"},
+		},
+		"too slow": {
+			always(bench.EndModel), []bench.PastTest{{Test: tg128, Status: result.PredictedTimeout}}, []result.Test{tg64, e2e},
+			[]string{"tg64 predicted_timeout: not started: tg128 ended as predicted_timeout", "e2e8+8 ok"},
+		},
+		"too slow from text to text": {
+			always(bench.EndModel), []bench.PastTest{{Test: e2e, Status: result.Timeout}}, []result.Test{tg64, e2e},
+			[]string{"tg64 ok", "e2e8+8 predicted_timeout: not started: e2e8+8 ended as timeout"},
+		},
+		"of the shortest of a group": {
+			judgeOf{after: func(st result.Status, shortest bool) bench.Consequence {
+				if st == result.Failed && shortest {
+					return bench.EndModel
+				}
+				return bench.Continue
+			}},
+			[]bench.PastTest{{Test: tg64, Status: result.OK}, {Test: tg128, Status: result.Failed}, {Test: deep, Status: result.Failed}}, []result.Test{pp512},
+			[]string{"pp512 failed: not started: tg256 @ d8 ended as failed"},
+		},
+		"of a test that was skipped": {
+			judgeOf{before: func(p bench.Prospect) bench.Verdict { return bench.Verdict{Stop: p.Test == tg128, Reason: "hopeless"} }, after: always(bench.EndGroup).after},
+			nil, []result.Test{tg64, tg128, tg256}, []string{
+				"tg64 ok", "tg128 predicted_timeout: hopeless", "tg256 predicted_timeout: not started: tg128 ended as predicted_timeout",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			job := jobOf()
+			job.Past = tt.past
+			for _, test := range tt.tests {
+				job.Tests = append(job.Tests, bench.TestBudget{Test: test})
+			}
+			if diff := cmp.Diff(tt.want, course(t, job, tt.judge)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The time limit of the run bounds what has no budget or a longer one; the load
+// takes a second of it.
+func TestTimeLimit(t *testing.T) {
+	hasty := judgeOf{before: func(p bench.Prospect) bench.Verdict {
+		return bench.Verdict{Stop: p.Budget > 0 && p.Budget < 6*s, Reason: fmt.Sprintf("%v are too little", p.Budget)}
+	}}
+	for name, tt := range map[string]struct {
+		left   time.Duration
+		budget time.Duration
+		judge  bench.Judge
+		want   string
+	}{
+		"none":                          {0, 0, nil, "pp512 ok"},
+		"is far":                        {time.Hour, 10 * s, hasty, "pp512 ok"},
+		"bounds a test":                 {5 * s, 0, nil, "pp512 time_limit: not done within the time limit of the run, of which 4s were left"},
+		"bounds a budget":               {5 * s, 10 * s, nil, "pp512 time_limit: not done within the time limit of the run, of which 4s were left"},
+		"is later than budget":          {5 * s, 3 * s, nil, "pp512 timeout: not done within its budget of 3s"},
+		"is too near":                   {5 * s, 10 * s, hasty, "pp512 time_limit: 4s are too little, by the time limit of the run"},
+		"is too near, without a budget": {5 * s, 0, hasty, "pp512 time_limit: 4s are too little, by the time limit of the run"},
+		"its budget is too little":      {time.Hour, 3 * s, hasty, "pp512 predicted_timeout: 3s are too little"},
+		"has come":                      {s, 10 * s, nil, "pp512 time_limit: not started: the time limit of the run has ended"},
+	} {
+		job := jobOf(bench.TestBudget{Test: pp512, Budget: tt.budget})
+		job.TimeLeft = tt.left
+		if diff := cmp.Diff([]string{tt.want}, course(t, job, tt.judge)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// A model is not measured when it does not load in what is left of the run, or is
+// not where it has to be.
+func TestLoadIsRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*bench.Job)
+		model  bench.ModelFacts
+		want   bench.LoadDone
+	}{
+		"the time limit": {func(j *bench.Job) { j.TimeLeft = 500 * ms }, modelFacts, bench.LoadDone{
+			Status: result.TimeLimit, Reason: "not loaded within the time limit of the run, of which 500ms were left", Elapsed: 500 * ms,
+		}},
+		"a nearer budget": {func(j *bench.Job) { j.TimeLeft, j.LoadBudget = 500*ms, 400*ms }, modelFacts, bench.LoadDone{
+			Status: result.Timeout, Reason: "not loaded within its budget of 400ms", Elapsed: 400 * ms,
+		}},
+		"a nearer limit": {func(j *bench.Job) { j.TimeLeft, j.LoadBudget = 400*ms, 500*ms }, modelFacts, bench.LoadDone{
+			Status: result.TimeLimit, Reason: "not loaded within the time limit of the run, of which 400ms were left", Elapsed: 400 * ms,
+		}},
+		"not on a GPU": {func(j *bench.Job) { j.RequireGPU = true }, modelFacts, bench.LoadDone{
+			Status: result.Failed, Reason: bench.NotOnGPU, Facts: modelFacts, Elapsed: s,
+		}},
+		"on a GPU":          {func(j *bench.Job) { j.RequireGPU = true }, onGPU, bench.LoadDone{Status: result.OK, Facts: onGPU, Elapsed: s}},
+		"on a CPU, allowed": {func(*bench.Job) {}, modelFacts, bench.LoadDone{Status: result.OK, Facts: modelFacts, Elapsed: s}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLog(t)
+			job := jobOf()
+			tt.change(&job)
+			err := bench.RunJob(t.Context(), benchtest.New(steady, engineFacts, tt.model), job, nil, l.emit)
+			if errors.Is(err, bench.ErrNoModel) != (tt.want.Status != result.OK) {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, e := range l.events {
+				if done, ok := e.Event.(bench.LoadDone); ok {
+					if diff := cmp.Diff(tt.want, done); diff != "" {
+						t.Errorf("%s: %s", name, diff)
+					}
+				}
+			}
+		})
+	}
+}
