@@ -167,6 +167,19 @@ func TestGPUNotUsedIsSaid(t *testing.T) {
 	}
 }
 
+// The driver's library alone is no GPU: images for all kinds of machines have it.
+func TestNoGPU(t *testing.T) {
+	t.Parallel()
+	r := newFaulty(t)
+	fakeNVML(t, &r, "NVML_CODE=9")
+	r.Args = []string{"benchmark-llm", "devices"}
+	r.start()
+	r.over(exitOK)
+	if log := r.stderr.String(); log != "" {
+		t.Errorf("stderr:\n%s", log)
+	}
+}
+
 // Devices whose kernels are known are listed and planned with them; the memory of
 // those that nothing can run on does not count.
 func TestDevicesOfCUDA(t *testing.T) {

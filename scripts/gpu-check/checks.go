@@ -268,6 +268,9 @@ const (
 // deep shows whether the first repetition of a generation in a long context pays
 // for kernels that no pass before it has used.
 func deep(o *options) (map[string]any, error) {
+	if o.rpc != "" {
+		return nil, fmt.Errorf("%w: the kernels are CUDA's", errSkipped)
+	}
 	records, err := o.records(deepModel, "-p", "0", "-n", "16", "-d", strconv.Itoa(deepIn), "-r", "5")
 	if err != nil {
 		return nil, err
