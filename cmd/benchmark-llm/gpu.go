@@ -151,10 +151,14 @@ func (f gpuFacts) kernels(device bench.EngineGPU) (kernels, problem, doubt strin
 	}
 }
 
+// nvidiaNodes are the nodes of NVIDIA's devices. A container has those of its own,
+// which need not be the first.
+const nvidiaNodes = "/dev/nvidia[0-9]*"
+
 // gpuFactsHere are those that need no engine.
 func gpuFactsHere(facts host.Facts) gpuFacts {
 	f := gpuFacts{host: facts}
-	nodes, err := filepath.Glob("/dev/nvidia[0-9]*") // a container has those of its devices
+	nodes, err := filepath.Glob(nvidiaNodes)
 	f.node = err == nil && len(nodes) > 0
 	visible, set := os.LookupEnv("CUDA_VISIBLE_DEVICES")
 	f.hidden = set && (visible == "" || visible[0] == '-') // an index that is none ends the list

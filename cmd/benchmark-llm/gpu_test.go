@@ -139,3 +139,34 @@ func TestWorkerEnv(t *testing.T) {
 	o.gpus.hide = true
 	has("CUDA_VISIBLE_DEVICES=-1")
 }
+
+// The memory of the host decides where nothing is offloaded, be it that a GPU is
+// there and cannot be used.
+func TestOffloads(t *testing.T) {
+	here := drivers
+	defer func() { drivers = here }()
+	node := t.TempDir() + "/nvidia3"
+	drivers = []string{node[:len(node)-1] + "[0-9]*"}
+	o := &runOptions{settings: bench.DefaultSettings(1)}
+	m := &models{options: o}
+	if m.offloads() {
+		t.Error("offloaded without a driver")
+	}
+	if err := os.WriteFile(node, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !m.offloads() {
+		t.Error("not offloaded with one")
+	}
+	o.gpus.unused = "why"
+	if m.offloads() {
+		t.Error("offloaded to a GPU that cannot be used")
+	}
+	o.settings.RPC = []string{"host:50052"}
+	if !m.offloads() {
+		t.Error("not offloaded to an RPC server")
+	}
+	if o.settings.GPULayers = 0; m.offloads() {
+		t.Error("offloaded, though no layer is to be")
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -144,16 +143,24 @@ func (m *models) fits(job bench.Job, header *gguf.File) error {
 // for drivers: opening a device here would hold memory that the worker needs.
 func (m *models) offloads() bool {
 	s := m.options.settings
-	if !s.Offloads() {
+	switch {
+	case !s.Offloads():
+		return false
+	case len(s.RPC) > 0:
+		return true
+	case m.options.gpus.unused != "": // what drivers there are serve none that the engine lists
 		return false
 	}
-	for _, driver := range []string{"/dev/nvidia0", "/dev/kfd", "/dev/dri", "/dev/dxg"} {
-		if _, err := os.Stat(driver); err == nil {
+	for _, driver := range drivers {
+		if nodes, err := filepath.Glob(driver); err == nil && len(nodes) > 0 {
 			return true
 		}
 	}
-	return len(s.RPC) > 0
+	return false
 }
+
+// drivers are patterns of the nodes of GPUs' drivers.
+var drivers = []string{nvidiaNodes, "/dev/kfd", "/dev/dri", "/dev/dxg"}
 
 // warm reads a model's files into memory before its load budget begins.
 func (m *models) warm(ctx context.Context, job bench.Job, paths []string) error {
