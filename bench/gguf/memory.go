@@ -8,13 +8,12 @@ import (
 )
 
 // Memory is what a model needs to run tests of one length, in bytes. Weights
-// and Cache are exact for models of plain attention, Cache is an upper bound for
-// those with sliding windows, Compute is an estimate. A token embedding that is
-// the output, too, counts once; the library keeps it twice where it repacks or
-// offloads the output.
+// and Cache are exact for models of plain attention whose weights are repacked or
+// offloaded, else upper bounds: Weights counts TiedBytes, Cache the whole context
+// of sliding windows. Compute is an estimate.
 type Memory struct {
 	Tokens  uint64 `json:"tokens"`        // of the context
-	Weights uint64 `json:"weights_bytes"` // of all tensors
+	Weights uint64 `json:"weights_bytes"` // of all tensors, and TiedBytes
 	Cache   uint64 `json:"cache_bytes"`   // of keys and values
 	Compute uint64 `json:"compute_bytes"` // of what passes through the graph
 }
@@ -30,7 +29,7 @@ const contextPad = 256
 func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 	n := pad(uint64(max(tokens, 1)), contextPad)
 	pass := min(uint64(max(tokens, 1)), uint64(max(ubatch, 1)))
-	m := Memory{Tokens: n, Weights: f.TensorBytes()}
+	m := Memory{Tokens: n, Weights: add(f.TensorBytes(), f.TiedBytes())}
 
 	a := f.attention()
 	for layer := range a.layers {
@@ -43,6 +42,23 @@ func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 	widest := max(f.Vocabulary(), mul(3, a.feedForward.largest()))
 	m.Compute = add(mul(4*pass, add(widest, mul(11, a.embedding)/2)), mul(2*pass, n))
 	return m
+}
+
+// TiedBytes is the size of the token embedding of a model that has no output of
+// its own, 0 for others. libllama takes it for the output, too, of the buffer
+// that suits a multiplication (llama_model_loader::create_tensor, TENSOR_DUPLICATED):
+// the same one on a CPU that does not repack, else a second one.
+func (f *File) TiedBytes() uint64 {
+	var embedding uint64
+	for _, t := range f.Tensors {
+		switch t.Name {
+		case "output.weight":
+			return 0
+		case "token_embd.weight":
+			embedding = t.Bytes()
+		}
+	}
+	return embedding
 }
 
 // Fits is an error that says what is needed and what there is, nil when

@@ -227,7 +227,7 @@ func TestMemory(t *testing.T) {
 		if got := float64(m.Compute) / mib; got < tt.compute*0.95 || got > tt.compute*1.05 {
 			t.Errorf("%s %d: compute buffers of %g MiB, want %g", tt.name, tt.tokens, got, tt.compute)
 		}
-		if m.Weights != tt.file.TensorBytes() || m.Total() != m.Weights+m.Cache+m.Compute {
+		if m.Weights != 2*tt.file.TensorBytes() || m.Total() != m.Weights+m.Cache+m.Compute {
 			t.Errorf("%s %d: %+v", tt.name, tt.tokens, m)
 		}
 	}
@@ -265,7 +265,7 @@ func TestMemoryOfKeys(t *testing.T) {
 		"nothing asked for":      {nil, 0, 0, gguf.Memory{Tokens: 256, Cache: cache, Compute: compute}},
 		"a pass of the prompt":   {nil, 300, 100, gguf.Memory{Tokens: 512, Cache: 2 * cache, Compute: 100 * (4*(1+11*64/2) + 2*512)}},
 		"heads of the cache":     {keys{"attention.head_count_kv": uint32(1)}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 4, Compute: compute}},
-		"by layer":               {keys{"attention.head_count_kv": []int32{3, -1}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 3, Compute: compute}},
+		"by layer":               {keys{"attention.head_count_kv": []int32{3, 0}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 3, Compute: compute}},
 		"by layer, unsigned":     {keys{"attention.head_count_kv": []uint32{2, 3}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 5, Compute: compute}},
 		"by layer, long":         {keys{"attention.head_count_kv": []uint64{2, 3}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 8 * 5, Compute: compute}},
 		"fewer than layers":      {keys{"attention.head_count_kv": []uint32{2}}, 1, 1, gguf.Memory{Tokens: 256, Cache: cache / 2, Compute: compute}},

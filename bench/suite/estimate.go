@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"slices"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -20,26 +19,12 @@ func (p Plan) Longest() result.Test {
 }
 
 // Memory estimates what the plan's longest test needs of the model with this
-// header, in passes of ubatch tokens and with a KV cache of f16: gguf's Memory,
-// and a second copy of an embedding that serves as output too, which the library
-// makes when weights are repacked or offloaded; memory-mapped weights that are
-// neither need less. Against the buffers that libllama 0.7.0 logs for SmolLM, qwen
-// and gemma with 16 to 16,384 tokens, on a CPU that repacks, the KV cache is exact,
-// compute buffers are within 1 % and weights within 3 % (TestMemory has the
-// figures).
+// header, in passes of ubatch tokens and with a KV cache of f16. Against the
+// buffers that libllama 0.7.0 logs for SmolLM, qwen and gemma with 16 to 16,384
+// tokens, on a CPU that repacks, the KV cache is exact, compute buffers are within
+// 1 % and weights within 3 % (TestMemory has the figures).
 func (p Plan) Memory(header *gguf.File, ubatch int) gguf.Memory {
-	m := header.Memory(p.Longest().Context(), ubatch, gguf.F16, gguf.F16)
-	tensor := func(name string) uint64 {
-		i := slices.IndexFunc(header.Tensors, func(t gguf.Tensor) bool { return t.Name == name })
-		if i < 0 {
-			return 0
-		}
-		return header.Tensors[i].Bytes()
-	}
-	if tensor("output.weight") == 0 {
-		m.Weights += tensor("token_embd.weight")
-	}
-	return m
+	return header.Memory(p.Longest().Context(), ubatch, gguf.F16, gguf.F16)
 }
 
 // UpperBound is the time that the plan may take by its budgets: that of loading

@@ -27,6 +27,7 @@ func TestMemory(t *testing.T) {
 		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 16}, 386.51, 24, 9.59},
 		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 4096}, 386.51, 384, 312.77},
 		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 16384}, 386.51, 1536, 322.77},
+		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 16}, 1701.32, 4.5, 16.26}, // on a CPU without AMX
 		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 512}, 1734.10, 9, 520.52},
 		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 16384}, 1734.10, 288, 536.02},
 	} {

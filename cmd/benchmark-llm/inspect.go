@@ -41,8 +41,8 @@ and a GPU, the memory of all GPUs counts too.
 
 Weights and KV cache are exact for models of plain attention, an upper bound for
 those with sliding windows; compute buffers are an estimate. A token embedding
-that is the output, too, counts once: where the library repacks or offloads the
-output, it keeps it twice.`,
+that is the output, too, counts twice: so the library keeps it where it repacks
+or offloads the output, which --no-repack on a CPU spares.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "json" {

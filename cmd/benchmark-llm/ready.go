@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
@@ -29,7 +30,7 @@ func (m *models) ready(ctx context.Context, i int) (bench.Job, error) {
 			return c.job, err
 		}
 	}
-	if err := m.fits(c.job, c.header); err != nil {
+	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
 	if err := m.warm(ctx, c.job, c.paths); err != nil {
@@ -123,19 +124,40 @@ func (m *models) wait(ctx context.Context, c *candidate) (fetch.File, error) {
 // process, in the middle. Of a file that is mapped the weights do not count: a
 // part of them in memory is enough, if slow, and its tests have budgets; but the
 // KV cache and what passes through the graph need memory of their own.
-func (m *models) fits(job bench.Job, header *gguf.File) error {
+func (m *models) fits(job *bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
 	if available == nil || header == nil || len(job.Tests) == 0 || m.offloads() {
 		return nil
 	}
+	return fitInto(job, header, *available)
+}
+
+// fitInto is fits for so many bytes of memory. Where only a second copy of the
+// token embedding is too much, which repacking needs, nothing is repacked.
+func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
 	least := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
 	needs := suite.Plan{Tests: []suite.PlannedTest{{Test: least.Test}}}.Memory(header, job.Settings.UBatch)
-	if job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, job.Effective().LoadMode) {
+	once := needs
+	once.Weights -= header.TiedBytes()
+	settings := job.Effective()
+	switch {
+	case job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, settings.LoadMode):
 		needs.Weights = 0
+	case settings.NoRepack:
+		needs = once
 	}
-	if err := needs.Fits(*available); err != nil {
+	err := needs.Fits(available)
+	if err == nil {
+		return nil
+	}
+	if settings.NoRepack || once.Fits(available) != nil {
 		return &supervise.Missing{Status: result.OutOfMemory, Reason: err.Error()}
 	}
+	settings.NoRepack = true
+	job.Gentler = &settings
+	w := result.Warning{Code: "no_repack", Message: fmt.Sprintf("weights not repacked for the CPU, because that needs a second copy of the token embedding (%v)", err)}
+	job.Warnings = append(slices.Clone(job.Warnings), w)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 	return nil
 }
 
