@@ -91,7 +91,7 @@ func judgeGPU(f gpuFacts) gpuVerdict {
 // absent are the reasons why the engine lists no GPU of this machine.
 func (f gpuFacts) absent() []string {
 	var reasons []string
-	driver := slices.ContainsFunc(f.nvidia(), func(g host.GPU) bool { return g.DriverVersion != "" })
+	driver := slices.ContainsFunc(f.nvidia(), func(g host.GPU) bool { return g.Driver == "nvidia" && g.DriverVersion != "" })
 	switch {
 	case f.host.NVMLProblem != "":
 		reasons = append(reasons, "the driver's library does not work: "+f.host.NVMLProblem)

@@ -20,7 +20,7 @@ func TestJudgeGPU(t *testing.T) {
 	}
 	cublas := host.CUDACode{Machine: []host.Capability{{Major: 7, Minor: 5}, {Major: 8, Minor: 6}, {Major: 8, Minor: 9}, {Major: 9, Minor: 0}}}
 	gpu := func(address, cuda, capability string) host.GPU {
-		return host.GPU{PCIVendor: "10de", PCIAddress: address, Model: "a GPU", DriverVersion: "550.1", CUDAVersion: cuda, ComputeCapability: capability}
+		return host.GPU{PCIVendor: "10de", PCIAddress: address, Model: "a GPU", Driver: "nvidia", DriverVersion: "550.1", CUDAVersion: cuda, ComputeCapability: capability}
 	}
 	engine := func(gpus ...bench.EngineGPU) bench.EngineFacts {
 		return bench.EngineFacts{CUDAModule: "/lib/libggml-cuda.so", GPUs: gpus}
@@ -78,6 +78,9 @@ func TestJudgeGPU(t *testing.T) {
 			unused: "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build", kernels: kernels(),
 		}},
 		{"no driver", with(engine(), host.GPU{PCIVendor: "10de"}), gpuVerdict{
+			unused: "no NVIDIA driver is loaded, or none reaches this container", kernels: kernels(),
+		}},
+		{"kept for a guest", with(engine(), host.GPU{PCIVendor: "10de", Driver: "vfio-pci", DriverVersion: "0.2"}), gpuVerdict{
 			unused: "no NVIDIA driver is loaded, or none reaches this container", kernels: kernels(),
 		}},
 		{"a broken driver and no back-end", gpuFacts{host: host.Facts{NVMLProblem: "Driver/library version mismatch"}}, gpuVerdict{
