@@ -101,6 +101,18 @@ func TestAccount(t *testing.T) {
 			},
 			bench.Accounting{Wall: secs(12.5), Lost: secs(11.5), Other: secs(1)},
 		},
+		"passes before the first test on a GPU": {
+			timeline{{0, load}, {4, loaded}, {1, bench.CompileStarted{}}, {5, bench.CompileDone{}}, {0.5, start(pp)}, {2, done(pp, result.OK)}},
+			bench.Accounting{Wall: secs(13.5), Load: secs(4), Warmup: secs(5), Other: secs(4.5)},
+		},
+		"warming beside a test": {
+			timeline{{0, start(pp)}, {5, bench.WarmDone{Elapsed: secs(4)}}, {1, done(pp, result.Timeout)}},
+			bench.Accounting{Wall: secs(7), Lost: secs(6), Other: secs(1)},
+		},
+		"crash between tests": {
+			timeline{{0, load}, {4, loaded}, {3, lost}},
+			bench.Accounting{Wall: secs(8), Load: secs(4), Other: secs(4)},
+		},
 		"skipped tests cost little": {
 			timeline{{0, load}, {4, loaded}, {0.5, bench.TestSkipped{Test: pp}}},
 			bench.Accounting{Wall: secs(5.5), Load: secs(4), Other: secs(1.5)},

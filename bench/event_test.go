@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
@@ -170,6 +171,10 @@ func TestUnmarshalLineRefuses(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, got); diff != "" {
 			t.Errorf("%.60q left %s", line, diff)
+		}
+		// Who passes over events of newer versions does not pass over garbage.
+		if err := got.UnmarshalLine([]byte(line)); errors.Is(err, bench.ErrUnknownEvent) && !json.Valid([]byte(line)) {
+			t.Errorf("%.60q: %v", line, err)
 		}
 	}
 	var newer bench.Stamped

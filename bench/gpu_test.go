@@ -16,6 +16,7 @@ func TestRecordClaimsGPU(t *testing.T) {
 		Backends: "CUDA", CPUInfo: "a CPU", GPUInfo: "NVIDIA L4, NVIDIA T4",
 		GPUs: []bench.EngineGPU{{"CUDA0", "NVIDIA L4", "CUDA", "0000:01:00.0"}, {"CUDA1", "NVIDIA T4", "CUDA", "0000:02:00.0"}},
 	}
+	const notUsed = "gpu_not_used: measured on the CPU: the library put no layer of the model on CUDA0 (NVIDIA L4), CUDA1 (NVIDIA T4)"
 	type claim struct {
 		Backends, GPUInfo string
 		Layers            int
@@ -26,27 +27,29 @@ func TestRecordClaimsGPU(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		engine bench.EngineFacts
-		layers int // asked for
+		layers int      // asked for
+		device []string // asked for
 		placed []bench.Placement
 		want   claim
 	}{
-		{"both hold layers", engine, -1, onBoth, claim{"CUDA", "NVIDIA L4, NVIDIA T4", -1, &result.GPU{Devices: []result.GPUDevice{
+		{"both hold layers", engine, -1, nil, onBoth, claim{"CUDA", "NVIDIA L4, NVIDIA T4", -1, &result.GPU{Devices: []result.GPUDevice{
 			{Name: "CUDA0", Model: "NVIDIA L4", PCIAddress: "0000:01:00.0", Layers: 20, WeightsBytes: 2000},
 			{Name: "CUDA1", Model: "NVIDIA T4", PCIAddress: "0000:02:00.0", Layers: 11, WeightsBytes: 1000},
 		}}, ""}},
-		{"one holds layers", engine, 10, onBoth[:1], claim{"CUDA", "NVIDIA L4, NVIDIA T4", 10, &result.GPU{Devices: []result.GPUDevice{
+		{"one holds layers", engine, 10, nil, onBoth[:1], claim{"CUDA", "NVIDIA L4, NVIDIA T4", 10, &result.GPU{Devices: []result.GPUDevice{
 			{Name: "CUDA0", Model: "NVIDIA L4", PCIAddress: "0000:01:00.0", Layers: 20, WeightsBytes: 2000},
 		}}, ""}},
-		{"none holds any", engine, -1, nil, claim{"CPU", "", 0, nil, bench.GPUNotUsed}},
-		{"layers without weights", engine, -1, []bench.Placement{{"CUDA0", 31, 0}}, claim{"CPU", "", 0, nil, bench.GPUNotUsed}},
-		{"weights without layers", engine, -1, []bench.Placement{{"CUDA0", 0, 9}}, claim{"CPU", "", 0, nil, bench.GPUNotUsed}},
-		{"on a device that is not listed", engine, -1, []bench.Placement{{"CUDA7", 31, 9}}, claim{"CPU", "", 0, nil, bench.GPUNotUsed}},
-		{"none asked for", engine, 0, nil, claim{"CUDA", "NVIDIA L4, NVIDIA T4", 0, nil, ""}},
-		{"no GPU", engineFacts, -1, nil, claim{"CPU", "", -1, nil, ""}},
+		{"none holds any", engine, -1, nil, nil, claim{"CPU", "", 0, nil, notUsed}},
+		{"layers without weights", engine, -1, nil, []bench.Placement{{"CUDA0", 31, 0}}, claim{"CPU", "", 0, nil, notUsed}},
+		{"weights without layers", engine, -1, nil, []bench.Placement{{"CUDA0", 0, 9}}, claim{"CPU", "", 0, nil, notUsed}},
+		{"on a device that is not listed", engine, -1, nil, []bench.Placement{{"CUDA7", 31, 9}}, claim{"CPU", "", 0, nil, notUsed}},
+		{"none asked for", engine, 0, nil, nil, claim{"CUDA", "NVIDIA L4, NVIDIA T4", 0, nil, ""}},
+		{"no device asked for", engine, -1, []string{bench.NoDevice}, nil, claim{"CUDA", "NVIDIA L4, NVIDIA T4", -1, nil, ""}},
+		{"no GPU", engineFacts, -1, nil, nil, claim{"CPU", "", -1, nil, ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			job := jobOf()
-			job.Settings.GPULayers = tt.layers
+			job.Settings.GPULayers, job.Settings.Devices = tt.layers, tt.device
 			a := bench.Assembler{Job: job}
 			var r *result.Record
 			for _, e := range []bench.Event{
@@ -65,7 +68,7 @@ func TestRecordClaimsGPU(t *testing.T) {
 			}
 			got := claim{r.Backends, r.GPUInfo, r.GPULayers, r.Ext.GPU, ""}
 			for _, w := range r.Ext.Warnings {
-				got.Warning += w.Code
+				got.Warning += w.Code + ": " + w.Message
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)

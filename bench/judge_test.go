@@ -175,6 +175,7 @@ func TestTimeLimit(t *testing.T) {
 		"is too near":                   {5 * s, 10 * s, hasty, "pp512 time_limit: 4s are too little, by the time limit of the run"},
 		"is too near, without a budget": {5 * s, 0, hasty, "pp512 time_limit: 4s are too little, by the time limit of the run"},
 		"its budget is too little":      {time.Hour, 3 * s, hasty, "pp512 predicted_timeout: 3s are too little"},
+		"is near enough":                {8 * s, 10 * s, hasty, "pp512 ok"},
 		"has come":                      {s, 10 * s, nil, "pp512 time_limit: not started: the time limit of the run has ended"},
 	} {
 		job := jobOf(bench.TestBudget{Test: pp512, Budget: tt.budget})
@@ -182,6 +183,15 @@ func TestTimeLimit(t *testing.T) {
 		if diff := cmp.Diff([]string{tt.want}, course(t, job, tt.judge)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+// Repetitions of an earlier worker that took the whole budget leave none of it,
+// and not one without a limit.
+func TestBudgetIsSpent(t *testing.T) {
+	job := jobOf(bench.TestBudget{Test: pp512, Budget: 2 * s, Done: []result.Sample{sample(1, 0, 3*s)}})
+	if diff := cmp.Diff([]string{"pp512 timeout: not done within its budget of 0s"}, course(t, job, nil)); diff != "" {
+		t.Error(diff)
 	}
 }
 

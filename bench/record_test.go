@@ -138,6 +138,33 @@ func TestRecordOffload(t *testing.T) {
 	}
 }
 
+// The load of a worker says what its records were measured with.
+func TestRecordOfGentlerSettings(t *testing.T) {
+	gentler := bench.DefaultSettings(4)
+	gentler.NoRepack = true
+	warning := result.Warning{Code: "no_repack", Message: "no memory"}
+	a := bench.Assembler{Job: jobOf()}
+	of := func(load bench.LoadStarted) *result.Record {
+		var o *result.Outcome
+		for _, e := range []bench.Event{
+			load, bench.LoadDone{Status: result.OK}, bench.TestStarted{Test: pp512, Repetitions: 3}, bench.WarmupDone{Elapsed: s},
+			bench.RepetitionDone{Sample: sample(1, 0, s)}, bench.RepetitionDone{Sample: sample(2, s, s)}, bench.RepetitionDone{Sample: sample(3, s, s)},
+			bench.TestDone{Test: pp512, Status: result.OK},
+		} {
+			o = a.Add(bench.Stamped{At: at, Event: e})
+		}
+		return o.Record
+	}
+	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &gentler, Warnings: []result.Warning{warning}})
+	if r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 1 || r.Ext.Warnings[0] != warning {
+		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
+	}
+	r = of(bench.LoadStarted{}) // of an older program
+	if !r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 0 {
+		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
+	}
+}
+
 // A repetition beside a download is no secret.
 func TestDownloadBeside(t *testing.T) {
 	a := bench.Assembler{Job: jobOf()}

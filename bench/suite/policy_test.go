@@ -33,7 +33,7 @@ func TestBefore(t *testing.T) {
 	setup.Setup = time.Second
 	gpu := history(pp(512), time.Millisecond, measured(pp(128), time.Second))
 	gpu.GPU = true
-	gpuFilled := history(pp(1024), time.Minute, measured(pp(512), 512*time.Millisecond))
+	gpuFilled := history(pp(513), time.Minute, measured(pp(512), 512*time.Millisecond))
 	gpuFilled.GPU = true
 	gpuGeneration := history(tg(128), time.Minute, measured(tg(16), 16*time.Millisecond))
 	gpuGeneration.GPU = true
@@ -50,11 +50,11 @@ func TestBefore(t *testing.T) {
 		{"the shortest", history(pp(16), 1), suite.Decision{Reason: "started: nothing shorter was measured"}},
 		{"a batch that does not fill a GPU", gpu, suite.Decision{Reason: "started: shorter tests do not predict it"}},
 		{"a batch that fills a GPU", gpuFilled, suite.Decision{
-			Reason: "started: needs about 6.14s: 6 × 1024 tokens at 1ms each, from 1ms at pp512; 1m0s of its budget of 1m0s is left for them"}},
+			Reason: "started: needs about 3.08s: 6 × 513 tokens at 1ms each, from 1ms at pp512; 1m0s of its budget of 1m0s is left for them"}},
 		{"a generation on a GPU", gpuGeneration, suite.Decision{
 			Reason: "started: needs about 640ms: 5 × 128 tokens at 1ms each, from 1ms at tg16; 1m0s of its budget of 1m0s is left for them"}},
-		{"a batch not fuller yet", history(pp(64), time.Second, measured(pp(16), 16*time.Millisecond)), suite.Decision{
-			Reason: "started: needs about 384ms: 6 × 64 tokens at 1ms each, from 1ms at pp16; 1s of its budget of 1s is left for them"}},
+		{"a batch not fuller yet", history(pp(127), time.Second, measured(pp(16), 16*time.Millisecond)), suite.Decision{
+			Reason: "started: needs about 762ms: 6 × 127 tokens at 1ms each, from 1ms at pp16; 1s of its budget of 1s is left for them"}},
 		{"no warm-up", cold, suite.Decision{
 			Reason: "started: needs about 160ms: 5 × 32 tokens at 1ms each, from 1ms at pp16; 1s of its budget of 1s is left for them"}},
 		{"the fastest repetition", uneven, suite.Decision{
@@ -75,6 +75,8 @@ func TestBefore(t *testing.T) {
 			Reason: "started, but doubtful: needs 1m13.73s to 1m51s: 6 × 4096 tokens at 3ms each, from 1.5ms at pp1024; 1m40s of its budget of 1m40s is left for them"}},
 		{"well", history(pp(4096), 200*time.Second, rising...), suite.Decision{
 			Reason: "started: needs about 1m51s: 6 × 4096 tokens at 3ms each, from 1.5ms at pp1024; 3m20s of its budget of 3m20s is left for them"}},
+		{"growth below a long context is noise", history(pp(2048), 100*time.Second, rising...), suite.Decision{
+			Reason: "started: needs about 18.43s: 6 × 2048 tokens at 1.5ms each, from 1.5ms at pp1024; 1m40s of its budget of 1m40s is left for them"}},
 		{"a fuller batch may halve the time per token", history(pp(128), 300*time.Millisecond, measured(pp(16), 16*time.Millisecond)), suite.Decision{Stop: true,
 			Reason: "skipped: needs at least 384ms: 6 × 128 tokens at 500µs each, from 1ms at pp16; 300ms of its budget of 300ms is left for them"}},
 		{"five passes, and what precedes them", setup, suite.Decision{Stop: true,
@@ -143,7 +145,7 @@ func TestDuring(t *testing.T) {
 			Reason: "given up: 32 of 128 tokens of the first of 5 passes took 25s, all of them about 8m20s; 1m40s of its budget of 1m40s is for them"}},
 		{"a pass faster than those before", suite.Progress{History: generation, Passes: []time.Duration{50 * s}, InPass: 5 * s, Tokens: 64}, suite.Decision{
 			Reason: "goes on: 1 of 5 passes took 50s, all of them at least 1m30s; 1m40s of its budget of 1m40s is for them"}},
-		{"few tokens do not", suite.Progress{History: generation, InPass: 25 * s, Tokens: 16}, suite.Decision{
+		{"few tokens do not", suite.Progress{History: generation, InPass: 25 * s, Tokens: 31}, suite.Decision{
 			Reason: "goes on: the first of 5 passes has taken 25s, all of them at least 2m5s; 1m40s of its budget of 1m40s is for them"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,6 +167,8 @@ func TestPatience(t *testing.T) {
 	}{
 		{"unknown", suite.Progress{History: history(pp(16), 60*s)}, 20 * s},
 		{"doubtful", suite.Progress{History: doubtful}, 17 * s},
+		{"doubtful, one done", suite.Progress{History: doubtful, Passes: []time.Duration{16 * s}}, 20 * s},
+		{"doubtful, two done", suite.Progress{History: doubtful, Passes: []time.Duration{16 * s, 16 * s}}, 20 * s},
 		{"one done", suite.Progress{History: history(pp(16), 60*s), Passes: []time.Duration{10 * s}}, 46 * s},
 		{"too slow already", suite.Progress{History: history(pp(16), 60*s), Passes: []time.Duration{30 * s}}, 0},
 	} {
