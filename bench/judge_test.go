@@ -86,6 +86,31 @@ func TestProspect(t *testing.T) {
 	}
 }
 
+// Tests of the job itself count as those of earlier workers do.
+func TestProspectAfterATest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg16, tg64 := result.Test{Gen: 16}, result.Test{Gen: 64}
+		job := jobOf(bench.TestBudget{Test: tg16, Done: []result.Sample{sample(1, 0, 2*s)}}, bench.TestBudget{Test: tg64})
+		job.Repetitions = 2
+		var got []bench.Prospect
+		e := benchtest.New(benchtest.AtSpeed(16), bench.EngineFacts{GPUInfo: "NVIDIA L4"}, modelFacts)
+		err := bench.RunJob(t.Context(), e, job, judgeOf{before: func(p bench.Prospect) bench.Verdict {
+			got = append(got, p)
+			return bench.Verdict{}
+		}}, newLog(t).emit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []bench.Prospect{
+			{Test: tg16, Repetitions: 1, Warmup: true, GPU: true},
+			{Test: tg64, Repetitions: 2, Warmup: true, GPU: true, Setup: s / 16, Shorter: []bench.Measured{{Test: tg16, Repetitions: []time.Duration{2 * s, s}}}},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 // What the end of a test means for others is the judge's; which others these are
 // is not.
 func TestConsequences(t *testing.T) {
@@ -193,6 +218,25 @@ func TestBudgetIsSpent(t *testing.T) {
 	if diff := cmp.Diff([]string{"pp512 timeout: not done within its budget of 0s"}, course(t, job, nil)); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// A test of which an earlier worker completed all is not begun again.
+func TestAllIsDone(t *testing.T) {
+	job := jobOf(bench.TestBudget{Test: pp512, Done: []result.Sample{sample(1, 0, s), sample(2, s, s)}})
+	job.Repetitions = 2
+	synctest.Test(t, func(t *testing.T) {
+		e := benchtest.New(steady, engineFacts, modelFacts)
+		l := newLog(t)
+		if err := bench.RunJob(t.Context(), e, job, nil, l.emit); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"pp512 ok 2"}, brief(l.outcomes(job))); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"load", "end pp0"}, e.Calls()); diff != "" { // of no test
+			t.Error(diff)
+		}
+	})
 }
 
 // A model is not measured when it does not load in what is left of the run, or is

@@ -105,6 +105,7 @@ func TestRecordOffload(t *testing.T) {
 		{"all", -1, bench.ModelFacts{Offload: &result.Offload{Layers: 33, Of: 33}}, -1, nil},
 		{"as many as fit", -1, part, 20, []string{"partial_offload"}},
 		{"none fits", -1, bench.ModelFacts{Offload: &result.Offload{Of: 33}}, 0, nil},
+		{"fewer than asked", 99, bench.ModelFacts{Offload: &result.Offload{Layers: 20, Of: 33}}, 99, nil},
 		{"as asked", 99, bench.ModelFacts{Offload: &result.Offload{Layers: 33, Of: 33}}, 99, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -162,6 +163,26 @@ func TestRecordOfGentlerSettings(t *testing.T) {
 	r = of(bench.LoadStarted{}) // of an older program
 	if !r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 0 {
 		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
+	}
+}
+
+// Devices that the library does not take are not in the record.
+func TestRecordOfLimitedDevices(t *testing.T) {
+	a := bench.Assembler{Job: jobOf()}
+	a.Job.Settings.TensorSplit = []float32{3, 1, 1}
+	var o *result.Outcome
+	for _, e := range []bench.Event{
+		bench.EngineReady{Facts: bench.EngineFacts{Limited: []string{"RPC0", "RPC1"}}},
+		bench.TestStarted{Test: pp512, Repetitions: 3, Done: []result.Sample{sample(1, 0, s), sample(2, s, s), sample(3, s, s)}},
+		bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{At: at, Event: e})
+	}
+	if r := o.Record; r.Devices != "RPC0/RPC1" || r.TensorSplit != "3.00/1.00" {
+		t.Errorf("devices %s, split %s", r.Devices, r.TensorSplit)
+	}
+	if len(o.Warnings) > 0 { // an earlier worker had warmed up
+		t.Errorf("%+v", o.Warnings)
 	}
 }
 
@@ -244,6 +265,9 @@ func TestRecordWarnings(t *testing.T) {
 		{"no warm-up", true, []time.Duration{s, s, s}, []result.Warning{{Code: "no_warmup", Message: "measured without a warm-up"}}},
 		{"slow first", false, []time.Duration{1300 * ms, s, s, s, s}, []result.Warning{
 			{Code: "slow_first_repetition", Message: "the first repetition took 30.0 % longer than the median of the others"},
+		}},
+		{"slow first, and unsteady for that", false, []time.Duration{2 * s, s, 1500 * ms, s, 1600 * ms}, []result.Warning{
+			{Code: "slow_first_repetition", Message: "the first repetition took 66.7 % longer than the median of the others"},
 		}},
 		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is +100.0 % off the median speed"}}},
 		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is -50.0 % off the median speed"}}},

@@ -241,6 +241,7 @@ func TestWithin(t *testing.T) {
 		"equal on a quiet machine":    {interval(0.995, 1.004), quiet, WithinNoise},
 		"up to the bounds":            {interval(0.99, 1.01), quiet, WithinNoise},
 		"one end out":                 {interval(0.989, 1.004), quiet, OutsideNoise},
+		"the other end out":           {interval(0.996, 1.011), quiet, OutsideNoise},
 		"all of it out":               {interval(1.05, 1.06), quiet, OutsideNoise},
 		"within a wider floor":        {interval(0.985, 1.01), interval(0.98, 1.02), WithinNoise},
 		"outside a wider floor":       {interval(0.97, 1), interval(0.98, 1.02), OutsideNoise},

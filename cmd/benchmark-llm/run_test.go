@@ -138,6 +138,9 @@ func TestFinish(t *testing.T) {
 			t.Errorf("log has not once %q:\n%s", want, log.String())
 		}
 	}
+	if strings.Contains(log.String(), `error="load: `) {
+		t.Errorf("log has what stderr has:\n%s", log.String())
+	}
 }
 
 func TestOneLine(t *testing.T) {

@@ -473,25 +473,41 @@ func TestTornEvents(t *testing.T) {
 	}
 }
 
+// writeEnded writes a run that has ended.
+func writeEnded(t *testing.T, events []bench.Event) (path string) {
+	t.Helper()
+	path = writeRun(t, twoModels(), events)
+	var about runDescription
+	b, err := os.ReadFile(filepath.Join(path, "run.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &about); err != nil {
+		t.Fatal(err)
+	}
+	about.Ended = &runStart
+	d := &runDir{path: path, about: about}
+	if err := d.writeAbout(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A run that was stopped with its report goes on, and nothing about that is odd.
+func TestContinuesAfterTheEnd(t *testing.T) {
+	log := quietLog(t)
+	d, r, err := openRunDir(writeEnded(t, flat(loadOf("a.gguf"), testFrom(runPP, 0, 1))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.close()
+	if n := r.unfinished(); n != 4 || log.Len() > 0 {
+		t.Errorf("%d tests are left; log %q", n, log)
+	}
+}
+
 func TestOpenRunDirRefuses(t *testing.T) {
 	quietLog(t)
-	ended := func(t *testing.T, events []bench.Event) string {
-		path := writeRun(t, twoModels(), events)
-		var about runDescription
-		b, err := os.ReadFile(filepath.Join(path, "run.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(b, &about); err != nil {
-			t.Fatal(err)
-		}
-		about.Ended = &runStart
-		d := &runDir{path: path, about: about}
-		if err := d.writeAbout(); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	// change writes a run and replaces a text in one of its files.
 	change := func(file, old, by string) func(*testing.T) string {
 		return func(t *testing.T) string {
@@ -526,7 +542,7 @@ func TestOpenRunDirRefuses(t *testing.T) {
 			}
 			return path
 		}, exitUsage, "is not the directory of a run"},
-		{"finished", func(t *testing.T) string { return ended(t, allOK()) }, exitUsage, "the run is finished, nothing is left to do"},
+		{"finished", func(t *testing.T) string { return writeEnded(t, allOK()) }, exitUsage, "the run is finished, nothing is left to do"},
 		{"going on", func(t *testing.T) string {
 			d, err := createRunDir(t.TempDir())
 			if err != nil {
@@ -541,6 +557,9 @@ func TestOpenRunDirRefuses(t *testing.T) {
 		{"no jobs", change("run.json", `"jobs": [`, `"x": [`), exitNothing, "run.json: no model"},
 		{"same model twice", change("run.json", `"name": "b.gguf"`, `"name": "a.gguf"`), exitNothing, `run.json: model "a.gguf" twice`},
 		{"no repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 0`), exitNothing, "run.json: a.gguf: 0 repetitions, not 1…10000"},
+		{"many repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 10001`), exitNothing, "run.json: a.gguf: 10001 repetitions, not 1…10000"},
+		{"endless", change("run.json", `{`, strings.Repeat(" ", maxAboutBytes)+`{`), exitNothing, "run.json: longer than 16777216 bytes"},
+		{"a source less", change("run.json", `"source": "https://h.example/b.gguf"`, `"source": "https://h.example/b.gguf"}, {"source": "c"`), exitNothing, "run.json: 3 sources"},
 		{"no test", change("run.json", `"n_prompt": 16`, `"n_prompt": 0`), exitNothing, "run.json: a.gguf: a test needs"},
 		{"same test twice", change("run.json", "\"n_prompt\": 0,\n            \"n_gen\": 8", "\"n_prompt\": 16,\n            \"n_gen\": 0"), exitNothing, "run.json: a.gguf: pp16 twice"},
 		{"malformed line", change("events.jsonl", `{"event":"load_done"`, `{"event":"load_done`), exitNothing, "events.jsonl: line 3: decode event: "},
