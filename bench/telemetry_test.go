@@ -35,14 +35,18 @@ func TestSummariseGPU(t *testing.T) {
 		{"a counter", []result.GPUReading{counter(0.5, 100), counter(1.5, 200), counter(2.5, 300), counter(4.5, 700)}, windows,
 			// 50 + 50 J in the first, half of 400 J in the second.
 			result.GPUTelemetry{EnergyJoules: ptr(300), PowerWatts: ptr(150)}},
+		{"a counter read at every turn", []result.GPUReading{counter(1, 100), counter(2, 200), counter(3, 300), counter(4, 500)}, windows,
+			result.GPUTelemetry{EnergyJoules: ptr(300), PowerWatts: ptr(150)}},
 		{"a counter that is not read to the end", []result.GPUReading{counter(0.5, 100), counter(3.5, 200)}, windows, result.GPUTelemetry{}},
 		{"a counter that begins too late", []result.GPUReading{counter(1.5, 100), counter(4.5, 200)}, windows, result.GPUTelemetry{}},
 		{"a counter that was reset", []result.GPUReading{counter(0.5, 100), counter(4.5, 20)}, windows, result.GPUTelemetry{}},
 		{"too short for a counter", []result.GPUReading{counter(0.5, 100), counter(4.5, 500), reading(1.2, 60, 2000)}, []bench.Window{{at(1), at(1.5)}},
 			result.GPUTelemetry{PowerWatts: ptr(60), SMClockMHz: &result.Range{Min: 2000, Max: 2000}}},
 		{"the rest", []result.GPUReading{
-			{At: at(1.1), TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap"}, MemoryClockMHz: ptr(6000)},
-			{At: at(1.2), TemperatureC: ptr(50), UsedBytes: bytes(5), Throttled: []string{"power cap", "power brake"}},
+			{At: at(1.1), TemperatureC: ptr(50), UsedBytes: bytes(5), Throttled: []string{"power cap"}, MemoryClockMHz: ptr(6000)},
+			{At: at(1.2), TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap", "power brake"}},
+			{At: at(1.3), TemperatureC: ptr(40), UsedBytes: bytes(6)},
+			{At: at(1.4)},
 			{At: at(2.5), TemperatureC: ptr(99), Throttled: []string{"sync boost"}},
 		}, windows, result.GPUTelemetry{
 			TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap", "power brake"}, MemoryClockMHz: &result.Range{Min: 6000, Max: 6000},
