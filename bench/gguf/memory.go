@@ -8,7 +8,7 @@ import (
 )
 
 // Memory is what a model needs to run tests of one length, in bytes. Weights
-// and Cache are exact for models of plain attention whose weights are repacked or
+// and Cache are exact for models of plain attention whose output is repacked or
 // offloaded, else upper bounds: Weights counts TiedBytes, Cache the whole context
 // of sliding windows. Compute is an estimate.
 type Memory struct {
@@ -47,7 +47,7 @@ func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 // TiedBytes is the size of the token embedding of a model that has no output of
 // its own, 0 for others. libllama takes it for the output, too, of the buffer
 // that suits a multiplication (llama_model_loader::create_tensor, TENSOR_DUPLICATED):
-// the same one on a CPU that does not repack, else a second one.
+// the same one on a CPU that does not repack its type, else a second one.
 func (f *File) TiedBytes() uint64 {
 	var embedding uint64
 	for _, t := range f.Tensors {
