@@ -89,6 +89,37 @@ int32_t bl_repetition(struct bl_context *c,
 	return rc;
 }
 
+int32_t bl_prime(struct bl_context *c,
+                 llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                 llama_token *gen, int32_t n_gen, int64_t for_ns) {
+	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
+	struct llama_context *ctx = c->ctx;
+	int32_t rc = 0;
+
+	const int64_t end = bl_monotonic_ns() + for_ns;
+	for (int32_t i = 0; i < n_prompt && rc == 0; i += n_batch) {
+		const int32_t n = n_prompt - i < n_batch ? n_prompt - i : n_batch;
+		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(prompt + i, n));
+	}
+	if (n_prompt > 0) llama_synchronize(ctx);
+	for (int32_t i = 0; i < n_gen && rc == 0 && (i == 0 || bl_monotonic_ns() < end); i++) {
+		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(gen + i, 1));
+		llama_synchronize(ctx);
+	}
+	return rc;
+}
+
+int32_t bl_primed_repetition(struct bl_context *c,
+                             llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                             llama_token *gen, int32_t n_gen, int64_t for_ns) {
+	c->elapsed_ns = 0;
+	tokens_done(c, 0);
+	const int32_t rc = bl_prime(c, prompt, n_prompt, n_batch, gen, n_gen, for_ns);
+	if (rc != 0) return rc;
+	llama_memory_clear(llama_get_memory(c->ctx), false);
+	return bl_repetition(c, prompt, n_prompt, n_batch, gen, n_gen);
+}
+
 bool bl_sampler_picks(struct llama_sampler *chain) {
 	const int32_t n = llama_sampler_chain_n(chain);
 	if (n < 1) return false;

@@ -52,6 +52,18 @@ int32_t bl_repetition(struct bl_context *c,
                       llama_token *prompt, int32_t n_prompt, int32_t n_batch,
                       llama_token *gen, int32_t n_gen);
 
+// An untimed pass that brings the CPUs to the state in which a repetition finds
+// them that follows another: the whole prompt, then tokens of gen until for_ns
+// have passed, at least one. Nothing is cleared. Returns as bl_repetition.
+int32_t bl_prime(struct bl_context *c,
+                 llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                 llama_token *gen, int32_t n_gen, int64_t for_ns);
+
+// bl_prime, an empty cache, and bl_repetition, without leaving C.
+int32_t bl_primed_repetition(struct bl_context *c,
+                             llama_token *prompt, int32_t n_prompt, int32_t n_batch,
+                             llama_token *gen, int32_t n_gen, int64_t for_ns);
+
 // One whole repetition from end to end: the prompt as in bl_repetition, then n_out
 // times: sample a token from the last logits, turn it into its piece of text, note
 // the time, and decode it unless it was the last. out[i] and out_ns[i] are the

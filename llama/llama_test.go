@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/synth"
@@ -411,6 +412,22 @@ func TestRepetitionComputes(t *testing.T) {
 		}
 		same, err := c.Logits()
 		must(err)
+
+		// Priming leaves nothing behind, and its time is not the repetition's.
+		must(c.ClearMemory())
+		const forTime = 20 * time.Millisecond
+		start := time.Now()
+		elapsed, err = c.PrimedRepetition(forTime, prompt(64), prompt(64), 2048)
+		must(err)
+		if outside := time.Since(start) - elapsed; elapsed <= 0 || outside < forTime {
+			t.Errorf("primed for %v, want %v; a repetition of %v", outside, forTime, elapsed)
+		}
+		must(c.ClearMemory())
+		_, err = c.PrimedRepetition(time.Nanosecond, prompt(512), prompt(3), 2048)
+		must(err)
+		primed, err := c.Logits()
+		must(err)
+
 		must(c.ClearMemory())
 		must(c.Decode(prompt(512)))
 		for _, token := range prompt(3) {
@@ -420,8 +437,8 @@ func TestRepetitionComputes(t *testing.T) {
 		steps, err := c.Logits()
 		must(err)
 		for i := range whole {
-			if whole[i] != same[i] || whole[i] != steps[i] {
-				panic(fmt.Sprintf("logit %d: %v in one call, %v with clocks, %v in steps", i, whole[i], same[i], steps[i]))
+			if whole[i] != same[i] || whole[i] != steps[i] || whole[i] != primed[i] {
+				panic(fmt.Sprintf("logit %d: %v in one call, %v with clocks, %v primed, %v in steps", i, whole[i], same[i], primed[i], steps[i]))
 			}
 		}
 	})

@@ -27,7 +27,8 @@ func (f *File) checkHparams() error {
 }
 
 // checkLayers: GGML_ASSERT(n_layer_all > 0 && n_layer_all <= LLAMA_MAX_LAYERS) and
-// GGML_ASSERT(n_layer_nextn <= n_layer_all).
+// GGML_ASSERT(n_layer_nextn <= n_layer_all); a model of which no other layer is left
+// ends it when a context is made.
 func (f *File) checkLayers(arch string) error {
 	layers, ok := f.Uint(arch + "block_count")
 	if !ok {
@@ -36,8 +37,11 @@ func (f *File) checkLayers(arch string) error {
 	if layers == 0 || layers > maxLayers {
 		return refuse(ErrUnsupported, "%sblock_count is %d, not 1 to %d", arch, layers, maxLayers)
 	}
-	if ahead, _ := f.Uint(arch + "nextn_predict_layers"); ahead > layers {
+	switch ahead, _ := f.Uint(arch + "nextn_predict_layers"); {
+	case ahead > layers:
 		return refuse(ErrCorrupt, "%snextn_predict_layers is %d, more than the %d of block_count", arch, ahead, layers)
+	case ahead == layers:
+		return refuse(ErrUnsupported, "%snextn_predict_layers is %d, as block_count: there is no other layer to run", arch, ahead)
 	}
 	return nil
 }

@@ -57,7 +57,8 @@ func TestHparams(t *testing.T) {
 		{"llama", keys{"block_count": nil}, nil, ""}, // the library says so
 		{"x", keys{"block_count": uint32(1 << 31)}, gguf.ErrUnsupported, "x.block_count is 2147483648, not 1 to 512"},
 		{"clip", keys{"block_count": uint32(0), "expert_count": uint32(math.MaxUint32)}, nil, ""},
-		{"glm4moe", keys{"nextn_predict_layers": uint32(1)}, nil, ""},
+		{"glm4moe", keys{"block_count": uint32(2), "nextn_predict_layers": uint32(1)}, nil, ""},
+		{"glm4moe", keys{"nextn_predict_layers": uint32(1)}, gguf.ErrUnsupported, "glm4moe.nextn_predict_layers is 1, as block_count: there is no other layer to run"},
 		{"glm4moe", keys{"nextn_predict_layers": uint32(2)}, gguf.ErrCorrupt, "glm4moe.nextn_predict_layers is 2, more than the 1 of block_count"},
 		{"llama", keys{"expert_count": uint32(1024), "expert_used_count": uint32(1024)}, nil, ""},
 		{"llama", keys{"expert_count": uint32(1025), "expert_used_count": uint32(2)}, gguf.ErrUnsupported, "llama.expert_count is 1025, more than the limit of 1024"},

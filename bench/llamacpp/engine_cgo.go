@@ -364,58 +364,53 @@ func (e *Engine) Warmup() (time.Duration, error) {
 	return elapsed, translate(err)
 }
 
-// Repeat empties the KV cache, fills it to the test's depth, and times one
-// repetition with tokens drawn before.
+// Repeat primes the CPUs, empties the KV cache, fills it to the test's depth, and
+// times one repetition with tokens drawn before.
 func (e *Engine) Repeat(n int) (time.Duration, error) {
 	e.drawFor(n)
 	var elapsed time.Duration
 	var err error
 	e.do(func() {
-		if n > 1 || !e.job.NoWarmup {
-			if err = e.prime(); err != nil {
-				return
-			}
-		}
-		if err = e.ctx.ClearMemory(); err != nil {
-			return
-		}
-		if err = e.fill(); err != nil {
-			return
-		}
-		elapsed, err = e.pass(len(e.gen))
+		elapsed, err = e.repeat(e.last < primedBelow && (n > 1 || !e.job.NoWarmup))
 		e.last = elapsed
 	})
 	return elapsed, translate(err)
 }
 
-// primedBelow is the time of a repetition from which on it does not matter in
-// what state it finds the CPUs.
-const primedBelow = 500 * time.Millisecond
-
-// primedFor is for how long a repetition that generates is primed: after a rest
-// the tokens of the first 10 ms take up to a sixth longer.
-const primedFor = 50 * time.Millisecond
-
-// prime brings the CPUs to the state in which a repetition of llama-bench finds
-// them, which follows the one before at once: here the repetition before was
-// written down in between, the threads of the pool fell asleep and the clocks
-// went down, which costs the next one about a millisecond. It is an untimed pass
-// of the same shape, so that the graph is kept too: the prompt, or some tokens.
-func (e *Engine) prime() error {
-	if e.last >= primedBelow {
-		return nil
-	}
+func (e *Engine) repeat(primed bool) (time.Duration, error) {
 	if err := e.ctx.ClearMemory(); err != nil {
+		return 0, err
+	}
+	if primed && e.test.Depth == 0 && !e.test.E2E {
+		return e.ctx.PrimedRepetition(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
+	}
+	if primed {
+		if err := errors.Join(e.prime(), e.ctx.ClearMemory()); err != nil {
+			return 0, err
+		}
+	}
+	if err := e.fill(); err != nil {
+		return 0, err
+	}
+	return e.pass(len(e.gen))
+}
+
+// A repetition of llama-bench follows the one before at once. Here that one was
+// written down in between, the threads of the pool fell asleep and the clocks went
+// down, which costs the next one about a millisecond. So it is primed by an untimed
+// pass of the same shape, for which the graph is kept, too: the prompt, or tokens.
+const (
+	primedBelow = 500 * time.Millisecond // a repetition as long as this does not mind in what state it finds the CPUs
+	primedFor   = 50 * time.Millisecond  // where tokens are generated: after a rest those of the first 10 ms take up to a sixth longer
+)
+
+// prime is for what PrimedRepetition does not do.
+func (e *Engine) prime() error {
+	if e.test.E2E {
+		_, err := e.generate(e.short())
 		return err
 	}
-	n := e.short()
-	spent, err := e.pass(n)
-	for ; err == nil && spent < primedFor && n < len(e.gen) && !e.test.E2E; n++ {
-		var token time.Duration
-		token, err = e.ctx.Repetition(nil, e.gen[n:n+1], e.job.Settings.Batch)
-		spent += token
-	}
-	return err
+	return e.ctx.Prime(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
 }
 
 // pass runs the timed calls of the test begun, with n tokens of its generation.

@@ -93,6 +93,32 @@ func TestRunJob(t *testing.T) {
 	}
 }
 
+// Before a repetition that generates, tokens are decoded for as long as CPUs that
+// slept take to wake: one alone would leave the first of a tg16 a sixth slower.
+func TestGenerationIsPrimed(t *testing.T) {
+	e := loaded(t, smolJob())
+	for _, test := range []result.Test{{Gen: 64}, {Gen: 64, Depth: 8}} {
+		if err := e.Begin(test); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Repeat(1); err != nil { // which fills the cache to the depth
+			t.Fatal(err)
+		}
+		e.last = 0 // short, however slow this machine is
+		start := time.Now()
+		elapsed, err := e.Repeat(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if primed := time.Since(start) - elapsed; primed < primedFor {
+			t.Errorf("%v: primed for %v at most, want %v", test, primed, primedFor)
+		}
+		if got := e.Tokens(); got != test.Gen {
+			t.Errorf("%v: %d tokens done, want %d", test, got, test.Gen)
+		}
+	}
+}
+
 // One OS thread owns the engine, and libgomp's team does not grow: a second
 // team would make generation three times slower without any error.
 func TestOneThreadAndOneTeam(t *testing.T) {

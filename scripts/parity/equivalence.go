@@ -5,7 +5,9 @@ package main
 import (
 	"cmp"
 	"embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
@@ -24,8 +27,10 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// smallShapes are models of a few hundred million parameters, one for each
-// architecture that is compared, unquantised.
+// smallShapes are models of two layers and as many words as others have, one for
+// each architecture that is compared, unquantised. A machine with neighbours
+// varies as much from one second to the next as from one tenth to the next, so many
+// short turns tell more than few long ones.
 //
 //go:embed testdata/*.yaml
 var smallShapes embed.FS
@@ -38,8 +43,8 @@ const architectures = "llama,qwen2,gemma,phi3,moe"
 func compareWeights(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32")
-	o.loads = cmp.Or(o.loads, 15)
-	fmt.Printf("%d threads, %d loads of each, file in load mode %s\n", o.threads, o.loads, o.loadMode)
+	o.loads, o.turns = cmp.Or(o.loads, 60), cmp.Or(o.turns, 8)
+	fmt.Printf("%d threads, %d loads of each, %d turns, file in load mode %s\n", o.threads, o.loads, o.turns, o.loadMode)
 	ok := true
 	var all []float64
 	for name := range strings.SplitSeq(o.arch, ",") {
@@ -62,11 +67,6 @@ func compareArchitecture(o options, name string) (ratios []float64, within bool,
 	if err != nil {
 		return nil, false, err
 	}
-	// A copy, for two loads that share pages also share what the caches hold.
-	again := file + ".again"
-	if err := copyFile(again, file); err != nil {
-		return nil, false, err
-	}
 	defer os.RemoveAll(filepath.Dir(file)) // the next one needs the room
 	header, err := gguf.ReadFile(file)
 	if err != nil {
@@ -82,7 +82,7 @@ func compareArchitecture(o options, name string) (ratios []float64, within bool,
 	}
 	fmt.Printf("\n%s: architecture %s, %d MB of tensors, %d million parameters\n",
 		name, header.Architecture(), header.TensorBytes()/1e6, header.Params()/1e6)
-	ratios, within, err = compareLoads(o, file, again, weights)
+	ratios, within, err = compareLoads(o, file, weights)
 	fmt.Printf("%.0f s\n", time.Since(start).Seconds())
 	return ratios, within, err
 }
@@ -130,20 +130,15 @@ func (o options) quantized(name string) (string, error) {
 	return path, os.Remove(plain)
 }
 
-// turnsOfLoad is how often a test of a loaded model runs: short tests more often,
-// for they vary more.
-const turnsOfLoad = 6
-
-func turnsOf(t result.Test) int { return max(1, min(turnsOfLoad, 768/(t.Prompt+4*t.Gen))) }
-
 // compareLoads compares a file in its default load mode with synthetic
 // weights. The pages that memory happens to give a model make each load some
 // per cent faster or slower than the next one of the same bytes, for as long as
 // it lives; so the unit that is repeated is the load. Every round loads the file,
-// written anew, a copy of it and the synthetic weights, in
-// turning order, and alternates tests between the three, in every order.
-// The ratios are the tests', of the synthetic weights' rates to the file's.
-func compareLoads(o options, file, again string, weights llama.Stream) (ratios []float64, ok bool, err error) {
+// written anew, a copy of it (two loads that share pages also share what the caches
+// hold) and the synthetic weights, and alternates tests between the three, both in
+// every order. The ratios are the tests', of the synthetic weights' rates to the
+// file's.
+func compareLoads(o options, file string, weights llama.Stream) (ratios []float64, ok bool, err error) {
 	tests, err := o.tests()
 	if err != nil {
 		return nil, false, err
@@ -152,28 +147,29 @@ func compareLoads(o options, file, again string, weights llama.Stream) (ratios [
 	if o.loadMode == "none" {
 		mode = llama.LoadNone
 	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, false, err
+	}
+	again := file + ".again"
 	loads := []func() (*llama.Model, error){
-		func() (*llama.Model, error) { return loadAnew(file, mode) },
-		func() (*llama.Model, error) { return loadAnew(again, mode) },
+		func() (*llama.Model, error) { return loadAnew(file, content, o.piece, mode) },
+		func() (*llama.Model, error) { return loadAnew(again, content, o.piece, mode) },
 		func() (*llama.Model, error) {
 			return llama.LoadModelStream("synthetic", weights, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
 		},
 	}
 	series := make([][3][][]float64, len(tests))
+	room := &blocks{size: len(content)}
 	err = onThread(func() error {
 		for round := range o.loads {
-			models := make([]*llama.Model, len(loads))
-			for i := range loads {
-				which := (round + i) % len(loads)
-				m, err := loads[which]()
-				if err != nil {
-					return err
-				}
-				models[which] = m
+			models, err := loadAnywhere(loads, round, room, file, again)
+			if err != nil {
+				return err
 			}
-			err := o.withContexts(models, tests, func(contexts []*llama.Context) error {
+			err = o.withContexts(models, tests, func(contexts []*llama.Context) error {
 				for i, test := range tests {
-					rates, err := ratesOfLoad(contexts, test, i == 0)
+					rates, err := ratesOfLoad(contexts, test, o.turns, i == 0)
 					if err != nil {
 						return err
 					}
@@ -212,32 +208,106 @@ func compareLoads(o options, file, again string, weights llama.Stream) (ratios [
 		}
 		ok = ok && j.verdict == stats.WithinNoise
 		ratios = append(ratios, j.ab.Value)
-		t.AppendRow(append(table.Row{test, turnsOf(test)}, j.cells()...))
+		t.AppendRow(append(table.Row{test, o.turns}, j.cells()...))
 	}
 	fmt.Println(t.Render())
 	return ratios, ok, nil
 }
 
-// loadAnew loads a file from pages it had not before: written again, as a
-// download does, and left in the page cache. How large its pages are depends on
-// the pieces it is written in.
-func loadAnew(path string, mode llama.LoadMode) (*llama.Model, error) {
-	const piece = 16 << 10 // bytes of a TLS record, which is what a read of a download gives
-	content, err := os.ReadFile(path)
-	if err != nil {
+// loadAnywhere loads models, in the order of a round, to pages that chance decides.
+// A file that is written where it was deleted a moment ago gets its own pages again,
+// and the pages of the cache and those of memory come from different stocks, the
+// larger and the smaller remains of what is free. What such pages do to the speed of
+// either, up to 6 %, lasts as long as the stocks, for hours, and would pass for a
+// difference of the weights. So the files are deleted before anything is loaded, and
+// each load finds other blocks free.
+func loadAnywhere(loads []func() (*llama.Model, error), round int, b *blocks, files ...string) (models []*llama.Model, err error) {
+	for _, path := range files {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if err := b.take(); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil {
-		return nil, err
+	models = make([]*llama.Model, len(loads))
+	for _, which := range order(len(loads), round) {
+		if err := b.free(); err != nil {
+			return nil, err
+		}
+		if models[which], err = loads[which](); err != nil {
+			return nil, err
+		}
 	}
+	return models, nil
+}
+
+// blocks are memory in small pages that is taken, some GiB, until it is free for a
+// load. What is taken first is what was left over between other memory.
+type blocks struct {
+	size  int
+	taken [][]byte // nil is free
+}
+
+const (
+	blockCount  = 64
+	freeForLoad = 2 // blocks, which together hold a model
+)
+
+// take takes all that are free.
+func (b *blocks) take() error {
+	if b.taken == nil {
+		b.taken = make([][]byte, blockCount)
+	}
+	for i := range b.taken {
+		if b.taken[i] != nil {
+			continue
+		}
+		m, err := unix.Mmap(-1, 0, b.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err == nil {
+			if err = unix.Madvise(m, unix.MADV_NOHUGEPAGE); err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: there are none
+				err = unix.Madvise(m, unix.MADV_POPULATE_WRITE)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("take memory: %w", err)
+		}
+		b.taken[i] = m
+	}
+	return nil
+}
+
+// free frees as many as a load needs, which chance chooses.
+func (b *blocks) free() error {
+	left := freeForLoad
+	for _, i := range rand.Perm(len(b.taken)) {
+		if left == 0 || b.taken[i] == nil {
+			continue
+		}
+		if err := unix.Munmap(b.taken[i]); err != nil {
+			return fmt.Errorf("free memory: %w", err)
+		}
+		b.taken[i] = nil
+		left--
+	}
+	return nil
+}
+
+// loadAnew loads a file that it writes in pieces of so many bytes, and that is then
+// in the page cache, in pages that are as large as the pieces where the kernel has
+// such pages.
+func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*llama.Model, error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
 	for part := range slices.Chunk(content, piece) {
 		if _, err := f.Write(part); err != nil {
-			return nil, err
+			return nil, errors.Join(err, f.Close())
 		}
+	}
+	if err := f.Sync(); err != nil { // or it goes to the disk beside a test
+		return nil, errors.Join(err, f.Close())
 	}
 	if err := f.Close(); err != nil {
 		return nil, err
@@ -266,10 +336,9 @@ func (o options) withContexts(models []*llama.Model, tests []result.Test, do fun
 // ratesOfLoad alternates a test between contexts, each time in another order, and
 // returns the rates of each, in tokens/second. Where the contexts are new, a first
 // turn does not count.
-func ratesOfLoad(contexts []*llama.Context, test result.Test, warmUp bool) ([][]float64, error) {
+func ratesOfLoad(contexts []*llama.Context, test result.Test, turns int, warmUp bool) ([][]float64, error) {
 	all := make([][]float64, len(contexts))
 	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
-	turns := turnsOf(test)
 	if warmUp {
 		turns++
 	}

@@ -41,6 +41,7 @@ import (
 // options are the flags.
 type options struct {
 	loads, turns, inProcess, aborts int
+	piece                           int
 	prompts, gens                   string
 	threads                         int
 	program, tool, model, dir       string
@@ -67,11 +68,12 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
 	var o options
-	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds")
+	flag.IntVar(&o.piece, "piece", 16<<10, "bytes of each write of the file, for -equivalence; a read of a download over TLS gives 16384")
+	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds; for -equivalence: of each model, 0 for 8")
 	hugePages := flag.Bool("huge-pages", false, "this and all programs with "+hugePagesVariable+": huge pages for all memory that is allocated, where the kernel gives them on request")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 15 for -equivalence and -peers); contexts, for -prefetch (default 10)")
+	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 60 for -equivalence, 15 for -peers); contexts, for -prefetch (default 10)")
 	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
 	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence and -peers)")
 	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence; 32,128 for -peers)")
@@ -79,7 +81,7 @@ func main() {
 	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
 	flag.StringVar(&o.gollama, "gollama", "bin/gollama-peer", "go-llama.cpp, for -peers")
 	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
-	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "model to compare on: a default one, or for the comparison with llama-bench one of scripts/parity/testdata")
+	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "model to compare on: a default one, or for the comparison with llama-bench and for -prefetch one of scripts/parity/testdata")
 	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
 	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
 	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
@@ -155,22 +157,6 @@ func (o options) file(seed int, flags ...string) (string, error) {
 		return "", fmt.Errorf("write the model: %w: %s", err, out)
 	}
 	return path, nil
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		return err
-	}
-	return out.Close()
 }
 
 // program is one of those that are compared: a command that prints its samples

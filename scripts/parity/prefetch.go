@@ -104,7 +104,7 @@ const secondsOfContext = 10
 // anew for each could not. A turn is two passes, of which the first takes away
 // what came before.
 func compareDownloading(o options, url string) (bool, error) {
-	file, err := o.file(1)
+	file, err := o.quantized(o.model)
 	if err != nil {
 		return false, err
 	}

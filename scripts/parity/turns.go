@@ -71,10 +71,11 @@ func ratesOf(samples [][]sample) [][]float64 {
 	return rates
 }
 
-// orders are those in which three sides take their turns, and four: each follows
-// each other as often. Orders come in pairs of which one is the other backwards,
+// orders are those in which one, three and four sides are loaded and take their turns:
+// each follows each other as often. Orders come in pairs of which one is the other backwards,
 // so that what changes evenly over both favours nobody.
 var orders = map[int][][]int{
+	1: {{0}},
 	3: {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {2, 0, 1}, {1, 0, 2}},
 	4: {{0, 1, 3, 2}, {2, 3, 1, 0}, {1, 2, 0, 3}, {3, 0, 2, 1}},
 }
@@ -100,8 +101,7 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 			}
 		}
 	}()
-	for i := range programs {
-		which := (round + i) % len(programs)
+	for _, which := range order(len(programs), round) {
 		p, err := o.start(programs[which], t, repetitions[which])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", programs[which].name, err)
