@@ -209,10 +209,10 @@ func (c *Context) Prime(d time.Duration, prompt, gen []Token, batch int) error {
 	return decodeError(int(C.bl_prime(p, tokens(prompt), C.int32_t(len(prompt)), C.int32_t(batch), tokens(gen), C.int32_t(len(gen)), C.int64_t(d))))
 }
 
-// PrimedRepetition is Prime, ClearMemory and Repetition in one C call. After a
-// call into C the Go runtime's monitor wakes some fifty times within 10 ms, until
-// it takes the caller's processor away; where every CPU computes, that costs the
-// repetition 0.2 ms. Here the priming has them.
+// PrimedRepetition is Prime, ClearMemory and Repetition in one C call. Apart, a
+// repetition took 0.16 ms longer where every CPU computes: about what the Go
+// runtime's monitor takes, which wakes some fifty times in the first 10 ms of a call
+// into C. Here they fall into the priming.
 func (c *Context) PrimedRepetition(d time.Duration, prompt, gen []Token, batch int) (time.Duration, error) {
 	p, err := c.ptr()
 	if err != nil {

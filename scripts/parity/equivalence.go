@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
@@ -43,6 +44,9 @@ const architectures = "llama,qwen2,gemma,phi3,moe"
 func compareWeights(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32")
+	if o.piece < 1 || o.turns < 0 {
+		return false, fmt.Errorf("-piece %d and -turns %d: pieces have a byte at least, and turns are counted", o.piece, o.turns)
+	}
 	o.loads, o.turns = cmp.Or(o.loads, 60), cmp.Or(o.turns, 8)
 	fmt.Printf("%d threads, %d loads of each, %d turns, file in load mode %s\n", o.threads, o.loads, o.turns, o.loadMode)
 	ok := true
@@ -160,7 +164,10 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 		},
 	}
 	series := make([][3][][]float64, len(tests))
-	room := &blocks{size: len(content)}
+	room := newBlocks(len(content), host.Observe("/").MemoryAvailableBytes)
+	if len(room.taken) == 0 {
+		fmt.Println("too little memory to let chance decide where a load lies: a side may keep its pages, and differ by them")
+	}
 	err = onThread(func() error {
 		for round := range o.loads {
 			models, err := loadAnywhere(loads, round, room, file, again)
@@ -218,8 +225,8 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 // A file that is written where it was deleted a moment ago gets its own pages again,
 // and the pages of the cache and those of memory come from different stocks, the
 // larger and the smaller remains of what is free. What such pages do to the speed of
-// either, up to 6 %, lasts as long as the stocks, for hours, and would pass for a
-// difference of the weights. So the files are deleted before anything is loaded, and
+// either, up to 6 %, lasts as long as the stocks and would pass for a difference of
+// the weights. So the files are deleted before anything is loaded, and
 // each load finds other blocks free.
 func loadAnywhere(loads []func() (*llama.Model, error), round int, b *blocks, files ...string) (models []*llama.Model, err error) {
 	for _, path := range files {
@@ -250,15 +257,26 @@ type blocks struct {
 }
 
 const (
-	blockCount  = 64
-	freeForLoad = 2 // blocks, which together hold a model
+	mostBlocks   = 64
+	fewestBlocks = 16 // fewer leave chance little to choose
+	freeForLoad  = 2  // blocks, which together hold a model
 )
+
+// newBlocks are blocks of so many bytes in at most a quarter of the memory that is
+// available, none where that has no room for enough of them or is not known.
+func newBlocks(size int, available *uint64) *blocks {
+	b := &blocks{size: size}
+	if available == nil {
+		return b
+	}
+	if n := min(mostBlocks, *available/4/uint64(size)); n >= fewestBlocks {
+		b.taken = make([][]byte, n)
+	}
+	return b
+}
 
 // take takes all that are free.
 func (b *blocks) take() error {
-	if b.taken == nil {
-		b.taken = make([][]byte, blockCount)
-	}
 	for i := range b.taken {
 		if b.taken[i] != nil {
 			continue
