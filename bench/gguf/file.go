@@ -27,6 +27,7 @@ const (
 const (
 	magic            = "GGUF"
 	alignmentKey     = "general.alignment"
+	wordsKey         = "tokenizer.ggml.tokens"
 	defaultAlignment = 32      // bytes, GGUF_DEFAULT_ALIGNMENT
 	maxAlignment     = 1 << 20 // bytes, far above any in use, so that padding stays small
 	maxDims          = 4       // GGML_MAX_DIMS
@@ -52,7 +53,8 @@ type KeyValue struct {
 
 // Skipped stands for an array that was too long to keep, as vocabularies are.
 type Skipped struct {
-	Len uint64 // elements
+	Len   uint64 // elements
+	Twice string // of the tokenizer's words one that is there twice; empty: none, or too many words to tell
 }
 
 // Tensor is a tensor's entry in the header.
@@ -151,7 +153,7 @@ func (f *File) Architecture() string {
 // the tokenizer, without one the key for it, else the rows of the token
 // embedding. It is 0 when nothing says it.
 func (f *File) Vocabulary() uint64 {
-	switch v, _ := f.Get("tokenizer.ggml.tokens"); words := v.(type) {
+	switch v, _ := f.Get(wordsKey); words := v.(type) {
 	case Skipped:
 		return words.Len
 	case []string:

@@ -2,6 +2,7 @@ package gguf
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 )
 
@@ -23,7 +24,7 @@ func (f *File) checkHparams() error {
 		return nil
 	}
 	arch += "."
-	return cmp.Or(f.checkLayers(arch), f.checkExperts(arch), f.checkRope(arch), f.checkWidths(arch))
+	return cmp.Or(f.checkLayers(arch), f.checkExperts(arch), f.checkRope(arch), f.checkWidths(arch), f.checkWords())
 }
 
 // checkLayers: GGML_ASSERT(n_layer_all > 0 && n_layer_all <= LLAMA_MAX_LAYERS) and
@@ -97,7 +98,7 @@ func (f *File) checkWidths(arch string) error {
 		return nil
 	}
 	keys := []string{"embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count"}
-	if _, words := f.Get("tokenizer.ggml.tokens"); !words {
+	if _, words := f.Get(wordsKey); !words {
 		keys = append(keys, "vocab_size")
 	}
 	for _, key := range keys {
@@ -109,4 +110,54 @@ func (f *File) checkWidths(arch string) error {
 		return refuse(ErrCorrupt, "%sembedding_length is 0", arch)
 	}
 	return nil
+}
+
+// checkWords: GGML_ASSERT(id_to_token.size() == token_to_id.size()) of
+// llama_vocab::impl::load, which returns before where there is no tokenizer.
+func (f *File) checkWords() error {
+	switch model, _ := f.Get("tokenizer.ggml.model"); model {
+	case nil, "none", "no_vocab":
+		return nil
+	}
+	var twice string
+	switch v, _ := f.Get(wordsKey); words := v.(type) {
+	case Skipped:
+		twice = words.Twice
+	case []string:
+		known := make(vocabulary)
+		for _, word := range words {
+			if known.add([]byte(word)) {
+				twice = word
+				break
+			}
+		}
+	}
+	if twice != "" {
+		return refuse(ErrCorrupt, "the word %.40q is twice in %s", twice, wordsKey)
+	}
+	return nil
+}
+
+// vocabulary holds words by hashes whose seed nobody knows beforehand: of a million
+// different ones two are alike with a probability of 3e-8.
+type vocabulary map[uint64]struct{}
+
+var wordSeed = maphash.MakeSeed()
+
+// maxWords are those that a vocabulary keeps, so that its memory is bounded; the
+// largest known has 262144.
+const maxWords = 1 << 20
+
+// add tells whether the word was there before. The library gives empty words names
+// of their own.
+func (v vocabulary) add(word []byte) bool {
+	if len(word) == 0 || len(v) == maxWords {
+		return false
+	}
+	hash := maphash.Bytes(wordSeed, word)
+	if _, ok := v[hash]; ok {
+		return true
+	}
+	v[hash] = struct{}{}
+	return false
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -132,5 +133,46 @@ func TestHparamsOfShards(t *testing.T) {
 	}
 	if _, err := gguf.Merge([]*gguf.File{read, second}); !errors.Is(err, gguf.ErrUnsupported) || err.Error() != "gguf: llama.block_count is 0, not 1 to 512" {
 		t.Errorf("merged: %v", err)
+	}
+}
+
+// A word that is twice in the vocabulary ends libllama's process, an empty one does not.
+func TestWords(t *testing.T) {
+	many := func(more ...string) []string {
+		words := make([]string, 0, 5000+len(more))
+		for i := range 5000 {
+			words = append(words, fmt.Sprint("word", i))
+		}
+		return append(words, more...)
+	}
+	for _, tt := range []struct {
+		name  string
+		model any // tokenizer.ggml.model
+		words []string
+		text  string // "": accepted
+	}{
+		{"few", "gpt2", []string{"a", "b", ""}, ""},
+		{"few, one twice", "gpt2", []string{"a", "b", "a"}, `the word "a" is twice in tokenizer.ggml.tokens`},
+		{"few, none twice", "llama", []string{"", "a", ""}, ""},
+		{"many", "llama", many(), ""},
+		{"many, one twice", "llama", many("word17"), `the word "word17" is twice in tokenizer.ggml.tokens`},
+		{"many, none twice", "llama", many("", ""), ""},
+		{"many, for no tokenizer", "none", many("word17"), ""},
+		{"many, for none that is named", nil, many("word17"), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			kv := []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}, {Key: "tokenizer.ggml.tokens", Value: tt.words}}
+			if tt.model != nil {
+				kv = append(kv, gguf.KeyValue{Key: "tokenizer.ggml.model", Value: tt.model})
+			}
+			f, err := gguf.New(kv, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = gguf.Read(bytes.NewReader(header(t, f)), f.Size(), gguf.DefaultLimits)
+			if tt.text == "" && err != nil || tt.text != "" && (!errors.Is(err, gguf.ErrCorrupt) || !strings.Contains(err.Error(), tt.text)) {
+				t.Errorf("%v, want %q", err, tt.text)
+			}
+		})
 	}
 }

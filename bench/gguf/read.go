@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 )
 
 // Why a header was refused, for errors.Is.
@@ -87,6 +88,7 @@ type decoder struct {
 	size   int64 // bytes in the file
 	limits Limits
 	at     func() string // what is being read, for errors
+	words  vocabulary    // of the array that is being read; nil: it has no words
 	err    error
 }
 
@@ -115,6 +117,9 @@ func (d *decoder) file() *File {
 			d.fail(ErrCorrupt, "key %d has no name", i)
 		}
 		seen[key] = i
+		if d.words = nil; key == wordsKey {
+			d.words = make(vocabulary)
+		}
 		f.KV = append(f.KV, KeyValue{key, d.value()})
 	}
 	if d.err == nil {
@@ -325,10 +330,21 @@ func array[T any](d *decoder, n uint64, size uint64, element func() T) any {
 		if size > 0 {
 			d.skip(n * size)
 		}
+		skipped := Skipped{Len: n}
+		var word []byte
 		for i := uint64(0); size == 0 && i < n && d.err == nil; i++ {
-			d.skip(d.length())
+			if d.words == nil || skipped.Twice != "" {
+				d.skip(d.length())
+				continue
+			}
+			length := int(d.length())
+			word = slices.Grow(word[:0], length)[:length]
+			d.bytes(word)
+			if d.words.add(word) {
+				skipped.Twice = string(word)
+			}
 		}
-		return Skipped{Len: n}
+		return skipped
 	}
 	values := make([]T, 0, n)
 	for i := uint64(0); i < n && d.err == nil; i++ {

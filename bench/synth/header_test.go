@@ -19,6 +19,15 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
+// words are n different ones.
+func words(n int) []string {
+	w := make([]string, n)
+	for i := range w {
+		w[i] = fmt.Sprint("w", i)
+	}
+	return w
+}
+
 // wordy is a header as a published file has it: with words.
 func wordy(t testing.TB, more ...gguf.KeyValue) *gguf.File {
 	t.Helper()
@@ -30,7 +39,7 @@ func wordy(t testing.TB, more ...gguf.KeyValue) *gguf.File {
 		{Key: "bert.attention.head_count", Value: []int32{4}},
 		{Key: "tokenizer.ggml.model", Value: "gpt2"},
 		{Key: "tokenizer.ggml.pre", Value: "smaug"},
-		{Key: "tokenizer.ggml.tokens", Value: slices.Repeat([]string{"w"}, 5000)},
+		{Key: "tokenizer.ggml.tokens", Value: words(5000)},
 		{Key: "tokenizer.ggml.scores", Value: make([]float32, 5000)},
 		{Key: "tokenizer.ggml.token_type_count", Value: uint32(2)},
 		{Key: "tokenizer.ggml.add_bos_token", Value: true},

@@ -163,6 +163,7 @@ func TestBadHeaders(t *testing.T) {
 		{"keys 2³¹ long", model("block_count", uint32(1), "attention.key_length", uint32(1<<31)), 0, "llama.attention.key_length is 2147483648, and no tensor"},
 		{"2³²-1 rotated", model("block_count", uint32(1), "rope.dimension_count", uint32(1<<32-1)), 0, "llama.rope.dimension_count is 4294967295, and no tensor"},
 		{"positions scaled by nobody knows what", model("block_count", uint32(1), "rope.scaling.type", "su"), 0, `llama.rope.scaling.type is "su", not one of`},
+		{"a word twice", counted(0, 2).put("tokenizer.ggml.model", kvString, "gpt2", "tokenizer.ggml.tokens", kvArray, kvString, uint64(3), "a", "b", "a"), 0, `the word "a" is twice in tokenizer.ggml.tokens`},
 		{"shards without end", counted(0, 1).put("split.count", kvUint32, uint32(1<<31)), 0, "split.count is 2147483648, more than the limit of 9999"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
