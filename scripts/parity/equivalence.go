@@ -164,8 +164,12 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 		},
 	}
 	series := make([][3][][]float64, len(tests))
-	room := newBlocks(len(content), host.Observe("/").MemoryAvailableBytes)
-	if len(room.taken) == 0 {
+	room, err := newStock(len(content), host.Observe("/").MemoryAvailableBytes)
+	if err != nil {
+		return nil, false, err
+	}
+	defer room.close()
+	if room == nil {
 		fmt.Println("too little memory to let chance decide where a load lies: a side may keep its pages, and differ by them")
 	}
 	err = onThread(func() error {
@@ -222,24 +226,23 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 }
 
 // loadAnywhere loads models, in the order of a round, to pages that chance decides.
-// A file that is written where it was deleted a moment ago gets its own pages again,
-// and the pages of the cache and those of memory come from different stocks, the
-// larger and the smaller remains of what is free. What such pages do to the speed of
-// either, up to 6 %, lasts as long as the stocks and would pass for a difference of
-// the weights. So the files are deleted before anything is loaded, and
-// each load finds other blocks free.
-func loadAnywhere(loads []func() (*llama.Model, error), round int, b *blocks, files ...string) (models []*llama.Model, err error) {
+// What these do to the speed lasts as long as they stay, and would pass for a
+// difference of the weights. A file that is written where it was deleted a moment ago gets
+// its own pages again, one that is written in larger pieces such as lie beside each
+// other, and glibc keeps what is freed (see returnFreed). So the files are deleted
+// before anything is loaded, and each load finds other pages free.
+func loadAnywhere(loads []func() (*llama.Model, error), round int, room *stock, files ...string) (models []*llama.Model, err error) {
 	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	if err := b.take(); err != nil {
+	if err := room.take(); err != nil {
 		return nil, err
 	}
 	models = make([]*llama.Model, len(loads))
 	for _, which := range order(len(loads), round) {
-		if err := b.free(); err != nil {
+		if err := room.free(); err != nil {
 			return nil, err
 		}
 		if models[which], err = loads[which](); err != nil {
@@ -249,71 +252,83 @@ func loadAnywhere(loads []func() (*llama.Model, error), round int, b *blocks, fi
 	return models, nil
 }
 
-// blocks are memory in small pages that is taken, some GiB, until it is free for a
-// load. What is taken first is what was left over between other memory.
-type blocks struct {
-	size  int
-	taken [][]byte // nil is free
+// stock is memory in single pages, some GiB, that is taken until a load needs it. What
+// is free of it are pages that chance chose, each for itself: a load that lies in one piece
+// can be a third slower than the next one, and differs by 4 % where it lies in some large pieces.
+type stock struct {
+	memory []byte
+	need   int   // pages that are freed for a load
+	order  []int // of pages, in which they are freed
+	freed  int   // of order
 }
 
 const (
-	mostBlocks   = 64
-	fewestBlocks = 16 // fewer leave chance little to choose
-	freeForLoad  = 2  // blocks, which together hold a model
+	mostOfStock   = 64 // that a stock has room for
+	fewestOfStock = 16 // less leaves chance little to choose
+	freeForLoad   = 2  // times the size of a model
 )
 
-// newBlocks are blocks of so many bytes in at most a quarter of the memory that is
-// available, none where that has no room for enough of them or is not known.
-func newBlocks(size int, available *uint64) *blocks {
-	b := &blocks{size: size}
+// newStock is a stock for loads of so many bytes in at most a quarter of the memory
+// that is available, nil where that has no room for enough of them or is not known.
+func newStock(size int, available *uint64) (*stock, error) {
 	if available == nil {
-		return b
+		return nil, nil
 	}
-	if n := min(mostBlocks, *available/4/uint64(size)); n >= fewestBlocks {
-		b.taken = make([][]byte, n)
+	n := int(min(mostOfStock, *available/4/uint64(size)))
+	if n < fewestOfStock {
+		return nil, nil
 	}
-	return b
+	page := os.Getpagesize()
+	pages := n * size / page
+	m, err := unix.Mmap(-1, 0, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		if err = unix.Madvise(m, unix.MADV_NOHUGEPAGE); errors.Is(err, unix.EINVAL) { // there are none
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reserve memory: %w", err)
+	}
+	return &stock{memory: m, need: freeForLoad * size / page}, nil
 }
 
-// take takes all that are free.
-func (b *blocks) take() error {
-	for i := range b.taken {
-		if b.taken[i] != nil {
-			continue
-		}
-		m, err := unix.Mmap(-1, 0, b.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-		if err == nil {
-			if err = unix.Madvise(m, unix.MADV_NOHUGEPAGE); err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: there are none
-				err = unix.Madvise(m, unix.MADV_POPULATE_WRITE)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("take memory: %w", err)
-		}
-		b.taken[i] = m
+// close gives all of it back.
+func (s *stock) close() {
+	if s != nil {
+		_ = unix.Munmap(s.memory) // of what was mapped
 	}
+}
+
+// take takes all that is free.
+func (s *stock) take() error {
+	if s == nil {
+		return nil
+	}
+	if err := unix.Madvise(s.memory, unix.MADV_POPULATE_WRITE); err != nil {
+		return fmt.Errorf("take memory: %w", err)
+	}
+	s.order, s.freed = rand.Perm(len(s.memory)/os.Getpagesize()), 0
 	return nil
 }
 
-// free frees as many as a load needs, which chance chooses.
-func (b *blocks) free() error {
-	left := freeForLoad
-	for _, i := range rand.Perm(len(b.taken)) {
-		if left == 0 || b.taken[i] == nil {
-			continue
-		}
-		if err := unix.Munmap(b.taken[i]); err != nil {
+// free frees as much as a load needs, of what was taken.
+func (s *stock) free() error {
+	if s == nil {
+		return nil
+	}
+	page := os.Getpagesize()
+	for _, i := range s.order[s.freed : s.freed+s.need] {
+		if err := unix.Madvise(s.memory[i*page:(i+1)*page], unix.MADV_DONTNEED); err != nil {
 			return fmt.Errorf("free memory: %w", err)
 		}
-		b.taken[i] = nil
-		left--
 	}
+	s.freed += s.need
 	return nil
 }
 
 // loadAnew loads a file that it writes in pieces of so many bytes, and that is then
 // in the page cache, in pages that are as large as the pieces where the kernel has
-// such pages.
+// such pages. Pieces of a single one come from the same stock as memory does.
 func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*llama.Model, error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -333,22 +348,25 @@ func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*lla
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)
 }
 
-// withContexts opens a context of each model that is long enough for all tests.
+// withContexts opens a context of each model, in any order, that is long enough for
+// all tests.
 func (o options) withContexts(models []*llama.Model, tests []result.Test, do func([]*llama.Context) error) error {
 	longest := 0
 	for _, t := range tests {
 		longest = max(longest, t.Context())
 	}
-	var open func(contexts []*llama.Context) error
-	open = func(contexts []*llama.Context) error {
-		if len(contexts) == len(models) {
+	contexts := make([]*llama.Context, len(models))
+	var open func(order []int) error
+	open = func(order []int) error {
+		if len(order) == 0 {
 			return do(contexts)
 		}
-		return withContext(models[len(contexts)], o.threads, longest, func(c *llama.Context) error {
-			return open(append(contexts, c))
+		return withContext(models[order[0]], o.threads, longest, func(c *llama.Context) error {
+			contexts[order[0]] = c
+			return open(order[1:])
 		})
 	}
-	return open(nil)
+	return open(rand.Perm(len(models)))
 }
 
 // ratesOfLoad alternates a test between contexts, each time in another order, and
@@ -356,24 +374,59 @@ func (o options) withContexts(models []*llama.Model, tests []result.Test, do fun
 // turn does not count.
 func ratesOfLoad(contexts []*llama.Context, test result.Test, turns int, warmUp bool) ([][]float64, error) {
 	all := make([][]float64, len(contexts))
-	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
 	if warmUp {
 		turns++
 	}
 	for turn := range turns {
-		for _, which := range rand.Perm(len(contexts)) {
-			c := contexts[which]
-			if err := c.ClearMemory(); err != nil {
-				return nil, err
-			}
-			elapsed, err := c.Repetition(prompt, gen, 2048)
-			if err != nil {
-				return nil, err
-			}
+		elapsed, err := takeTurns(contexts, slicesOf(test))
+		if err != nil {
+			return nil, err
+		}
+		for which, d := range elapsed {
 			if turn > 0 || !warmUp {
-				all[which] = append(all[which], test.TokensPerSecond(elapsed))
+				all[which] = append(all[which], test.TokensPerSecond(d))
 			}
 		}
 	}
 	return all, nil
+}
+
+// slice is a part of a test that one context computes before the next one does:
+// the prompt, or some tokens of the generation.
+type slice struct{ prompt, gen []llama.Token }
+
+// sliceTokens are the tokens of a slice. The machine is as restless from one
+// hundredth of a second to the next as from one second to the next, so the sums of
+// many short slices differ less than whole generations one after another.
+const sliceTokens = 4
+
+func slicesOf(test result.Test) (all []slice) {
+	if test.Prompt > 0 {
+		all = append(all, slice{prompt: tokens(test.Prompt)})
+	}
+	for part := range slices.Chunk(tokens(test.Gen), sliceTokens) {
+		all = append(all, slice{gen: part})
+	}
+	return all
+}
+
+// takeTurns computes all slices in every context, whose memory it clears, each slice
+// in another order, and returns what they took together in each.
+func takeTurns(contexts []*llama.Context, all []slice) ([]time.Duration, error) {
+	elapsed := make([]time.Duration, len(contexts))
+	for _, c := range contexts {
+		if err := c.ClearMemory(); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range all {
+		for _, which := range rand.Perm(len(contexts)) {
+			d, err := contexts[which].Repetition(s.prompt, s.gen, 2048)
+			if err != nil {
+				return nil, err
+			}
+			elapsed[which] += d
+		}
+	}
+	return elapsed, nil
 }

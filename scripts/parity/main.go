@@ -57,9 +57,12 @@ type options struct {
 
 const confidence = 0.95
 
-// hugePagesVariable makes glibc ask for huge pages when it maps memory. It is read
-// when a program starts.
-const hugePagesVariable = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+// What glibc reads when a program starts.
+const (
+	tunables    = "GLIBC_TUNABLES"
+	askForHuge  = "glibc.malloc.hugetlb=1"             // when it maps memory
+	returnFreed = "glibc.malloc.mmap_threshold=131072" // its default, which it then leaves so: it raises it to keep what was freed, and the next load would get the same pages
+)
 
 // fewestLoads is how many groups stats.GroupedRatio needs.
 const fewestLoads = 5
@@ -68,9 +71,9 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
 	var o options
-	flag.IntVar(&o.piece, "piece", 16<<10, "bytes of each write of the file, for -equivalence; a read of a download over TLS gives 16384")
+	flag.IntVar(&o.piece, "piece", 4<<10, "bytes of each write of the file, for -equivalence: more than a page of memory gives larger pages, where the kernel has such, which lie side by side")
 	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds; for -equivalence: of each model, 0 for 8")
-	hugePages := flag.Bool("huge-pages", false, "this and all programs with "+hugePagesVariable+": huge pages for all memory that is allocated, where the kernel gives them on request")
+	hugePages := flag.Bool("huge-pages", false, "this and all programs with "+tunables+"="+askForHuge+": huge pages for all memory that is allocated, where the kernel gives them on request")
 	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
 	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
 	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 60 for -equivalence, 15 for -peers); contexts, for -prefetch (default 10)")
@@ -100,8 +103,15 @@ func main() {
 		log.Fatalf("%d loads are too few to compare, %d are not", o.loads, fewestLoads)
 	}
 
-	if *hugePages && !slices.Contains(os.Environ(), hugePagesVariable) {
-		log.Fatal(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), hugePagesVariable)))
+	var ask []string
+	if *hugePages {
+		ask = append(ask, askForHuge)
+	}
+	if *equivalence {
+		ask = append(ask, returnFreed)
+	}
+	if err := withTunables(ask); err != nil {
+		log.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "parity-")
 	if err != nil {
@@ -360,4 +370,16 @@ func newTable() table.Writer {
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	t.Style().Box.PaddingLeft = ""
 	return t
+}
+
+// withTunables starts this program again where glibc was not asked for all of ask.
+func withTunables(ask []string) error {
+	want := strings.Join(ask, ":")
+	if want == "" || os.Getenv(tunables) == want {
+		return nil
+	}
+	if err := os.Setenv(tunables, want); err != nil {
+		return err
+	}
+	return fmt.Errorf("start again with %s=%s: %w", tunables, want, syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
