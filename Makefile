@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help deps tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
+.PHONY: help deps cuda tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -25,6 +25,10 @@ help: ## list the verbs
 deps: ## get libllama, and as root the missing Debian packages
 	@scripts/preflight
 	@scripts/get-llama
+
+cuda: ## deps, with ggml's CUDA back-end and NVIDIA's libraries (0.3 GB), for every build from then on
+	@scripts/preflight
+	@scripts/get-llama --cuda
 
 tools: # deps, and llama-bench and ggml-rpc-server of the same packages
 	@scripts/preflight

@@ -70,17 +70,19 @@ fetch() {
 	return 1
 }
 
-# open_index MIRROR ARCH DIR: fetches the mirror's index of the pinned suite with a private apt that lives in DIR and
-# knows nothing of the machine's packages; index_rows then answers from it. Signatures are checked as always; only when
-# the index is past its validity date is the call repeated without that check, because checksums still decide.
+# open_index MIRROR ARCH DIR: fetches the mirror's index of the pinned suite, in the components that the pin has packages
+# of, with a private apt that lives in DIR and knows nothing of the machine's packages; index_rows then answers from it.
+# Signatures are checked as always; only when the index is past its validity date is the call repeated without that
+# check, because checksums still decide.
 open_index() {
-	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite
+	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite components
 	suite=$(pin_value suite)
+	components=$(awk 'NF == 7 { split($7, path, "/"); if (!seen[path[2]]++) printf " %s", path[2] }' "$pin")
 	have apt-get || die "reading a mirror's index needs apt" "set DEBIAN_SNAPSHOT to a snapshot archive, or LLAMA_PREFIX to a libllama of your own"
 	[ -f "$keyring" ] || die "$keyring is missing, so the index of $1 cannot be verified" "sudo apt-get install debian-archive-keyring"
 	mkdir -p "$3/lists/partial" "$3/cache"
 	: >"$3/status"
-	printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "${1/#file:/copy:}" "$suite" >"$3/sources.list"
+	printf 'deb [signed-by=%s] %s %s%s\n' "$keyring" "${1/#file:/copy:}" "$suite" "$components" >"$3/sources.list"
 	private_apt=(-o Dir::Etc::sourcelist="$3/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=-
 		-o Dir::State="$3" -o Dir::State::lists="$3/lists" -o Dir::State::status="$3/status" -o Dir::Cache="$3/cache"
 		-o APT::Sandbox::User="$(id -un)" -o APT::Architecture="$2" -o APT::Architectures="$2" -o Acquire::Languages=none

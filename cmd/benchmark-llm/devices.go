@@ -82,7 +82,7 @@ func libraryFailure(err error) error {
 	case is(llamacpp.ErrNoRPC):
 		return fail(exitLibrary, err, "install libggml0-backend-rpc, or leave --rpc out")
 	case is(llamacpp.ErrNoCUDA):
-		return fail(exitLibrary, err, "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu")
+		return fail(exitLibrary, err, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu accepts the CPU")
 	default:
 		return fail(exitLibrary, err, "`make deps` gets the library and its back-ends")
 	}

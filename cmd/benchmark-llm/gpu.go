@@ -259,7 +259,11 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	}
 	switch {
 	case o.requireGPU && reason != "":
-		return fail(exitLibrary, fmt.Errorf("%w: %s", errNoGPU, reason), "leave --require-gpu out to measure the CPU")
+		hint := "leave --require-gpu out to measure the CPU"
+		if engine.CUDAModule == "" {
+			hint = "`make cuda build` builds it with the CUDA back-end; " + hint
+		}
+		return fail(exitLibrary, fmt.Errorf("%w: %s", errNoGPU, reason), hint)
 	case o.gpus.unused != "":
 		slog.Warn("a GPU is there and is NOT used: this measures the CPU", "reason", o.gpus.unused)
 	}

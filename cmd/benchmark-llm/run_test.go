@@ -59,7 +59,7 @@ func TestVerdict(t *testing.T) {
 		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, unloaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
 		{name: "no engine", ending: ending{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
 		{name: "no CUDA", ending: ending{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
-			line: "start engine: no CUDA device can be used: opened: CPU", hint: "install libggml0-backend-cuda and a driver, or accept the CPU with --allow-cpu"},
+			line: "start engine: no CUDA device can be used: opened: CPU", hint: "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu accepts the CPU"},
 		{name: "broken", ending: ending{unloaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
 		{name: "unsupported", ending: ending{unloaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may know it; " + trace},
 		{name: "too large", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},

@@ -37,7 +37,7 @@ func devices(o *options) (map[string]any, error) {
 		}
 	}
 	if len(figures) == 0 {
-		return nil, fmt.Errorf("no device of back-end %s; -rpc tries the checks without a GPU\n%s", backend, said)
+		return nil, fmt.Errorf("no device of back-end %s: `make cuda` gets the back-end, -rpc tries the checks without a GPU\n%s", backend, said)
 	}
 	return figures, nil
 }
