@@ -220,6 +220,11 @@ type Job struct {
 	Gentler  *Settings        `json:"gentler,omitempty"`
 	Offload  *OffloadLimit    `json:"offload,omitempty"`
 	Warnings []result.Warning `json:"warnings,omitempty"`
+
+	// LostPass is a pass before the first test that cost a worker and is left to
+	// the tests; NoPasses leaves all to them.
+	LostPass *result.Test `json:"lost_pass,omitempty"`
+	NoPasses bool         `json:"no_passes,omitempty"`
 }
 
 // OffloadLimit is how many layers may be tried on devices after a worker was lost

@@ -57,6 +57,10 @@ type (
 		Shapes []result.Test `json:"shapes"`
 		Budget time.Duration `json:"budget_ns"`
 	}
+	// CompilePass comes before each of them.
+	CompilePass struct {
+		Shape result.Test `json:"shape"`
+	}
 	// CompileDone ends those passes. Where not all were computed it says why; the
 	// tests are run all the same.
 	CompileDone struct {
@@ -162,6 +166,7 @@ func (LoadProgress) name() string   { return "load_progress" }
 func (OffloadTry) name() string     { return "offload_try" }
 func (LoadDone) name() string       { return "load_done" }
 func (CompileStarted) name() string { return "compile_started" }
+func (CompilePass) name() string    { return "compile_pass" }
 func (CompileDone) name() string    { return "compile_done" }
 func (TestStarted) name() string    { return "test_started" }
 func (ContextReady) name() string   { return "context_ready" }
@@ -188,6 +193,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"offload_try":     decodeAs[OffloadTry],
 	"load_done":       decodeAs[LoadDone],
 	"compile_started": decodeAs[CompileStarted],
+	"compile_pass":    decodeAs[CompilePass],
 	"compile_done":    decodeAs[CompileDone],
 	"test_started":    decodeAs[TestStarted],
 	"context_ready":   decodeAs[ContextReady],

@@ -73,6 +73,10 @@ var everyEvent = []struct {
 		`{"event":"compile_started","at":"2026-11-23T15:19:41.123456789Z","data":{"shapes":[{"n_prompt":0,"n_gen":1}],"budget_ns":2}}`,
 	},
 	{
+		bench.CompilePass{Shape: result.Test{Prompt: 512}},
+		`{"event":"compile_pass","at":"2026-11-23T15:19:41.123456789Z","data":{"shape":{"n_prompt":512,"n_gen":0}}}`,
+	},
+	{
 		bench.CompileDone{Status: result.Failed, Reason: "r", Elapsed: 2},
 		`{"event":"compile_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"r","elapsed_ns":2}}`,
 	},

@@ -17,10 +17,14 @@ const compileLimit = 15 * time.Minute
 // compile computes one untimed pass of every shape that the job's tests use,
 // before any budget begins: at first use a GPU's driver compiles kernels, or
 // moves them to the device, for seconds to minutes. Without a model on a GPU it
-// does nothing. That a pass fails is told; the tests that need it will, too.
+// does nothing. That a pass fails is told; the tests that need it will, too. What
+// cost a worker is left to them.
 func (c *course) compile(run context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
 	shapes := passShapes(c.job.Tests, c.job.Effective())
-	if len(model.Placed) == 0 || len(shapes) == 0 {
+	if lost := c.job.LostPass; lost != nil {
+		shapes = slices.DeleteFunc(shapes, func(t result.Test) bool { return t == *lost })
+	}
+	if len(model.Placed) == 0 || len(shapes) == 0 || c.job.NoPasses {
 		return nil
 	}
 	budget := compileLimit
@@ -37,6 +41,9 @@ func (c *course) compile(run context.Context, e Engine, model ModelFacts, emit f
 	stop := context.AfterFunc(ctx, e.Abort)
 	done := CompileDone{Status: result.OK}
 	for _, shape := range shapes {
+		if err := emit(CompilePass{Shape: shape}); err != nil {
+			return err
+		}
 		err := ctx.Err()
 		if err == nil {
 			err = e.Begin(shape)

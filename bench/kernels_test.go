@@ -62,7 +62,15 @@ func TestCompile(t *testing.T) {
 		if started == nil || len(started.Shapes) != 6 || done == nil || done.Status != result.OK || done.Elapsed != 1049*ms {
 			t.Errorf("%+v, %+v", started, done)
 		}
-		if calls, started, done := compiled(t, t.Context(), job, benchtest.AtSpeed(1000), modelFacts); calls != "load" || started != nil || done != nil {
+		job.LostPass = &result.Test{Prompt: 512}
+		if calls, started, _ := compiled(t, t.Context(), job, benchtest.AtSpeed(1000), onGPU); calls != strings.Replace(want, "begin pp512, warmup pp512, ", "", 1) || len(started.Shapes) != 5 {
+			t.Errorf("without the pass that cost a worker: %s", calls)
+		}
+		job.NoPasses = true
+		if calls, started, _ := compiled(t, t.Context(), job, benchtest.AtSpeed(1000), onGPU); calls != "load" || started != nil {
+			t.Errorf("without passes: %s", calls)
+		}
+		if calls, started, done := compiled(t, t.Context(), jobOf(tests...), benchtest.AtSpeed(1000), modelFacts); calls != "load" || started != nil || done != nil {
 			t.Errorf("on the CPU: %s, %+v, %+v", calls, started, done)
 		}
 	})

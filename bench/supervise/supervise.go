@@ -168,9 +168,18 @@ func (m *model) over(t result.Test, past bench.PastTest) {
 }
 
 // recover decides what the loss of a worker costs: nothing but time the first
-// time, then the test under way or the next one, and without a model all tests.
+// time, then the test under way or the next one, and without a model all tests. A
+// pass before the first test costs time alone: a test that needs none like it
+// may do well.
 func (m *model) recover(a *attempt, lost loss) error {
 	pending := m.job.Tests
+	if a.pass != nil {
+		m.options.Log.Warn("the worker was lost before the first test, trying again without what it computed",
+			"model", m.job.Model.Name, "pass", *a.pass, "reason", lost.reason)
+		m.job.NoPasses = m.job.LostPass != nil || lost.status == result.Timeout
+		m.job.LostPass = a.pass
+		return nil
+	}
 	hit, culprit := pending[:1], pending[0].Test
 	if !a.loaded {
 		hit, culprit = pending, result.Test{}
@@ -295,6 +304,7 @@ type attempt struct {
 	began      time.Time                   // of the load; zero when it is over
 	setup      time.Duration               // of the test under way, before its first pass
 	offload    int                         // layers tried on devices, in a load that is not over; 0: none
+	pass       *result.Test                // under way before the first test
 	loaded     bool                        // LoadDone arrived, with a model
 	loadFailed *bench.LoadDone
 	done       bool // JobDone arrived
@@ -402,6 +412,10 @@ func (a *attempt) take(s bench.Stamped) error {
 		if a.loaded = e.Status == result.OK; !a.loaded {
 			a.loadFailed = &e
 		}
+	case bench.CompilePass:
+		a.pass = &e.Shape
+	case bench.CompileDone:
+		a.pass = nil
 	case bench.ContextReady:
 		a.setup = e.Elapsed
 	case bench.WarmupDone:

@@ -84,7 +84,11 @@ func workerMain(scenario string) int {
 			if scenario == noEngine {
 				return emit(bench.EngineFailed{Reason: "no back-end"})
 			}
-			e := benchtest.New(script, bench.EngineFacts{Backends: "CPU"}, bench.ModelFacts{Type: "llama"})
+			model := bench.ModelFacts{Type: "llama"}
+			if strings.HasPrefix(scenario, onGPU) {
+				model.Placed = []bench.Placement{{Device: "CUDA0", Layers: 1, WeightsBytes: 1}}
+			}
+			e := benchtest.New(script, bench.EngineFacts{Backends: "CPU"}, model)
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
 				return err
 			}
@@ -192,6 +196,10 @@ var (
 // noEngine is the scenario of a worker whose engine cannot start.
 const noEngine = "no engine"
 
+// onGPU begins the scenarios of a model on a GPU, where passes are computed before
+// the first test.
+const onGPU = "on a GPU, "
+
 // scenarios are the ways in which workers differ from one that does its work.
 var scenarios = map[string]scenario{
 	noEngine:     nil, // it comes before the first call
@@ -251,6 +259,13 @@ var scenarios = map[string]scenario{
 	"deaf in load":       at(load, always, hang),
 	"no memory in load":  at(load, always, benchtest.Step{Err: bench.ErrOutOfMemory}),
 	"error":              at(third, always, benchtest.Step{Err: errors.New("odd")}),
+	onGPU + "a pass crashes": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		return exit(2), c.Method == benchtest.Warmup && c.Test == pp32
+	},
+	onGPU + "two passes crash": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
+		return exit(2), c.Method == benchtest.Warmup && attempt < 3
+	},
+	onGPU + "a test crashes": at(third, 1, exit(2)),
 	"crash after the end": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return die(syscall.SIGSEGV), c.Method == benchtest.Close
 	},
@@ -445,6 +460,12 @@ func TestRun(t *testing.T) {
 			[]string{exited2, exited2, exited2},
 		},
 		{"crash after the end", 0, ok(pp16, pp32, tg8), nil}, // nothing was lost
+
+		// What crashes in a pass before the first test costs the test that is made of
+		// such passes, and no other.
+		{onGPU + "a pass crashes", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 0", exited2}, {Line: "tg8 ok 3"}}, []string{exited2, exited2, exited2}},
+		{onGPU + "two passes crash", 0, ok(pp16, pp32, tg8), []string{exited2, exited2}},
+		{onGPU + "a test crashes", 0, ok(pp16, pp32, tg8), []string{exited2}},
 
 		// A worker that hangs is ended after its grace, once.
 		{"hang", time.Second, []outcome{{Line: "pp16 ok 3"}, {"pp32 timeout 2", late + "1."}, {Line: "tg8 ok 3"}}, []string{late + "1."}},

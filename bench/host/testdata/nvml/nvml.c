@@ -1,6 +1,6 @@
 // A stand-in for NVIDIA's libnvidia-ml.so.1, for tests. NVML_DEVICES is the number of its devices (1), NVML_CODE what
 // nvmlInit_v2 returns (0), NVML_HANG that it does not return (0), NVML_OTHERS the number of processes beside the one that asks (0), NVML_THROTTLE the bits of the
-// reasons (0), NVML_CUDA the CUDA version (12040).
+// reasons (0), NVML_CUDA the CUDA version (12040), NVML_CAPABILITY the compute capability (89), NVML_MEMORY_MIB the memory (24576), NVML_USED_MIB what of it is in use (1024).
 // With -DOLD it lacks what old drivers lack.
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,13 +30,21 @@ int nvmlDeviceGetPciInfo_v3(void *d, pci_info *p) {
 	snprintf(p->address, sizeof p->address, "00000000:%02X:00.0", 0xC1 + index_of(d));
 	return 0;
 }
-int nvmlDeviceGetMemoryInfo(void *d, memory_info *m) { *m = (memory_info){24ull << 30, 23ull << 30, 1ull << 30}; return 0; }
+int nvmlDeviceGetMemoryInfo(void *d, memory_info *m) { 
+	const unsigned long long total = (unsigned long long)setting("NVML_MEMORY_MIB", 24576) << 20, used = (unsigned long long)setting("NVML_USED_MIB", 1024) << 20;
+	*m = (memory_info){total, total - used, used};
+	return 0;
+}
 int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 71500; return 0; }
 int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) { *mhz = type == 1 ? 2040 : 6251; return 0; }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *c) { *c = 54; return 0; }
 #ifndef OLD
 int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = (int)setting("NVML_CUDA", 12040); return 0; }
-int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) { *major = 8; *minor = 9; return 0; }
+int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) {
+	const int capability = (int)setting("NVML_CAPABILITY", 89);
+	*major = capability / 10, *minor = capability % 10;
+	return 0;
+}
 int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) { // of 100 W
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
