@@ -90,6 +90,7 @@ type EngineGPU struct {
 	Model      string `json:"model"`                 // "NVIDIA L4"; of an RPC server its address
 	Backend    string `json:"backend"`               // "CUDA"
 	PCIAddress string `json:"pci_address,omitempty"` // "0000:01:00.0"
+	Problem    string `json:"problem,omitempty"`     // why nothing can be put there
 }
 
 // ModelFacts is what an engine says of a loaded model.

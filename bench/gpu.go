@@ -12,6 +12,8 @@ const (
 	GPUNotUsed   = "gpu_not_used"  // one is there, and the record was measured without it
 	GPUThrottled = "gpu_throttled" // it was slower than it could be
 	GPUShared    = "gpu_shared"    // other processes computed on it, too
+
+	DevicesLimited = "devices_limited" // not all were used, for the library takes no more
 )
 
 // gpu is what a record may say of GPUs: those that hold layers of the model, by

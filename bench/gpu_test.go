@@ -14,7 +14,10 @@ import (
 func TestRecordClaimsGPU(t *testing.T) {
 	engine := bench.EngineFacts{
 		Backends: "CUDA", CPUInfo: "a CPU", GPUInfo: "NVIDIA L4, NVIDIA T4",
-		GPUs: []bench.EngineGPU{{"CUDA0", "NVIDIA L4", "CUDA", "0000:01:00.0"}, {"CUDA1", "NVIDIA T4", "CUDA", "0000:02:00.0"}},
+		GPUs: []bench.EngineGPU{
+			{Name: "CUDA0", Model: "NVIDIA L4", Backend: "CUDA", PCIAddress: "0000:01:00.0"},
+			{Name: "CUDA1", Model: "NVIDIA T4", Backend: "CUDA", PCIAddress: "0000:02:00.0"},
+		},
 	}
 	const notUsed = "gpu_not_used: measured on the CPU: the library put no layer of the model on CUDA0 (NVIDIA L4), CUDA1 (NVIDIA T4)"
 	type claim struct {

@@ -3,6 +3,7 @@ package llama
 import (
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -27,6 +28,63 @@ type Buffer struct {
 	// To a hundredth of a MiB, as the library rounds it. A mapped file counts with
 	// its whole length.
 	SizeBytes uint64
+}
+
+// Spread gives what lies on the device that stands for several (SplitTensor) to
+// each of them: every layer, and its share by the split, an even one where that
+// is empty. Of such a buffer the library says what it takes at most on one of
+// them, of a cache what it takes on all. Without such a device it changes nothing.
+func (a Allocation) Spread(devices []Device, split []float32) Allocation {
+	if len(split) != len(devices) {
+		split = slices.Repeat([]float32{1}, len(devices))
+	}
+	var most, all float32
+	for _, s := range split {
+		most, all = max(most, s), all+s
+	}
+	share := func(size uint64, i int, of float32) uint64 {
+		return uint64(float64(size) * float64(split[i]) / float64(of))
+	}
+
+	spread := Allocation{Layers: make(map[string]int), Cache: make(map[string]uint64)}
+	for name, n := range a.Layers {
+		if !strings.HasPrefix(name, metaName) {
+			spread.Layers[name] += n
+			continue
+		}
+		for _, d := range devices {
+			spread.Layers[d.Name] += n
+		}
+	}
+	for name, size := range a.Cache {
+		if !strings.HasPrefix(name, metaName) {
+			spread.Cache[name] += size
+			continue
+		}
+		for i, d := range devices {
+			spread.Cache[d.Name] += share(size, i, all)
+		}
+	}
+	for _, b := range a.Buffers {
+		if !strings.HasPrefix(b.Type, metaName) {
+			spread.Buffers = append(spread.Buffers, b)
+			continue
+		}
+		for i, d := range devices {
+			spread.Buffers = append(spread.Buffers, Buffer{Kind: b.Kind, Type: d.BufferType, SizeBytes: share(b.SizeBytes, i, most)})
+		}
+	}
+	return spread
+}
+
+// Together counts the layers on the device that stands for several.
+func (a Allocation) Together() (layers int) {
+	for name, n := range a.Layers {
+		if strings.HasPrefix(name, metaName) {
+			layers += n
+		}
+	}
+	return layers
 }
 
 // In reports whether the buffer is memory of the device: of its own type, or of a

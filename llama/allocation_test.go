@@ -99,3 +99,50 @@ func FuzzAllocation(f *testing.F) {
 		}
 	})
 }
+
+// What lies on the device that stands for several lies on each of them.
+func TestSpread(t *testing.T) {
+	devices := []Device{{Name: "CUDA0", BufferType: "CUDA0", Type: GPUDevice}, {Name: "CUDA1", BufferType: "CUDA1", Type: GPUDevice}}
+	var a Allocation
+	for _, line := range []string{
+		"load_tensors: layer   0 assigned to device Meta(), is_swa = 0",
+		"load_tensors: layer   1 assigned to device Meta(), is_swa = 0",
+		"load_tensors: layer   2 assigned to device CPU, is_swa = 0",
+		"load_tensors:       Meta() model buffer size =    60.00 MiB",
+		"load_tensors:          CPU model buffer size =    10.00 MiB",
+		"llama_kv_cache: layer   0: dev = Meta()",
+		"llama_kv_cache: layer   1: dev = Meta()",
+		"llama_kv_cache: layer   2: dev = CPU",
+		"llama_kv_cache: size =    9.00 MiB (   256 cells,   3 layers,  1/1 seqs), K (f16):    4.50 MiB, V (f16):    4.50 MiB",
+	} {
+		a.read(line)
+	}
+	if n := a.Together(); n != 2 {
+		t.Errorf("%d layers on several devices at once", n)
+	}
+	const mib = 1 << 20
+	for _, tt := range []struct {
+		name  string
+		split []float32
+		want  [4]uint64 // weights and cache of the first, of the second
+	}{
+		{"evenly", nil, [4]uint64{60 * mib, 3 * mib, 60 * mib, 3 * mib}},
+		{"unevenly", []float32{3, 1}, [4]uint64{60 * mib, 4.5 * mib, 20 * mib, 1.5 * mib}},
+	} {
+		s := a.Spread(devices, tt.split)
+		if diff := cmp.Diff(map[string]int{"CUDA0": 2, "CUDA1": 2, "CPU": 1}, s.Layers); diff != "" {
+			t.Errorf("%s: layers (-want +got)\n%s", tt.name, diff)
+		}
+		got := [4]uint64{s.SizeOn(devices[0], "model"), s.Cache["CUDA0"], s.SizeOn(devices[1], "model"), s.Cache["CUDA1"]}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: bytes (-want +got)\n%s", tt.name, diff)
+		}
+		if cpu := s.SizeOn(Device{Type: CPUDevice, BufferType: "CPU"}, "model"); cpu != 10*mib || s.Cache["CPU"] != 3*mib {
+			t.Errorf("%s: on the CPU %d, %d", tt.name, cpu, s.Cache["CPU"])
+		}
+	}
+	plain := Allocation{Buffers: []Buffer{{"model", "CUDA0", 5}}, Layers: map[string]int{"CUDA0": 3}, Cache: map[string]uint64{"CUDA0": 7}}
+	if diff := cmp.Diff(plain, plain.Spread(devices, nil), cmpopts.IgnoreUnexported(Allocation{})); diff != "" {
+		t.Errorf("without a device that stands for several (-want +got)\n%s", diff)
+	}
+}

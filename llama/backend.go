@@ -164,12 +164,14 @@ func Devices() []Device {
 		dev := C.ggml_backend_dev_get(i)
 		var p C.struct_ggml_backend_dev_props
 		C.ggml_backend_dev_get_props(dev, &p)
+		reg := C.ggml_backend_dev_backend_reg(dev)
 		d := Device{
 			Name:             C.GoString(p.name),
 			Description:      strings.TrimSpace(C.GoString(p.description)),
-			Backend:          C.GoString(C.ggml_backend_reg_name(C.ggml_backend_dev_backend_reg(dev))),
+			Backend:          C.GoString(C.ggml_backend_reg_name(reg)),
 			ID:               C.GoString(p.device_id),
 			BufferType:       C.GoString(C.ggml_backend_buft_name(C.ggml_backend_dev_buffer_type(dev))),
+			SplitsRows:       procOf(reg, "ggml_backend_split_buffer_type") != nil,
 			MemoryFreeBytes:  uint64(p.memory_free),
 			MemoryTotalBytes: uint64(p.memory_total),
 		}
@@ -198,6 +200,14 @@ func BackendNames() []string {
 		names = append(names, C.GoString(C.ggml_backend_reg_name(C.ggml_backend_reg_get(i))))
 	}
 	return names
+}
+
+// procOf is a function that a back-end offers by name
+// (ggml_backend_reg_get_proc_address); nil where it does not.
+func procOf(reg C.ggml_backend_reg_t, name string) unsafe.Pointer {
+	c := C.CString(name)
+	defer C.free(unsafe.Pointer(c))
+	return C.ggml_backend_reg_get_proc_address(reg, c)
 }
 
 func deviceByName(name string) (C.ggml_backend_dev_t, error) {

@@ -12,6 +12,10 @@ const (
 	MetaDevice        DeviceType = "meta"        // several devices as one
 )
 
+// metaName begins the name of the device that stands for those of SplitTensor, and
+// of its buffers.
+const metaName = "Meta("
+
 // Device is a device that ggml can compute on.
 type Device struct {
 	Name             string     // "CPU", "CUDA0"
@@ -20,6 +24,7 @@ type Device struct {
 	Backend          string     // name of its back-end: "CPU", "CUDA", "RPC"
 	ID               string     // PCI bus id where known
 	BufferType       string     // of memory on it: "CUDA0", "RPC0[host:50052]"
+	SplitsRows       bool       // its back-end can split matrices by rows (SplitRow)
 	MemoryFreeBytes  uint64     // 0: unknown
 	MemoryTotalBytes uint64     // 0: unknown
 }

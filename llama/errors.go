@@ -74,10 +74,11 @@ func decodeError(code int) error {
 	}
 }
 
-// LoadError is a model that the library did not load, or a context it did not
-// create, with what it logged meanwhile. errors.Is finds the class.
+// LoadError is a model that the library did not load, a context it did not
+// create or memory it did not get, with what it logged meanwhile. errors.Is finds
+// the class.
 type LoadError struct {
-	Source string   // path, or the name of the stream
+	Source string   // path, the name of the stream, or how much memory where
 	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the warnings and errors logged, oldest first
 }
@@ -98,7 +99,7 @@ func (e *LoadError) Buffer() string {
 
 // Error is the class and the most telling line of the log.
 func (e *LoadError) Error() string {
-	if line := e.cause(); line != "" {
+	if line := e.Cause(); line != "" {
 		return fmt.Sprintf("%s: %v: %s", e.Source, e.Class, line)
 	}
 	return fmt.Sprintf("%s: %v", e.Source, e.Class)
@@ -107,9 +108,9 @@ func (e *LoadError) Error() string {
 // Unwrap gives the class.
 func (e *LoadError) Unwrap() error { return e.Class }
 
-// cause is the first line logged at error level: what the library says after it
+// Cause is the first line logged at error level: what the library says after it
 // is that it gave up. Its "function: " prefixes mean nothing to a user.
-func (e *LoadError) cause() string {
+func (e *LoadError) Cause() string {
 	if len(e.Log) == 0 {
 		return ""
 	}

@@ -26,12 +26,17 @@ var logSink struct {
 	level   slog.Level      // of the partial line
 	recent  []string        // warnings and errors since takeRecent, at most recentMax
 	kept    bool            // errors are kept for who asked; to the handler they are information
+	warned  map[string]bool // warnings that the handler got, at most warnedMax
 }
 
-const recentMax = 16
+const (
+	recentMax = 16
+	warnedMax = 256
+)
 
 // SetLog sends every line that the library logs at level or above to h, with
-// the attribute "source" = "libllama". A nil h discards them. Lines arrive on
+// the attribute "source" = "libllama". A nil h discards them. A warning that was
+// sent before is for debugging: the library repeats itself at every question. Lines arrive on
 // any thread, one at a time; h must not call the library. Warnings and errors
 // are also kept for the error of the call that they belong to. It may be called
 // from any goroutine.
@@ -119,6 +124,16 @@ func logLine(line string) {
 	h, level := logSink.handler, logSink.level
 	if logSink.kept {
 		level = min(level, slog.LevelInfo)
+	}
+	if level == slog.LevelWarn {
+		if logSink.warned[line] {
+			level = slog.LevelDebug
+		} else if len(logSink.warned) < warnedMax {
+			if logSink.warned == nil {
+				logSink.warned = make(map[string]bool)
+			}
+			logSink.warned[line] = true
+		}
 	}
 	if h == nil || level < logSink.least || !h.Enabled(context.Background(), level) {
 		return

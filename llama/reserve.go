@@ -5,11 +5,7 @@ package llama
 // #include "bridge.h"
 import "C"
 
-import (
-	"fmt"
-
-	"github.com/dustin/go-humanize"
-)
+import "github.com/dustin/go-humanize"
 
 // MaxOffloadDevices is how many devices beside the CPU a context takes: one more
 // ends the process with an assertion. It is GGML_SCHED_MAX_BACKENDS of ggml
@@ -23,17 +19,20 @@ type Reservation struct {
 }
 
 // Reserve allocates memory on a device (ggml_backend_buft_alloc_buffer). Its
-// error is ErrOutOfMemory when the device has not that much, whatever it says of
-// its free memory.
+// error is a LoadError of class ErrOutOfMemory when the device does not give that
+// much, whatever it says of its free memory.
 func Reserve(device string, bytes uint64) (*Reservation, error) {
 	entering()
 	dev, err := deviceByName(device)
 	if err != nil {
 		return nil, err
 	}
+	defer keepErrors()()
+	takeRecent()
 	c := C.ggml_backend_buft_alloc_buffer(C.ggml_backend_dev_buffer_type(dev), C.size_t(bytes))
 	if c == nil {
-		return nil, fmt.Errorf("%w: %s on %s", ErrOutOfMemory, humanize.IBytes(bytes), device)
+		err := LoadError{Source: humanize.IBytes(bytes) + " on " + device, Class: ErrOutOfMemory, Log: takeRecent()}
+		return nil, &err
 	}
 	return &Reservation{c: c}, nil
 }

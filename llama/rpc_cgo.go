@@ -83,7 +83,5 @@ func rpcProc(name string) unsafe.Pointer {
 	if reg == nil {
 		return nil
 	}
-	c := C.CString(name)
-	defer C.free(unsafe.Pointer(c))
-	return C.ggml_backend_reg_get_proc_address(reg, c)
+	return procOf(reg, name)
 }

@@ -131,7 +131,9 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 			cpus = append(cpus, d.Description)
 		case llama.GPUDevice, llama.IntegratedDevice:
 			gpus = append(gpus, d.Description)
-			f.GPUs = append(f.GPUs, bench.EngineGPU{Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID)})
+			f.GPUs = append(f.GPUs, bench.EngineGPU{
+				Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID), Problem: problem(d),
+			})
 		}
 		cuda = cuda || d.Backend == "CUDA"
 		if d.Backend != "CPU" && (len(names) == 0 || names[len(names)-1] != d.Backend) {
@@ -154,6 +156,28 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 		return f, fmt.Errorf("%w: back-ends opened: %s", ErrNoCUDA, strings.Join(llama.BackendNames(), ", "))
 	}
 	return f, nil
+}
+
+// aLittle is memory that every device has which has any, in bytes.
+const aLittle = 1 << 20
+
+// problem is why nothing can be put on a CUDA device, which the library lists
+// also where another process has it for itself, and at whose first use it would
+// end the process. It is empty for other devices.
+func problem(d llama.Device) string {
+	if d.Backend != "CUDA" {
+		return ""
+	}
+	r, err := llama.Reserve(d.Name, aLittle)
+	var refused *llama.LoadError
+	switch {
+	case errors.As(err, &refused):
+		return cmp.Or(refused.Cause(), err.Error())
+	case err != nil:
+		return err.Error()
+	}
+	r.Release()
+	return ""
 }
 
 // mapped is the file of a shared library in use; empty when it is not.
@@ -207,7 +231,10 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 	}
 	e.model = m
 	f := m.Facts()
-	facts := bench.ModelFacts{Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers, Placed: placed(m.Allocation(), devices)}
+	facts := bench.ModelFacts{
+		Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers,
+		Placed: placed(m.Allocation().Spread(devices, e.job.Settings.TensorSplit), devices),
+	}
 	if len(devices) > 0 {
 		facts.Offload = offloaded(m.Allocation(), devices)
 	}
@@ -253,7 +280,7 @@ func (e *Engine) longest() (t result.Test) {
 
 // offloaded counts the layers on devices.
 func offloaded(a llama.Allocation, devices []llama.Device) *result.Offload {
-	var o result.Offload
+	o := result.Offload{Layers: a.Together()}
 	for name, n := range a.Layers {
 		o.Of += n
 		if slices.ContainsFunc(devices, func(d llama.Device) bool { return d.Name == name }) {

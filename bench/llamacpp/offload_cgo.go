@@ -113,6 +113,7 @@ func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model
 	}
 	p.Allocated = func(a llama.Allocation) error {
 		release()
+		a = a.Spread(o.devices, o.settings.TensorSplit)
 		for _, d := range o.devices {
 			if need := a.SizeOn(d, "model") + needs[d.Name]; free[d.Name] > 0 && need > free[d.Name] {
 				return fmt.Errorf("%w: weights and the context of %v take %s of %s, %s are free", llama.ErrOutOfMemory,
@@ -149,7 +150,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 	if err != nil {
 		return nil
 	}
-	a := c.Allocation()
+	a := c.Allocation().Spread(o.devices, o.settings.TensorSplit)
 	_ = c.Close() // on its thread
 	needs := make(map[string]uint64)
 	for _, d := range o.devices {
@@ -238,7 +239,7 @@ func limitDevices(s *bench.Settings) (used []string, w []result.Warning) {
 		s.TensorSplit = s.TensorSplit[:most]
 	}
 	return used, []result.Warning{{
-		Code:    "devices_limited",
+		Code:    bench.DevicesLimited,
 		Message: fmt.Sprintf("%d of %d devices used, the most that the library takes: %s to %s", most, len(devices), used[0], used[most-1]),
 	}}
 }
@@ -267,6 +268,11 @@ func checkDevices(s bench.Settings) error {
 		}
 		if !slices.ContainsFunc(devices, func(d llama.Device) bool { return d.Name == name }) {
 			return refuse(offloadDevices(bench.Settings{}), "nothing can be offloaded to %s", name)
+		}
+	}
+	for _, d := range devices {
+		if s.SplitMode == "row" && s.GPULayers != 0 && !d.SplitsRows {
+			return refuse(devices, "split mode row on %s, whose back-end does not split rows (tensor is what this library has instead)", d.Name)
 		}
 	}
 	shares := s.TensorSplit

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -34,7 +35,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if found.gpus.unused != "" {
 				slog.Warn(gpuUnused, "reason", found.gpus.unused)
 			}
-			for _, doubt := range found.gpus.doubts {
+			for _, doubt := range found.gpus.misgivings() {
 				slog.Warn("a GPU may not work", "reason", doubt)
 			}
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
@@ -106,23 +107,19 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 		if err != nil {
 			return f, err
 		}
-		if _, f.gpus, err = here.probe(ctx, bench.Job{AllowCPU: true}, workers); err != nil {
+		_, opened, verdict, err := here.look(ctx, bench.Job{AllowCPU: true}, workers)
+		if err != nil {
 			return f, err
 		}
-		if f.gpus.hide {
-			if err := os.Setenv(hideCUDA, hiddenCUDA); err != nil {
+		f.gpus = verdict
+		if opened != "" {
+			if err := os.Setenv(visibleCUDA, opened); err != nil {
 				return f, err
 			}
 		}
 	}
-	devices, engine, err := llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
-	if err != nil {
-		return f, err
-	}
-	if f.devices = devices; !f.gpus.hide {
-		f.gpus = judgeGPU(gpuFactsOf(facts, engine))
-	}
-	return f, nil
+	f.devices, _, err = llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+	return f, err
 }
 
 // kernels is how a device gets its kernels; empty where that is not known.
@@ -157,7 +154,7 @@ type plannedDevice struct {
 func (f *foundDevices) plan() (devices []plannedDevice, gpu *uint64) {
 	for _, d := range f.devices {
 		devices = append(devices, plannedDevice{d.Name, string(d.Type), d.MemoryFreeBytes, f.kernels(d)})
-		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 && !f.gpus.hide {
+		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 && f.gpus.unused == "" && !slices.Contains(f.gpus.left, d.Name) {
 			if gpu == nil {
 				gpu = new(uint64)
 			}

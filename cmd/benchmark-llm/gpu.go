@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +21,15 @@ import (
 
 // gpuFacts is what is known of GPUs before a model is fetched.
 type gpuFacts struct {
-	host   host.Facts
-	node   bool // /dev/nvidia0 is there, or another one
-	hidden bool // the environment hides all of NVIDIA's from CUDA
-	engine bench.EngineFacts
-	cuda   *host.CUDACode // of the CUDA back-end; nil: not known
-	cublas *host.CUDACode // of cuBLAS; nil: not known
+	host    host.Facts
+	node    bool     // /dev/nvidia0 is there, or another one
+	hidden  bool     // the environment hides all of NVIDIA's from CUDA
+	visible []string // what CUDA sees, as CUDA_VISIBLE_DEVICES names it; nil: all, by their index
+	limited string   // why that is less than there is; empty: it is not
+	named   bool     // the settings count devices, or name some
+	engine  bench.EngineFacts
+	cuda    *host.CUDACode // of the CUDA back-end; nil: not known
+	cublas  *host.CUDACode // of cuBLAS; nil: not known
 }
 
 // How a GPU gets the kernels of the CUDA back-end.
@@ -37,9 +41,12 @@ const (
 // gpuVerdict is what those facts mean.
 type gpuVerdict struct {
 	unused  string            // why a GPU that is there is not used; empty: it is, or there is none
-	hide    bool              // no kernel could run on it: the engine must not see it
+	left    []string          // names of devices on which nothing can run, and which the engine must not use
+	visible string            // what CUDA_VISIBLE_DEVICES must be for that; empty: what it is
 	kernels map[string]string // PCI address → nativeKernels or ptxKernels, where known
 	doubts  []string          // of devices that are used beside others
+	without string            // why some are left out beside others; empty: none is
+	limited string            // why not all are used that are as good; empty: they are
 }
 
 // nvidia are the NVIDIA GPUs of the machine, whatever shows them.
@@ -55,7 +62,10 @@ func (f gpuFacts) present() bool {
 // judgeGPU tells whether the engine uses the machine's NVIDIA GPUs, and if not,
 // why.
 func judgeGPU(f gpuFacts) gpuVerdict {
-	v := gpuVerdict{kernels: map[string]string{}}
+	v := gpuVerdict{kernels: map[string]string{}, limited: f.limited}
+	if f.limited != "" {
+		v.visible = strings.Join(f.visible, ",")
+	}
 	here := slices.DeleteFunc(slices.Clone(f.engine.GPUs), func(g bench.EngineGPU) bool { return g.Backend == "RPC" })
 	switch {
 	case !f.present():
@@ -64,28 +74,65 @@ func judgeGPU(f gpuFacts) gpuVerdict {
 		v.unused = strings.Join(f.absent(), "; ")
 		return v
 	}
-	var unusable []string
-	for _, g := range here {
-		if g.Backend != "CUDA" {
-			continue
-		}
+	cuda := slices.DeleteFunc(slices.Clone(here), func(g bench.EngineGPU) bool { return g.Backend != "CUDA" })
+	var unusable, usable []string
+	for i, g := range cuda {
 		kernels, problem, doubt := f.kernels(g)
+		if g.Problem != "" {
+			problem = "it gives no memory: " + g.Problem
+		}
 		if kernels != "" {
 			v.kernels[g.PCIAddress] = kernels
 		}
-		if problem != "" {
+		switch {
+		case problem != "":
 			unusable = append(unusable, fmt.Sprintf("%s (%s): %s", g.Name, g.Model, problem))
-		}
-		if doubt != "" {
+			v.left = append(v.left, g.Name)
+			continue
+		case doubt != "":
 			v.doubts = append(v.doubts, fmt.Sprintf("%s (%s): %s", g.Name, g.Model, doubt))
 		}
+		if f.visible == nil {
+			usable = append(usable, strconv.Itoa(i))
+		} else if i < len(f.visible) {
+			usable = append(usable, f.visible[i])
+		}
 	}
-	if len(unusable) == len(here) {
-		v.unused, v.hide = strings.Join(unusable, "; "), true
-	} else {
-		v.doubts = append(unusable, v.doubts...)
+	switch {
+	case len(unusable) == 0:
+	case len(unusable) == len(here):
+		v.unused, v.visible = strings.Join(unusable, "; "), hiddenCUDA
+	case f.named: // to leave one out would give the others new names
+		v.left, v.doubts = nil, append(unusable, v.doubts...)
+	default:
+		v.visible, v.without = cmp.Or(strings.Join(usable, ","), hiddenCUDA), strings.Join(unusable, "; ")
 	}
 	return v
+}
+
+// misgivings are what a person is told of devices beside others that are used.
+func (v gpuVerdict) misgivings() []string {
+	if v.without == "" {
+		return v.doubts
+	}
+	return append([]string{"left out: " + v.without}, v.doubts...)
+}
+
+// mostCUDA is how many NVIDIA GPUs are made visible to the engine: a context takes
+// 15 devices beside the CPU (llama.MaxOffloadDevices), and more than 16 end the
+// process that opens ggml's CUDA back-end (GGML_CUDA_MAX_DEVICES of ggml-cuda.h).
+const mostCUDA = 15
+
+// limit leaves out devices beyond those that the CUDA back-end takes.
+func (f *gpuFacts) limit() {
+	n := len(f.nvidia())
+	if n <= mostCUDA || f.hidden || f.visible != nil {
+		return
+	}
+	for i := range mostCUDA {
+		f.visible = append(f.visible, strconv.Itoa(i))
+	}
+	f.limited = fmt.Sprintf("%d of %d NVIDIA GPUs used, the most that the library takes; CUDA_VISIBLE_DEVICES chooses others", mostCUDA, n)
 }
 
 // absent are the reasons why the engine lists no GPU of this machine.
@@ -162,12 +209,14 @@ func gpuFactsHere(facts host.Facts) gpuFacts {
 	f.node = err == nil && len(nodes) > 0
 	visible, set := os.LookupEnv("CUDA_VISIBLE_DEVICES")
 	f.hidden = set && (visible == "" || visible[0] == '-') // an index that is none ends the list
+	if set && !f.hidden {
+		f.visible = strings.Split(visible, ",")
+	}
 	return f
 }
 
-// gpuFactsOf adds what the engine and the files of its libraries tell.
-func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
-	f := gpuFactsHere(facts)
+// with adds what the engine and the files of its libraries tell.
+func (f gpuFacts) with(engine bench.EngineFacts) gpuFacts {
 	f.engine = engine
 	read := func(path string) *host.CUDACode {
 		if path == "" {
@@ -186,27 +235,39 @@ func gpuFactsOf(facts host.Facts, engine bench.EngineFacts) gpuFacts {
 	return f
 }
 
-// probe asks a worker about its engine, with a job's settings. A back-end ends the
-// process where it cannot open a device, as one that another process has for
-// itself, or one without memory for a context: where there is a GPU, a worker
-// that was lost is asked again with the GPU hidden. The verdict is then not empty.
-func (f gpuFacts) probe(ctx context.Context, job bench.Job, workers supervise.Options) (bench.EngineFacts, gpuVerdict, error) {
-	engine, err := supervise.Probe(ctx, job, workers)
-	if err == nil || errors.Is(err, supervise.ErrEngine) || errors.Is(err, supervise.ErrStart) || ctx.Err() != nil || !f.present() {
-		return engine, gpuVerdict{}, err
+// look asks a worker about its engine, with a job's settings, and judges the
+// machine's GPUs by it. A back-end ends the process where it cannot open a device:
+// where there is a GPU, a worker that was lost is asked again with the GPU hidden.
+// opened is CUDA_VISIBLE_DEVICES as the worker had it; empty: as it is.
+func (f gpuFacts) look(ctx context.Context, job bench.Job, workers supervise.Options) (engine bench.EngineFacts, opened string, v gpuVerdict, err error) {
+	if f.limit(); f.limited != "" {
+		opened = strings.Join(f.visible, ",")
 	}
-	v := gpuVerdict{unused: "it cannot be opened: " + err.Error(), hide: true}
-	workers.Env = append(slices.Clone(workers.Env), hideCUDA+"="+hiddenCUDA)
-	if engine, err = supervise.Probe(ctx, job, workers); err != nil {
+	ask := func() (bench.EngineFacts, error) {
+		with := workers
+		if opened != "" {
+			with.Env = append(slices.Clone(workers.Env), visibleCUDA+"="+opened)
+		}
+		return supervise.Probe(ctx, job, with)
+	}
+	if engine, err = ask(); err == nil {
+		return engine, opened, judgeGPU(f.with(engine)), nil
+	}
+	if errors.Is(err, supervise.ErrEngine) || errors.Is(err, supervise.ErrStart) || ctx.Err() != nil || !f.present() {
+		return engine, opened, v, err
+	}
+	v = gpuVerdict{unused: "it cannot be opened: " + err.Error(), visible: hiddenCUDA}
+	opened = hiddenCUDA
+	if engine, err = ask(); err != nil {
 		err = fmt.Errorf("%w; a GPU is left out: %s", err, v.unused)
 	}
-	return engine, v, err
+	return engine, opened, v, err
 }
 
-// How CUDA is told that there is no device: by an index that is none.
+// How CUDA is told which devices there are; none by an index that is none.
 const (
-	hideCUDA   = "CUDA_VISIBLE_DEVICES"
-	hiddenCUDA = "-1"
+	visibleCUDA = "CUDA_VISIBLE_DEVICES"
+	hiddenCUDA  = "-1"
 )
 
 // errNoGPU is a run that was to be on a GPU and cannot.
@@ -230,29 +291,26 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 		return refused(err)
 	}
 	facts := gpuFactsHere(o.host)
-	named := len(s.RPC) > 0 || len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
+	facts.named = len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
 	offloads := s.Offloads()
-	if !named && !facts.present() && !(offloads && o.requireGPU) {
+	if len(s.RPC) == 0 && !facts.named && !facts.present() && !(offloads && o.requireGPU) {
 		return nil
 	}
 	workers, err := o.workers()
 	if err != nil {
 		return err
 	}
-	engine, lost, err := facts.probe(ctx, bench.Job{Settings: s, AllowCPU: o.allowCPU}, workers)
+	engine, _, verdict, err := facts.look(ctx, bench.Job{Settings: s, AllowCPU: o.allowCPU}, workers)
 	switch {
 	case errors.Is(err, supervise.ErrEngine) || ctx.Err() != nil:
 		return refused(err)
 	case err != nil:
 		return fail(exitLibrary, fmt.Errorf("ask for the devices: %w", err), "benchmark-llm devices lists the devices")
 	case !offloads: // single operations may go there all the same
-		o.gpus.hide = lost.hide || judgeGPU(gpuFactsOf(o.host, engine)).hide
+		o.gpus.visible = verdict.visible
 		return nil
-	case lost.hide:
-		o.gpus = lost
-	default:
-		o.gpus = judgeGPU(gpuFactsOf(o.host, engine))
 	}
+	o.gpus = verdict
 	reason := o.gpus.unused
 	if reason == "" && len(engine.GPUs) == 0 {
 		reason = "the library lists none"
@@ -267,8 +325,11 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	case o.gpus.unused != "":
 		slog.Warn("a GPU is there and is NOT used: this measures the CPU", "reason", o.gpus.unused)
 	}
-	for _, d := range o.gpus.doubts {
+	for _, d := range o.gpus.misgivings() {
 		slog.Warn("a GPU may not work", "reason", d)
+	}
+	if o.gpus.limited != "" {
+		slog.Warn(o.gpus.limited, "warning", bench.DevicesLimited)
 	}
 	return nil
 }
@@ -279,7 +340,15 @@ func (o *runOptions) warnOfGPU(m *models) {
 	for i := range m.all {
 		job := &m.all[i].job
 		job.RequireGPU = o.requireGPU
-		job.Warnings = slices.DeleteFunc(slices.Clone(job.Warnings), func(w result.Warning) bool { return w.Code == bench.GPUNotUsed })
+		job.Warnings = slices.DeleteFunc(slices.Clone(job.Warnings), func(w result.Warning) bool {
+			return w.Code == bench.GPUNotUsed || w.Code == bench.DevicesLimited
+		})
+		if o.gpus.limited != "" {
+			job.Warnings = append(job.Warnings, result.Warning{Code: bench.DevicesLimited, Message: o.gpus.limited})
+		}
+		if o.gpus.without != "" {
+			job.Warnings = append(job.Warnings, result.Warning{Code: bench.GPUNotUsed, Message: "measured without a GPU that is there: " + o.gpus.without})
+		}
 		if o.gpus.unused != "" {
 			job.Warnings = append(job.Warnings, result.Warning{Code: bench.GPUNotUsed, Message: "measured on the CPU, though there is a GPU: " + o.gpus.unused})
 		}
@@ -300,8 +369,8 @@ func (o *runOptions) workerEnv() []string {
 	// ggml's own backtrace starts gdb, if there is one, in a process that is about
 	// to end.
 	env := []string{"GGML_NO_BACKTRACE=1"}
-	if o.gpus.hide {
-		env = append(env, hideCUDA+"="+hiddenCUDA)
+	if o.gpus.visible != "" {
+		env = append(env, visibleCUDA+"="+o.gpus.visible)
 	}
 	if !(gpuFacts{host: o.host}).present() {
 		return env

@@ -49,15 +49,15 @@ func TestJudgeGPU(t *testing.T) {
 		{"nothing known of the device", with(engine(cuda0), gpu("0000:01:00.0", "", "")), gpuVerdict{kernels: kernels()}},
 		{"nothing known of the library", gpuFacts{host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.4", "8.9")}}, engine: engine(cuda0)}, gpuVerdict{kernels: kernels()}},
 		{"a driver too old for the PTX", with(engine(cuda0), gpu("0000:01:00.0", "12.2", "9.0")), gpuVerdict{
-			unused: "CUDA0 (NVIDIA A): its driver 550.1 knows CUDA 12.2, and kernels for compute capability 9.0 must be compiled by one for CUDA 12.4 or newer",
-			hide:   true, kernels: kernels("0000:01:00.0", "ptx"),
+			unused:  "CUDA0 (NVIDIA A): its driver 550.1 knows CUDA 12.2, and kernels for compute capability 9.0 must be compiled by one for CUDA 12.4 or newer",
+			visible: "-1", left: []string{"CUDA0"}, kernels: kernels("0000:01:00.0", "ptx"),
 		}},
 		{"an old driver and machine code", with(engine(cuda0), gpu("0000:01:00.0", "12.2", "8.6")), gpuVerdict{kernels: kernels("0000:01:00.0", "native")}},
 		{"older than all kernels", with(engine(cuda0), gpu("0000:01:00.0", "12.4", "3.5")), gpuVerdict{
-			unused: "CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5", hide: true, kernels: kernels(),
+			unused: "CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5", visible: "-1", left: []string{"CUDA0"}, kernels: kernels(),
 		}},
 		{"newer than cuBLAS", with(engine(cuda0), gpu("0000:01:00.0", "12.8", "12.0")), gpuVerdict{
-			unused: "CUDA0 (NVIDIA A): the cuBLAS at hand does not know compute capability 12.0", hide: true, kernels: kernels("0000:01:00.0", "ptx"),
+			unused: "CUDA0 (NVIDIA A): the cuBLAS at hand does not know compute capability 12.0", visible: "-1", left: []string{"CUDA0"}, kernels: kernels("0000:01:00.0", "ptx"),
 		}},
 		{"newer than cuBLAS, whose PTX may do", gpuFacts{
 			host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.8", "12.0")}}, engine: engine(cuda0), cuda: &packaged,
@@ -67,7 +67,22 @@ func TestJudgeGPU(t *testing.T) {
 			kernels: kernels("0000:01:00.0", "ptx"),
 		}},
 		{"one of two", with(engine(cuda0, cuda1), gpu("0000:01:00.0", "12.4", "3.5"), gpu("0000:02:00.0", "12.4", "8.9")), gpuVerdict{
-			doubts: []string{"CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5"}, kernels: kernels("0000:02:00.0", "native"),
+			without: "CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5", left: []string{"CUDA0"}, visible: "1",
+			kernels: kernels("0000:02:00.0", "native"),
+		}},
+		{"one of two that the user names", gpuFacts{
+			host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.4", "3.5"), gpu("0000:02:00.0", "12.4", "8.9")}}, named: true,
+			engine: engine(cuda0, cuda1), cuda: &packaged, cublas: &cublas,
+		}, gpuVerdict{doubts: []string{"CUDA0 (NVIDIA A): the CUDA back-end has no kernels for compute capability 3.5"}, kernels: kernels("0000:02:00.0", "native")}},
+		{"one that another process has for itself", gpuFacts{
+			host: host.Facts{GPUs: []host.GPU{gpu("0000:01:00.0", "12.4", "8.9"), gpu("0000:02:00.0", "12.4", "8.9")}}, visible: []string{"3", "GPU-2"},
+			engine: engine(bench.EngineGPU{Name: "CUDA0", Model: "NVIDIA A", Backend: "CUDA", PCIAddress: "0000:01:00.0", Problem: "busy"}, cuda1), cuda: &packaged, cublas: &cublas,
+		}, gpuVerdict{
+			without: "CUDA0 (NVIDIA A): it gives no memory: busy", left: []string{"CUDA0"}, visible: "GPU-2",
+			kernels: kernels("0000:01:00.0", "native", "0000:02:00.0", "native"),
+		}},
+		{"more than the back-end takes", gpuFacts{node: true, engine: engine(cuda0), visible: []string{"0", "1"}, limited: "2 of 3"}, gpuVerdict{
+			visible: "0,1", limited: "2 of 3", kernels: kernels(),
 		}},
 		{"another back-end uses it", with(bench.EngineFacts{GPUs: []bench.EngineGPU{{Name: "Vulkan0", Backend: "Vulkan"}}}, gpu("0000:01:00.0", "12.4", "8.9")),
 			gpuVerdict{kernels: kernels()}},
@@ -100,6 +115,31 @@ func TestJudgeGPU(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestLimitGPUs(t *testing.T) {
+	gpus := func(n int) (all []host.GPU) {
+		for range n {
+			all = append(all, host.GPU{PCIVendor: "10de"})
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		name  string
+		facts gpuFacts
+		want  int // that are visible; -1: as it is
+	}{
+		{"as many as the back-end takes", gpuFacts{host: host.Facts{GPUs: gpus(15)}}, -1},
+		{"more", gpuFacts{host: host.Facts{GPUs: gpus(16)}}, 15},
+		{"the user's choice", gpuFacts{host: host.Facts{GPUs: gpus(17)}, visible: []string{"16"}}, -1},
+		{"none to be seen", gpuFacts{host: host.Facts{GPUs: gpus(17)}, hidden: true}, -1},
+	} {
+		before := len(tt.facts.visible)
+		tt.facts.limit()
+		if n := len(tt.facts.visible); tt.want >= 0 && n != tt.want || tt.want < 0 && n != before || (tt.facts.limited != "") != (tt.want >= 0) {
+			t.Errorf("%s: %q, %q", tt.name, tt.facts.visible, tt.facts.limited)
+		}
 	}
 }
 
@@ -139,7 +179,7 @@ func TestWorkerEnv(t *testing.T) {
 		t.Errorf("the user's are replaced: %s", env)
 	}
 	made(elsewhere)
-	o.gpus.hide = true
+	o.gpus.visible = "-1"
 	has("CUDA_VISIBLE_DEVICES=-1")
 }
 

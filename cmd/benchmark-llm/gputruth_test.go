@@ -210,7 +210,7 @@ func TestDevicesOfCUDA(t *testing.T) {
 		"CPU (cpu, ? free)\na GPU may not work: CUDA1 (NVIDIA T4): why", text); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	found.gpus = gpuVerdict{unused: "why", hide: true}
+	found.gpus = gpuVerdict{unused: "why"}
 	if _, free := found.plan(); free != nil {
 		t.Errorf("%d bytes free on devices that cannot be used", *free)
 	}

@@ -342,7 +342,7 @@ func (p *plan) devices(ctx context.Context, level slog.Level) (gpu *uint64) {
 		p.DevicesUnknown = err.Error()
 		return nil
 	}
-	p.GPUNotUsed, p.GPUDoubts = found.gpus.unused, found.gpus.doubts
+	p.GPUNotUsed, p.GPUDoubts = found.gpus.unused, found.gpus.misgivings()
 	p.Devices, gpu = found.plan()
 	return gpu
 }

@@ -172,6 +172,8 @@ func (m *models) offloads() bool {
 		return true
 	case m.options.gpus.unused != "": // what drivers there are serve none that the engine lists
 		return false
+	case gpuFactsHere(m.options.host).present():
+		return true
 	}
 	for _, driver := range drivers {
 		if nodes, err := filepath.Glob(driver); err == nil && len(nodes) > 0 {
@@ -181,8 +183,8 @@ func (m *models) offloads() bool {
 	return false
 }
 
-// drivers are patterns of the nodes of GPUs' drivers.
-var drivers = []string{nvidiaNodes, "/dev/kfd", "/dev/dri", "/dev/dxg"}
+// drivers are nodes of other GPUs' drivers than NVIDIA's, and WSL's of all.
+var drivers = []string{"/dev/kfd", "/dev/dri", "/dev/dxg"}
 
 // warm reads a model's files into memory before its load budget begins.
 func (m *models) warm(ctx context.Context, job bench.Job, paths []string) error {
