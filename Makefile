@@ -43,7 +43,8 @@ build: deps ## build bin/benchmark-llm
 run: build ## build, then benchmark the embedded model; ARGS='-p 512 -n 128' is passed on
 	@bin/benchmark-llm run -m $(MODEL) --weights synthetic $(ARGS)
 
-test: tools ## every test: with libllama, without cgo, the four variants, the debug build, the scripts
+test: deps ## every test: with libllama, without cgo, the four variants, the debug build, the scripts
+	@scripts/get-llama --tools --cuda-test
 	@scripts/check-headers
 	@echo '== the four variants build'
 	@$(with_llama) go build ./...

@@ -41,7 +41,9 @@ int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *c) { *c = 54; return
 #ifndef OLD
 int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = (int)setting("NVML_CUDA", 12040); return 0; }
 int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) {
-	const int capability = (int)setting("NVML_CAPABILITY", 89);
+	const char *each = getenv("NVML_CAPABILITIES"); // after commas
+	for (int i = index_of(d); each != NULL && i > 0; i--) each = (each = strchr(each, ',')) == NULL ? NULL : each + 1;
+	const int capability = each != NULL ? atoi(each) : (int)setting("NVML_CAPABILITY", 89);
 	*major = capability / 10, *minor = capability % 10;
 	return 0;
 }
