@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help deps cuda tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release pin-update clean
+.PHONY: help deps cuda tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release release-attach pin-update clean
 
 help: ## list the verbs
 	@echo 'benchmark-llm: make VERB'
@@ -128,8 +128,11 @@ image-push: # push the image: REPOSITORY= TAG= BACKEND=
 image-manifest: # make one name of the pushed images of all architectures: REPOSITORY= TAG=
 	@scripts/image-push --manifest
 
-release: ## programs of this architecture with checksums in dist/; RELEASE=TAG attaches them to that release
-	@scripts/release $(RELEASE)
+release: ## programs of this architecture with checksums in dist/: RELEASE=TAG, by default what git describes
+	@scripts/release
+
+release-attach: # attach dist/ to a release on GitHub, which is made if it is not there: RELEASE=TAG
+	@scripts/release --attach
 
 pin-update: ## move the pin of libllama to the newest packages
 	@scripts/preflight

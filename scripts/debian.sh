@@ -3,14 +3,22 @@
 
 apt_helper=/usr/lib/apt/apt-helper
 
-# mirrors: the Debian mirrors to ask, one URI a line without a final slash: DEBIAN_MIRROR, or those of the machine's apt.
-# "update --print-uris" is the one question that apt answers from every form of its configuration, as any user, also
-# where no index was ever fetched.
+# mirrors: the Debian mirrors to ask, one URI a line without a final slash: DEBIAN_MIRROR, or those of the machine's apt,
+# or, on a machine that is no Debian and has docker, that of the image that ours is built on.
 mirrors() {
+	local found
 	if [ -n "${DEBIAN_MIRROR:-}" ]; then
-		printf '%s\n' "${DEBIAN_MIRROR%/}"
-		return
+		found=${DEBIAN_MIRROR%/}
+	else
+		found=$(mirrors_of_apt || true)
+		[ -n "$found" ] || found=$(mirror_of_image || true)
 	fi
+	printf '%s' "${found:+$found$'\n'}"
+}
+
+# mirrors_of_apt: "update --print-uris" is the one question that apt answers from every form of its configuration, as any user, also
+# where no index was ever fetched.
+mirrors_of_apt() {
 	have apt-get || return 0
 	local codename uri list
 	# shellcheck disable=SC1091
@@ -28,9 +36,16 @@ mirrors() {
 		done | awk '!seen[$0]++'
 }
 
+mirror_of_image() {
+	local base=${BASE:-debian:sid-slim}
+	have docker && docker info >/dev/null 2>&1 || return 0
+	say "this machine's apt names no Debian mirror: asking the image $base for its own"
+	docker run --rm "$base" cat /etc/apt/sources.list.d/debian.sources | awk '$1 == "URIs:" { sub("/$", "", $2); print $2; exit }'
+}
+
 no_mirror() {
 	die "no Debian mirror: this machine's apt names none" \
-		"set DEBIAN_MIRROR to one, for example DEBIAN_MIRROR=https://mirror.example/debian (on Ubuntu and other distributions always: their mirrors do not carry Debian's packages)" \
+		"set DEBIAN_MIRROR to one, for example DEBIAN_MIRROR=https://mirror.example/debian (on Ubuntu and other distributions always, unless docker runs: their mirrors do not carry Debian's packages)" \
 		"or install libllama yourself and set LLAMA_PREFIX"
 }
 

@@ -353,6 +353,7 @@ func TestShardsInQueue(t *testing.T) {
 		if err != nil || len(file.Paths) != 3 || file.Bytes != sum {
 			t.Errorf("got %+v, %v", file, err)
 		}
+		synctest.Wait() // the event comes after the file
 		if diff := cmp.Diff([]string{"0 started", "1 started", "1 done", "0 started", "0 done"}, events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}

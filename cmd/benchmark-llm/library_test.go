@@ -122,6 +122,18 @@ func gone(pid int) bool {
 	return err != nil || bytes.Contains(stat, []byte(") Z ")) || bytes.Contains(stat, []byte(") X "))
 }
 
+// stopped says whether SIGSTOP has reached every thread of a process.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range threads {
+		stat, err := os.ReadFile(name)
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
+}
+
 func (r *run) kill(pid int, s syscall.Signal) {
 	r.t.Helper()
 	if err := syscall.Kill(pid, s); err != nil {
@@ -204,6 +216,7 @@ func TestSecondSignal(t *testing.T) {
 			r.untilEvent("warmup_done", tc.events)
 			pid := r.worker()
 			r.kill(pid, syscall.SIGSTOP)
+			r.until("the worker's stop", func() bool { return stopped(pid) }) // the kernel wakes none that is still stopping
 			r.kill(r.Process.Pid, syscall.SIGINT)
 			r.until("the first signal", func() bool { return strings.Contains(r.stderr.String(), "once more to stop at once") })
 			r.kill(r.Process.Pid, syscall.SIGINT)
