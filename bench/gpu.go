@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -10,6 +12,7 @@ import (
 // Codes of warnings about GPUs.
 const (
 	GPUNotUsed   = "gpu_not_used"  // one is there, and the record was measured without it
+	NoGPU        = "no_gpu"        // none is there for the CUDA back-end that is installed
 	GPUThrottled = "gpu_throttled" // it was slower than it could be
 	GPUShared    = "gpu_shared"    // other processes computed on it, too
 
@@ -69,6 +72,16 @@ func together(devices []result.GPUDevice, of func(result.GPUDevice) *float64) *f
 	return &sum
 }
 
+// WithoutCUDA is why a CUDA back-end that is installed has no device; empty where
+// it has one, or there is no back-end.
+func (f EngineFacts) WithoutCUDA() string {
+	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
+		return ""
+	}
+	about := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
+	return cmp.Or(strings.Join(about, "; "), "it lists none")
+}
+
 // empty are the devices whose memory in use, by the driver, is less than what
 // the engine says to have put there. The driver counts what the weights take and
 // more; a tenth is left for how each of them rounds.
@@ -96,8 +109,15 @@ func (a *Assembler) claimGPU(r *result.Record) {
 		a.disclaimGPU(r, "the driver says that the memory in use is less than the model's weights on "+strings.Join(names, ", "))
 		return
 	}
-	if len(a.engine.GPUs) == 0 || !a.Job.Effective().Offloads() {
-		return // with no layers asked for, a GPU may still compute single operations
+	if !a.Job.Effective().Offloads() {
+		return // a GPU may still compute single operations
+	}
+	if len(a.engine.GPUs) == 0 {
+		told := slices.ContainsFunc(a.Job.Warnings, func(w result.Warning) bool { return w.Code == GPUNotUsed })
+		if reason := a.engine.WithoutCUDA(); reason != "" && !told {
+			r.Ext.Warnings = append(r.Ext.Warnings, result.Warning{Code: NoGPU, Message: "measured on the CPU: the CUDA back-end has no device: " + reason})
+		}
+		return
 	}
 	names := make([]string, len(a.engine.GPUs))
 	for i, d := range a.engine.GPUs {

@@ -19,6 +19,8 @@ func TestRecordClaimsGPU(t *testing.T) {
 			{Name: "CUDA1", Model: "NVIDIA T4", Backend: "CUDA", PCIAddress: "0000:02:00.0"},
 		},
 	}
+	noDevice := engineFacts
+	noDevice.CUDAModule, noDevice.Problems = "libggml-cuda.so", []string{"RPC: odd", "ggml_cuda_init: no driver"}
 	const notUsed = "gpu_not_used: measured on the CPU: the library put no layer of the model on CUDA0 (NVIDIA L4), CUDA1 (NVIDIA T4)"
 	type claim struct {
 		Backends, GPUInfo string
@@ -49,6 +51,8 @@ func TestRecordClaimsGPU(t *testing.T) {
 		{"none asked for", engine, 0, nil, nil, claim{"CUDA", "NVIDIA L4, NVIDIA T4", 0, nil, ""}},
 		{"no device asked for", engine, -1, []string{bench.NoDevice}, nil, claim{"CUDA", "NVIDIA L4, NVIDIA T4", -1, nil, ""}},
 		{"no GPU", engineFacts, -1, nil, nil, claim{"CPU", "", -1, nil, ""}},
+		{"none for the CUDA back-end", noDevice, -1, nil, nil, claim{"CPU", "", -1, nil, "no_gpu: measured on the CPU: the CUDA back-end has no device: ggml_cuda_init: no driver"}},
+		{"none, and none asked for", noDevice, 0, nil, nil, claim{"CPU", "", 0, nil, ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			job := jobOf()

@@ -64,6 +64,15 @@ func TestCUDARecords(t *testing.T) {
 			warnings: []string{"gpu_not_used: measured on the CPU, though there is a GPU: ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient"},
 		},
 		{
+			name: "no device", settings: []string{"FAKECUDA_CODE=100", "NVML_CODE=9"}, args: all, backends: "CPU",
+			warnings: []string{"no_gpu: measured on the CPU: the CUDA back-end has no device: ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"},
+			stderr:   "INF the CUDA back-end has no device",
+		},
+		{
+			name: "no device, and one is required", settings: []string{"FAKECUDA_CODE=100", "NVML_CODE=9"}, args: append([]string{"--require-gpu"}, all...), code: exitLibrary,
+			stderr: "benchmark-llm: no GPU is used: the CUDA back-end has no device: ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device",
+		},
+		{
 			name: "a device that another process has for itself", settings: []string{"FAKECUDA_BUSY=1"}, args: all, backends: "CPU",
 			warnings: []string{"gpu_not_used: measured on the CPU, though there is a GPU: CUDA0 (Fake GPU 0): it gives no memory: allocating 1.00 MiB on device 0: " +
 				"cudaMalloc failed: CUDA-capable device(s) is/are busy"},

@@ -35,6 +35,9 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if found.gpus.unused != "" {
 				slog.Warn(gpuUnused, "reason", found.gpus.unused)
 			}
+			if found.withoutCUDA != "" {
+				slog.Info("the CUDA back-end has no device", "reason", found.withoutCUDA)
+			}
 			for _, doubt := range found.gpus.misgivings() {
 				slog.Warn("a GPU may not work", "reason", doubt)
 			}
@@ -96,6 +99,8 @@ const gpuUnused = "a GPU is there and cannot be used"
 type foundDevices struct {
 	devices []llamacpp.Device
 	gpus    gpuVerdict // what they mean for the machine's GPUs
+
+	withoutCUDA string // why the CUDA back-end has no device, where none is there for it; empty: it has one, or is not installed
 }
 
 // findDevices lists the devices, and judges the machine's GPUs by them. Where
@@ -118,7 +123,11 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 			}
 		}
 	}
-	f.devices, _, err = llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+	var engine bench.EngineFacts
+	f.devices, engine, err = llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+	if f.gpus.unused == "" {
+		f.withoutCUDA = engine.WithoutCUDA()
+	}
 	return f, err
 }
 

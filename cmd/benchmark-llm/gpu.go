@@ -314,6 +314,9 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	reason := o.gpus.unused
 	if reason == "" && len(engine.GPUs) == 0 {
 		reason = "the library lists none"
+		if without := engine.WithoutCUDA(); without != "" {
+			reason = "the CUDA back-end has no device: " + without
+		}
 	}
 	switch {
 	case o.requireGPU && reason != "":

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -166,8 +165,8 @@ func (p *progress) event(s bench.Stamped) {
 			on = e.Facts.GPUInfo
 		}
 		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
-		if e.Facts.CUDAModule != "" && len(e.Facts.GPUs) == 0 {
-			slog.Info("the CUDA back-end has no device", "reason", cmp.Or(strings.Join(e.Facts.Problems, "; "), "it lists none"))
+		if reason := e.Facts.WithoutCUDA(); reason != "" {
+			slog.Info("the CUDA back-end has no device", "reason", reason)
 		}
 	case bench.WaitStarted:
 		p.set("waiting for %s", e.Model)
@@ -270,7 +269,9 @@ func (p *progress) outcome(o *result.Outcome) {
 	}
 	slog.Info("test done", "test", o.Test, "t/s", rate)
 	for _, w := range o.Warnings {
-		slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
+		if w.Code != bench.NoGPU { // the same for all, told when the engine was ready
+			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
+		}
 	}
 }
 

@@ -295,7 +295,7 @@ func TestProgressWithoutCUDADevice(t *testing.T) {
 		{"not installed", bench.EngineFacts{Problems: []string{"some"}}, ""},
 		{"no driver", bench.EngineFacts{CUDAModule: "m.so", Problems: []string{"m.so: no libcuda.so.1"}}, `reason="m.so: no libcuda.so.1"`},
 		{"no device", bench.EngineFacts{CUDAModule: "m.so"}, `reason="it lists none"`},
-		{"used", bench.EngineFacts{CUDAModule: "m.so", GPUs: []bench.EngineGPU{{Name: "CUDA0"}}}, ""},
+		{"used", bench.EngineFacts{CUDAModule: "m.so", GPUs: []bench.EngineGPU{{Name: "CUDA0", Backend: "CUDA"}}}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log bytes.Buffer

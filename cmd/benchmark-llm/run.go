@@ -438,7 +438,7 @@ func (n *ending) event(e bench.Event) {
 
 func (n *ending) outcome(o *result.Outcome) {
 	for _, w := range o.Warnings {
-		if w.Code == bench.GPUNotUsed {
+		if w.Code == bench.GPUNotUsed || w.Code == bench.NoGPU {
 			n.noGPU = w.Message
 		}
 	}
