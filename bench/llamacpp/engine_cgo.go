@@ -153,7 +153,8 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 		}
 	}
 	if requireCUDA && !cuda && !o.AllowCPU {
-		return f, fmt.Errorf("%w: back-ends opened: %s", ErrNoCUDA, strings.Join(llama.BackendNames(), ", "))
+		opened := "back-ends opened: " + strings.Join(llama.BackendNames(), ", ")
+		return f, fmt.Errorf("%w: %s", ErrNoCUDA, cmp.Or(f.WithoutCUDA(), opened))
 	}
 	return f, nil
 }
