@@ -84,7 +84,7 @@ func alternate(rounds int, c *llama.Context, test result.Test) (first, again, ot
 // withModel runs f on a thread of its own with the model of a file.
 func withModel(path string, f func(*llama.Model) error) (err error) {
 	return onThread(func() error {
-		m, err := llama.LoadModel(path, llama.ModelParams{}, nil)
+		m, err := llama.LoadModel(path, llama.ModelParams{GPULayers: -1}, nil) // as llama-bench does
 		if err != nil {
 			return err
 		}

@@ -216,7 +216,8 @@ func (o options) start(which program, t result.Test, repetitions int) (*process,
 	if which.keepsEvents {
 		p.cmd.Args = append(p.cmd.Args, "--results-dir", dir)
 	}
-	p.cmd.Env = append(p.cmd.Env, "LD_PRELOAD="+o.gate, "PARITY_TURNS="+address.Name)
+	preload := strings.TrimSpace(o.gate + " " + os.Getenv("LD_PRELOAD")) // with what it was started with, as a stand-in for CUDA
+	p.cmd.Env = append(p.cmd.Env, "LD_PRELOAD="+preload, "PARITY_TURNS="+address.Name)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		_ = listener.Close()

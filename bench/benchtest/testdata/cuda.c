@@ -31,10 +31,12 @@ enum { ok = 0, invalid = 1, no_memory = 2, too_old = 35, unavailable = 46, no_de
 enum { most_devices = 64, queued = 1024 };
 typedef struct { unsigned x, y, z; } dim3;
 
-static long setting(const char *name, long standard) {
+static long read_setting(const char *name, long standard) {
 	const char *s = getenv(name);
 	return s == NULL || *s == 0 ? standard : strtol(s, NULL, 0);
 }
+// Read once where it stands: a launch takes less than looking for a variable.
+#define setting(name, standard) ({ static long value; static int known; if (!known) value = read_setting(name, standard), known = 1; value; })
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 // visible is which of the machine's devices the I-th is that CUDA_VISIBLE_DEVICES lets through, -1 where there is none.
