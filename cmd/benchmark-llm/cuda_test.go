@@ -83,6 +83,7 @@ func TestCUDARecords(t *testing.T) {
 		},
 		{
 			name: "one of two is too old", settings: append(gpus(2), "FAKECUDA_CAPABILITIES=35,89", "NVML_CAPABILITIES=35,89"), args: all, backends: "CUDA", layers: []int{31},
+			stderr:   "WRN a GPU is there and is left out reason=\"CUDA0 (Fake GPU 0): the CUDA back-end has no kernels",
 			kernels:  nativeKernels,
 			warnings: []string{"gpu_not_used: measured without a GPU that is there: CUDA0 (Fake GPU 0): the CUDA back-end has no kernels for compute capability 3.5"},
 		},

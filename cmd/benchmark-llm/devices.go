@@ -38,9 +38,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if found.withoutCUDA != "" {
 				slog.Info("the CUDA back-end has no device", "reason", found.withoutCUDA)
 			}
-			for _, doubt := range found.gpus.misgivings() {
-				slog.Warn("a GPU may not work", "reason", doubt)
-			}
+			found.gpus.warn()
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
 	}

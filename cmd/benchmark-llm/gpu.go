@@ -110,12 +110,14 @@ func judgeGPU(f gpuFacts) gpuVerdict {
 	return v
 }
 
-// misgivings are what a person is told of devices beside others that are used.
-func (v gpuVerdict) misgivings() []string {
-	if v.without == "" {
-		return v.doubts
+// warn tells of devices beside others that are used.
+func (v gpuVerdict) warn() {
+	if v.without != "" {
+		slog.Warn("a GPU is there and is left out", "reason", v.without)
 	}
-	return append([]string{"left out: " + v.without}, v.doubts...)
+	for _, d := range v.doubts {
+		slog.Warn("a GPU may not work", "reason", d)
+	}
 }
 
 // mostCUDA is how many NVIDIA GPUs are made visible to the engine: a context takes
@@ -328,9 +330,7 @@ func (o *runOptions) lookAtDevices(ctx context.Context) error {
 	case o.gpus.unused != "":
 		slog.Warn("a GPU is there and is NOT used: this measures the CPU", "reason", o.gpus.unused)
 	}
-	for _, d := range o.gpus.misgivings() {
-		slog.Warn("a GPU may not work", "reason", d)
-	}
+	o.gpus.warn()
 	if o.gpus.limited != "" {
 		slog.Warn(o.gpus.limited, "warning", bench.DevicesLimited)
 	}

@@ -342,7 +342,7 @@ func (p *plan) devices(ctx context.Context, level slog.Level) (gpu *uint64) {
 		p.DevicesUnknown = err.Error()
 		return nil
 	}
-	p.GPUNotUsed, p.GPUDoubts = found.gpus.unused, found.gpus.misgivings()
+	p.GPUNotUsed, p.GPUDoubts = cmp.Or(found.gpus.unused, found.gpus.without), found.gpus.doubts
 	p.Devices, gpu = found.plan()
 	return gpu
 }
