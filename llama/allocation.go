@@ -35,7 +35,7 @@ type Buffer struct {
 // is empty. Of such a buffer the library says what it takes at most on one of
 // them, of a cache what it takes on all. Without such a device it changes nothing.
 func (a Allocation) Spread(devices []Device, split []float32) Allocation {
-	if len(split) != len(devices) {
+	if len(split) != len(devices) || len(split) == 0 || slices.Max(split) <= 0 {
 		split = slices.Repeat([]float32{1}, len(devices))
 	}
 	var most, all float32

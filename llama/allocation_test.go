@@ -127,6 +127,7 @@ func TestSpread(t *testing.T) {
 		want  [4]uint64 // weights and cache of the first, of the second
 	}{
 		{"evenly", nil, [4]uint64{60 * mib, 3 * mib, 60 * mib, 3 * mib}},
+		{"by no share at all", []float32{0, 0}, [4]uint64{60 * mib, 3 * mib, 60 * mib, 3 * mib}},
 		{"unevenly", []float32{3, 1}, [4]uint64{60 * mib, 4.5 * mib, 20 * mib, 1.5 * mib}},
 	} {
 		s := a.Spread(devices, tt.split)

@@ -132,6 +132,10 @@ func TestCUDARecords(t *testing.T) {
 			if !strings.Contains(r.stderr.String(), tt.stderr) {
 				t.Errorf("stderr:\n%s", r.stderr.String())
 			}
+			// The library says it whenever it is asked for its devices.
+			if n := strings.Count(r.stderr.String(), "cudaMemGetInfo failed"); n > 1 {
+				t.Errorf("the same warning %d times:\n%s", n, r.stderr.String())
+			}
 			records := 0
 			for line := range strings.Lines(r.stdout.String()) {
 				var rec result.Record

@@ -195,6 +195,11 @@ func TestOffloads(t *testing.T) {
 	if m.offloads() {
 		t.Error("offloaded without a driver")
 	}
+	o.host.GPUs = []host.GPU{{PCIVendor: "10de"}}
+	if !m.offloads() {
+		t.Error("not offloaded to a GPU that the machine shows")
+	}
+	o.host.GPUs = nil
 	if err := os.WriteFile(node, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
