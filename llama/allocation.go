@@ -8,32 +8,33 @@ import (
 	"strings"
 )
 
-// Allocation is where the library put a model or a context. It has no call that
-// tells, so it is read from its log, here and nowhere else; a test against the
-// real library fails when the wording changes.
+// Allocation says where the library put a model or a context. The library has no
+// call for it, so this file reads it from the library's log. TestAllocation fails
+// when the wording of the log changes.
 type Allocation struct {
-	Buffers []Buffer       // in the order in which the library names them; of a load without allocation, weights and cache count 0
-	Layers  map[string]int // of a model: device → layers that it computes, the output layer being one
-	// Of a context: device → bytes of the KV cache and of recurrent states, also where
-	// nothing was allocated.
+	Buffers []Buffer       // in the library's order; with ModelParams.NoAlloc weights and cache have size 0
+	Layers  map[string]int // of a model: device → layers that it computes, including the output layer
+	// Of a context: device → bytes of the KV cache and of recurrent states. They are
+	// also known if nothing was allocated.
 	Cache map[string]uint64
 
-	caching []string // devices of the layers of the cache that the log is at
+	caching []string // devices of the layers of the cache that is being read
 }
 
 // Buffer is memory that the library allocated.
 type Buffer struct {
 	Kind string // "model", "KV", "RS", "compute", "output", …
 	Type string // of the buffer, not of the device: "CPU", "CPU_REPACK", "CUDA0", "CUDA_Host", "RPC0[127.0.0.1:50052]"
-	// To a hundredth of a MiB, as the library rounds it. A mapped file counts with
-	// its whole length.
+	// In bytes, which the library rounds to 0.01 MiB. A mapped file counts with its
+	// whole length.
 	SizeBytes uint64
 }
 
-// Spread gives what lies on the device that stands for several (SplitTensor) to
-// each of them: every layer, and its share by the split, an even one where that
-// is empty. Of such a buffer the library says what it takes at most on one of
-// them, of a cache what it takes on all. Without such a device it changes nothing.
+// Spread replaces a MetaDevice (SplitTensor) by the devices that it stands for.
+// Each of them gets every layer, and of buffers and cache its share by split. An
+// empty split means even shares. For a buffer of a MetaDevice the library reports
+// the largest share, for a cache the sum of all. Without a MetaDevice the result
+// equals a.
 func (a Allocation) Spread(devices []Device, split []float32) Allocation {
 	if len(split) != len(devices) || len(split) == 0 || slices.Max(split) <= 0 {
 		split = slices.Repeat([]float32{1}, len(devices))
@@ -77,7 +78,7 @@ func (a Allocation) Spread(devices []Device, split []float32) Allocation {
 	return spread
 }
 
-// Together counts the layers on the device that stands for several.
+// Together is the number of layers on a MetaDevice.
 func (a Allocation) Together() (layers int) {
 	for name, n := range a.Layers {
 		if strings.HasPrefix(name, metaName) {
@@ -87,16 +88,17 @@ func (a Allocation) Together() (layers int) {
 	return layers
 }
 
-// In reports whether the buffer is memory of the device: of its own type, or of a
-// variant of it, after an underscore. Pinned memory of the host ("CUDA_Host") is
-// no device's; weights laid out for AMX are the CPU's.
+// In reports whether the buffer is memory of the device. Its type is then the
+// device's, alone or followed by an underscore and a variant ("CPU_REPACK").
+// Pinned host memory ("CUDA_Host") belongs to no device. Weights laid out for AMX
+// belong to the CPU.
 func (b Buffer) In(d Device) bool {
 	rest, ok := strings.CutPrefix(b.Type, d.BufferType)
 	return ok && (rest == "" || rest[0] == '_') && !strings.HasSuffix(rest, "_Host") ||
 		d.Type == CPUDevice && b.Type == "AMX"
 }
 
-// SizeOn is the memory of one kind on a device, in bytes; of all kinds when kind
+// SizeOn is the memory of one kind on a device in bytes, or of all kinds if kind
 // is empty.
 func (a Allocation) SizeOn(d Device, kind string) uint64 {
 	var sum uint64
@@ -120,7 +122,7 @@ var (
 	cacheLine = regexp.MustCompile(`^\w+: size = +([0-9.]+) MiB \( *\d+ cells`)
 )
 
-// read takes what a line of the library's log says of memory.
+// read takes from a line of the library's log what it says about memory.
 func (a *Allocation) read(line string) {
 	if m := bufferLine.FindStringSubmatch(line); m != nil {
 		if size, ok := mib(m[3]); ok {
@@ -143,7 +145,8 @@ func (a *Allocation) read(line string) {
 	}
 }
 
-// cached divides a cache among the devices of its layers, which are all alike.
+// cached divides a cache among the devices of its layers. All layers of one cache
+// have the same size.
 func (a *Allocation) cached(size uint64) {
 	if a.Cache == nil {
 		a.Cache = make(map[string]uint64)
@@ -154,7 +157,7 @@ func (a *Allocation) cached(size uint64) {
 	a.caching = nil
 }
 
-// mib is a number of MiB in bytes; ok is false when it is none.
+// mib turns a number of MiB into bytes. ok is false if text is not such a number.
 func mib(text string) (size uint64, ok bool) {
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil || n >= 1<<40 {

@@ -16,7 +16,7 @@ func TestAllocationLines(t *testing.T) {
 		"load_tensors: layer   0 assigned to device CUDA0, is_swa = 0",
 		"load_tensors: layer   1 assigned to device CUDA0, is_swa = 1",
 		"load_tensors: layer  30 assigned to device CPU, is_swa = 0",
-		"load_tensors: offloaded 2/3 layers to GPU", // says so without any GPU, too
+		"load_tensors: offloaded 2/3 layers to GPU", // logged without any GPU, too
 		"load_tensors:   CPU_Mapped model buffer size =    28.69 MiB",
 		"load_tensors:        CUDA0 model buffer size =  6378.40 MiB",
 		"llama_context:  CUDA_Host  output buffer size =     0.49 MiB",
@@ -100,7 +100,7 @@ func FuzzAllocation(f *testing.F) {
 	})
 }
 
-// What lies on the device that stands for several lies on each of them.
+// What is on a MetaDevice is on each of the devices that it stands for.
 func TestSpread(t *testing.T) {
 	devices := []Device{{Name: "CUDA0", BufferType: "CUDA0", Type: GPUDevice}, {Name: "CUDA1", BufferType: "CUDA1", Type: GPUDevice}}
 	var a Allocation
@@ -124,7 +124,7 @@ func TestSpread(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		split []float32
-		want  [4]uint64 // weights and cache of the first, of the second
+		want  [4]uint64 // weights and cache of the first device, then of the second
 	}{
 		{"evenly", nil, [4]uint64{60 * mib, 3 * mib, 60 * mib, 3 * mib}},
 		{"by no share at all", []float32{0, 0}, [4]uint64{60 * mib, 3 * mib, 60 * mib, 3 * mib}},

@@ -16,11 +16,11 @@ import (
 	"unsafe"
 )
 
-// Version is llama_version: the release of libllama, "0.7.0".
+// Version is the release of libllama (llama_version), such as "0.7.0".
 func Version() string { return C.GoString(C.llama_version()) }
 
-// LibraryDir is the directory of the libllama in use; empty when the dynamic
-// linker does not tell.
+// LibraryDir is the directory of the libllama in use. It is empty if the dynamic
+// linker does not know it.
 func LibraryDir() string {
 	buf := make([]byte, 4096)
 	if !C.bl_library_dir((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))) {
@@ -29,16 +29,16 @@ func LibraryDir() string {
 	return C.GoString((*C.char)(unsafe.Pointer(&buf[0])))
 }
 
-// backendDir is where ggml's loadable back-ends lie beside the library.
+// backendDir is the directory of ggml's back-end modules, relative to LibraryDir.
 const backendDir = "ggml/backends0"
 
-// Backends says which loadable back-ends to open.
+// Backends selects the back-end modules to open.
 type Backends int
 
-// Which back-ends to open.
+// Selections of back-end modules.
 const (
 	AllBackends Backends = iota // every module found: the best CPU variant, CUDA, RPC, …
-	CPUBackend                  // the best CPU variant and nothing else
+	CPUBackend                  // only the best CPU variant
 )
 
 var loadOnce struct {
@@ -47,9 +47,10 @@ var loadOnce struct {
 	problems []string
 }
 
-// LoadBackends opens ggml's back-end modules from the directory beside the
-// library, or from ggml's own search path where that directory does not exist.
-// Call it once, on the engine's thread, before Devices; later calls do nothing.
+// LoadBackends opens ggml's back-end modules, from the directory beside the
+// library, or from ggml's own search path if that directory does not exist. It
+// must be called before anything is loaded, on the Thread that will own the
+// model. Later calls do nothing.
 func LoadBackends(which Backends) error {
 	loadOnce.Lock()
 	defer loadOnce.Unlock()
@@ -85,8 +86,17 @@ func LoadBackends(which Backends) error {
 	return nil
 }
 
-// CUDAModule is the file of the CUDA back-end beside the library; empty when it
-// is not installed there.
+// opened returns ErrNotOpened if no back-end is open. The library's own error would
+// name its C functions.
+func opened() error {
+	if C.ggml_backend_reg_count() == 0 {
+		return ErrNotOpened
+	}
+	return nil
+}
+
+// CUDAModule is the path of the CUDA back-end beside the library. It is empty if
+// that file does not exist.
 func CUDAModule() string {
 	path := filepath.Join(LibraryDir(), backendDir, "libggml-cuda.so")
 	if _, err := os.Stat(path); err != nil {
@@ -95,8 +105,8 @@ func CUDAModule() string {
 	return path
 }
 
-// askWhyNot opens a module once more that was not opened: ggml says nothing of
-// modules that it finds but cannot open, unless they are named.
+// askWhyNot tries again to open a module that was not opened, for the sake of the
+// log: ggml logs why a module cannot be opened only if it is named.
 func askWhyNot(name, module string) {
 	c, path := C.CString(name), C.CString(module)
 	defer C.free(unsafe.Pointer(c))
@@ -106,15 +116,15 @@ func askWhyNot(name, module string) {
 	}
 }
 
-// BackendProblems are the errors that the library logged while LoadBackends
-// opened the back-ends: a module that cannot be opened, a driver that is too
-// old.
+// BackendProblems returns the errors that the library logged while LoadBackends
+// ran, such as a module that cannot be opened or a driver that is too old.
 func BackendProblems() []string {
 	loadOnce.Lock()
 	defer loadOnce.Unlock()
 	return slices.Clone(loadOnce.problems)
 }
 
+// loadBestCPU opens the best CPU variant in dir and no other module.
 func loadBestCPU(dir string) error {
 	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) != nil {
 		return nil // linked in
@@ -140,8 +150,8 @@ func loadBestCPU(dir string) error {
 	return nil
 }
 
-// CPUVariant names the CPU back-end module that ggml chose ("zen4",
-// "haswell"); empty when the back-end is not a module.
+// CPUVariant is the name of the CPU back-end module in use, such as "zen4" or
+// "haswell". It is empty if the CPU back-end is not a module.
 func CPUVariant() string {
 	buf := make([]byte, 4096)
 	if !C.bl_cpu_module((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))) {
@@ -155,8 +165,8 @@ func CPUVariant() string {
 	return strings.TrimSuffix(variant, ".so")
 }
 
-// Devices lists the devices of the back-ends opened by LoadBackends. Asking a
-// GPU for its memory may create a context on it.
+// Devices lists the devices of the open back-ends. It asks each GPU for its free
+// memory, for which the driver may create a context there.
 func Devices() []Device {
 	entering()
 	devices := make([]Device, 0, int(C.ggml_backend_dev_count()))
@@ -192,7 +202,7 @@ func Devices() []Device {
 	return devices
 }
 
-// BackendNames lists the back-ends opened, in ggml's order, also those without
+// BackendNames lists the open back-ends in ggml's order, including those without
 // a device.
 func BackendNames() []string {
 	names := make([]string, 0, int(C.ggml_backend_reg_count()))
@@ -202,14 +212,15 @@ func BackendNames() []string {
 	return names
 }
 
-// procOf is a function that a back-end offers by name
-// (ggml_backend_reg_get_proc_address); nil where it does not.
+// procOf is the address of a function that a back-end offers by name
+// (ggml_backend_reg_get_proc_address); nil if it does not offer it.
 func procOf(reg C.ggml_backend_reg_t, name string) unsafe.Pointer {
 	c := C.CString(name)
 	defer C.free(unsafe.Pointer(c))
 	return C.ggml_backend_reg_get_proc_address(reg, c)
 }
 
+// deviceByName finds a device of the open back-ends.
 func deviceByName(name string) (C.ggml_backend_dev_t, error) {
 	c := C.CString(name)
 	defer C.free(unsafe.Pointer(c))
@@ -219,7 +230,7 @@ func deviceByName(name string) (C.ggml_backend_dev_t, error) {
 		for _, d := range Devices() {
 			known = append(known, d.Name)
 		}
-		return nil, fmt.Errorf("no device %q; there are: %s", name, strings.Join(known, ", "))
+		return nil, fmt.Errorf("no device %q; the devices are: %s", name, strings.Join(known, ", "))
 	}
 	return dev, nil
 }

@@ -24,9 +24,9 @@ func BenchmarkBareCall(b *testing.B) {
 	}
 }
 
-// BenchmarkSynchronizeIdle is a call into the library that has nothing to do,
-// through all that the binding adds to a decode: the debug hook, the door to
-// the pointer, the thread check, the call.
+// BenchmarkSynchronizeIdle is a call into the library that has nothing to do. It
+// includes all that the binding adds to a decode: the debug hook, the check for
+// Close, the thread check, the call.
 func BenchmarkSynchronizeIdle(b *testing.B) {
 	b.Run(named("op=synchronize"), func(b *testing.B) {
 		onContext(b, 256, func(_ *llama.Model, c *llama.Context) {
@@ -38,8 +38,8 @@ func BenchmarkSynchronizeIdle(b *testing.B) {
 	})
 }
 
-// BenchmarkDecodeAdds is what a call from Go that decodes one token takes longer
-// than the library does inside it: ns/op is the median of that difference.
+// BenchmarkDecodeAdds is the time that the binding adds to the decode of one token:
+// ns/op is the median of the call's time less the time inside the library.
 func BenchmarkDecodeAdds(b *testing.B) {
 	b.Run(named("test=tg1"), func(b *testing.B) {
 		onContext(b, 256, func(m *llama.Model, c *llama.Context) {
@@ -49,7 +49,7 @@ func BenchmarkDecodeAdds(b *testing.B) {
 			for b.Loop() {
 				must(c.ClearMemory())
 				start := time.Now()
-				_, inside, err := c.RepetitionInside(nil, t, 2048)
+				_, inside, err := c.Timed().RepetitionInside(nil, t, 2048)
 				wall := time.Since(start)
 				must(err)
 				added = append(added, wall-inside)
@@ -80,8 +80,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkRepetition is a whole repetition in one C call. outside-% is the
-// share of it, seen from Go, that is not spent inside libllama.
+// BenchmarkRepetition is a whole repetition in one C call. outside-% is the share
+// of its time, measured in Go, that is not spent inside libllama.
 func BenchmarkRepetition(b *testing.B) {
 	for _, t := range []struct {
 		name        string
@@ -96,7 +96,7 @@ func BenchmarkRepetition(b *testing.B) {
 				for b.Loop() {
 					must(c.ClearMemory())
 					start := time.Now()
-					_, in, err := c.RepetitionInside(p, g, 2048)
+					_, in, err := c.Timed().RepetitionInside(p, g, 2048)
 					wall += time.Since(start)
 					inside += in
 					must(err)
@@ -173,7 +173,7 @@ func BenchmarkAbort(b *testing.B) {
 		b.Run(named("test="+t.name), func(b *testing.B) {
 			onContext(b, 512, func(m *llama.Model, c *llama.Context) {
 				p, g := tokens(m, t.prompt), tokens(m, t.gen)
-				whole, err := c.Repetition(p, g, 2048)
+				whole, err := c.Timed().Repetition(p, g, 2048)
 				must(err)
 				var latencies []time.Duration
 				for b.Loop() {
@@ -183,7 +183,7 @@ func BenchmarkAbort(b *testing.B) {
 						told <- time.Now()
 						c.Abort()
 					})
-					_, err := c.Repetition(p, g, 2048)
+					_, err := c.Timed().Repetition(p, g, 2048)
 					returned := time.Now()
 					if errors.Is(err, llama.ErrAborted) {
 						latencies = append(latencies, returned.Sub(<-told))
@@ -205,8 +205,8 @@ func BenchmarkAbort(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad loads the model from a stream (of the embedded model: once its
-// tiles are made), and from a file in the page cache.
+// BenchmarkLoad loads the model from a stream and from a file in the page cache.
+// Making the tiles of the embedded model is not included.
 func BenchmarkLoad(b *testing.B) {
 	release()
 	w := newWeights(b)
@@ -249,9 +249,9 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkThreadRule is what the rule of one OS thread is worth: tg128 on the
-// locked thread, on a goroutine that is left unlocked between repetitions, and
-// on two threads in turn, which is what moving does at worst.
+// BenchmarkThreadRule measures what the rule of one OS thread is worth: tg128 on a
+// locked thread, on a goroutine that is not locked, and on two threads in turn,
+// which is the worst case of a moving goroutine.
 func BenchmarkThreadRule(b *testing.B) {
 	release()
 	run := func(b *testing.B, on func(i int, f func())) {
@@ -272,7 +272,7 @@ func BenchmarkThreadRule(b *testing.B) {
 					i++
 					must(c.ClearMemory())
 					on(i, func() {
-						elapsed, err := c.Repetition(nil, g, 2048)
+						elapsed, err := c.Timed().Repetition(nil, g, 2048)
 						must(err)
 						timed += elapsed
 					})

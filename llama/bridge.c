@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-// Exported by Go.
+// Functions that Go exports.
 extern void    goLog(int level, char *text);
 extern int     goProgress(uintptr_t handle, float progress);
 extern int64_t goStreamRead(uintptr_t stream, char *buf, int64_t size);
@@ -47,11 +47,11 @@ void bl_context_free(struct bl_context *c) {
 }
 
 void bl_abort_set(struct bl_context *c, bool abort) { atomic_store(&c->abort, abort); }
-bool bl_abort_get(struct bl_context *c) { return atomic_load(&c->abort); }
 
 int32_t bl_tokens_done(struct bl_context *c) { return atomic_load_explicit(&c->done, memory_order_relaxed); }
 
-// What another thread may see of a repetition: a plain store, never a lock.
+// Other threads read this number during a repetition. It is a plain store: no lock
+// may disturb the repetition.
 static void tokens_done(struct bl_context *c, int32_t n) { atomic_store_explicit(&c->done, n, memory_order_relaxed); }
 
 int32_t bl_check_thread(const struct bl_context *c) {
@@ -133,7 +133,7 @@ int32_t bl_generate(struct bl_context *c, const struct llama_vocab *vocab, struc
 	if (bl_check_thread(c) != 0) return BL_WRONG_THREAD;
 	struct llama_context *ctx = c->ctx;
 	int32_t rc = 0;
-	char piece[16 * 1024]; // above any token known
+	char piece[16 * 1024]; // longer than any known token
 	c->bytes = 0;
 	tokens_done(c, 0);
 
@@ -143,8 +143,8 @@ int32_t bl_generate(struct bl_context *c, const struct llama_vocab *vocab, struc
 		rc = abort_callback(c) ? 2 : llama_decode(ctx, llama_batch_get_one(prompt + i, n));
 		tokens_done(c, i + n);
 	}
-	// The sampler asserts that there are logits. Asking for them also waits for
-	// the computation, as a sampler does.
+	// The sampler asserts that there are logits. Getting them waits for the
+	// computation, as sampling does.
 	if (rc == 0 && llama_get_logits_ith(ctx, -1) == NULL) rc = -1;
 	for (int32_t i = 0; i < n_out && rc == 0; i++) {
 		if (abort_callback(c)) {
@@ -162,7 +162,7 @@ int32_t bl_generate(struct bl_context *c, const struct llama_vocab *vocab, struc
 		tokens_done(c, n_prompt + i + 1);
 		if (i + 1 < n_out) rc = llama_decode(ctx, llama_batch_get_one(out + i, 1));
 	}
-	llama_synchronize(ctx); // an abort may have left work behind
+	llama_synchronize(ctx); // after an abort a device may still compute
 	c->elapsed_ns = rc == 0 && n_out > 0 ? out_ns[n_out - 1] : bl_monotonic_ns() - start;
 	return rc;
 }
@@ -221,21 +221,21 @@ static int stream_seek(void *cookie, off64_t *offset, int whence) {
 	return rc;
 }
 
-// stream_buffer_bytes stay in a core's cache on their way to the library.
+// Size of the buffer between a stream and the library. It fits into a core's cache.
 enum { stream_buffer_bytes = 64 * 1024 };
 
 struct llama_model *bl_model_load_stream(uintptr_t stream, struct llama_model_params params, uintptr_t handle) {
 	const cookie_io_functions_t io = {.read = stream_read, .seek = stream_seek};
 	FILE *f = fopencookie((void *)stream, "rb", io);
 	if (f == NULL) return NULL;
-	// glibc takes every read of a cookie's stream through its buffer, which is
-	// of 8 KiB unless there is one of ours: it ignores a size without a buffer.
+	// glibc passes every read of a cookie's stream through a buffer. Its own has
+	// 8 KiB, and setvbuf ignores a size that comes without a buffer.
 	char *buffer = malloc(stream_buffer_bytes);
 	if (buffer != NULL) setvbuf(f, buffer, _IOFBF, stream_buffer_bytes);
 	params.progress_callback           = progress_callback;
 	params.progress_callback_user_data = (void *)handle;
 	struct llama_model *m = llama_model_load_from_file_ptr(f, params);
-	fclose(f); // the library does not take the stream over
+	fclose(f); // the library does not close it
 	free(buffer);
 	return m;
 }
@@ -247,7 +247,7 @@ static atomic_bool log_all   = false;
 
 static void log_callback(enum ggml_log_level level, const char *text, void *data) {
 	static _Thread_local enum ggml_log_level last = GGML_LOG_LEVEL_NONE;
-	// A continued line has the level of the line it continues.
+	// A continuation has the level of its line.
 	if (level == GGML_LOG_LEVEL_CONT) level = last;
 	last = level;
 	if ((int)level < atomic_load_explicit(&log_level, memory_order_relaxed) &&
@@ -268,8 +268,8 @@ static bool object_path(const void *symbol, char *buf, size_t size) {
 }
 
 bool bl_library_dir(char *buf, size_t size) {
-	// The address of a function taken in the program may be its own linkage
-	// table's; the symbol looked up is the library's.
+	// dlsym gives the library's address. &llama_backend_init may be an entry of the
+	// program's own linkage table.
 	if (!object_path(dlsym(RTLD_DEFAULT, "llama_backend_init"), buf, size)) return false;
 	char *slash = strrchr(buf, '/');
 	if (slash == NULL) return false;
@@ -286,7 +286,7 @@ static void *cpu_proc(const char *name) {
 bool bl_cpu_module(char *buf, size_t size) { return object_path(cpu_proc("ggml_threadpool_new"), buf, size); }
 
 bool bl_load_best_cpu(const char **paths, size_t n) {
-	// ggml's own rule: the module whose ggml_backend_score is highest.
+	// ggml's own rule: the module with the highest ggml_backend_score.
 	int best = 0;
 	size_t best_i = n;
 	for (size_t i = 0; i < n; i++) {

@@ -2,9 +2,9 @@
 
 package llama
 
-// The rest of what the linker must know (loader, run path, libc of the
-// unpacked library) travels in CGO_LDFLAGS, because Go's flag allow-list
-// refuses it here: `eval "$(make env)"` sets it.
+// The linker also needs the loader, the run path and the libc of the unpacked
+// library. Go's list of allowed flags refuses them here, so they are in
+// CGO_LDFLAGS: eval "$(make env)" sets it.
 
 // #cgo pkg-config: llama
 // #cgo CFLAGS: -O2 -std=gnu11 -Wall -Wextra -Wno-unused-parameter

@@ -2,5 +2,5 @@
 
 package llama
 
-// entering is called first by every method that calls the library.
+// entering is called before every call into the library.
 func entering() {}

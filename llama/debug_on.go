@@ -4,6 +4,6 @@ package llama
 
 import "runtime"
 
-// entering is called first by every method that calls the library. Collecting
-// garbage here turns memory that C kept too long into a crash at once.
+// entering is called before every call into the library. It collects garbage, so
+// a Go pointer that C kept too long crashes at once.
 func entering() { runtime.GC() }

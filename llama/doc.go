@@ -1,33 +1,40 @@
-// Package llama is the binding to libllama 0.7.0 and ggml 0.27.0: the only
-// package of this module with cgo in it. It knows how to call the library and
-// who owns what; it has no policy, no clock of its own and no opinion on what
-// to measure.
+// Package llama is the binding to libllama 0.7.0 and ggml 0.27.0, and the only
+// package of this module that calls them through cgo. It wraps calls, owns C
+// memory and translates errors. It makes no decisions: what to load, measure or
+// retry is up to the caller. README.md shows a complete program.
 //
 // # One thread
 //
-// libgomp keeps a team of threads per calling OS thread. A goroutine that is
-// not locked moves between OS threads, so warm-up and repetition can run on
-// different ones; the second builds a second team, ggml then counts more
-// threads than CPUs, stops spinning, and generation falls to a third without
-// any error. So all calls for one model and its contexts are made through one
-// [Thread], for its whole life. A [Context] remembers the OS thread that made
-// it and answers [ErrWrongThread] to any other, unless
-// [ContextParams.AnyThread] is set. [Context.Abort], [Context.Aborting] and
-// [Context.ClearAbort] are the exceptions: any goroutine may call them.
+// All calls for a model and its contexts must be made on one OS thread: inside
+// Do of one [Thread]. libgomp keeps a team of threads for each OS thread that
+// calls it, and a goroutine that is not locked moves between OS threads. After a
+// move there are two teams. ggml then counts more threads than CPUs and stops
+// spinning, and generation falls to a third of its speed without any error.
+//
+// A [Context] remembers the OS thread that made it. On any other thread its
+// methods return [ErrWrongThread], unless [ContextParams.AnyThread] is set. Any
+// goroutine may call [Context.Abort], [Context.ClearAbort] and
+// [Timed.TokensDone].
 //
 // # Ownership
 //
-// Everything that the library allocates is owned by the Go value that made it
-// and is freed by that value's Close, never by the garbage collector, which
-// knows neither the thread rule nor the order. Close is idempotent. A [Model]
-// must outlive its contexts: closing it while one is open is [ErrInUse]. A
-// [Threadpool] must outlive the contexts it is attached to. Use after Close is
-// [ErrClosed]. Memory of Go is lent to C for the length of one call, never
-// kept; what C must keep (the abort flag, a saved state) is allocated in C.
+// The Go value that allocated memory in the library owns it. Its Close frees the
+// memory. The garbage collector never does, because it knows neither the thread
+// rule nor the order. Close is idempotent, and use after Close returns
+// [ErrClosed]. A [Model] must outlive its contexts: closing it earlier returns
+// [ErrInUse]. A [Threadpool] must outlive the contexts that it is attached to.
+//
+// C may use Go memory during one call and never keeps it. What C must keep (the
+// abort flag, a saved state) is allocated in C.
+//
+// # Benchmarks
+//
+// [Timed] holds the instruments of benchmarks: whole repetitions that are timed
+// inside one C call. Programs that want text use [Context.Generate].
 //
 // # Debugging
 //
-// Build with -tags llamadebug to collect garbage at every call into the
-// library, which turns a pointer kept too long into a crash at once, best
-// together with GOEXPERIMENT=cgocheck2.
+// With -tags llamadebug every call into the library first collects garbage. A Go
+// pointer that C kept too long then crashes at once. Use it together with
+// GOEXPERIMENT=cgocheck2.
 package llama

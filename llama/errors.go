@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// Errors of use: a mistake in the calling program.
+// Errors that a mistake in the calling program causes.
 var (
 	ErrClosed      = errors.New("used after Close")
 	ErrInUse       = errors.New("closed while a context is open")
-	ErrWrongThread = errors.New("called from another OS thread than the one that made the context")
+	ErrNotOpened   = errors.New("no back-end is open: call llama.LoadBackends first")
+	ErrWrongThread = errors.New("called on another OS thread than the one that made the context: make all calls in one llama.Thread's Do")
 )
 
-// Errors of a decode, one for each return code of llama_decode and
-// llama_process.
+// Errors of a decode: one for each return code of llama_decode and
+// llama_process, which the comments give.
 var (
 	ErrNoKVSlot     = errors.New("no slot in the KV cache for the batch (context too short for it)") // 1
 	ErrAborted      = errors.New("aborted")                                                          // 2
@@ -25,8 +26,8 @@ var (
 	ErrDecode       = errors.New("decode failed with a code that libllama 0.7.0 does not document")  // any other
 )
 
-// Errors of the tokenizer. The library answers most of what they stand for by
-// ending the process.
+// Errors of the tokenizer. In most of these cases the library itself would end
+// the process.
 var (
 	ErrNoTokenizer  = errors.New("the model has no tokenizer")
 	ErrInvalidUTF8  = errors.New("not valid UTF-8")
@@ -34,7 +35,7 @@ var (
 	ErrLongPiece    = errors.New("a token of more than 16 KiB of text")
 )
 
-// Errors of loading and of creating a context.
+// Errors of loading a model and of creating a context.
 var (
 	ErrCancelled               = errors.New("loading was cancelled")
 	ErrUnsupportedArchitecture = errors.New("the library does not know this architecture")
@@ -74,20 +75,20 @@ func decodeError(code int) error {
 	}
 }
 
-// LoadError is a model that the library did not load, a context it did not
-// create or memory it did not get, with what it logged meanwhile. errors.Is finds
-// the class.
+// LoadError says that the library did not load a model, create a context or
+// allocate memory. It includes what the library logged in that call. errors.Is
+// finds the class.
 type LoadError struct {
-	Source string   // path, the name of the stream, or how much memory where
+	Source string   // what failed: a path, a stream's name, a context's or a memory's size
 	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
-	Log    []string // the warnings and errors logged, oldest first
+	Log    []string // the errors that the library logged, oldest first, at most 16
 }
 
-// failedBuffer is the library's line about memory that it did not get.
+// failedBuffer matches the library's line about memory that it did not get.
 var failedBuffer = regexp.MustCompile(`failed to allocate (\S+) buffer of size`)
 
-// Buffer is the type of the buffer that could not be allocated, as Buffer.Type;
-// empty when it is not known.
+// Buffer is the type of the buffer that could not be allocated, as in
+// [Buffer.Type]. It is empty if the log does not tell.
 func (e *LoadError) Buffer() string {
 	for _, line := range e.Log {
 		if m := failedBuffer.FindStringSubmatch(line); m != nil {
@@ -97,7 +98,7 @@ func (e *LoadError) Buffer() string {
 	return ""
 }
 
-// Error is the class and the most telling line of the log.
+// Error gives the source, the class and the cause.
 func (e *LoadError) Error() string {
 	if line := e.Cause(); line != "" {
 		return fmt.Sprintf("%s: %v: %s", e.Source, e.Class, line)
@@ -105,11 +106,11 @@ func (e *LoadError) Error() string {
 	return fmt.Sprintf("%s: %v", e.Source, e.Class)
 }
 
-// Unwrap gives the class.
+// Unwrap returns the class.
 func (e *LoadError) Unwrap() error { return e.Class }
 
-// Cause is the first line logged at error level: what the library says after it
-// is that it gave up. Its "function: " prefixes mean nothing to a user.
+// Cause is the first error that the library logged, without its "function: "
+// prefixes. Later lines only say that the library gave up.
 func (e *LoadError) Cause() string {
 	if len(e.Log) == 0 {
 		return ""
@@ -124,10 +125,10 @@ func (e *LoadError) Cause() string {
 	}
 }
 
-// newLoadError makes the error of a model or context that was refused: of class
-// refused, unless the log tells more. It goes by the library's words: it has no
-// codes. A test
-// against the real library fails when the wording changes.
+// newLoadError makes the error of a model or context that the library refused.
+// Its class is refused, unless the log tells a more specific one. The library has
+// no error codes, so the wording of its log decides. TestLoadErrors fails when
+// that wording changes.
 func newLoadError(source string, refused error, log []string) *LoadError {
 	e := &LoadError{Source: source, Class: refused, Log: log}
 	for _, line := range log {

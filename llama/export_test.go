@@ -2,13 +2,13 @@
 
 package llama
 
-// BareCall is a call into C that does nothing: what cgo itself costs.
+// BareCall calls a C function that does nothing: the cost of cgo itself.
 func BareCall() { bareCall() }
 
-// MonotonicNs is the clock that times repetitions.
+// MonotonicNs reads the clock that times repetitions, in nanoseconds.
 func MonotonicNs() int64 { return monotonicNs() }
 
-// WhyNot is what the library logs of a module that it cannot open.
+// WhyNot returns what the library logs about a module that it cannot open.
 func WhyNot(name, module string) []string {
 	takeRecent()
 	defer keepErrors()()

@@ -24,7 +24,7 @@ import (
 
 const smolLM = "SmolLM-135M.Q4_K_M.gguf"
 
-// onThread runs f on an engine's thread of its own with the back-ends open.
+// onThread runs f on a new Thread with the back-ends open.
 func onThread(t testing.TB, f func()) {
 	t.Helper()
 	th := llama.StartThread()
@@ -106,10 +106,6 @@ func TestFactsOfStreamAndFile(t *testing.T) {
 			!strings.HasPrefix(f.Description, "llama ") || f.FileType != "Q4_K - Medium" {
 			t.Errorf("facts of the stream: %+v", f)
 		}
-		meta, err := streamed.Metadata()
-		if err != nil || meta["general.architecture"] != "llama" || meta["llama.block_count"] != "30" {
-			t.Errorf("metadata %v, %v", meta, err)
-		}
 		var last float32
 		filed, err := llama.LoadModel(path, llama.ModelParams{LoadMode: llama.LoadMmap}, func(share float32) bool {
 			last = share
@@ -131,8 +127,8 @@ func TestFactsOfStreamAndFile(t *testing.T) {
 	})
 }
 
-// The library's own words decide the class of an error: a change of its wording
-// must break this test, not the reports.
+// The wording of the library's log decides the class of an error. If it changes,
+// this test must fail.
 func TestLoadErrors(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
@@ -198,7 +194,7 @@ func TestLoadCancelled(t *testing.T) {
 	})
 }
 
-// broken is a stream whose medium fails half way.
+// broken is a stream that fails half way.
 type broken struct{ *synth.Model }
 
 var errMedium = errors.New("the medium failed")
@@ -267,15 +263,14 @@ func TestClose(t *testing.T) {
 		}
 		c.Abort() // does nothing
 		_, sizeErr := c.Size()
-		_, repetitionErr := c.Repetition(nil, []llama.Token{1}, 1)
+		_, repetitionErr := c.Timed().Repetition(nil, []llama.Token{1}, 1)
 		_, logitsErr := c.Logits()
 		_, saveErr := c.SaveState()
-		_, metaErr := m.Metadata()
 		_, contextErr := m.NewContext(llama.ContextParams{})
 		for name, err := range map[string]error{
 			"Decode": c.Decode([]llama.Token{1}), "Synchronize": c.Synchronize(), "ClearMemory": c.ClearMemory(),
 			"AttachThreadpool": c.AttachThreadpool(pool), "Size": sizeErr, "Repetition": repetitionErr, "Logits": logitsErr,
-			"SaveState": saveErr, "Metadata": metaErr, "NewContext": contextErr,
+			"SaveState": saveErr, "NewContext": contextErr,
 		} {
 			if !errors.Is(err, llama.ErrClosed) {
 				t.Errorf("%s after Close: %v", name, err)
@@ -289,7 +284,7 @@ func TestWrongThread(t *testing.T) {
 		other := llama.StartThread()
 		defer other.Stop()
 		other.Do(func() {
-			_, repetitionErr := c.Repetition([]llama.Token{1}, nil, 1)
+			_, repetitionErr := c.Timed().Repetition([]llama.Token{1}, nil, 1)
 			for name, err := range map[string]error{
 				"Decode": c.Decode([]llama.Token{1}), "Repetition": repetitionErr, "Synchronize": c.Synchronize(),
 				"ClearMemory": c.ClearMemory(), "Close": c.Close(),
@@ -343,13 +338,10 @@ func TestDecodeErrors(t *testing.T) {
 			t.Error(err)
 		}
 		c.Abort()
-		if !c.Aborting() {
-			t.Error("not aborting")
-		}
 		if err := c.Decode(make([]llama.Token, 8)); !errors.Is(err, llama.ErrAborted) {
 			t.Errorf("aborted: %v", err)
 		}
-		if _, err := c.Repetition(nil, make([]llama.Token, 8), 1); !errors.Is(err, llama.ErrAborted) {
+		if _, err := c.Timed().Repetition(nil, make([]llama.Token, 8), 1); !errors.Is(err, llama.ErrAborted) {
 			t.Errorf("aborted repetition: %v", err)
 		}
 		c.ClearAbort()
@@ -359,14 +351,14 @@ func TestDecodeErrors(t *testing.T) {
 		if err := c.Decode(make([]llama.Token, 8)); err != nil {
 			t.Errorf("after an abort: %v", err)
 		}
-		if _, err := c.Repetition([]llama.Token{1}, nil, 0); !errors.Is(err, llama.ErrInvalidBatch) {
+		if _, err := c.Timed().Repetition([]llama.Token{1}, nil, 0); !errors.Is(err, llama.ErrInvalidBatch) {
 			t.Errorf("batches of 0: %v", err)
 		}
 	})
 }
 
-// must ends a test from the engine's thread, where t.Fatal would end the thread:
-// the panic is raised again in the test.
+// must fails a test from inside Thread.Do, where t.Fatal must not be called: Do
+// panics again in the test.
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -382,11 +374,11 @@ func prompt(n int) []llama.Token {
 	return p
 }
 
-// A repetition computes what single decodes compute, and a whole prompt leaves
-// finite logits that differ: the synthetic weights neither saturate nor vanish.
+// A repetition computes what single decodes compute. After a whole prompt the
+// logits are finite and differ: synthetic weights neither saturate nor vanish.
 func TestRepetitionComputes(t *testing.T) {
 	context(t, llama.ContextParams{Context: 600}, func(c *llama.Context) {
-		elapsed, err := c.Repetition(prompt(512), prompt(3), 2048)
+		elapsed, err := c.Timed().Repetition(prompt(512), prompt(3), 2048)
 		must(err)
 		if elapsed <= 0 {
 			t.Errorf("a repetition took %v", elapsed)
@@ -405,7 +397,7 @@ func TestRepetitionComputes(t *testing.T) {
 		}
 
 		must(c.ClearMemory())
-		elapsed, inside, err := c.RepetitionInside(prompt(512), prompt(3), 2048)
+		elapsed, inside, err := c.Timed().RepetitionInside(prompt(512), prompt(3), 2048)
 		must(err)
 		if inside <= 0 || inside > elapsed {
 			t.Errorf("%v of %v inside the library", inside, elapsed)
@@ -417,13 +409,13 @@ func TestRepetitionComputes(t *testing.T) {
 		must(c.ClearMemory())
 		const forTime = 20 * time.Millisecond
 		start := time.Now()
-		elapsed, err = c.PrimedRepetition(forTime, prompt(64), prompt(64), 2048)
+		elapsed, err = c.Timed().PrimedRepetition(forTime, prompt(64), prompt(64), 2048)
 		must(err)
 		if outside := time.Since(start) - elapsed; elapsed <= 0 || outside < forTime {
 			t.Errorf("primed for %v, want %v; a repetition of %v", outside, forTime, elapsed)
 		}
 		must(c.ClearMemory())
-		_, err = c.PrimedRepetition(time.Nanosecond, prompt(512), prompt(3), 2048)
+		_, err = c.Timed().PrimedRepetition(time.Nanosecond, prompt(512), prompt(3), 2048)
 		must(err)
 		primed, err := c.Logits()
 		must(err)
@@ -510,7 +502,7 @@ func TestUnknownParams(t *testing.T) {
 	})
 }
 
-// What ModelParams can say reaches the library: the model still loads with it.
+// A model loads with all that ModelParams can say.
 func TestModelParams(t *testing.T) {
 	for name, p := range map[string]llama.ModelParams{
 		"one device":    {LoadMode: llama.LoadNone, Devices: []string{"CPU"}},
@@ -599,9 +591,8 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// The real library's words are those that Allocation reads: all bytes of the
-// weights are somewhere, and every layer on a device. Nothing of it depends on
-// the log that was asked for.
+// Allocation reads the log of the real library: it finds all bytes of the weights,
+// and a device for every layer. The level of SetLog makes no difference.
 func TestAllocation(t *testing.T) {
 	quiet := newLines()
 	llama.SetLog(quiet, slog.LevelWarn)
@@ -609,7 +600,11 @@ func TestAllocation(t *testing.T) {
 	load(t, func(m *llama.Model) {
 		a, f := m.Allocation(), m.Facts()
 		cpu := llama.Devices()[slices.IndexFunc(llama.Devices(), func(d llama.Device) bool { return d.Type == llama.CPUDevice })]
-		if cpu := a.SizeOn(cpu, "model"); math.Abs(float64(cpu)-float64(f.SizeBytes)) > 1<<20 {
+		most := f.SizeBytes
+		if slices.ContainsFunc(a.Buffers, func(b llama.Buffer) bool { return b.Type == "AMX" }) {
+			most += 49152 * 576 * 5 / 4 // AMX has its own copy of the embedding that is also the output: Q8_0 with sums
+		}
+		if cpu := a.SizeOn(cpu, "model"); cpu < f.SizeBytes-1<<20 || cpu > most+1<<20 {
 			t.Errorf("%d bytes of weights of %d: %+v", cpu, f.SizeBytes, a)
 		}
 		if a.Layers["CPU"] != f.Layers+1 {
@@ -663,8 +658,8 @@ func TestThread(t *testing.T) {
 	th.Stop()
 }
 
-// A back-end's module that cannot be opened says why; one that is open is left
-// alone.
+// BackendProblems says why a module cannot be opened. A back-end that is open is
+// not opened again.
 func TestBackendProblems(t *testing.T) {
 	module := filepath.Join(t.TempDir(), "libggml-cuda.so")
 	if err := os.WriteFile(module, []byte(strings.Repeat("not a library ", 100)), 0o600); err != nil {

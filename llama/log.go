@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// logSink is where the library's log goes. It is one per process, as the
-// library's own setting is.
+// logSink receives the library's log. There is one per process, because the
+// library has one log callback per process.
 var logSink struct {
 	sync.Mutex
 	handler slog.Handler
-	least   slog.Level      // that the handler gets
-	reader  *Allocation     // of the call under way, which reads every line; nil between calls
-	partial strings.Builder // a line whose end has not come yet
+	least   slog.Level      // lowest level that handler gets
+	reader  *Allocation     // reads every line of an allocating call; nil between such calls
+	partial strings.Builder // start of a line whose end has not arrived
 	level   slog.Level      // of the partial line
-	recent  []string        // warnings and errors since takeRecent, at most recentMax
-	kept    bool            // errors are kept for who asked; to the handler they are information
-	warned  map[string]bool // warnings that the handler got, at most warnedMax
+	recent  []string        // errors since takeRecent, at most recentMax
+	kept    bool            // whether handler gets errors at level info (keepErrors)
+	warned  map[string]bool // warnings that handler already got, at most warnedMax
 }
 
 const (
@@ -34,12 +34,11 @@ const (
 	warnedMax = 256
 )
 
-// SetLog sends every line that the library logs at level or above to h, with
-// the attribute "source" = "libllama". A nil h discards them. A warning that was
-// sent before is for debugging: the library repeats itself at every question. Lines arrive on
-// any thread, one at a time; h must not call the library. Warnings and errors
-// are also kept for the error of the call that they belong to. It may be called
-// from any goroutine.
+// SetLog sends each line that the library logs at level or above to h, with the
+// attribute source=libllama. A nil h discards the lines. A repeated warning
+// arrives at level debug. Lines arrive on any thread, one at a time, and h must
+// not call the library. Errors also become part of the Go error of the call that
+// they belong to, whatever h is. SetLog may be called from any goroutine.
 func SetLog(h slog.Handler, level slog.Level) {
 	logSink.Lock()
 	defer logSink.Unlock()
@@ -52,7 +51,7 @@ func SetLog(h slog.Handler, level slog.Level) {
 		C.bl_log_level(C.GGML_LOG_LEVEL_DEBUG)
 	case h != nil && level <= slog.LevelInfo:
 		C.bl_log_level(C.GGML_LOG_LEVEL_INFO)
-	default: // needed for errors, whatever h wants
+	default: // warnings and errors always arrive: Go errors need them
 		C.bl_log_level(C.GGML_LOG_LEVEL_WARN)
 	}
 	initLog()
@@ -60,9 +59,9 @@ func SetLog(h slog.Handler, level slog.Level) {
 
 var initLog = sync.OnceFunc(func() { C.bl_log_init() })
 
-// readAllocation has a read what the library logs until stop is called, while
-// one call that allocates is under way. Calls of several threads at once would
-// be mixed up.
+// readAllocation makes a read all that the library logs until stop is called. Only
+// one allocating call may run at a time: the log does not say which call a line
+// belongs to.
 func readAllocation(a *Allocation) (stop func()) {
 	set := func(a *Allocation) {
 		logSink.Lock()
@@ -74,7 +73,8 @@ func readAllocation(a *Allocation) (stop func()) {
 	return func() { set(nil) }
 }
 
-// allocationSoFar is what the call under way has allocated.
+// allocationSoFar is a copy of what the running call has allocated; empty if none
+// runs.
 func allocationSoFar() Allocation {
 	logSink.Lock()
 	defer logSink.Unlock()
@@ -107,7 +107,7 @@ func goLog(level C.int, text *C.char) {
 	logSink.level = slogLevel(level)
 }
 
-// logLine takes one whole line; logSink is locked.
+// logLine handles one whole line. The caller holds the lock of logSink.
 func logLine(line string) {
 	if line == "" {
 		return
@@ -139,11 +139,11 @@ func logLine(line string) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), level, line, 0)
-	_ = h.Handle(context.Background(), r) // nowhere to report a broken log to
+	_ = h.Handle(context.Background(), r) // a broken log cannot be reported
 }
 
-// keepErrors has the handler get errors as information until stop is called: they
-// are data of a call that goes on without what failed.
+// keepErrors lowers errors to level info for the handler until stop is called. It
+// is for calls that return such errors as data and go on.
 func keepErrors() (stop func()) {
 	set := func(kept bool) {
 		logSink.Lock()
@@ -154,7 +154,7 @@ func keepErrors() (stop func()) {
 	return func() { set(false) }
 }
 
-// takeRecent returns the errors logged since it was last called.
+// takeRecent returns the errors logged since its last call.
 func takeRecent() []string {
 	logSink.Lock()
 	defer logSink.Unlock()

@@ -11,13 +11,12 @@ import (
 	"fmt"
 	"io"
 	"runtime/cgo"
-	"strings"
 	"sync/atomic"
 	"unsafe"
 )
 
-// Model is a loaded model (struct llama_model). The Go value owns it: Close
-// frees it, after all its contexts are closed. Use it on one Thread.
+// Model is a loaded model (struct llama_model). The Go value owns it. Close frees
+// it, after all its contexts are closed. Use it on one Thread.
 type Model struct {
 	c          *C.struct_llama_model
 	facts      ModelFacts
@@ -25,40 +24,42 @@ type Model struct {
 	contexts   atomic.Int32
 }
 
-// ModelFacts is what the library says of a model. It stays valid after Close.
+// ModelFacts is what the library says about a model.
 type ModelFacts struct {
 	Description   string // llama_model_desc: "llama 7B Q4_K - Medium"
 	FileType      string // llama_ftype_name: "Q4_K - Medium"
 	SizeBytes     uint64 // llama_model_size: bytes of all tensors
 	Params        uint64 // llama_model_n_params
-	ContextTokens int    // llama_model_n_ctx_train: context it was trained with
+	ContextTokens int    // llama_model_n_ctx_train: context length in training, in tokens
 	Embedding     int    // llama_model_n_embd
 	Layers        int    // llama_model_n_layer
 	Heads         int    // llama_model_n_head
 	HeadsKV       int    // llama_model_n_head_kv
 	Vocab         int    // llama_vocab_n_tokens
-	BOS           int32  // llama_vocab_bos; -1: none
+	BOS           Token  // llama_vocab_bos; -1: none
 	AddBOS        bool   // llama_vocab_get_add_bos: a prompt begins with BOS
-	Tokenizer     bool   // llama_vocab_type is one with words, not only a number of tokens
+	Tokenizer     bool   // llama_vocab_type is not "none": the tokens have text
 	HasEncoder    bool   // llama_model_has_encoder
 	HasDecoder    bool   // llama_model_has_decoder
 	Recurrent     bool   // llama_model_is_recurrent
 }
 
-// Progress is told the share of the model that is loaded, in [0, 1], on the
-// loading thread. Returning false cancels the load. It must not panic.
+// Progress receives the share of the model that is loaded, from 0 to 1, on the
+// loading thread. If it returns false the load ends with ErrCancelled. It must not
+// panic.
 type Progress func(share float32) bool
 
-// load is the state of one load that C's callbacks reach through a handle.
+// load is the state of one load. C's callbacks find it by a handle.
 type load struct {
 	progress  Progress
-	allocated func(Allocation) error // nil once called
-	refused   error                  // by allocated
+	allocated func(Allocation) error // set to nil when called
+	refused   error                  // what allocated returned
 	cancelled bool
 }
 
 // LoadModel loads a GGUF file (llama_model_load_from_file). The error is a
-// *LoadError, ErrCancelled, or a mistake in p. progress may be nil.
+// *LoadError, ErrCancelled, ErrNotOpened, or names a mistake in p. progress may be
+// nil.
 func LoadModel(path string, p ModelParams, progress Progress) (*Model, error) {
 	return loadModel(path, p, progress, func(cp C.struct_llama_model_params, h cgo.Handle) *C.struct_llama_model {
 		c := C.CString(path)
@@ -67,15 +68,16 @@ func LoadModel(path string, p ModelParams, progress Progress) (*Model, error) {
 	})
 }
 
-// Stream is a model that needs no file. ReadAt is called on the loading thread.
+// Stream is a GGUF that need not be a file. ReadAt is called on the loading thread.
 type Stream interface {
 	io.ReaderAt
 	Size() int64 // bytes
 }
 
-// LoadModelStream loads a GGUF from a stream (llama_model_load_from_file_ptr
-// over fopencookie), through the same path in the library as a file, repacking
-// included. p.LoadMode must be LoadNone. The stream is not used after return.
+// LoadModelStream loads a GGUF from a stream (llama_model_load_from_file_ptr on a
+// FILE made by fopencookie). The library treats it as it treats a file; it also
+// repacks weights. A stream cannot be mapped, so p.LoadMode must be LoadNone. The
+// stream is not used after the call.
 func LoadModelStream(name string, s Stream, p ModelParams, progress Progress) (*Model, error) {
 	if p.LoadMode != LoadNone {
 		return nil, fmt.Errorf("%s: a stream needs load mode none, not %v", name, p.LoadMode)
@@ -97,6 +99,9 @@ func loadModel(source string, p ModelParams, progress Progress,
 ) (*Model, error) {
 	entering()
 	initLog()
+	if err := opened(); err != nil {
+		return nil, fmt.Errorf("%s: %w", source, err)
+	}
 	cp, free, err := p.c()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
@@ -126,7 +131,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 //export goProgress
 func goProgress(handle C.uintptr_t, share C.float) C.int {
 	l := cgo.Handle(handle).Value().(*load)
-	if told := l.allocated; told != nil { // the first share is told before anything is read
+	if told := l.allocated; told != nil { // the first call comes before any weight is read
 		l.allocated = nil
 		if l.refused = told(allocationSoFar()); l.refused != nil {
 			return 0
@@ -139,12 +144,12 @@ func goProgress(handle C.uintptr_t, share C.float) C.int {
 	return 1
 }
 
-// stream is the position of one fopencookie stream.
+// stream is the state of one fopencookie stream.
 type stream struct {
 	from io.ReaderAt
 	size int64
 	at   int64
-	err  error // the first read error that was not the end
+	err  error // the last error of from other than io.EOF
 }
 
 //export goStreamRead
@@ -181,8 +186,8 @@ func goStreamSeek(handle C.uintptr_t, offset *C.int64_t, whence C.int) C.int {
 	return 0
 }
 
-// Close frees the model (llama_model_free). It is idempotent; while a context
-// is open it does nothing and returns ErrInUse.
+// Close frees the model (llama_model_free). It is idempotent. While a context is
+// open it does nothing and returns ErrInUse.
 func (m *Model) Close() error {
 	entering()
 	if m.c == nil {
@@ -196,7 +201,7 @@ func (m *Model) Close() error {
 	return nil
 }
 
-// ptr is the one door to the C pointer.
+// ptr returns the C pointer, or ErrClosed. Every method gets the pointer here.
 func (m *Model) ptr() (*C.struct_llama_model, error) {
 	entering()
 	if m.c == nil {
@@ -205,11 +210,10 @@ func (m *Model) ptr() (*C.struct_llama_model, error) {
 	return m.c, nil
 }
 
-// Facts is what the library says of the model.
+// Facts is what the library says about the model. It may be called after Close.
 func (m *Model) Facts() ModelFacts { return m.facts }
 
-// Allocation is where the library put the weights, and which device computes how
-// many layers.
+// Allocation says where the weights are, and how many layers each device computes.
 func (m *Model) Allocation() Allocation { return m.allocation }
 
 func factsOf(m *C.struct_llama_model) ModelFacts {
@@ -227,45 +231,11 @@ func factsOf(m *C.struct_llama_model) ModelFacts {
 		Heads:         int(C.llama_model_n_head(m)),
 		HeadsKV:       int(C.llama_model_n_head_kv(m)),
 		Vocab:         int(C.llama_vocab_n_tokens(vocab)),
-		BOS:           int32(C.llama_vocab_bos(vocab)),
+		BOS:           Token(C.llama_vocab_bos(vocab)),
 		AddBOS:        bool(C.llama_vocab_get_add_bos(vocab)),
 		Tokenizer:     C.llama_vocab_type(vocab) != C.LLAMA_VOCAB_TYPE_NONE,
 		HasEncoder:    bool(C.llama_model_has_encoder(m)),
 		HasDecoder:    bool(C.llama_model_has_decoder(m)),
 		Recurrent:     bool(C.llama_model_is_recurrent(m)),
-	}
-}
-
-// Metadata is the scalar metadata of the GGUF as text; arrays are left out, as
-// the library does.
-func (m *Model) Metadata() (map[string]string, error) {
-	c, err := m.ptr()
-	if err != nil {
-		return nil, err
-	}
-	meta := make(map[string]string)
-	for i := range C.llama_model_meta_count(c) {
-		key := grow(func(buf *C.char, size C.size_t) C.int32_t {
-			return C.llama_model_meta_key_by_index(c, i, buf, size)
-		})
-		meta[key] = grow(func(buf *C.char, size C.size_t) C.int32_t {
-			return C.llama_model_meta_val_str_by_index(c, i, buf, size)
-		})
-	}
-	return meta, nil
-}
-
-// grow calls get until its text fits: get returns the length that it needs.
-func grow(get func(*C.char, C.size_t) C.int32_t) string {
-	buf := make([]byte, 256)
-	for {
-		n := int(get((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf))))
-		switch {
-		case n < 0:
-			return ""
-		case n < len(buf):
-			return strings.ToValidUTF8(string(buf[:n]), "\uFFFD")
-		}
-		buf = make([]byte, n+1)
 	}
 }

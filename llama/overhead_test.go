@@ -8,8 +8,8 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// What a repetition and a test are made of allocates nothing in Go, however many
-// tokens there are: there is nothing to collect while the clock runs.
+// The calls of a test allocate nothing in Go, whatever the number of tokens. So no
+// collection starts while the clock runs.
 func TestCallsAllocateNothing(t *testing.T) {
 	context(t, llama.ContextParams{Context: 256}, func(c *llama.Context) {
 		one, many := prompt(1), prompt(64)
@@ -23,7 +23,7 @@ func TestCallsAllocateNothing(t *testing.T) {
 			"repetition tg64": func() { repetition(c, nil, many) },
 			"repetition pp64": func() { repetition(c, many, nil) },
 			"abort":           func() { c.Abort(); c.ClearAbort() },
-			"tokens done":     func() { c.TokensDone() },
+			"tokens done":     func() { c.Timed().TokensDone() },
 		} {
 			if n := testing.AllocsPerRun(2, func() { must(c.ClearMemory()); call() }); n != 0 {
 				t.Errorf("%s: %v allocations", name, n)
@@ -33,6 +33,6 @@ func TestCallsAllocateNothing(t *testing.T) {
 }
 
 func repetition(c *llama.Context, prompt, gen []llama.Token) {
-	_, err := c.Repetition(prompt, gen, 2048)
+	_, err := c.Timed().Repetition(prompt, gen, 2048)
 	must(err)
 }

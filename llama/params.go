@@ -13,10 +13,10 @@ import (
 	"unsafe"
 )
 
-// LoadMode is how the bytes of a model get into memory.
+// LoadMode says how the bytes of a model get into memory.
 type LoadMode int
 
-// Load modes; the zero value lets the library choose (mmap where devices allow).
+// Load modes. With the zero value the library chooses: mmap if the devices allow it.
 const (
 	LoadAuto LoadMode = iota
 	LoadNone
@@ -26,31 +26,31 @@ const (
 	LoadDirectIO
 )
 
-// LazyMode is which tensors are read on demand.
+// LazyMode says which tensors are read on demand.
 type LazyMode int
 
-// Lazy modes; the zero value is the library's default.
+// Lazy modes. The zero value is the library's default.
 const (
-	LazyAuto LazyMode = iota // only marked tensors larger than 4 GiB; requires mmap
+	LazyAuto LazyMode = iota // only marked tensors larger than 4 GiB; needs mmap
 	LazyOff
 	LazyOn
 )
 
-// SplitMode is how a model is split over several GPUs.
+// SplitMode says how a model is split across several GPUs.
 type SplitMode int
 
-// Split modes; the zero value is the library's and llama-bench's default.
+// Split modes. The zero value is the default of the library and of llama-bench.
 const (
 	SplitLayer  SplitMode = iota // layers and KV cache across GPUs
-	SplitNone                    // one GPU, MainGPU
+	SplitNone                    // one GPU only: MainGPU
 	SplitRow                     // rows within layers
 	SplitTensor                  // tensor parallelism
 )
 
-// FlashAttention is whether attention is computed in one fused step.
+// FlashAttention says whether attention is computed in one fused step.
 type FlashAttention int
 
-// Flash attention settings; the zero value lets the library choose.
+// Flash attention settings. With the zero value the library chooses.
 const (
 	FlashAuto FlashAttention = iota
 	FlashOn
@@ -60,7 +60,7 @@ const (
 // KVType is the data type of the KV cache.
 type KVType string
 
-// Types of the KV cache that llama-bench accepts; the zero value is F16.
+// Types of the KV cache that llama-bench accepts. The zero value is F16.
 const (
 	KVF16   KVType = "f16"
 	KVF32   KVType = "f32"
@@ -73,33 +73,32 @@ const (
 	KVQ5_1  KVType = "q5_1"
 )
 
-// TensorOverride places the tensors whose name matches a regular expression in
-// a buffer type, named as ggml does ("CPU", "CUDA0").
+// TensorOverride puts tensors into the memory of a certain device.
 type TensorOverride struct {
-	Pattern string
-	Buffer  string
+	Pattern string // regular expression for the tensors' names
+	Buffer  string // name of the device: "CPU", "CUDA0"
 }
 
-// ModelParams is how to load a model (struct llama_model_params). The zero
-// value loads all of it for the CPU, in the library's default mode, with
-// weights repacked where the CPU back-end has a faster layout.
+// ModelParams says how to load a model (struct llama_model_params). The zero value
+// loads it for the CPU in the library's default mode. Weights are repacked if the
+// CPU back-end has a faster layout for them.
 type ModelParams struct {
-	Devices         []string         // names as in Devices(); nil: all there are; empty: none
-	GPULayers       int              // layers to offload; 0: none; negative: all
-	SplitMode       SplitMode        //
-	MainGPU         int              // index into the devices; used with SplitNone
-	TensorSplit     []float32        // share of each device; nil: by free memory
-	LoadMode        LoadMode         // LoadNone is required for a stream
-	LazyMode        LazyMode         //
-	TensorOverrides []TensorOverride // first match wins
+	Devices         []string // names of devices as Devices lists them; nil: all; empty: none
+	GPULayers       int      // layers to offload; 0: none; negative: all
+	SplitMode       SplitMode
+	MainGPU         int       // index into the devices, from 0; used with SplitNone
+	TensorSplit     []float32 // share of each device, in any unit; nil: by free memory
+	LoadMode        LoadMode  // LoadNone is required for a stream
+	LazyMode        LazyMode
+	TensorOverrides []TensorOverride // the first match counts
 	NoRepack        bool             // do not use the CPU back-end's extra buffer types
-	NoHost          bool             // bypass the devices' pinned host buffers
-	CheckTensors    bool             // validate the values of every block
-	NoAlloc         bool             // only simulate allocations; requires LoadNone
+	NoHost          bool             // do not use the devices' pinned host memory
+	CheckTensors    bool             // check the values of every block of weights
+	NoAlloc         bool             // allocate nothing and read no weights; needs LoadNone
 
-	// Allocated is told where the weights will be, once the memory is allocated and
-	// before any is read, on the loading thread. Its error ends the load. It may be
-	// nil, and is not called in a load without allocation.
+	// Allocated, if not nil, is called on the loading thread when the memory is
+	// allocated and before any weight is read. If it returns an error the load ends
+	// with that error. It is not called with NoAlloc.
 	Allocated func(Allocation) error
 }
 
@@ -121,7 +120,7 @@ func (m LoadMode) c() (C.enum_llama_load_mode, error) {
 	return 0, fmt.Errorf("unknown load mode %d", m)
 }
 
-// String is llama_load_mode_name.
+// String is the library's name for the mode (llama_load_mode_name).
 func (m LoadMode) String() string {
 	c, err := m.c()
 	if err != nil {
@@ -192,8 +191,8 @@ func (t KVType) c() (C.enum_ggml_type, error) {
 	return 0, fmt.Errorf("unknown KV cache type %q", string(t))
 }
 
-// c fills a struct llama_model_params. What the struct points to lives in C
-// memory until free is called; the library copies it while loading.
+// c fills a struct llama_model_params. The arrays that it points to are C memory,
+// until free is called. The library needs them only while it loads.
 func (p ModelParams) c() (cp C.struct_llama_model_params, free func(), err error) {
 	var owned []unsafe.Pointer
 	free = func() {
@@ -219,7 +218,7 @@ func (p ModelParams) c() (cp C.struct_llama_model_params, free func(), err error
 		return cp, free, err
 	}
 	if p.NoAlloc && p.LoadMode != LoadNone {
-		// The library asserts on it, which would end the process.
+		// The library would end the process with an assertion.
 		return cp, free, fmt.Errorf("a load without allocation needs load mode none, not %v", p.LoadMode)
 	}
 	if cp.n_gpu_layers, err = int32C("GPU layers", p.GPULayers); err != nil {
@@ -245,7 +244,7 @@ func (p ModelParams) c() (cp C.struct_llama_model_params, free func(), err error
 	if p.TensorSplit != nil {
 		most := int(C.llama_max_devices())
 		if len(p.TensorSplit) > most {
-			return cp, free, fmt.Errorf("a tensor split over %d devices: the library knows at most %d", len(p.TensorSplit), most)
+			return cp, free, fmt.Errorf("a tensor split over %d devices: the library takes at most %d", len(p.TensorSplit), most)
 		}
 		split := cArray[C.float](most, &owned)
 		for i, share := range p.TensorSplit {
@@ -269,7 +268,7 @@ func (p ModelParams) c() (cp C.struct_llama_model_params, free func(), err error
 	return cp, free, nil
 }
 
-// cArray allocates n zeroed elements in C memory and notes the pointer in owned.
+// cArray allocates n zeroed elements in C memory and appends its address to owned.
 func cArray[T any](n int, owned *[]unsafe.Pointer) []T {
 	var zero T
 	p := C.calloc(C.size_t(n), C.size_t(unsafe.Sizeof(zero)))
@@ -284,20 +283,20 @@ func int32C(what string, n int) (C.int32_t, error) {
 	return C.int32_t(n), nil
 }
 
-// ContextParams is how to create a context (struct llama_context_params). The
+// ContextParams says how to create a context (struct llama_context_params). The
 // zero value of a field is llama-bench's default, except where noted.
 type ContextParams struct {
-	Context        int            // tokens that the KV cache holds, padded to 256; 0: as the model was trained
-	Batch          int            // most tokens of one decode; 0: 2048
-	UBatch         int            // most tokens of one pass through the graph; 0: 512
-	Threads        int            // of the CPU back-end; 0: runtime.NumCPU() (llama-bench: physical cores)
-	FlashAttention FlashAttention //
-	TypeK, TypeV   KVType         // zero: f16
-	NoKVOffload    bool           // keep the KV cache in host memory
-	NoOpOffload    bool           // do not send operations on host tensors to a device
-	Embeddings     bool           // extract embeddings too
-	SWAFull        bool           // full-size cache for sliding-window attention (the library's default is true, llama-bench's false)
-	AnyThread      bool           // allow calls from any OS thread: only to show what the thread rule is worth
+	Context        int // tokens that the KV cache holds, rounded up to a multiple of 256; 0: the model's context length in training
+	Batch          int // most tokens of one decode; 0: 2048
+	UBatch         int // most tokens of one pass through the graph; 0: 512
+	Threads        int // of the CPU back-end, 1…512; 0: runtime.NumCPU() (llama-bench: physical cores)
+	FlashAttention FlashAttention
+	TypeK, TypeV   KVType // empty: f16
+	NoKVOffload    bool   // keep the KV cache in host memory
+	NoOpOffload    bool   // compute operations on host tensors on the host
+	Embeddings     bool   // compute embeddings too
+	SWAFull        bool   // full-size cache for sliding-window attention (the library's default is true)
+	AnyThread      bool   // allow calls from any OS thread; only for measuring what the thread rule is worth
 }
 
 func (p ContextParams) c() (C.struct_llama_context_params, error) {

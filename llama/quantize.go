@@ -10,9 +10,9 @@ import (
 	"unsafe"
 )
 
-// Quantize encodes rows of n values as a ggml type, by its number in enum
-// ggml_type (ggml_quantize_chunk). Types that need an importance matrix get a
-// flat one. The result is memory of Go. It may be called on any goroutine.
+// Quantize encodes rows of n values each as a ggml type, given by its number in
+// enum ggml_type (ggml_quantize_chunk). A type that needs an importance matrix gets
+// one in which all values are 1. Quantize may be called from any goroutine.
 func Quantize(ggmlType int32, values []float32, n int) ([]byte, error) {
 	entering()
 	t := C.enum_ggml_type(ggmlType)

@@ -1,6 +1,6 @@
-// llama-bench 0.7.0's timed sequence in plain C, to compare the binding with:
-// llama_batch_ext and llama_process, positions given, as traced in its code.
-// Not part of the program: only of its proof (build tag parity, scripts/parity).
+// The timed sequence of llama-bench 0.7.0 in plain C: llama_batch_ext and
+// llama_process with explicit positions. scripts/parity compares the binding with
+// it (build tag parity). The program does not contain it.
 #ifndef BENCHMARK_LLM_REFERENCE_H
 #define BENCHMARK_LLM_REFERENCE_H
 
@@ -14,7 +14,8 @@ static inline int64_t reference_now_ns(void) {
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
-// One decode: a batch of n tokens from position pos, logits for the last.
+// One decode: a batch of n tokens from position pos on, with logits for the last.
+// Returns the code of llama_process, or -1 if the batch cannot be made.
 static inline int32_t reference_process(struct llama_context *ctx, const llama_token *tokens, int32_t n, llama_pos pos) {
 	struct llama_batch_ext *batch = llama_batch_ext_init(ctx);
 	int32_t rc = batch == NULL ? -1 : 0;
@@ -31,8 +32,8 @@ static inline int32_t reference_process(struct llama_context *ctx, const llama_t
 	return rc;
 }
 
-// One repetition; elapsed_ns is on the monotonic clock. Returns 0, or the code
-// of the first decode that failed.
+// One repetition. elapsed_ns is its time on the monotonic clock. Returns 0, or
+// the code of the first decode that failed.
 static inline int32_t reference_repetition(struct llama_context *ctx,
                                            const llama_token *prompt, int32_t n_prompt, int32_t n_batch,
                                            const llama_token *gen, int32_t n_gen,

@@ -7,8 +7,8 @@ package llama
 #include "reference.h"
 #include <stdlib.h>
 
-// The longest pass through one node of the graph, by the scheduler's own
-// callback: asked for every node, it computes them one at a time.
+// The time of the slowest node of the graph. The scheduler's callback asks for
+// every node, so the scheduler computes the nodes one at a time.
 struct node_times { int64_t start_ns, longest_ns; };
 
 static bool node_time(struct ggml_tensor *t, bool ask, void *data) {
@@ -51,12 +51,12 @@ import (
 )
 
 // ReferenceRepetition is Repetition as llama-bench 0.7.0 does it, in plain C.
-func (c *Context) ReferenceRepetition(prompt, gen []Token, batch int) (time.Duration, error) {
-	p, err := c.owned()
+func (t Timed) ReferenceRepetition(prompt, gen []Token, batch int) (time.Duration, error) {
+	p, err := t.c.owned()
 	if err != nil {
 		return 0, err
 	}
-	if err := c.checkRepetition(prompt, gen, &batch); err != nil {
+	if err := t.c.checkRepetition(prompt, gen, &batch); err != nil {
 		return 0, err
 	}
 	var ns C.int64_t
@@ -64,8 +64,8 @@ func (c *Context) ReferenceRepetition(prompt, gen []Token, batch int) (time.Dura
 	return time.Duration(ns), decodeError(int(rc))
 }
 
-// LongestNode is the time of the longest node of the graph of one pass over n
-// tokens: what an abort must wait for at most.
+// LongestNode is the time that the slowest node of the graph takes in one pass
+// over the tokens: an abort waits no longer than that.
 func (m *Model) LongestNode(t []Token, threads int) (time.Duration, error) {
 	p, err := m.ptr()
 	if err != nil {
@@ -73,7 +73,7 @@ func (m *Model) LongestNode(t []Token, threads int) (time.Duration, error) {
 	}
 	ns := C.longest_node_ns(p, C.int32_t(threads), tokens(t), C.int32_t(len(t)))
 	if ns < 0 {
-		return 0, errors.New("the pass failed")
+		return 0, errors.New("time the graph's nodes: the pass failed")
 	}
 	return time.Duration(ns), nil
 }

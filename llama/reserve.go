@@ -5,24 +5,32 @@ package llama
 // #include "bridge.h"
 import "C"
 
-import "github.com/dustin/go-humanize"
+import (
+	"fmt"
 
-// MaxOffloadDevices is how many devices beside the CPU a context takes: one more
-// ends the process with an assertion. It is GGML_SCHED_MAX_BACKENDS of ggml
-// 0.27.0, which no header tells, less the CPU.
+	"github.com/dustin/go-humanize"
+)
+
+// MaxOffloadDevices is the largest number of devices besides the CPU that a
+// context can use. With one more the library ends the process with an assertion.
+// It is GGML_SCHED_MAX_BACKENDS of ggml 0.27.0, which is in no header, less the
+// CPU.
 const MaxOffloadDevices = 15
 
-// Reservation is memory of a device that is held for what will be allocated
-// there later. The Go value owns it: Release frees it.
+// Reservation is memory of a device that is held for a later allocation. The Go
+// value owns it, and Release frees it.
 type Reservation struct {
 	c C.ggml_backend_buffer_t
 }
 
-// Reserve allocates memory on a device (ggml_backend_buft_alloc_buffer). Its
-// error is a LoadError of class ErrOutOfMemory when the device does not give that
-// much, whatever it says of its free memory.
+// Reserve allocates memory on a device (ggml_backend_buft_alloc_buffer). If the
+// device does not give that much, the error is a *LoadError of class
+// ErrOutOfMemory. A device may report more free memory than it gives.
 func Reserve(device string, bytes uint64) (*Reservation, error) {
 	entering()
+	if err := opened(); err != nil {
+		return nil, fmt.Errorf("reserve memory on %s: %w", device, err)
+	}
 	dev, err := deviceByName(device)
 	if err != nil {
 		return nil, err

@@ -20,32 +20,31 @@ var (
 	ErrNoRPC       = errors.New("the RPC back-end is not there")
 )
 
-// rpcProbe is how to ask RPC servers.
+// rpcProbe says how to ask an RPC server whether it can be used.
 type rpcProbe struct {
-	want    rpcVersion    // the library's own
-	connect time.Duration // most time to connect
-	// Most time for the answer. A server has one client at a time: its kernel
-	// connects the next one too, who gets no answer.
+	want    rpcVersion    // of the library
+	connect time.Duration // longest time to connect
+	// Longest time until the answer. A server serves one client at a time. Its
+	// kernel also accepts the connection of the next client, which gets no answer.
 	answer time.Duration
 }
 
-// rpcHello is the request that opens every connection, the same in all versions
-// of the protocol: command 14, then the size of what follows in 8 bytes, here
-// what the client's transport can do: nothing special.
+// rpcHello is the command of the first request on every connection, in all
+// versions of the protocol. Its 8-byte length and as many bytes follow: what the
+// client's transport can do. Zeros mean nothing special.
 const (
 	rpcHello          = 14
 	rpcHelloBytes     = 24
-	rpcHelloReplySize = 4 + rpcHelloBytes // major, minor, patch, padding; the same of the server
+	rpcHelloReplySize = 4 + rpcHelloBytes // major, minor, patch, padding, the server's transport
 )
 
-// rpcVersion is a version of the protocol.
+// rpcVersion is a version of the RPC protocol.
 type rpcVersion struct{ major, minor, patch uint8 }
 
 func (v rpcVersion) String() string { return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch) }
 
-// CheckEndpoint refuses what the library cannot take for the address of an RPC
-// server, with ErrRPCEndpoint: it parses HOST:PORT itself, where HOST is a name
-// or an IPv4 address.
+// CheckEndpoint returns ErrRPCEndpoint unless the library can parse endpoint as
+// HOST:PORT, where HOST is a name or an IPv4 address. It asks no server.
 func CheckEndpoint(endpoint string) error {
 	host, port, found := strings.Cut(endpoint, ":")
 	n, err := strconv.ParseUint(port, 10, 16)
@@ -55,9 +54,9 @@ func CheckEndpoint(endpoint string) error {
 	return nil
 }
 
-// check connects to an RPC server and asks for its version, because the library
-// ends the process when there is none, or waits forever. It returns ErrRPCServer
-// unless the server speaks the version wanted or an older minor one of it.
+// check connects to an RPC server and asks for its version. Without a server the
+// library would end the process or wait forever. check returns ErrRPCServer
+// unless the server speaks the wanted version or an older minor version of it.
 func (p rpcProbe) check(ctx context.Context, endpoint string) error {
 	if err := CheckEndpoint(endpoint); err != nil {
 		return err
@@ -80,7 +79,7 @@ func (p rpcProbe) check(ctx context.Context, endpoint string) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
-	_ = conn.SetDeadline(time.Now().Add(p.answer)) // of a connection that is open: never fails
+	_ = conn.SetDeadline(time.Now().Add(p.answer)) // does not fail on an open connection
 
 	hello := make([]byte, 1+8+rpcHelloBytes)
 	hello[0] = rpcHello
@@ -96,14 +95,14 @@ func (p rpcProbe) check(ctx context.Context, endpoint string) error {
 		_, err = io.ReadFull(conn, reply)
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok && err != nil {
-		// A server that gets to this client later must find an error, and not send an
-		// answer to nobody, which would end it by SIGPIPE.
+		// The server may get to this connection later. It must find a reset then: an
+		// answer to a closed connection would end the server by SIGPIPE.
 		_ = tcp.SetLinger(0)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse("does not answer within %v: it serves another program, or is no RPC server", p.answer)
-	case err != nil: // what it sends, if anything, is not what follows a hello
+	case err != nil: // it sent nothing, or no answer to a hello
 		return refuse("does not speak this library's RPC %v: %w", p.want, err)
 	case n != rpcHelloReplySize:
 		return refuse("does not speak this library's RPC %v", p.want)

@@ -20,7 +20,7 @@ import (
 	"unsafe"
 )
 
-// MaxRPCServers is how many RPC servers the library takes.
+// MaxRPCServers is the largest number of RPC servers that the library takes.
 const MaxRPCServers = C.GGML_RPC_MAX_SERVERS
 
 var libraryRPC = rpcProbe{
@@ -28,23 +28,25 @@ var libraryRPC = rpcProbe{
 	connect: 5 * time.Second, answer: 10 * time.Second,
 }
 
-// rpcAdded are the servers whose devices are registered; loadOnce is locked.
+// rpcAdded are the servers whose devices are registered. loadOnce protects it.
 var rpcAdded []string
 
-// CheckRPCServer tells whether the RPC server at HOST:PORT is there and free and
-// speaks the library's protocol: nil, ErrRPCEndpoint or ErrRPCServer. It takes 15
-// seconds at most, and may be called from any goroutine.
+// CheckRPCServer asks the RPC server at HOST:PORT whether it is free and speaks the
+// library's protocol. It returns nil, ErrRPCEndpoint or ErrRPCServer, within 15
+// seconds. It may be called from any goroutine.
 func CheckRPCServer(ctx context.Context, endpoint string) error {
 	return libraryRPC.check(ctx, endpoint)
 }
 
-// AddRPCServer registers the devices of the RPC server at HOST:PORT, as "RPC0",
-// "RPC1" and so on over all servers, before those of this machine when a model
-// is split. A server that is busy gets so long to answer; 0 is what CheckRPCServer
-// gives it. Call it on the engine's thread, after LoadBackends and before
-// Devices. The library ends the process when it has lost a server that it needs.
-// A server that cannot be used is ErrRPCServer; it is ErrNoRPC
-// when the back-end is not installed, or not opened in this build.
+// AddRPCServer registers the devices of the RPC server at HOST:PORT. They are
+// named "RPC0", "RPC1" and so on across all servers, and come before this
+// machine's devices when a model is split. answer is the time that a busy server
+// has to answer; 0 means as long as in CheckRPCServer.
+//
+// Call it on the Thread that will own the model, after LoadBackends and before
+// Devices. The error is ErrRPCServer if the server cannot be used, and ErrNoRPC if
+// the RPC back-end is not installed or not opened. If a server is lost later, the
+// library ends the process at the next call that needs it.
 func AddRPCServer(ctx context.Context, endpoint string, answer time.Duration) error {
 	entering()
 	loadOnce.Lock()
@@ -54,6 +56,9 @@ func AddRPCServer(ctx context.Context, endpoint string, answer time.Duration) er
 	}
 	if len(rpcAdded) == MaxRPCServers {
 		return fmt.Errorf("%w: %s is one more than the %d that the library takes", ErrRPCServer, endpoint, MaxRPCServers)
+	}
+	if err := opened(); err != nil {
+		return fmt.Errorf("RPC server %s: %w", endpoint, err)
 	}
 	add := rpcProc("ggml_backend_rpc_add_server")
 	if add == nil {
@@ -75,7 +80,7 @@ func AddRPCServer(ctx context.Context, endpoint string, answer time.Duration) er
 	return nil
 }
 
-// rpcProc is a function of the RPC back-end's module; nil when there is none.
+// rpcProc is the address of a function of the RPC back-end; nil if there is none.
 func rpcProc(name string) unsafe.Pointer {
 	rpc := C.CString("RPC")
 	defer C.free(unsafe.Pointer(rpc))

@@ -46,7 +46,7 @@ func rpcServer(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// says answers a hello with a version of the protocol, in so many bytes.
+// says answers a hello with a version of the protocol, in an answer of size bytes.
 func says(major, minor, patch byte, size uint64) func(net.Conn) {
 	return func(c net.Conn) {
 		hello := make([]byte, 1+8+rpcHelloBytes)

@@ -8,35 +8,36 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math"
-	"time"
-	"unsafe"
+	"slices"
 )
 
-// SamplerChain picks the next token out of logits (struct llama_sampler of
-// llama_sampler_chain_init). The Go value owns it and the samplers added to it;
-// Close frees them all. It is used with contexts of one model, by one goroutine
-// at a time, and does not hold on to any.
+// SamplerChain picks the next token from logits (struct llama_sampler of
+// llama_sampler_chain_init). The Go value owns the chain and its samplers, and
+// Close frees them all. It may be used with any context of one model, by one
+// goroutine at a time. It keeps no reference to a context.
 type SamplerChain struct{ c *C.struct_llama_sampler }
 
-// NewSamplerChain makes an empty chain (llama_sampler_chain_init). One that picks
-// a token ends in AddGreedy or AddDist.
+// NewSamplerChain makes an empty chain (llama_sampler_chain_init). To pick tokens,
+// a chain must end with AddGreedy or AddDist.
 func NewSamplerChain() *SamplerChain {
 	entering()
 	return &SamplerChain{C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())}
 }
 
-// AddGreedy adds the pick of the likeliest token (llama_sampler_init_greedy).
+// AddGreedy adds a sampler that picks the likeliest token
+// (llama_sampler_init_greedy).
 func (s *SamplerChain) AddGreedy() error { return s.add(C.llama_sampler_init_greedy()) }
 
-// AddDist adds a random pick by the probabilities (llama_sampler_init_dist); the
-// same seed picks the same.
+// AddDist adds a sampler that picks at random, by the probabilities
+// (llama_sampler_init_dist). The same seed gives the same picks.
 func (s *SamplerChain) AddDist(seed uint32) error {
 	return s.add(C.llama_sampler_init_dist(C.uint32_t(seed)))
 }
 
-// AddTopK keeps the k likeliest tokens (llama_sampler_init_top_k); k of 0 or less
-// keeps all.
+// AddTopK adds a sampler that keeps the k likeliest tokens
+// (llama_sampler_init_top_k). With k of 0 or less it keeps all.
 func (s *SamplerChain) AddTopK(k int) error {
 	if k > math.MaxInt32 || k < math.MinInt32 {
 		return fmt.Errorf("top-k of %d: %w", k, ErrInvalidSampler)
@@ -44,8 +45,9 @@ func (s *SamplerChain) AddTopK(k int) error {
 	return s.add(C.llama_sampler_init_top_k(C.int32_t(k)))
 }
 
-// AddTopP keeps the likeliest tokens that have the probability p in [0, 1]
-// together, at least least of them (llama_sampler_init_top_p); p of 1 keeps all.
+// AddTopP adds a sampler that keeps the likeliest tokens whose probabilities add
+// up to p, from 0 to 1, but at least least tokens (llama_sampler_init_top_p). With
+// p of 1 it keeps all.
 func (s *SamplerChain) AddTopP(p float32, least int) error {
 	if !(p >= 0 && p <= 1) || least < 0 {
 		return fmt.Errorf("top-p of %v, at least %d: %w", p, least, ErrInvalidSampler)
@@ -53,8 +55,8 @@ func (s *SamplerChain) AddTopP(p float32, least int) error {
 	return s.add(C.llama_sampler_init_top_p(C.float(p), C.size_t(least)))
 }
 
-// AddTemp divides the logits by a temperature (llama_sampler_init_temp); 0 leaves
-// only the likeliest token.
+// AddTemp adds a sampler that divides the logits by a temperature of 0 or more
+// (llama_sampler_init_temp). With 0 only the likeliest token remains.
 func (s *SamplerChain) AddTemp(t float32) error {
 	if !(t >= 0) || math.IsInf(float64(t), 0) {
 		return fmt.Errorf("temperature of %v: %w", t, ErrInvalidSampler)
@@ -62,7 +64,7 @@ func (s *SamplerChain) AddTemp(t float32) error {
 	return s.add(C.llama_sampler_init_temp(C.float(t)))
 }
 
-// add gives a sampler to the chain (llama_sampler_chain_add), which owns it then.
+// add appends a sampler to the chain, which then owns it (llama_sampler_chain_add).
 func (s *SamplerChain) add(one *C.struct_llama_sampler) error {
 	c, err := s.ptr()
 	if err != nil {
@@ -73,8 +75,8 @@ func (s *SamplerChain) add(one *C.struct_llama_sampler) error {
 	return nil
 }
 
-// Reset forgets what was sampled, and starts random picks from their seed again
-// (llama_sampler_reset).
+// Reset makes the chain forget its earlier picks and restarts random picks from
+// their seed (llama_sampler_reset).
 func (s *SamplerChain) Reset() error {
 	c, err := s.ptr()
 	if err != nil {
@@ -93,7 +95,7 @@ func (s *SamplerChain) Close() {
 	}
 }
 
-// ptr is the one door to the C pointer.
+// ptr returns the C pointer, or ErrClosed. Every method gets the pointer here.
 func (s *SamplerChain) ptr() (*C.struct_llama_sampler, error) {
 	entering()
 	if s.c == nil {
@@ -102,11 +104,12 @@ func (s *SamplerChain) ptr() (*C.struct_llama_sampler, error) {
 	return s.c, nil
 }
 
-// ErrInvalidSampler is a sampler or a chain that cannot pick a token.
+// ErrInvalidSampler is the error for a sampler with invalid parameters, or a chain
+// that cannot pick a token.
 var ErrInvalidSampler = errors.New("invalid sampler")
 
-// picks is ptr of a chain that picks a token: the library ends the process when
-// one does not.
+// picks is ptr of a chain that picks a token. With any other chain the library
+// would end the process.
 func (s *SamplerChain) picks() (*C.struct_llama_sampler, error) {
 	c, err := s.ptr()
 	if err != nil {
@@ -115,11 +118,11 @@ func (s *SamplerChain) picks() (*C.struct_llama_sampler, error) {
 	if bool(C.bl_sampler_picks(c)) {
 		return c, nil
 	}
-	return nil, fmt.Errorf("sampler chain that does not end in a pick: %w", ErrInvalidSampler)
+	return nil, fmt.Errorf("sampler chain does not end with AddGreedy or AddDist: %w", ErrInvalidSampler)
 }
 
-// Sample picks a token from the logits of the last decode, and tells the chain
-// that it was taken (llama_sampler_sample).
+// Sample picks a token from the logits of the last decode. The chain remembers the
+// pick (llama_sampler_sample).
 func (c *Context) Sample(s *SamplerChain) (Token, error) {
 	p, err := c.owned()
 	if err != nil {
@@ -135,34 +138,57 @@ func (c *Context) Sample(s *SamplerChain) (Token, error) {
 	return Token(C.llama_sampler_sample(chain, p.ctx, -1)), nil
 }
 
-// Generate runs one whole repetition from end to end in one C call: the prompt in
-// chunks of at most batch tokens, then for each entry of out: sample a token,
-// turn it into text, note the time, and decode it unless it is the last. at, as
-// long as out, gets the times on the monotonic clock from before the first library
-// call to when a token's text was there. elapsed is the last of them, or with an
-// error the time that passed; bytes is the length of the text. Tokens that end a
-// generation, such as EOS, do not end it: its length is out's. Nothing is cleared
-// before or after, and nothing allocated.
-func (c *Context) Generate(s *SamplerChain, prompt, out []Token, at []time.Duration, batch int) (elapsed time.Duration, bytes int64, err error) {
-	p, err := c.owned()
-	if err != nil {
-		return 0, 0, err
+// Generate continues a prompt: it evaluates the prompt after what the KV cache
+// holds, in batches, and then yields the text of one generated token after the
+// other. It ends at a token that ends a text, or after n tokens; an n of 0 or
+// less means no limit but the length of the context. A nil s picks the likeliest
+// token each time.
+//
+// A piece of text can be part of a character: put the pieces together before you
+// look at single characters. An error is the last thing yielded: ErrNoKVSlot when
+// the context is full, ErrAborted after Abort. Iterate on the context's thread.
+func (c *Context) Generate(s *SamplerChain, prompt []Token, n int) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := c.generate(s, prompt, n, yield); err != nil {
+			yield("", err)
+		}
 	}
-	vocab, err := c.model.vocab()
-	if err != nil {
-		return 0, 0, fmt.Errorf("generate: %w", err)
+}
+
+// generate yields pieces of text. It returns nil when yield asked for an end.
+func (c *Context) generate(s *SamplerChain, prompt []Token, n int, yield func(string, error) bool) error {
+	if len(prompt) == 0 {
+		return fmt.Errorf("generate from a prompt without tokens: %w", ErrInvalidBatch)
 	}
-	chain, err := s.picks()
-	if err != nil {
-		return 0, 0, err
+	if s == nil {
+		s = NewSamplerChain()
+		defer s.Close()
+		if err := s.AddGreedy(); err != nil {
+			return err
+		}
 	}
-	if err := c.checkRepetition(prompt, out, &batch); err != nil {
-		return 0, 0, err
+	for batch := range slices.Chunk(prompt, c.batch) {
+		if err := c.Decode(batch); err != nil {
+			return fmt.Errorf("evaluate a prompt of %d tokens: %w", len(prompt), err)
+		}
 	}
-	if len(prompt) == 0 || len(out) == 0 || len(at) != len(out) {
-		return 0, 0, fmt.Errorf("generate %d tokens with %d times from %d: %w", len(out), len(at), len(prompt), ErrInvalidBatch)
+	for i := 1; ; i++ {
+		token, err := c.Sample(s)
+		if err != nil {
+			return err
+		}
+		if c.model.Ends(token) {
+			return nil
+		}
+		piece, err := c.model.TokenToPiece(token, false)
+		if err != nil {
+			return err
+		}
+		if !yield(piece, nil) || i == n {
+			return nil
+		}
+		if err := c.Decode([]Token{token}); err != nil {
+			return fmt.Errorf("token %d after the prompt: %w", i, err)
+		}
 	}
-	rc := C.bl_generate(p, vocab, chain, tokens(prompt), C.int32_t(len(prompt)), C.int32_t(batch),
-		tokens(out), (*C.int64_t)(unsafe.Pointer(unsafe.SliceData(at))), C.int32_t(len(out)))
-	return time.Duration(p.elapsed_ns), int64(p.bytes), decodeError(int(rc))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// tiny loads the model of two layers, with words or without.
+// tiny loads the model of two layers, with a tokenizer or without.
 func tiny(t testing.TB, words bool, f func(*llama.Model, *llama.Context)) {
 	t.Helper()
 	shape, err := synth.Lookup(synth.Tiny)
@@ -49,7 +49,7 @@ func few(n int) []llama.Token {
 	return out
 }
 
-// chain is a chain that picks by chance.
+// chain is a chain that picks at random.
 func chain(seed uint32) *llama.SamplerChain {
 	s := llama.NewSamplerChain()
 	must(s.AddTopK(40))
@@ -65,7 +65,7 @@ func greedy() *llama.SamplerChain {
 	return s
 }
 
-// One C call does what the single calls do, and notes when.
+// Timed.Generation does in one C call what single calls do, and notes the times.
 func TestGenerate(t *testing.T) {
 	tiny(t, true, func(m *llama.Model, c *llama.Context) {
 		prompt, err := m.Tokenize("The machine answers in words.", true, false)
@@ -88,7 +88,7 @@ func TestGenerate(t *testing.T) {
 				text.WriteString(piece)
 				must(c.Decode([]llama.Token{token}))
 			}
-			out, at := generate(t, c, s, prompt, 12, text.Len()) // the same chain, from the start again
+			out, at := generate(t, c, s, prompt, 12, text.Len()) // the same chain, restarted
 			if diff := cmp.Diff(want, out); diff != "" {
 				t.Errorf("%s: tokens (-one by one +in one call):\n%s", name, diff)
 			}
@@ -112,12 +112,12 @@ func generate(t *testing.T, c *llama.Context, s *llama.SamplerChain, prompt []ll
 	must(s.Reset())
 	must(c.ClearMemory())
 	out, at := make([]llama.Token, n), make([]time.Duration, n)
-	elapsed, length, err := c.Generate(s, prompt, out, at, 2048)
+	elapsed, length, err := c.Timed().Generation(s, prompt, out, at, 2048)
 	must(err)
 	if elapsed != at[n-1] || bytes >= 0 && length != int64(bytes) {
 		t.Errorf("took %v and made %d bytes; the last token came at %v, want %d bytes", elapsed, length, at[n-1], bytes)
 	}
-	if done := c.TokensDone(); done != len(prompt)+n {
+	if done := c.Timed().TokensDone(); done != len(prompt)+n {
 		t.Errorf("%d tokens are done, want %d", done, len(prompt)+n)
 	}
 	return out, at
@@ -144,7 +144,7 @@ func TestGenerateAllocatesNothing(t *testing.T) {
 		p, out, at := few(8), make([]llama.Token, 8), make([]time.Duration, 8)
 		n := testing.AllocsPerRun(5, func() {
 			must(c.ClearMemory())
-			_, _, err := c.Generate(s, p, out, at, 2048)
+			_, _, err := c.Timed().Generation(s, p, out, at, 2048)
 			must(err)
 		})
 		if n != 0 {
@@ -160,21 +160,21 @@ func TestGenerateAborts(t *testing.T) {
 		p, out, at := few(8), make([]llama.Token, 100), make([]time.Duration, 100)
 		must(c.ClearMemory())
 		c.Abort()
-		if elapsed, _, err := c.Generate(s, p, out, at, 2048); !errors.Is(err, llama.ErrAborted) || elapsed <= 0 {
+		if elapsed, _, err := c.Timed().Generation(s, p, out, at, 2048); !errors.Is(err, llama.ErrAborted) || elapsed <= 0 {
 			t.Errorf("aborted before: %v, %v", elapsed, err)
 		}
 		c.ClearAbort()
 		told := make(chan struct{})
 		go func() { // as soon as a token was generated
 			defer close(told)
-			for c.TokensDone() <= len(p) {
+			for c.Timed().TokensDone() <= len(p) {
 				time.Sleep(time.Microsecond)
 			}
 			c.Abort()
 		}()
 		for { // the busiest of machines may let it finish first
 			must(c.ClearMemory())
-			if _, _, err := c.Generate(s, p, out, at, 2048); errors.Is(err, llama.ErrAborted) {
+			if _, _, err := c.Timed().Generation(s, p, out, at, 2048); errors.Is(err, llama.ErrAborted) {
 				break
 			} else {
 				must(err)
@@ -191,7 +191,7 @@ func TestGenerateRefuses(t *testing.T) {
 	tiny(t, false, func(m *llama.Model, c *llama.Context) {
 		s := greedy()
 		defer s.Close()
-		if _, _, err := c.Generate(s, few(4), out, at, 2048); !errors.Is(err, llama.ErrNoTokenizer) {
+		if _, _, err := c.Timed().Generation(s, few(4), out, at, 2048); !errors.Is(err, llama.ErrNoTokenizer) {
 			t.Errorf("without a tokenizer: %v", err)
 		}
 		if _, err := m.Tokenize("a", true, true); !errors.Is(err, llama.ErrNoTokenizer) {
@@ -226,7 +226,7 @@ func TestGenerateRefuses(t *testing.T) {
 			"too long":     {s, few(300), out, llama.ErrNoKVSlot},
 		} {
 			must(c.ClearMemory())
-			if _, _, err := c.Generate(tt.chain, tt.prompt, tt.out, at, 2048); !errors.Is(err, tt.want) {
+			if _, _, err := c.Timed().Generation(tt.chain, tt.prompt, tt.out, at, 2048); !errors.Is(err, tt.want) {
 				t.Errorf("%s: %v, want %v", name, err, tt.want)
 			}
 			if errors.Is(tt.want, llama.ErrInvalidSampler) || errors.Is(tt.want, llama.ErrClosed) {
@@ -267,5 +267,70 @@ func TestGenerateRefuses(t *testing.T) {
 		if piece, err := m.TokenToPiece(1, false); piece != "" || err != nil {
 			t.Errorf("hidden EOS is %q, %v", piece, err)
 		}
+	})
+}
+
+// Context.Generate yields what Sample and Decode give one by one, over several
+// batches, and ends where it should.
+func TestGenerateText(t *testing.T) {
+	tiny(t, true, func(m *llama.Model, _ *llama.Context) {
+		c, err := m.NewContext(llama.ContextParams{Context: 256, Batch: 32, UBatch: 32, Threads: 1})
+		must(err)
+		defer func() { must(c.Close()) }()
+		collect := func(s *llama.SamplerChain, prompt []llama.Token, n int) (text string, pieces int, last error) {
+			must(c.ClearMemory())
+			for piece, err := range c.Generate(s, prompt, n) {
+				if last != nil {
+					t.Errorf("after %v came %q, %v", last, piece, err)
+				}
+				if last = err; err == nil {
+					text, pieces = text+piece, pieces+1
+				}
+			}
+			return text, pieces, last
+		}
+
+		var want strings.Builder
+		s := chain(7)
+		defer s.Close()
+		for _, batch := range [][]llama.Token{few(70)[:32], few(70)[32:64], few(70)[64:]} {
+			must(c.Decode(batch))
+		}
+		for range 6 {
+			token, err := c.Sample(s)
+			must(err)
+			piece, err := m.TokenToPiece(token, false)
+			must(err)
+			want.WriteString(piece)
+			must(c.Decode([]llama.Token{token}))
+		}
+		must(s.Reset())
+		if text, n, err := collect(s, few(70), 6); text != want.String() || n != 6 || err != nil {
+			t.Errorf("%d pieces %q, %v; want %q", n, text, err, want.String())
+		}
+
+		if !m.Ends(1) || m.Ends(2) || m.Ends(-1) || m.Ends(1<<30) {
+			t.Error("EOS is token 1, and no other ends a text")
+		}
+		// The model repeats its last token: EOS ends the text before it begins.
+		if text, n, err := collect(nil, []llama.Token{0, 1}, 0); n != 0 || err != nil {
+			t.Errorf("after EOS: %d pieces %q, %v", n, text, err)
+		}
+		if _, n, err := collect(nil, few(8), 0); n != 256-8+1 || !errors.Is(err, llama.ErrNoKVSlot) {
+			t.Errorf("%d pieces and %v, want those of a full context", n, err)
+		}
+		if _, n, err := collect(nil, nil, 1); n != 0 || !errors.Is(err, llama.ErrInvalidBatch) {
+			t.Errorf("without a prompt: %d pieces, %v", n, err)
+		}
+		empty := llama.NewSamplerChain()
+		defer empty.Close()
+		if _, n, err := collect(empty, few(8), 1); n != 0 || !errors.Is(err, llama.ErrInvalidSampler) {
+			t.Errorf("an empty chain: %d pieces, %v", n, err)
+		}
+		must(c.ClearMemory())
+		for range c.Generate(nil, few(8), 0) {
+			break // yields no more, and leaves the context usable
+		}
+		must(c.Decode(few(1)))
 	})
 }

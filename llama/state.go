@@ -12,19 +12,19 @@ import (
 	"unsafe"
 )
 
-// ErrState is a saved state that the context did not take.
+// ErrState is the error for a saved state that does not fit a context.
 var ErrState = errors.New("saved state does not fit the context")
 
-// State is a copy of the KV cache of a context, in C memory: a prefill to a
-// depth is computed once and restored before every repetition. The Go value
-// owns it; Close frees it.
+// State is a copy of a context's KV cache, in C memory. With it a long prompt is
+// evaluated once and restored as often as needed. The Go value owns it, and Close
+// frees it.
 type State struct {
 	data unsafe.Pointer
 	size C.size_t
 }
 
-// SaveState copies the KV cache of the context's sequence
-// (llama_state_seq_get_data).
+// SaveState copies the context's KV cache (llama_state_seq_get_data for sequence
+// 0).
 func (c *Context) SaveState() (*State, error) {
 	p, err := c.owned()
 	if err != nil {
@@ -39,8 +39,8 @@ func (c *Context) SaveState() (*State, error) {
 	return s, nil
 }
 
-// RestoreState replaces the KV cache by a saved one
-// (llama_state_seq_set_data). The state stays usable.
+// RestoreState replaces the context's KV cache by a saved one
+// (llama_state_seq_set_data). The state can be restored again.
 func (c *Context) RestoreState(s *State) error {
 	p, err := c.owned()
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *Context) RestoreState(s *State) error {
 	return nil
 }
 
-// Bytes is the size of the state.
+// Bytes is the size of the state in bytes; 0 after Close.
 func (s *State) Bytes() int { return int(s.size) }
 
 // Close frees the state. It is idempotent.

@@ -18,13 +18,14 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// benchModel is a GGUF to run the benchmarks on instead of the embedded SmolLM.
+// benchModel is the path of a GGUF file that the benchmarks use instead of the
+// embedded SmolLM.
 var benchModel = os.Getenv("BENCH_MODEL")
 
 var threads = runtime.NumCPU()
 
-// named is a sub-benchmark's name, key=value all of it, so that benchstat can
-// project on the model, the threads and the keys between them.
+// named is the name of a sub-benchmark. It consists of key=value pairs, because
+// benchstat can project on those.
 func named(keys string) string {
 	name := smolLM
 	if benchModel != "" {
@@ -33,14 +34,14 @@ func named(keys string) string {
 	return fmt.Sprintf("model=%s/%s/threads=%d", name, keys, threads)
 }
 
-// weights are where the benchmarks' model comes from.
+// weights is the source of the benchmarks' model.
 type weights struct {
-	llama.Stream        // always
-	path         string // empty for a model in no file
+	llama.Stream
+	path string // of its file; empty for synthetic weights
 }
 
-// newWeights are those of BENCH_MODEL, or of the embedded SmolLM. The file is
-// checked before the library, which ends its process on some bad files, sees it.
+// newWeights is the file in BENCH_MODEL, or the embedded SmolLM. The file is checked
+// first, because the library ends the process on some bad files.
 func newWeights(b *testing.B) weights {
 	if benchModel == "" {
 		return weights{smol(b), ""}
@@ -71,15 +72,15 @@ func (w weights) load() (*llama.Model, error) {
 	return llama.LoadModelStream(smolLM, w, llama.ModelParams{LoadMode: llama.LoadNone}, nil)
 }
 
-// shared is the model that is loaded once for most benchmarks of a process, and
-// the thread that owns it.
+// shared is a model that most benchmarks of a process use, and its thread. It is
+// loaded once.
 var shared struct {
 	thread *llama.Thread
 	model  *llama.Model
 }
 
-// onModel runs f on the thread of the shared model. An error that f gives to
-// must fails this benchmark; others go on.
+// onModel runs f on the thread of the shared model. If f fails by must, this
+// benchmark fails and the others go on.
 func onModel(b *testing.B, f func(*llama.Model)) {
 	b.Helper()
 	defer failed(b)
@@ -101,8 +102,8 @@ func onModel(b *testing.B, f func(*llama.Model)) {
 	shared.thread.Do(func() { f(shared.model) })
 }
 
-// release closes the shared model: for a benchmark that loads its own. The next
-// that needs it loads it again.
+// release closes the shared model, for a benchmark that loads its own. The next
+// benchmark that needs it loads it again.
 func release() {
 	if shared.model == nil {
 		return
@@ -112,8 +113,7 @@ func release() {
 	shared.model = nil
 }
 
-// failed turns an error that must raised into a failed benchmark. It is to be
-// deferred.
+// failed turns a panic of must into a failed benchmark. Defer it.
 func failed(b *testing.B) {
 	b.Helper()
 	switch r := recover().(type) {
@@ -127,7 +127,7 @@ func failed(b *testing.B) {
 	}
 }
 
-// onContext runs f on a context with a threadpool, as the engine has it.
+// onContext runs f with a context and a threadpool, as the engine makes them.
 func onContext(b *testing.B, size int, f func(*llama.Model, *llama.Context)) {
 	b.Helper()
 	onModel(b, func(m *llama.Model) { withContext(m, size, false, func(c *llama.Context) { f(m, c) }) })
@@ -155,8 +155,8 @@ func tokens(m *llama.Model, n int) []llama.Token {
 	return t
 }
 
-// The benchmarks answer a BENCH_MODEL that is no model with one line each and a
-// failure, and run what needs none: seen from outside, on this test binary.
+// If BENCH_MODEL is no model, each benchmark fails with one line, and those that
+// need no model run. The test runs this test binary again to see it.
 func TestBenchModelRefused(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, bytes int64) string {

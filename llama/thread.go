@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Thread is one OS thread on which functions run one after the other: the
-// thread that owns the engine (see the package documentation). Start it before
-// the first call into the library.
+// Thread is one OS thread on which functions run one after the other. It is the
+// thread that owns a model (see the package documentation). Start it before the
+// first call into the library.
 type Thread struct {
 	work chan func()
 	stop sync.Once
@@ -25,8 +25,8 @@ func StartThread() *Thread {
 	ready := make(chan struct{})
 	go func() {
 		defer close(t.done)
-		// Never unlocked: the thread ends with its goroutine, and with it
-		// libgomp's team.
+		// The goroutine never unlocks its OS thread. So the thread ends with it, and
+		// libgomp's team of threads too.
 		runtime.LockOSThread()
 		t.id = unix.Gettid()
 		close(ready)
@@ -41,9 +41,9 @@ func StartThread() *Thread {
 // ID is the kernel's thread id.
 func (t *Thread) ID() int { return t.id }
 
-// Do runs f on the thread and returns when it has returned. A panic of f is
-// raised again in the caller. Do must not be called from inside f, nor after
-// Stop.
+// Do runs f on the thread and returns when f has returned. If f panics, Do panics
+// with the same value. Do must not be called from inside f, nor after Stop. It may
+// be called from any other goroutine.
 func (t *Thread) Do(f func()) {
 	var raised any
 	returned := make(chan struct{})
@@ -58,7 +58,8 @@ func (t *Thread) Do(f func()) {
 	}
 }
 
-// Stop ends the thread after what it is running. It is idempotent.
+// Stop waits until the running function has returned and ends the thread. It is
+// idempotent.
 func (t *Thread) Stop() {
 	t.stop.Do(func() { close(t.work) })
 	<-t.done

@@ -13,8 +13,9 @@ import (
 // Priority is the scheduling priority of a threadpool.
 type Priority int
 
-// Priorities; the zero value is the normal one. High and Realtime need
-// privileges and are ignored without them, with a warning in the log.
+// Priorities. The zero value is the normal one. PriorityHigh and PriorityRealtime
+// need privileges. Without them they have no effect, and the library logs a
+// warning.
 const (
 	PriorityNormal Priority = iota
 	PriorityLow
@@ -23,27 +24,31 @@ const (
 	PriorityRealtime
 )
 
-// ThreadpoolParams is how the CPU back-end's threads behave (struct
-// ggml_threadpool_params). The zero value of all but Threads is llama-bench's
-// default, except Poll.
+// ThreadpoolParams says how the CPU back-end's threads behave (struct
+// ggml_threadpool_params). Threads is required. The other zero values are
+// llama-bench's defaults, except Poll's.
 type ThreadpoolParams struct {
-	Threads  int      // 1…512
-	CPUs     []int    // logical CPUs to run on; nil: no affinity
-	Strict   bool     // one CPU of CPUs for each thread
-	Priority Priority //
-	Poll     int      // 0 (no polling) … 100 (aggressive); llama-bench: 50
+	Threads  int   // 1…512
+	CPUs     []int // logical CPUs to run on, 0…511; nil: any
+	Strict   bool  // each thread has one CPU of CPUs for itself
+	Priority Priority
+	Poll     int // 0 (no polling) … 100 (aggressive); llama-bench: 50
 }
 
-// Threadpool is a pool of compute threads (ggml_threadpool_t). The Go value
-// owns it; Close frees it, after the contexts it is attached to are closed.
+// Threadpool is a pool of compute threads (ggml_threadpool_t). The Go value owns
+// it. Close frees it, after the contexts that it is attached to are closed.
 type Threadpool struct {
 	c        C.ggml_threadpool_t
 	attached atomic.Int32
 }
 
-// NewThreadpool starts a pool through the CPU back-end (ggml_threadpool_new).
+// NewThreadpool starts the threads of a pool (ggml_threadpool_new of the CPU
+// back-end).
 func NewThreadpool(p ThreadpoolParams) (*Threadpool, error) {
 	entering()
+	if err := opened(); err != nil {
+		return nil, fmt.Errorf("threadpool: %w", err)
+	}
 	if p.Threads < 1 || p.Threads > C.GGML_MAX_N_THREADS {
 		return nil, fmt.Errorf("threadpool: %d threads are outside 1…%d", p.Threads, C.GGML_MAX_N_THREADS)
 	}
@@ -81,7 +86,7 @@ func NewThreadpool(p ThreadpoolParams) (*Threadpool, error) {
 	return &Threadpool{c: c}, nil
 }
 
-// Close stops the threads (ggml_threadpool_free). It is idempotent; while a
+// Close stops the threads (ggml_threadpool_free). It is idempotent. While a
 // context uses the pool it does nothing and returns ErrInUse.
 func (t *Threadpool) Close() error {
 	entering()
@@ -96,9 +101,9 @@ func (t *Threadpool) Close() error {
 	return nil
 }
 
-// AttachThreadpool makes the context compute prompts and single tokens on the
-// pool (llama_attach_threadpool with one pool, as llama-bench does). The pool
-// must stay open until the context is closed.
+// AttachThreadpool makes the context compute prompts and single tokens on the pool
+// (llama_attach_threadpool with one pool, as llama-bench does). The pool must stay
+// open until the context is closed. A pool attached earlier is detached.
 func (c *Context) AttachThreadpool(t *Threadpool) error {
 	p, err := c.owned()
 	if err != nil {

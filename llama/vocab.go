@@ -13,10 +13,11 @@ import (
 	"unsafe"
 )
 
-// Tokenize splits a text into tokens (llama_tokenize). special tells to add what
-// the vocabulary puts around a text, such as BOS; parseSpecial, to take the names
-// of special tokens in the text for these and not for text. The caller owns the
-// result. The error is ErrNoTokenizer, ErrInvalidUTF8 or one of use.
+// Tokenize splits a text into tokens (llama_tokenize). With special it adds the
+// tokens that the vocabulary puts around a text, such as BOS. With parseSpecial
+// the name of a special token in the text becomes that token; otherwise it is
+// plain text. The caller owns the result. The error is ErrNoTokenizer,
+// ErrInvalidUTF8 or ErrClosed.
 func (m *Model) Tokenize(text string, special, parseSpecial bool) ([]Token, error) {
 	vocab, err := m.vocab()
 	if err != nil {
@@ -30,8 +31,8 @@ func (m *Model) Tokenize(text string, special, parseSpecial bool) ([]Token, erro
 	}
 	c := C.CString(text)
 	defer C.free(unsafe.Pointer(c))
-	// No token but those added stands for less than a byte, save for vocabularies
-	// that normalise the text: these say how many they need.
+	// There are at most as many tokens as bytes, plus those added. A vocabulary that
+	// normalises text may need more; the library then says how many.
 	out := make([]Token, len(text)+2)
 	for {
 		n := int(C.llama_tokenize(vocab, c, C.int32_t(len(text)), tokens(out), C.int32_t(len(out)), C.bool(special), C.bool(parseSpecial)))
@@ -45,10 +46,10 @@ func (m *Model) Tokenize(text string, special, parseSpecial bool) ([]Token, erro
 	}
 }
 
-// TokenToPiece is the text of a token (llama_token_to_piece): some bytes, which
-// need not be valid UTF-8 alone. special tells to give special tokens their
-// names; otherwise they are empty. The error is ErrNoTokenizer, ErrInvalidToken
-// or one of use.
+// TokenToPiece is the text of a token (llama_token_to_piece). It can be part of a
+// character, and so need not be valid UTF-8. A special token has its name as text
+// with special, and no text otherwise. The error is ErrNoTokenizer,
+// ErrInvalidToken or ErrClosed.
 func (m *Model) TokenToPiece(t Token, special bool) (string, error) {
 	vocab, err := m.vocab()
 	if err != nil {
@@ -70,7 +71,15 @@ func (m *Model) TokenToPiece(t Token, special bool) (string, error) {
 	}
 }
 
-// vocab is the model's vocabulary, which the model owns, if there are words in it.
+// Ends reports whether a token ends a text (llama_vocab_is_eog), as EOS does. It
+// is false for a token that the vocabulary does not have, and after Close.
+func (m *Model) Ends(t Token) bool {
+	vocab, err := m.vocab()
+	return err == nil && t >= 0 && int(t) < m.facts.Vocab && bool(C.llama_vocab_is_eog(vocab, C.llama_token(t)))
+}
+
+// vocab is the model's vocabulary, which the model owns. The error is
+// ErrNoTokenizer if its tokens have no text.
 func (m *Model) vocab() (*C.struct_llama_vocab, error) {
 	c, err := m.ptr()
 	if err != nil {

@@ -1,6 +1,6 @@
 //go:build gollama
 
-// The tests of go-llama.cpp itself, on the headers of third_party/go-llama.cpp: every public function, with good input and bad.
+// Tests of go-llama.cpp itself on the headers of third_party/go-llama.cpp: every public function, with good and bad input.
 package main
 
 import (
@@ -21,11 +21,11 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// modelFile has a small model with a tokenizer.
+// modelFile is the path of a small model with a tokenizer.
 var modelFile string
 
 func TestMain(m *testing.M) {
-	os.Setenv("GGML_NO_BACKTRACE", "1") // no debugger where a test crashes
+	os.Setenv("GGML_NO_BACKTRACE", "1") // no debugger when a test crashes
 	dir, err := os.MkdirTemp("", "gollama-")
 	if err != nil {
 		panic(err)
@@ -68,8 +68,8 @@ func writeModel(path string) error {
 // dimensions is the length of the model's embeddings.
 const dimensions = 256
 
-// load makes a model with a context of 128 tokens, on this thread until the test
-// ends.
+// load loads the model with a context of 128 tokens. It locks the OS thread until
+// the test ends.
 func load(t *testing.T, options ...llama.ModelOption) *llama.LLama {
 	t.Helper()
 	runtime.LockOSThread()
@@ -82,8 +82,8 @@ func load(t *testing.T, options ...llama.ModelOption) *llama.LLama {
 	return l
 }
 
-// predicted is what the token callback was told, of n tokens, and what Predict
-// returned. It is greedy.
+// predicted predicts n tokens greedily. It returns what the token callback got and
+// what Predict returned.
 func predicted(t *testing.T, l *llama.LLama, text string, n int, options ...llama.PredictOption) (tokens []string, whole string) {
 	t.Helper()
 	whole, err := l.Predict(text, slices.Concat([]llama.PredictOption{
@@ -240,8 +240,8 @@ func TestPredict(t *testing.T) {
 		t.Errorf("the likeliest tokens are others the second time:\n%s", diff)
 	}
 
-	// Without a callback, and with a buffer that holds all of the text: the limit is the stop word, whose letters the module
-	// takes off the end.
+	// Without a callback, and with a buffer that holds all of the text: the stop word ends it, and the module takes its
+	// letters off the end.
 	l.SetTokenCallback(nil)
 	stop := tokens[1]
 	text, err := l.Predict("Once upon", llama.SetTokens(2000), llama.SetThreads(1), llama.SetTemperature(0), llama.IgnoreEOS, llama.SetStopWords(stop))
@@ -249,7 +249,7 @@ func TestPredict(t *testing.T) {
 		t.Errorf("%q, %v; not %q of %q", text, err, want, tokens)
 	}
 
-	// A buffer that is too small holds the beginning.
+	// A buffer that is too small receives the beginning.
 	_, cut := predicted(t, l, "", 20)
 	all, _ := predicted(t, l, "", 20)
 	if len(cut) > 19 || !strings.HasPrefix(strings.Join(all, ""), cut) {
@@ -395,7 +395,7 @@ func TestEmbeddings(t *testing.T) {
 		t.Errorf("the tokens of a text have other embeddings, %v", err)
 	}
 
-	// Embeddings do not keep from predicting.
+	// A model with embeddings can predict.
 	with, _ := predicted(t, l, "text", 8)
 	without, _ := predicted(t, load(t), "text", 8)
 	if diff := cmp.Diff(without, with); diff != "" {
@@ -430,7 +430,7 @@ func TestPromptCache(t *testing.T) {
 	if diff := cmp.Diff(want, saved); diff != "" {
 		t.Errorf("predicts otherwise while saving:\n%s", diff)
 	}
-	// In another model, where only the session knows the prompt.
+	// In another model: only the session has the prompt.
 	other := load(t)
 	_, ids, err := other.TokenizeString(prompt)
 	if err != nil {
@@ -501,8 +501,7 @@ func TestSpeculativeSampling(t *testing.T) {
 	}
 }
 
-// TestExample builds and runs the program that the module publishes as its
-// example.
+// TestExample builds and runs the example program of the module.
 func TestExample(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "example")
 	if out, err := exec.Command("go", "build", "-o", program, "github.com/go-skynet/go-llama.cpp/examples").CombinedOutput(); err != nil {

@@ -1,15 +1,17 @@
 //go:build gollama
 
 // Command gollama-peer measures github.com/go-skynet/go-llama.cpp, as published,
-// on today's libllama: the other side of `make peers`. It takes llama-bench's
-// flags for one test and prints one JSON line for it.
+// on the pinned libllama. `make peers` compares this program with it. It takes
+// llama-bench's flags for one test and prints one JSON line.
 //
-// Prompt processing is Eval of a text of that many tokens; text generation is
-// Predict with a token callback, from one callback to the next, so with its
-// sampling and the text of each token. Everything happens on one locked OS
-// thread: libgomp keeps a team of threads for each thread that calls it, and a
-// goroutine that moves between them would generate at a third of the speed. A
-// program that does not know this measures that instead.
+// Prompt processing is one Eval of a text of that many tokens. Text generation is
+// Predict with a token callback, timed from one callback to the next, so it
+// includes sampling and the text of each token.
+//
+// All calls are made on one locked OS thread, although the module's documentation
+// does not ask for it. libgomp keeps a team of threads for each OS thread that
+// calls it. A goroutine that moves would generate at a third of the speed, and the
+// comparison would be one of goroutine schedules.
 package main
 
 import (
@@ -27,7 +29,7 @@ import (
 	llama "github.com/go-skynet/go-llama.cpp"
 )
 
-// measurement is what the program prints. scripts/parity reads it.
+// measurement is the output of the program. scripts/parity reads it.
 type measurement struct {
 	Prompt      int          `json:"n_prompt"`
 	Gen         int          `json:"n_gen"`
@@ -37,15 +39,15 @@ type measurement struct {
 // repetition is one timed pass.
 type repetition struct {
 	NS int64 `json:"ns"`
-	// Microseconds for each token. Of generation, rest is the module's own
-	// bookkeeping; of a prompt, also its parameters.
+	// Microseconds for each token. RestUS is the module's own bookkeeping, and for a
+	// prompt also the conversion of parameters.
 	TokenizeUS float64 `json:"tokenize_us"`
 	EvalUS     float64 `json:"eval_us"`
 	SampleUS   float64 `json:"sample_us"`
 	PieceUS    float64 `json:"piece_us"`
 	CallbackUS float64 `json:"callback_us"`
 	RestUS     float64 `json:"rest_us"`
-	// Go's allocations for each token, over the whole call of the module.
+	// Go's allocations for each token, in the whole call of the module.
 	Allocations    float64 `json:"allocs"`
 	AllocatedBytes float64 `json:"alloc_bytes"`
 }
@@ -64,12 +66,12 @@ func main() {
 	log.SetPrefix("gollama-peer: ")
 	var o options
 	flag.StringVar(&o.model, "m", "", "model `file`, with a tokenizer")
-	flag.IntVar(&o.prompt, "p", 0, "tokens of the prompt to evaluate")
-	flag.IntVar(&o.gen, "n", 0, "tokens to generate, where -p is 0")
-	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")
-	flag.IntVar(&o.batch, "b", 2048, "most tokens of a batch")
-	flag.IntVar(&o.layer, "ngl", 0, "layers on the GPU")
-	flag.IntVar(&o.repetitions, "r", 5, "repetitions")
+	flag.IntVar(&o.prompt, "p", 0, "`tokens` of the prompt to evaluate")
+	flag.IntVar(&o.gen, "n", 0, "`tokens` to generate, if -p is 0")
+	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "number of `threads`")
+	flag.IntVar(&o.batch, "b", 2048, "largest number of `tokens` in a batch")
+	flag.IntVar(&o.layer, "ngl", 0, "number of `layers` on GPUs")
+	flag.IntVar(&o.repetitions, "r", 5, "`number` of repetitions")
 	flag.Parse()
 	m, err := measure(o)
 	if err != nil {
@@ -80,14 +82,14 @@ func main() {
 	}
 }
 
-// maxPrompt is the most tokens that the module's Eval takes, whatever the
-// context: its default of 2023, which nothing sets.
+// maxPrompt is the largest number of tokens that the module's Eval takes. It is a
+// default of 2023 that no option changes, whatever the context.
 const maxPrompt = 512
 
 func measure(o options) (measurement, error) {
 	switch {
 	case o.prompt < 0 || o.gen < 0 || (o.prompt == 0) == (o.gen == 0):
-		return measurement{}, errors.New("one of -p and -n must be positive, the other 0")
+		return measurement{}, errors.New("one of -p and -n must be positive and the other 0")
 	case o.prompt > maxPrompt:
 		return measurement{}, fmt.Errorf("go-llama.cpp evaluates at most %d tokens in one call", maxPrompt)
 	case o.repetitions < 1 || o.threads < 1 || o.batch < 1:
@@ -109,11 +111,12 @@ func measure(o options) (measurement, error) {
 	return measureGeneration(model, o)
 }
 
-// margin is what Predict keeps free of the context, and a token to end with.
+// margin is the number of tokens that Predict keeps free in the context, and one
+// token for the end.
 const margin = 5
 
-// measurePrompt times Eval: the text into C, its tokens, their evaluation. The
-// first one warms up.
+// measurePrompt times Eval: it copies the text to C, tokenizes it and evaluates the
+// tokens. The first Eval is a warm-up.
 func measurePrompt(model *llama.LLama, o options) (measurement, error) {
 	text, err := textOf(model, o.prompt)
 	if err != nil {
@@ -135,8 +138,8 @@ func measurePrompt(model *llama.LLama, o options) (measurement, error) {
 	return m, nil
 }
 
-// measureGeneration times Predict from the second callback to the last, which is
-// gen tokens later. A short prediction warms up.
+// measureGeneration times Predict from the second callback to the last, which comes
+// gen tokens later. A short prediction is the warm-up.
 func measureGeneration(model *llama.LLama, o options) (measurement, error) {
 	beginPass()
 	if err := predict(model, o, 2, func(int) {}); err != nil {
@@ -151,7 +154,7 @@ func measureGeneration(model *llama.LLama, o options) (measurement, error) {
 		err := predict(model, o, o.gen+2, func(i int) {
 			switch i {
 			case 0:
-				readParts() // the first call is slower
+				readParts() // its first call is slower
 			case 1:
 				first = time.Now()
 				before = readParts()
@@ -168,8 +171,8 @@ func measureGeneration(model *llama.LLama, o options) (measurement, error) {
 	return m, nil
 }
 
-// predict generates n tokens after an empty prompt, which is one token, and tells
-// of each by its number.
+// predict generates n tokens after an empty prompt, which is one token. It calls
+// token with the number of each, from 0.
 func predict(model *llama.LLama, o options, n int, token func(i int)) error {
 	i := 0
 	_, err := model.Predict("", llama.SetTokens(n), llama.SetThreads(o.threads), llama.SetBatch(o.batch), llama.SetSeed(1), llama.IgnoreEOS,
@@ -187,8 +190,8 @@ func predict(model *llama.LLama, o options, n int, token func(i int)) error {
 	return nil
 }
 
-// shared says what each of n tokens took of a repetition, and of Go's heap since
-// before it.
+// shared divides the times of a repetition and Go's allocations since before among
+// n tokens.
 func shared(elapsed time.Duration, p parts, before runtime.MemStats, n int) repetition {
 	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(n) / 1e3 }
 	now := readHeap()
@@ -206,23 +209,24 @@ func shared(elapsed time.Duration, p parts, before runtime.MemStats, n int) repe
 	}
 }
 
+// readHeap reads the statistics of Go's heap.
 func readHeap() (m runtime.MemStats) {
 	runtime.ReadMemStats(&m)
 	return m
 }
 
-// textOf makes a text of n tokens, of random words, from a fixed seed.
+// textOf makes a text of n tokens. Its words are random, from a fixed seed.
 func textOf(model *llama.LLama, n int) (string, error) {
 	random := rand.New(rand.NewPCG(1, uint64(n)))
 	var text string
 	count := func(text string) int {
 		c, _, err := model.TokenizeString(text, llama.SetTokens(maxPrompt))
 		if err != nil {
-			return maxPrompt + 1 // no room for more
+			return maxPrompt + 1 // longer than the buffer
 		}
 		return int(c)
 	}
-	have, misses := count(text), 0 // some texts begin with a token of its own
+	have, misses := count(text), 0 // an empty text may have a token: BOS
 	for have != n {
 		length := 1 + random.IntN(8)
 		if n-have < 8 {

@@ -8,14 +8,14 @@ import "C"
 
 import "time"
 
-// parts are sums of time that the headers below the module keep, since the
-// process started.
+// parts are times and counts that the headers in third_party/go-llama.cpp keep:
+// sums since the process started.
 type parts struct {
 	Tokenize, Eval, Sample, Piece, Callback time.Duration
 	Samples                                 int64 // tokens sampled
 }
 
-// readParts is safe in any goroutine, a token callback included.
+// readParts may be called from any goroutine, and in a token callback.
 func readParts() parts {
 	var p C.struct_gollama_parts
 	C.gollama_parts_read(&p)
@@ -29,7 +29,7 @@ func readParts() parts {
 	}
 }
 
-// since is what was added to the sums since an earlier reading.
+// since is the difference to an earlier reading.
 func (p parts) since(before parts) parts {
 	return parts{
 		Tokenize: p.Tokenize - before.Tokenize,

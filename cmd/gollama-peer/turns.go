@@ -11,8 +11,8 @@ package main
 // #cgo CFLAGS: -D_GNU_SOURCE
 import "C"
 
-// beginPass is called before every pass with no clock running. Where
-// scripts/turns.c is preloaded it returns when this process may compute, elsewhere
-// at once. The module's own clearing of its memory cannot wait in its place: it is
-// inside of what is timed.
+// beginPass must be called before every pass, while no clock runs. With
+// scripts/turns.c preloaded it waits until this process may compute; otherwise it
+// returns at once. In other programs llama_memory_clear waits. This module calls
+// that inside its timed calls.
 func beginPass() { C.begin_pass() }

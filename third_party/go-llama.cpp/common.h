@@ -1,5 +1,5 @@
-// The parameters, the loading and the sampling that go-llama.cpp takes from llama.cpp's "common" of 2023, its own patch of
-// that included, on today's libllama. See README.md.
+// Parameters, loading and sampling on today's libllama: what go-llama.cpp takes from the "common" library of llama.cpp of
+// 2023 and from its own patch of it. See README.md.
 #pragma once
 
 #include <cassert>
@@ -25,12 +25,12 @@ inline namespace october2023 {
 // ---------------------------------------------------------------------------------------------------------------------
 // Parameters
 
-// One set for loading and one for every call, with the defaults of 2023. What llama_allocate_params does not set keeps its default:
-// n_ctx bounds the tokens of Eval and TokenizeString.
+// One set for loading and one for every call, with the defaults of 2023. llama_allocate_params does not set all of them.
+// One that keeps its default is n_ctx: it limits the tokens of Eval and TokenizeString.
 struct gpt_params {
 	uint32_t seed           = LLAMA_DEFAULT_SEED;
 	int      n_threads      = 1;
-	int      n_predict      = -1; // tokens to predict; also the size of the buffer that the caller has for the result, see below
+	int      n_predict      = -1; // tokens to predict; also the size of the caller's buffer for the result, see below
 	int      n_ctx          = 512;
 	int      n_batch        = 512;
 	int      n_keep         = 0;
@@ -48,7 +48,7 @@ struct gpt_params {
 	float typical_p         = 1.00f;
 	float temp              = 0.80f; // 0 or less: the likeliest token
 	float repeat_penalty    = 1.10f;
-	int   repeat_last_n     = 64; // 0: none; less: the whole context
+	int   repeat_last_n     = 64; // 0: none; negative: the whole context
 	float frequency_penalty = 0.00f;
 	float presence_penalty  = 0.00f;
 	int   mirostat          = 0;
@@ -72,10 +72,10 @@ struct gpt_params {
 	bool use_mmap         = true;
 	bool use_mlock        = false;
 
-	mutable bool failed = false; // sampling failed: the module looks at no error of it, so the end of the prediction does
+	mutable bool failed = false; // sampling failed. The module ignores that, so the end of the prediction checks it
 };
 
-// A loaded model. The module gives its address to load_state and save_state as that of a context, so it is one.
+// A loaded model. It is also a context, because the module passes its address to load_state and save_state as one.
 struct llama_binding_state : llama_context {
 	llama_context *ctx = this;
 	llama_model   *model = nullptr;
@@ -86,7 +86,7 @@ inline llama_context_params llama_context_params_from_gpt_params(const gpt_param
 // ---------------------------------------------------------------------------------------------------------------------
 // Loading
 
-// Opens ggml's back-ends, once, from the directory beside the library, else from ggml's own search path.
+// Opens ggml's back-ends once, from the directory beside the library, or from ggml's own search path.
 inline void open_backends() {
 	static const bool once = [] {
 		Dl_info library;
@@ -107,7 +107,7 @@ inline void open_backends() {
 	libllama::llama_backend_init();
 }
 
-// Reads the numbers of "1,2/3" into at most LLAMA_MAX_DEVICES places.
+// Reads numbers such as "1,2/3" into at most LLAMA_MAX_DEVICES places. Returns false if the text is invalid.
 inline bool read_split(const char *text, float *split) {
 	for (size_t i = 0; *text != 0; i++) {
 		char *end;
@@ -120,8 +120,8 @@ inline bool read_split(const char *text, float *split) {
 	return true;
 }
 
-// Loads a model and makes its context; null, after saying why on stderr, when that fails. What is set aside because
-// today's library decides it: mul_mat_q, perplexity. The seed is a prediction's.
+// Loads a model and makes its context. If that fails, it prints the reason on stderr and returns null. mul_mat_q and
+// perplexity have no effect: today's library decides them. Each prediction has its own seed.
 inline void *load_binding_model(const char *fname, int n_ctx, int /*n_seed*/, bool memory_f16, bool mlock, bool embeddings, bool mmap,
 		bool low_vram, int n_gpu_layers, int n_batch, const char *maingpu, const char *tensorsplit, bool numa, float rope_freq_base,
 		float rope_freq_scale, bool /*mul_mat_q*/, const char *lora, const char *lora_base, bool /*perplexity*/) {
@@ -148,9 +148,9 @@ inline void *load_binding_model(const char *fname, int n_ctx, int /*n_seed*/, bo
 	params.type_v          = params.type_k;
 	params.offload_kqv     = !low_vram;
 	params.embeddings      = embeddings;
-	params.pooling_type    = libllama::LLAMA_POOLING_TYPE_NONE; // the last token's, as in 2023
+	params.pooling_type    = libllama::LLAMA_POOLING_TYPE_NONE; // embeddings are the last token's, as in 2023
 	params.no_perf         = false;
-	// The module sets these two always, to what they were in 2023: a model's own values are meant.
+	// The module always sets these two, by default to the values of 2023. Those stand for the model's own.
 	params.rope_freq_base  = rope_freq_base == 10000.0f ? 0 : rope_freq_base;
 	params.rope_freq_scale = rope_freq_scale == 1.0f ? 0 : rope_freq_scale;
 
@@ -182,14 +182,14 @@ inline void *load_binding_model(const char *fname, int n_ctx, int /*n_seed*/, bo
 // ---------------------------------------------------------------------------------------------------------------------
 // Sampling
 
-// Begins the sampling of a prediction.
+// Begins sampling for a prediction.
 inline void llama_set_rng_seed(llama_context *ctx, uint32_t seed) {
 	ctx->seed = seed;
 	ctx->chain.reset();
 	ctx->penalties.reset();
 }
 
-// Makes the samplers of a prediction, in the order of 2023.
+// Makes the samplers of a prediction in the order of 2023.
 inline bool make_samplers(llama_context *ctx, const gpt_params &p, const std::vector<llama_token> &last_tokens) {
 	if (p.tfs_z < 1) return fail(ctx, "tail-free sampling: llama.cpp has none any more");
 	if (!(p.repeat_penalty > 0)) return fail(ctx, "a repetition penalty of %g cannot be", p.repeat_penalty);
@@ -225,7 +225,7 @@ inline void log_softmax(float *logits, int n) {
 	for (int i = 0; i < n; i++) logits[i] -= largest + std::log(sum);
 }
 
-// Moves the candidates away from what the guidance context would say, scale times as far.
+// Moves the logits away from those of the guidance context, by the factor scale.
 inline bool guide(llama_context *guidance, std::vector<llama_token_data> &candidates, float scale) {
 	const float *away = guidance->real ? libllama::llama_get_logits_ith(guidance->real, -1) : nullptr;
 	if (away == nullptr) return fail(guidance, "the negative prompt has no logits");
@@ -238,8 +238,8 @@ inline bool guide(llama_context *guidance, std::vector<llama_token_data> &candid
 	return true;
 }
 
-// Samples a token after what was evaluated last. last_tokens ends with the tokens of the text so far; candidates is
-// memory to work in.
+// Samples a token after the last evaluation. last_tokens ends with the tokens of the text so far. candidates is scratch
+// memory.
 inline bool sample(llama_context *ctx, llama_context *guidance, llama_grammar *grammar, const gpt_params &p,
 		const std::vector<llama_token> &last_tokens, std::vector<llama_token_data> &candidates, llama_token *id) {
 	if (ctx->failed || !is_open(ctx)) return false;
@@ -279,8 +279,8 @@ inline bool sample(llama_context *ctx, llama_context *guidance, llama_grammar *g
 	return true;
 }
 
-// Samples a token; the token that ends the text when that fails, which params then knows. A model may have several
-// tokens that end a text; the module knows one.
+// Samples a token. If that fails, it sets params->failed and returns the token that ends the text. A model may have
+// several tokens that end a text, but the module knows only one.
 inline llama_token llama_sample_token_binding(llama_context *ctx, llama_context *guidance, llama_grammar *grammar, const gpt_params *params,
 		const std::vector<llama_token> &last_tokens, std::vector<llama_token_data> &candidates, int /*idx*/ = 0) {
 	const stopwatch watch(parts.sample_ns);
@@ -301,21 +301,21 @@ inline void llama_sample_softmax(llama_context *, llama_token_data_array *) {} /
 // ---------------------------------------------------------------------------------------------------------------------
 // The caller's buffers
 //
-// The module's Go side passes buffers of PredictOptions.Tokens bytes, floats or tokens and not their size, which its C++
-// side does not ask for; results were written beyond them. The size is in the parameters, where these macros find it: they are
-// in scope wherever binding.cpp uses one of these names.
+// The module's Go side passes buffers of PredictOptions.Tokens bytes, floats or tokens without their size, and its C++
+// side writes beyond their ends. The size is in the parameters. These macros take it from there, because the parameters
+// are in scope wherever binding.cpp uses one of these names.
 
 inline std::vector<llama_token> tokens_of(llama_context *ctx, const std::string &text, bool add_bos) {
 	std::vector<llama_token> tokens;
 	tokenize(ctx, text.data(), text.size(), add_bos, tokens);
-	return tokens; // none when it failed: evaluating fails then
+	return tokens; // none if it failed; then evaluation fails
 }
 
-// Returns the number of tokens; less than 0 when there is no room for them, or when it failed.
+// Returns the number of tokens, or a negative number if there is no room for them or if it failed.
 inline int tokens_into(llama_context *ctx, const char *text, size_t length, int *to, int n_max, bool add_bos, const gpt_params *p) {
 	std::vector<llama_token> tokens;
 	if (!tokenize(ctx, text, length, add_bos, tokens)) return -1;
-	if (text == p->prompt.data()) n_max = std::min(n_max, p->n_predict); // TokenizeString; Eval has a buffer of its own
+	if (text == p->prompt.data()) n_max = std::min(n_max, p->n_predict); // TokenizeString; Eval has its own buffer
 	const int n = tokens.size();
 	if (n > n_max) return -n;
 	std::copy(tokens.begin(), tokens.end(), to);
@@ -326,7 +326,7 @@ inline int tokens_into(llama_context *ctx, const char *text, size_t length, int 
 #define GOLLAMA_TOKENS_INTO(...) tokens_into(__VA_ARGS__, params_p)
 #define llama_tokenize(...) GOLLAMA_TOKENIZE(__VA_ARGS__, GOLLAMA_TOKENS_INTO, x, x, tokens_of, x)(__VA_ARGS__)
 
-// The length of the embeddings, less than 0 when there are none or no room for them.
+// The length of the embeddings; negative if there are none or no room for them.
 inline int embedding_length(llama_context *ctx, const gpt_params &p) {
 	if (ctx->failed || !is_open(ctx)) return -1;
 	if (!ctx->evaluated || !ctx->embeddings || llama_get_embeddings(ctx) == nullptr) return fail(ctx, "there are no embeddings"), -1;
@@ -337,8 +337,8 @@ inline int embedding_length(llama_context *ctx, const gpt_params &p) {
 
 #define llama_n_embd(ctx) ({ const int length = embedding_length(ctx, params); if (length < 0) return 1; length; })
 
-// Copies a text into the caller's buffer, as much as fits: callers have always set Tokens to what they want predicted.
-// False when sampling failed.
+// Copies as much of a text as fits into the caller's buffer. It is no error if the text is cut: callers set Tokens to the
+// number of tokens to predict. Returns false if sampling failed.
 inline bool deliver(char *to, const std::string &text, const gpt_params *p) {
 	if (p->failed) return false;
 	size_t n = text.size();
@@ -354,17 +354,17 @@ inline bool deliver(char *to, const std::string &text, const gpt_params *p) {
 
 #define strcpy(to, from) do { if (!deliver(to, from, params_p)) return 1; } while (0)
 
-// Speculative sampling is refused, at the first thing it does after reading its prompt: looking at the clock. When its
-// callback says stop, its loop neither ends nor stays inside its vector.
+// Speculative sampling is refused. After its callback has said stop, the module's loop does not end and leaves its vector.
+// Reading the clock is the first thing that the module does after reading the prompt, so it is refused there.
 inline bool refuse_speculation() { return !fail(nullptr, "speculative sampling is not supported"); }
 
 #define ggml_time_us() ({ if (refuse_speculation()) return 1; int64_t(0); })
 
-// More numbers than devices in a tensor split: the module reads no more than there are places for.
+// The module asserts that a tensor split has no more numbers than devices. It reads no more than there are places for.
 #undef GGML_ASSERT
 #define GGML_ASSERT(condition) ((void) (condition))
 
-// The logs of 2023.
+// The log macros of 2023.
 #define LOG(...) ((void) 0)
 #define LOG_TEE(...) fprintf(stderr, __VA_ARGS__)
 

@@ -1,5 +1,5 @@
-// Grammars of 2023 by today's samplers: the text is kept, and parsed when the first token is sampled, which is when the
-// vocabulary is known. A grammar that is wrong fails the prediction there.
+// Grammars of 2023 with today's samplers. The text is kept and parsed when the first token is sampled, because only then
+// is the vocabulary known. An invalid grammar makes the prediction fail at that point.
 #pragma once
 
 #include <map>
@@ -10,7 +10,7 @@
 
 inline namespace october2023 {
 
-// What the module carries from the parser to llama_grammar_init without looking at it.
+// The module passes this from the parser to llama_grammar_init without reading it.
 struct llama_grammar_element {
 	std::string text;
 };
@@ -30,7 +30,7 @@ inline llama_grammar *llama_grammar_copy(const llama_grammar *grammar) {
 	return new llama_grammar{grammar->text, sampler_ptr(grammar->sampler ? libllama::llama_sampler_clone(grammar->sampler.get()) : nullptr)};
 }
 
-// Leaves only candidates that continue the grammar. False when the grammar cannot be read.
+// Keeps only candidates that continue the grammar. Returns false if the grammar cannot be parsed.
 inline bool llama_sample_grammar(llama_context *ctx, llama_token_data_array *candidates, llama_grammar *grammar) {
 	if (grammar->sampler == nullptr) {
 		grammar->sampler.reset(libllama::llama_sampler_init_grammar(ctx->vocab, grammar->text.c_str(), "root"));

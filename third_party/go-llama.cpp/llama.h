@@ -1,8 +1,8 @@
 // The names of llama.cpp of 2023 that go-llama.cpp's binding.cpp uses, on today's libllama. See README.md.
 //
-// The library's own header has some of these names with other meanings. It is read into the namespace libllama; what
-// stands here is in october2023, whose names need no prefix, and whose linker symbols are not those that libllama uses
-// inside.
+// The library's own header has some of these names with other meanings. It is included inside the namespace libllama.
+// This file uses the inline namespace october2023. Its names need no prefix, and its linker symbols differ from those
+// inside libllama.
 #pragma once
 
 #include <cfloat>
@@ -31,7 +31,7 @@ namespace libllama {
 
 #include "parts.h"
 
-// As many as the library takes, llama_max_devices.
+// The number of devices that the library takes, as llama_max_devices returns it.
 #define LLAMA_MAX_DEVICES 16
 
 inline namespace october2023 {
@@ -51,7 +51,7 @@ inline int64_t now_ns() {
 	return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// A stopwatch adds the time of its life to a part.
+// A stopwatch adds its lifetime to a part.
 struct stopwatch {
 	std::atomic<int64_t> &sum;
 	int64_t start = now_ns();
@@ -67,30 +67,30 @@ struct sampler_free {
 };
 using sampler_ptr = std::unique_ptr<libllama::llama_sampler, sampler_free>;
 
-// A context. It is there until the process ends, a few hundred bytes; what it stands for is gone after llama_free, and
-// then every call fails. So a Free too many, or a call after it, does not touch memory of others.
+// A context: a few hundred bytes that stay until the process ends. llama_free frees the library's context behind it, and
+// later calls fail. So a second Free, or a call after Free, touches no freed memory.
 struct llama_context {
 	libllama::llama_context     *real  = nullptr;
 	const libllama::llama_vocab *vocab = nullptr;
 
-	int  n_ctx      = 0;     // as asked for: the library's own is rounded up
-	int  n_batch    = 0;     // tokens in one decode at most
-	bool embeddings = false; // they are computed
+	int  n_ctx      = 0;     // as requested; the library rounds it up
+	int  n_batch    = 0;     // largest number of tokens in one decode
+	bool embeddings = false; // embeddings are computed
 
-	bool failed     = false; // this operation has an error; set back where the next begins, at its first tokens
-	bool bad_token  = false; // a token that does not exist was to become text
+	bool failed     = false; // this operation failed; tokenize clears it when the next one begins
+	bool bad_token  = false; // the text of a token that does not exist was requested
 	bool evaluated  = false; // this operation has evaluated something
 	bool session    = false; // a session was loaded and nothing was evaluated since
 
 	uint32_t    seed = 0;
-	sampler_ptr penalties, chain;          // of this prediction, made when it samples first
+	sampler_ptr penalties, chain;          // of this prediction; made when it first samples
 	std::vector<llama_token> ends;         // the tokens that end a text
-	std::vector<int8_t>      outputs;      // the last token's alone
-	int64_t piece_end = 0;                 // when the text of a sampled token was ready; 0 when that is told
-	bool    sampled   = false;             // a token was sampled whose text nobody asked for yet
+	std::vector<int8_t>      outputs;      // which tokens have output: only the last
+	int64_t piece_end = 0;                 // when the text of a sampled token was ready; 0 once it is counted
+	bool    sampled   = false;             // a token was sampled, and its text was not requested yet
 };
 
-// fail says on stderr why, and makes the operation under way fail. It returns false.
+// fail prints the reason on stderr and makes the current operation fail. It returns false.
 __attribute__((format(printf, 2, 3))) inline bool fail(llama_context *ctx, const char *format, ...) {
 	va_list args;
 	va_start(args, format);
@@ -112,12 +112,12 @@ inline void llama_free(llama_context *ctx) {
 	ctx->chain.reset();
 }
 
-// A model. The module ends it with `delete`, which frees what it stands for and leaves the object, as llama_free does.
+// A model. The module calls `delete` on it. That frees the library's model and keeps the object, as llama_free does.
 struct llama_model {
 	struct content {
 		libllama::llama_model *real;
-		llama_context         *context;  // that it was loaded with
-		llama_context          guidance; // for negative prompts, made when the first is used
+		llama_context         *context;  // made when the model was loaded
+		llama_context          guidance; // for negative prompts; made when first used
 		libllama::llama_context_params params;
 	} *const is;
 
@@ -130,7 +130,7 @@ struct llama_model {
 	static void operator delete(void *) {}
 };
 
-// open makes a context of a model.
+// open_context makes a context for a model.
 inline bool open_context(llama_context *ctx, libllama::llama_model *model, const libllama::llama_context_params &params) {
 	ctx->real = libllama::llama_init_from_model(model, params);
 	if (ctx->real == nullptr) return fail(ctx, "cannot make a context of %u tokens", params.n_ctx);
@@ -145,13 +145,13 @@ inline bool open_context(llama_context *ctx, libllama::llama_model *model, const
 	return true;
 }
 
-// Parameters of a context for a negative prompt: the model knows them.
+// Parameters of a context for a negative prompt. The model keeps the real ones.
 struct llama_context_params {};
 
 inline llama_context *llama_new_context_with_model(llama_model *model, llama_context_params) {
 	llama_context *guidance = &model->is->guidance;
 	if (guidance->real == nullptr) open_context(guidance, model->is->real, model->is->params);
-	return guidance; // if it could not be made, evaluating it fails
+	return guidance; // if it could not be made, evaluation fails
 }
 
 inline void llama_backend_free() { libllama::llama_backend_free(); }
@@ -162,15 +162,15 @@ inline int llama_n_vocab(const llama_context *ctx) { return ctx->vocab ? libllam
 // ---------------------------------------------------------------------------------------------------------------------
 // Tokens
 
-// The module asks for the type to know whether a text begins with a token of its own. Today the vocabulary says so, of
-// whatever type it is.
+// The module asks for the type to learn whether a text begins with BOS. Today the vocabulary says this itself, whatever
+// its type is.
 enum llama_vocab_type { LLAMA_VOCAB_TYPE_SPM = 0, LLAMA_VOCAB_TYPE_BPE = 1 };
 
 inline llama_vocab_type llama_vocab_type(const llama_context *ctx) {
 	return ctx->vocab && libllama::llama_vocab_get_add_bos(ctx->vocab) ? LLAMA_VOCAB_TYPE_SPM : LLAMA_VOCAB_TYPE_BPE;
 }
 
-// Less than LLAMA_TOKEN_NULL, and so no token at all, where nothing ends a text.
+// The token that ends a text. If there is none, it is less than LLAMA_TOKEN_NULL, which is no token.
 inline llama_token llama_token_eos(const llama_context *ctx) {
 	if (ctx->vocab == nullptr) return LLAMA_TOKEN_NULL - 1;
 	const llama_token id = libllama::llama_vocab_eos(ctx->vocab);
@@ -178,8 +178,8 @@ inline llama_token llama_token_eos(const llama_context *ctx) {
 	return ctx->ends.empty() ? LLAMA_TOKEN_NULL - 1 : ctx->ends[0];
 }
 
-// The token that an empty prompt is made of. Where a vocabulary has none that begins a text, or one that also ends it, it
-// is another, else the prediction would end where it begins.
+// The token of an empty prompt. If the vocabulary has no BOS, or if its BOS also ends a text, another token is used.
+// Otherwise the prediction would end at once.
 inline llama_token llama_token_bos(const llama_context *ctx) {
 	if (ctx->vocab == nullptr) return LLAMA_TOKEN_NULL;
 	const llama_token id = libllama::llama_vocab_bos(ctx->vocab);
@@ -191,7 +191,7 @@ inline bool has_tokenizer(llama_context *ctx) {
 	return libllama::llama_vocab_type(ctx->vocab) != libllama::LLAMA_VOCAB_TYPE_NONE || fail(ctx, "the model has no tokenizer");
 }
 
-// The text of a token; empty for one that only has a meaning.
+// The text of a token; empty for a control token.
 inline std::string llama_token_to_piece(llama_context *ctx, llama_token id) {
 	const stopwatch watch(parts.piece_ns);
 	if (ctx->piece_end != 0) {
@@ -204,7 +204,7 @@ inline std::string llama_token_to_piece(llama_context *ctx, llama_token id) {
 		fail(ctx, "there is no token %d: the vocabulary has %d", id, llama_n_vocab(ctx));
 		return "";
 	}
-	std::string piece(15, 0); // what fits into the object itself, as most do
+	std::string piece(15, 0); // no allocation: most pieces fit into the object
 	int n = libllama::llama_token_to_piece(ctx->vocab, id, &piece[0], piece.size(), 0, false);
 	if (n < 0) {
 		piece.resize(-n);
@@ -218,7 +218,7 @@ inline std::string llama_token_to_piece(llama_context *ctx, llama_token id) {
 	return piece;
 }
 
-// is_utf8 tells whether a text is: today's library takes other bytes for U+FFFD and says nothing.
+// is_utf8 reports whether a text is valid UTF-8. The library silently takes other bytes for U+FFFD.
 inline bool is_utf8(const unsigned char *s, size_t n) {
 	while (n > 0) {
 		const size_t length = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
@@ -227,7 +227,7 @@ inline bool is_utf8(const unsigned char *s, size_t n) {
 			if ((s[i] & 0xc0) != 0x80) return false;
 		}
 		if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)) {
-			return false; // longer than need be, a surrogate, or beyond the last code point
+			return false; // an overlong form, a surrogate, or beyond the last code point
 		}
 		s += length;
 		n -= length;
@@ -235,7 +235,7 @@ inline bool is_utf8(const unsigned char *s, size_t n) {
 	return true;
 }
 
-// tokenize begins an operation of the module. Names of special tokens in a text are text.
+// tokenize begins an operation of the module. The name of a special token in a text is plain text.
 inline bool tokenize(llama_context *ctx, const char *text, size_t length, bool add_bos, std::vector<llama_token> &tokens) {
 	const stopwatch watch(parts.tokenize_ns);
 	const bool bad_token = ctx->bad_token;
@@ -267,8 +267,8 @@ inline bool tokenize(llama_context *ctx, const char *text, size_t length, bool a
 // ---------------------------------------------------------------------------------------------------------------------
 // Evaluation
 
-// Evaluates tokens after the first n_past of those that were evaluated before; what came after these is forgotten.
-// Returns 0, or 1 when that failed. It returns when the logits are there, as in 2023.
+// Evaluates tokens after the first n_past tokens of the context and forgets the tokens after those. Returns 0, or 1 if it
+// fails. As in 2023, it returns when the logits are there.
 inline int llama_eval(llama_context *ctx, const llama_token *tokens, int n_tokens, int n_past, int n_threads) {
 	const stopwatch watch(parts.eval_ns);
 	if (ctx->failed || !is_open(ctx)) return 1;
@@ -281,7 +281,7 @@ inline int llama_eval(llama_context *ctx, const llama_token *tokens, int n_token
 		if (tokens[i] < 0 || tokens[i] >= llama_n_vocab(ctx)) return !fail(ctx, "there is no token %d", tokens[i]);
 	}
 	if (ctx->session) {
-		// A prediction warms up with one token before it looks at the session: that would leave nothing of it.
+		// A prediction warms up with one token before it looks at the session. That would erase the session.
 		ctx->session = false;
 		if (n_tokens == 1 && n_past == 0 && tokens[0] == llama_token_bos(ctx)) return 0;
 	}
@@ -298,7 +298,7 @@ inline int llama_eval(llama_context *ctx, const llama_token *tokens, int n_token
 	for (int i = 0; i < n_tokens; i += ctx->n_batch) {
 		const int n = std::min(n_tokens - i, ctx->n_batch);
 		libllama::llama_batch batch = libllama::llama_batch_get_one(const_cast<llama_token *>(tokens + i), n);
-		if (ctx->embeddings) { // else the library would give those of all tokens, and their logits
+		if (ctx->embeddings) { // otherwise the library would compute embeddings and logits of all tokens
 			ctx->outputs[n - 1] = 1;
 			batch.logits = ctx->outputs.data();
 		}
@@ -329,7 +329,7 @@ inline bool llama_load_session_file(llama_context *ctx, const char *path, llama_
 		return fail(ctx, "%s is no session of this model", path);
 	}
 	if (*n == 0) return true;
-	// A session had the logits of its last token, from which a prediction goes on; today's files have not.
+	// In 2023 a session file had the logits of the last token, with which a prediction continues. Today's files have not.
 	if (!libllama::llama_memory_seq_rm(memory, 0, *n - 1, -1) ||
 			libllama::llama_decode(ctx->real, libllama::llama_batch_get_one(tokens + *n - 1, 1)) != 0) {
 		return fail(ctx, "the session %s cannot be continued", path);
@@ -344,13 +344,13 @@ inline bool llama_save_session_file(llama_context *ctx, const char *path, const 
 	return true;
 }
 
-// In 2023 all states of a context had one size, and the module still reads as many bytes as one has now. So a state is
-// what the library makes of it, after this, and zeros to the size of a full one.
+// In 2023 all states of a context had the same size, and the module reads as many bytes as a state has now. So a state
+// here is this header, the library's state, and zeros up to the size of a full state.
 struct state_header {
 	char     magic[8];
 	uint64_t context; // fingerprint of model and context
-	uint64_t length;  // of what follows
-	uint64_t sum;     // of what follows
+	uint64_t length;  // of the library's state, in bytes
+	uint64_t sum;     // its FNV-1a hash
 };
 constexpr char state_magic[8] = {'g', 'o', 'l', 'l', 'a', 'm', 'a', '1'};
 
@@ -367,7 +367,7 @@ inline uint64_t meta(const libllama::llama_model *model, const char *suffix, uin
 	return strtoull(value, nullptr, 10);
 }
 
-// The context whose state this thread reads: load_state asks for its size before it opens the file.
+// The context whose state this thread reads. load_state asks for its size before it opens the file.
 inline thread_local const llama_context *state_of = nullptr;
 
 inline size_t llama_get_state_size(const llama_context *ctx) {
@@ -377,7 +377,7 @@ inline size_t llama_get_state_size(const llama_context *ctx) {
 	const uint64_t head  = libllama::llama_model_n_embd(model) / std::max(libllama::llama_model_n_head(model), 1);
 	const uint64_t row   = libllama::llama_model_n_head_kv(model) * (meta(model, ".attention.key_length", head) + meta(model, ".attention.value_length", head));
 	const uint64_t cells = libllama::llama_n_ctx(ctx->real);
-	return sizeof(state_header) + cells * (row * libllama::llama_model_n_layer(model) * sizeof(float) + 64) // f32 is the largest
+	return sizeof(state_header) + cells * (row * libllama::llama_model_n_layer(model) * sizeof(float) + 64) // f32 is the largest type
 		+ (libllama::llama_vocab_n_tokens(ctx->vocab) + libllama::llama_model_n_embd(model)) * sizeof(float) + (1 << 20);
 }
 
@@ -390,7 +390,7 @@ inline uint64_t fingerprint(const llama_context *ctx) {
 
 inline void llama_copy_state_data(llama_context *ctx, uint8_t *to) {
 	const size_t size = llama_get_state_size(ctx);
-	memset(to, 0, size); // no state: reading it back fails
+	memset(to, 0, size); // zeros are no valid state: reading them back fails
 	if (!is_open(ctx)) return;
 	state_header h{};
 	h.length = libllama::llama_state_get_size(ctx->real);
@@ -405,7 +405,7 @@ inline void llama_copy_state_data(llama_context *ctx, uint8_t *to) {
 	memcpy(to, &h, sizeof h);
 }
 
-// is_state tells whether bytes are a state of the context that this thread asked for.
+// is_state reports whether bytes are a state of the context in state_of.
 inline bool is_state(const uint8_t *from, size_t size) {
 	state_header h;
 	if (size < sizeof h || state_of == nullptr || state_of->real == nullptr) return false;
@@ -420,9 +420,9 @@ inline void llama_set_state_data(llama_context *ctx, const uint8_t *from) {
 	libllama::llama_state_set_data(ctx->real, from + sizeof h, h.length);
 }
 
-// The module opens and reads state files without looking whether they are there. These two are taken for their argument
-// types, which are those of load_state and save_state and of no other call: a file that cannot be opened is empty,
-// and one that is no state of the context cannot be read.
+// The module opens and reads state files without checking for errors. The compiler chooses these two functions by their
+// argument types, which only load_state and save_state have. A file that cannot be opened reads as empty, and reading
+// fails if a file is no state of the context.
 inline FILE *fopen(char *path, char *mode) {
 	FILE *f = ::fopen((const char *) path, (const char *) mode);
 	if (f != nullptr) return f;
@@ -437,7 +437,7 @@ inline size_t fread(uint8_t *to, int size, size_t n, FILE *f) {
 
 } // namespace october2023
 
-// gollama_parts_read is in parts.h.
+// Declared in parts.h.
 extern "C" __attribute__((used)) inline void gollama_parts_read(struct gollama_parts *to) {
 	to->tokenize_ns = parts.tokenize_ns;
 	to->eval_ns     = parts.eval_ns;
