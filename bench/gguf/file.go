@@ -1,14 +1,14 @@
-// Package gguf reads and writes the headers of GGUF files, the format in which
-// llama.cpp keeps models: key-value pairs that describe the model, then names,
-// shapes, types and offsets of its tensors. The tensors' data follow the header
-// and are never touched here.
+// Package gguf reads and writes the headers of GGUF files, llama.cpp's format of
+// models. A header has key-value pairs that describe the model, then the names,
+// shapes, types and offsets of its tensors. The tensors' data follow the header;
+// this package never reads them.
 //
-// The reader is made for files that nobody vouches for: it runs in bounded time
-// and memory, refuses what ggml 0.27.0 would refuse (ggml partly by ending the
-// process), and every refusal says what is wrong and where.
+// The reader is safe for untrusted files. It needs bounded time and memory, and
+// refuses every file that ggml 0.27.0 would refuse or crash on. Each error says
+// what is wrong and where.
 //
-// The format is defined by docs/gguf.md of ggml and, where that is silent, by
-// ggml's own reader, gguf.cpp.
+// The format is defined by ggml's docs/gguf.md, and in details by ggml's reader,
+// gguf.cpp.
 package gguf
 
 import (
@@ -17,8 +17,8 @@ import (
 	"math/bits"
 )
 
-// The versions of the format that can be read. They differ only in that
-// version 3 may be big endian, which is refused.
+// The versions of the format that can be read. Only version 3 may be big endian,
+// which is refused.
 const (
 	MinVersion = 2
 	MaxVersion = 3
@@ -29,17 +29,17 @@ const (
 	alignmentKey     = "general.alignment"
 	wordsKey         = "tokenizer.ggml.tokens"
 	defaultAlignment = 32      // bytes, GGUF_DEFAULT_ALIGNMENT
-	maxAlignment     = 1 << 20 // bytes, far above any in use, so that padding stays small
+	maxAlignment     = 1 << 20 // bytes, far above any in use; it bounds the padding
 	maxDims          = 4       // GGML_MAX_DIMS
 	maxTensorName    = 63      // bytes, GGML_MAX_NAME without its terminator
 )
 
 // File is the header of a GGUF file.
 type File struct {
-	Version    uint32     // of the format
-	KV         []KeyValue // in the order of the file, keys unique
-	Tensors    []Tensor   // in the order of the file, names unique, data without gaps but padding
-	Alignment  uint64     // bytes, a power of two: each tensor's data start at a multiple of it
+	Version    uint32     // version of the format
+	KV         []KeyValue // in the order of the file; keys are unique
+	Tensors    []Tensor   // in the order of the file; names are unique, only padding separates the data
+	Alignment  uint64     // bytes, a power of two; each tensor's data start at a multiple of it
 	DataOffset int64      // bytes from the start of the file to the tensors' data
 }
 
@@ -51,10 +51,10 @@ type KeyValue struct {
 	Value any
 }
 
-// Skipped stands for an array that was too long to keep, as vocabularies are.
+// Skipped stands for an array that was too long to keep, such as a vocabulary.
 type Skipped struct {
 	Len   uint64 // elements
-	Twice string // of the tokenizer's words one that is there twice; empty: none, or too many words to tell
+	Twice string // a duplicate among the tokenizer's words; empty: none found, at most maxWords are compared
 }
 
 // Tensor is a tensor's entry in the header.
@@ -65,8 +65,7 @@ type Tensor struct {
 	Offset uint64 // bytes from File.DataOffset
 }
 
-// Elements is the number of elements. It is exact for tensors that Read or New
-// accepted.
+// Elements is the number of elements, exact for tensors that Read or New accepted.
 func (t Tensor) Elements() uint64 {
 	n := uint64(1)
 	for _, d := range t.Dims {
@@ -75,15 +74,15 @@ func (t Tensor) Elements() uint64 {
 	return n
 }
 
-// Bytes is the size of the tensor's data without padding, as ggml_nbytes. It is
+// Bytes is the size of the tensor's data without padding, like ggml_nbytes. It is
 // exact for tensors that Read or New accepted.
 func (t Tensor) Bytes() uint64 {
 	return t.Elements() / t.Type.BlockSize() * t.Type.BlockBytes()
 }
 
-// New lays out a file of version 3 with these keys and tensors: it sets the
-// tensors' offsets, and the alignment from the key general.alignment where
-// present. It keeps both slices and overwrites the offsets.
+// New makes the header of a file of version 3. It computes the tensors' offsets,
+// with the alignment of the key general.alignment if present. It keeps both
+// slices and overwrites the offsets.
 func New(kv []KeyValue, tensors []Tensor) (*File, error) {
 	f := &File{Version: MaxVersion, KV: kv, Tensors: tensors}
 	if err := f.setAlignment(); err != nil {
@@ -107,7 +106,7 @@ func New(kv []KeyValue, tensors []Tensor) (*File, error) {
 	return f, nil
 }
 
-// Get finds the value of a key.
+// Get returns the value of a key.
 func (f *File) Get(key string) (value any, ok bool) {
 	for _, kv := range f.KV {
 		if kv.Key == key {
@@ -117,7 +116,7 @@ func (f *File) Get(key string) (value any, ok bool) {
 	return nil, false
 }
 
-// Uint finds the value of a key that holds a non-negative integer of any width.
+// Uint returns the value of a key that holds a non-negative integer of any width.
 func (f *File) Uint(key string) (value uint64, ok bool) {
 	v, _ := f.Get(key)
 	switch n := v.(type) {
@@ -141,17 +140,17 @@ func (f *File) Uint(key string) (value uint64, ok bool) {
 	return 0, false
 }
 
-// Architecture is the value of general.architecture, such as "llama"; empty
-// when the file does not say.
+// Architecture is the value of general.architecture, such as "llama". It is empty
+// if the key is missing.
 func (f *File) Architecture() string {
 	v, _ := f.Get("general.architecture")
 	s, _ := v.(string)
 	return s
 }
 
-// Vocabulary is the number of tokens, as the library counts them: the words of
-// the tokenizer, without one the key for it, else the rows of the token
-// embedding. It is 0 when nothing says it.
+// Vocabulary is the number of tokens, counted as libllama does: the words of the
+// tokenizer, else the key vocab_size, else the rows of the token embedding. It is
+// 0 if the file has none of these.
 func (f *File) Vocabulary() uint64 {
 	switch v, _ := f.Get(wordsKey); words := v.(type) {
 	case Skipped:
@@ -170,8 +169,8 @@ func (f *File) Vocabulary() uint64 {
 	return 0
 }
 
-// Shards is the number of files that the model is split into, this one
-// included; 1 when it is not split. Params and TensorBytes count this file only.
+// Shards is the number of files of the model, 1 if it is not split. Params and
+// TensorBytes count the tensors of this file only.
 func (f *File) Shards() uint64 {
 	if n, ok := f.Uint("split.count"); ok && n > 1 {
 		return n
@@ -179,7 +178,7 @@ func (f *File) Shards() uint64 {
 	return 1
 }
 
-// Params is the number of parameters, as libllama's model n_params.
+// Params is the number of parameters, like llama_model_n_params.
 func (f *File) Params() uint64 {
 	var n uint64
 	for _, t := range f.Tensors {
@@ -188,8 +187,7 @@ func (f *File) Params() uint64 {
 	return n
 }
 
-// TensorBytes is the size of all tensors without padding, as libllama's model
-// size.
+// TensorBytes is the size of all tensors without padding, like llama_model_size.
 func (f *File) TensorBytes() uint64 {
 	var n uint64
 	for _, t := range f.Tensors {
@@ -198,8 +196,8 @@ func (f *File) TensorBytes() uint64 {
 	return n
 }
 
-// Size is the size of the whole file in bytes, the padding after the last
-// tensor included, as ggml writes it.
+// Size is the size of the whole file in bytes. It includes the padding that ggml
+// writes after the last tensor.
 func (f *File) Size() int64 {
 	if len(f.Tensors) == 0 {
 		return f.DataOffset
@@ -208,7 +206,7 @@ func (f *File) Size() int64 {
 	return f.DataOffset + int64(pad(last.Offset+last.Bytes(), f.Alignment))
 }
 
-// setAlignment takes the alignment from the keys.
+// setAlignment sets Alignment from the keys.
 func (f *File) setAlignment() error {
 	f.Alignment = defaultAlignment
 	v, ok := f.Get(alignmentKey)
@@ -229,16 +227,15 @@ func (f *File) setAlignment() error {
 	return nil
 }
 
-// checkTensor checks the i-th tensor on its own and against those before it,
-// whose names are given and whose data, padded, end at offset start. It returns
-// where its own padded data end.
+// checkTensor checks the i-th tensor. names holds the tensors before it; their
+// padded data end at offset start. end is the end of this tensor's padded data.
 func (f *File) checkTensor(i int, names map[string]int, start uint64) (end uint64, err error) {
 	t := f.Tensors[i]
 	corrupt := func(format string, args ...any) (uint64, error) {
 		return 0, refuse(ErrCorrupt, "tensor %d %q "+format, append([]any{i, t.Name}, args...)...)
 	}
 	if len(t.Name) > maxTensorName {
-		return 0, refuse(ErrCorrupt, "tensor %d has a name of %d bytes, at most %d are allowed", i, len(t.Name), maxTensorName)
+		return 0, refuse(ErrCorrupt, "tensor %d has a name of %d bytes, more than the limit of %d", i, len(t.Name), maxTensorName)
 	}
 	if j, ok := names[t.Name]; ok {
 		return corrupt("has the name of tensor %d", j)
@@ -267,14 +264,14 @@ func (f *File) checkTensor(i int, names map[string]int, start uint64) (end uint6
 	if hi != 0 || bytes > math.MaxInt64/2 {
 		return corrupt("has dimensions %d, more bytes than can be counted", t.Dims)
 	}
-	// ggml wants the data in order and without gaps, which also rules out
-	// overlapping and unaligned tensors.
+	// ggml requires data in order and without gaps. That also excludes overlapping
+	// and unaligned tensors.
 	if t.Offset != start {
 		return corrupt("starts at byte %d of the data, expected %d", t.Offset, start)
 	}
 	end = pad(start+bytes, f.Alignment)
 	if end > math.MaxInt64/2 {
-		return corrupt("ends at byte %d of the data, further than can be counted", end)
+		return corrupt("ends at byte %d of the data, beyond the largest file", end)
 	}
 	return end, nil
 }
@@ -284,8 +281,8 @@ func pad(n, alignment uint64) uint64 {
 	return (n + alignment - 1) &^ (alignment - 1)
 }
 
-// refusal is the error for a header that cannot be used, of one of the kinds
-// below.
+// refusal is the error about a header that cannot be used. kind is one of the
+// errors that Read documents, such as ErrCorrupt.
 type refusal struct {
 	kind error
 	text string
@@ -294,6 +291,7 @@ type refusal struct {
 func (r *refusal) Error() string { return "gguf: " + r.text }
 func (r *refusal) Unwrap() error { return r.kind }
 
+// refuse makes a refusal.
 func refuse(kind error, format string, args ...any) error {
 	return &refusal{kind, fmt.Sprintf(format, args...)}
 }

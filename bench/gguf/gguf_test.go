@@ -18,7 +18,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// example is a small header with every kind of value.
+// example is a small header with values of all types.
 func example(t testing.TB) *gguf.File {
 	t.Helper()
 	f, err := gguf.New([]gguf.KeyValue{
@@ -77,7 +77,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// The bytes of a header as gguf_write_to_file of ggml 0.27.0 writes it.
+// ggml 0.27.0's gguf_write_to_file wrote these bytes of a header.
 func TestHeaderBytes(t *testing.T) {
 	f, err := gguf.New(
 		[]gguf.KeyValue{{Key: "a", Value: "xy"}, {Key: "b", Value: []uint16{1, 2}}},
@@ -95,7 +95,7 @@ func TestHeaderBytes(t *testing.T) {
 	if diff := cmp.Diff(want, header(t, f)); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}
-	if f.DataOffset != 128 || f.Size() != 128+96 { // 68 bytes of data, padded to 32
+	if f.DataOffset != 128 || f.Size() != 128+96 { // 68 bytes of data, padded to a multiple of 32
 		t.Errorf("data at %d, size %d", f.DataOffset, f.Size())
 	}
 }
@@ -200,7 +200,7 @@ func TestLongArraysAreSkipped(t *testing.T) {
 	}
 }
 
-// An array of more strings than can be counted to ends where the input does.
+// Reading an array of very many strings stops at the end of the input.
 func TestEndlessArray(t *testing.T) {
 	in := start(3, 0, 1).put("k", uint32(9), uint32(8), uint64(1<<50), "the only one")
 	if _, err := gguf.Read(in, math.MaxInt64, gguf.DefaultLimits); !errors.Is(err, gguf.ErrTruncated) {
@@ -208,7 +208,7 @@ func TestEndlessArray(t *testing.T) {
 	}
 }
 
-// raw builds headers that New would refuse.
+// raw builds headers, also those that New would refuse.
 type raw struct{ bytes.Buffer }
 
 func start(version uint32, tensors, keys uint64) *raw {
@@ -248,9 +248,9 @@ func TestRefusals(t *testing.T) {
 		{"not gguf", (&raw{}).put(uint64(0x0102030405060708)), gguf.ErrNotGGUF, `gguf: not a gguf file: it starts with "\b\a\x06\x05"`},
 		{"half a magic", &raw{*bytes.NewBufferString("GG")}, gguf.ErrTruncated, "gguf: the file ends after 2 bytes, within the magic"},
 		{"not safetensors", (&raw{}).put(uint64(1), uint8('x')), gguf.ErrNotGGUF, `gguf: not a gguf file: it starts with "\x01\x00\x00\x00"`},
-		{"version 1", start(1, 0, 0), gguf.ErrUnsupported, "gguf: version 1 is not one of 2 to 3"},
-		{"version 0", start(0, 0, 0), gguf.ErrUnsupported, "gguf: version 0 is not one of 2 to 3"},
-		{"version 4", start(4, 0, 0), gguf.ErrUnsupported, "gguf: version 4 is not one of 2 to 3"},
+		{"version 1", start(1, 0, 0), gguf.ErrUnsupported, "gguf: version 1 is not supported, only 2 to 3"},
+		{"version 0", start(0, 0, 0), gguf.ErrUnsupported, "gguf: version 0 is not supported, only 2 to 3"},
+		{"version 4", start(4, 0, 0), gguf.ErrUnsupported, "gguf: version 4 is not supported, only 2 to 3"},
 		{"big endian", start(3<<24, 0, 0), gguf.ErrUnsupported, "gguf: the file is big endian"},
 		{"many keys", start(3, 0, huge), gguf.ErrUnsupported, "gguf: 18446744073709551615 keys are more than the limit of 16384"},
 		{"many tensors", start(3, huge, 0), gguf.ErrUnsupported, "gguf: 18446744073709551615 tensors are more than the limit of 65536"},
@@ -258,7 +258,7 @@ func TestRefusals(t *testing.T) {
 		{"no keys", start(3, 0, 1), gguf.ErrTruncated, "gguf: key 0 ends at byte 32 of a 24 byte file"},
 		{"empty key", start(3, 0, 1).put("", uint32(0), uint8(1)), gguf.ErrCorrupt, "gguf: key 0 has no name"},
 		{"key twice", start(3, 0, 2).put("k", uint32(0), uint8(1), "k", uint32(0), uint8(1)), gguf.ErrCorrupt, `gguf: key 1 "k" was already key 0`},
-		{"long key", start(3, 0, 1).put(huge), gguf.ErrUnsupported, "gguf: key 0 has a string of 18446744073709551615 bytes at byte 32, more than the limit of 1048576"},
+		{"long key", start(3, 0, 1).put(huge), gguf.ErrUnsupported, "gguf: key 0 has a string of 18446744073709551615 bytes, more than the limit of 1048576, at byte 32"},
 		{"unknown value", start(3, 0, 1).put("k", uint32(13)), gguf.ErrCorrupt, `gguf: key 0 "k" has a value of unknown type 13`},
 		{"value cut", start(3, 0, 1).put("k", uint32(10), uint32(1)), gguf.ErrTruncated, `gguf: key 0 "k" ends at byte 45 of a 41 byte file`},
 		{"unknown element", start(3, 0, 1).put("k", uint32(9), uint32(77), uint64(0)), gguf.ErrCorrupt, `gguf: key 0 "k" is an array of unknown type 77`},
@@ -272,7 +272,7 @@ func TestRefusals(t *testing.T) {
 		{"alignment 2³¹", start(3, 0, 1).put("general.alignment", uint32(4), uint32(1<<31)), gguf.ErrUnsupported, "gguf: alignment 2147483648 is more than the limit of 1048576 bytes"},
 		{"tensor's name cut", start(3, 1, 0).put(uint32(1)), gguf.ErrTruncated, "gguf: tensor 0 ends at byte 32 of a 28 byte file"},
 		{"tensor cut", start(3, 1, 0).put("w", uint32(1)), gguf.ErrTruncated, `gguf: tensor 0 "w" ends at byte 45 of a 37 byte file`},
-		{"tensor name too long", tensor(strings.Repeat("w", 64), []uint64{1}, 0, 0), gguf.ErrCorrupt, "gguf: tensor 0 has a name of 64 bytes, at most 63 are allowed"},
+		{"tensor name too long", tensor(strings.Repeat("w", 64), []uint64{1}, 0, 0), gguf.ErrCorrupt, "gguf: tensor 0 has a name of 64 bytes, more than the limit of 63"},
 		{"no dimensions", tensor("w", nil, 0, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has 0 dimensions, not 1 to 4`},
 		{"many dimensions", start(3, 1, 0).put("w", uint32(1e9), make([]uint64, 6)), gguf.ErrCorrupt, `gguf: tensor 0 "w" has 1000000000 dimensions, not 1 to 4`},
 		{"dimension 0", tensor("w", []uint64{1, 0}, 0, 0), gguf.ErrCorrupt, `gguf: tensor 0 "w" has dimension 1 of 0 elements`},
@@ -287,7 +287,7 @@ func TestRefusals(t *testing.T) {
 		{"overlap", start(3, 2, 0).put("v", uint32(1), uint64(9), uint32(0), uint64(0), "w", uint32(1), uint64(1), uint32(0), uint64(32)), gguf.ErrCorrupt, `gguf: tensor 1 "w" starts at byte 32 of the data, expected 64`},
 		{"tensor twice", start(3, 2, 0).put("w", uint32(1), uint64(8), uint32(0), uint64(0), "w", uint32(1), uint64(8), uint32(0), uint64(32)), gguf.ErrCorrupt, `gguf: tensor 1 "w" has the name of tensor 0`},
 		{"data beyond file", tensor("blk.3.ffn_up.weight", []uint64{8}, 0, 0), gguf.ErrTruncated, `gguf: tensor 0 "blk.3.ffn_up.weight" ends at byte 128 of a 75 byte file`},
-		{"data beyond counting", start(3, 2, 0).put("v", uint32(1), uint64(1<<62-1), uint32(24), uint64(0), "w", uint32(1), uint64(1<<61), uint32(24), uint64(1<<62)), gguf.ErrCorrupt, `gguf: tensor 0 "v" ends at byte 4611686018427387904 of the data, further than can be counted`},
+		{"data beyond counting", start(3, 2, 0).put("v", uint32(1), uint64(1<<62-1), uint32(24), uint64(0), "w", uint32(1), uint64(1<<61), uint32(24), uint64(1<<62)), gguf.ErrCorrupt, `gguf: tensor 0 "v" ends at byte 4611686018427387904 of the data, beyond the largest file`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -321,18 +321,18 @@ func TestNotAModelButWhat(t *testing.T) {
 	}
 }
 
-// Wherever a file is cut, the error says that it is cut.
+// The error says that a file is truncated, wherever it is cut.
 func TestTruncation(t *testing.T) {
 	f := example(t)
 	b := header(t, f)
 	for n := 1; n < len(b)+int(f.TensorBytes()); n++ {
-		for what, size := range map[string]int64{"file": int64(n), "input": f.Size()} {
-			if what == "input" && n >= len(b)-63 { // all but padding was there
+		for part, size := range map[string]int64{"file": int64(n), "input": f.Size()} {
+			if part == "input" && n >= len(b)-63 { // only padding is missing
 				continue
 			}
 			_, err := gguf.Read(bytes.NewReader(b[:min(n, len(b))]), size, gguf.DefaultLimits)
 			if !errors.Is(err, gguf.ErrTruncated) {
-				t.Fatalf("%s cut at byte %d of %d: %v", what, n, len(b), err)
+				t.Fatalf("%s cut at byte %d of %d: %v", part, n, len(b), err)
 			}
 		}
 	}
@@ -341,7 +341,7 @@ func TestTruncation(t *testing.T) {
 func TestLimits(t *testing.T) {
 	f := example(t)
 	b := header(t, f)
-	end := int64(bytes.LastIndexByte(b, byte(f.Tensors[2].Offset>>8)) + 7) // of the last offset
+	end := int64(bytes.LastIndexByte(b, byte(f.Tensors[2].Offset>>8)) + 7) // end of the last offset
 	for name, change := range map[string]func(l *gguf.Limits, less uint64){
 		"keys":    func(l *gguf.Limits, less uint64) { l.Keys = uint64(len(f.KV)) - less },
 		"tensors": func(l *gguf.Limits, less uint64) { l.Tensors = uint64(len(f.Tensors)) - less },
@@ -417,7 +417,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// What is at a limit is not beyond it.
+// A value that equals its limit is accepted.
 func TestAtTheLimits(t *testing.T) {
 	f, err := gguf.New(
 		[]gguf.KeyValue{{Key: "general.alignment", Value: uint32(1 << 20)}},
@@ -437,7 +437,7 @@ func TestAtTheLimits(t *testing.T) {
 	}
 }
 
-// What New lays out, Read reads back, whatever the tensors.
+// Read returns what New made, for arbitrary tensors.
 func TestLayout(t *testing.T) {
 	var types []gguf.Type
 	for i := gguf.Type(0); i < 64; i++ {
@@ -527,7 +527,7 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	limits := gguf.DefaultLimits
-	limits.KeptArray = 8 // so that both ways to read arrays are taken
+	limits.KeptArray = 8 // arrays are both kept and skipped
 	f.Fuzz(func(t *testing.T, in []byte, size int64) {
 		got, err := gguf.Read(bytes.NewReader(in), size, limits)
 		if err != nil {
@@ -542,7 +542,7 @@ func FuzzRead(f *testing.F) {
 		if m := got.Memory(512, 512, gguf.F16, gguf.F16); m.Total() < m.Weights {
 			t.Fatalf("memory of %+v", m)
 		}
-		// What was accepted is consistent, and can be used without a check.
+		// An accepted header is consistent; its users need no checks.
 		end := uint64(got.DataOffset)
 		for _, tensor := range got.Tensors {
 			if tensor.Offset%got.Alignment != 0 || uint64(got.DataOffset)+tensor.Offset < end {

@@ -6,30 +6,29 @@ import (
 	"slices"
 )
 
-// What libllama 0.7.0 has room for (src/llama-hparams.h).
+// Limits of libllama 0.7.0 (src/llama-hparams.h).
 const (
 	maxLayers  = 512  // LLAMA_MAX_LAYERS
 	maxExperts = 1024 // LLAMA_MAX_EXPERTS
 )
 
-// checkHparams refuses what ends libllama's process, or its memory, whatever the
-// architecture: load_hparams of src/llama-model.cpp asserts it of every model
-// before its tensors are looked at. What the library refuses by itself, as it does
-// keys that are missing or go with other shapes of tensors, is left to it, because
-// only it knows what an architecture needs. f is a whole model: shards are merged
-// before.
+// checkHparams refuses headers that make libllama abort or exhaust its memory, for
+// any architecture: load_hparams in src/llama-model.cpp has assertions that it
+// checks before the tensors. Other errors, such as missing keys or keys that do
+// not match the tensors, are left to libllama, which knows what an architecture
+// needs. f must be a whole model; shards are merged first.
 func (f *File) checkHparams() error {
 	arch := f.Architecture()
-	if arch == "" || arch == "clip" { // load_hparams returns before it reads any
+	if arch == "" || arch == "clip" { // load_hparams reads nothing for these
 		return nil
 	}
 	arch += "."
 	return cmp.Or(f.checkLayers(arch), f.checkExperts(arch), f.checkRope(arch), f.checkWidths(arch), f.checkWords())
 }
 
-// checkLayers: GGML_ASSERT(n_layer_all > 0 && n_layer_all <= LLAMA_MAX_LAYERS) and
-// GGML_ASSERT(n_layer_nextn <= n_layer_all); a model of which no other layer is left
-// ends it when a context is made.
+// checkLayers checks GGML_ASSERT(n_layer_all > 0 && n_layer_all <= LLAMA_MAX_LAYERS)
+// and GGML_ASSERT(n_layer_nextn <= n_layer_all). If the two are equal, libllama
+// aborts when a context is made.
 func (f *File) checkLayers(arch string) error {
 	layers, ok := f.Uint(arch + "block_count")
 	if !ok {
@@ -38,17 +37,17 @@ func (f *File) checkLayers(arch string) error {
 	if layers == 0 || layers > maxLayers {
 		return refuse(ErrUnsupported, "%sblock_count is %d, not 1 to %d", arch, layers, maxLayers)
 	}
-	switch ahead, _ := f.Uint(arch + "nextn_predict_layers"); {
-	case ahead > layers:
-		return refuse(ErrCorrupt, "%snextn_predict_layers is %d, more than the %d of block_count", arch, ahead, layers)
-	case ahead == layers:
-		return refuse(ErrUnsupported, "%snextn_predict_layers is %d, as block_count: there is no other layer to run", arch, ahead)
+	switch predicting, _ := f.Uint(arch + "nextn_predict_layers"); {
+	case predicting > layers:
+		return refuse(ErrCorrupt, "%snextn_predict_layers is %d, more than the %d of block_count", arch, predicting, layers)
+	case predicting == layers:
+		return refuse(ErrUnsupported, "%snextn_predict_layers equals block_count, %d: no layer is left to run", arch, predicting)
 	}
 	return nil
 }
 
-// checkExperts: seven assertions that follow LLM_KV_EXPERT_GROUP_USED_COUNT. A
-// number that is absent is 0 there, too.
+// checkExperts checks the seven assertions that follow
+// LLM_KV_EXPERT_GROUP_USED_COUNT. As in libllama, a missing number is 0.
 func (f *File) checkExperts(arch string) error {
 	experts, _ := f.Uint(arch + "expert_count")
 	used := f.numbers(arch + "expert_used_count").largest()
@@ -74,7 +73,8 @@ func (f *File) checkExperts(arch string) error {
 	return nil
 }
 
-// checkRope: GGML_ASSERT(rope_scaling_type_train != LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED).
+// checkRope checks GGML_ASSERT(rope_scaling_type_train !=
+// LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED).
 func (f *File) checkRope(arch string) error {
 	v, _ := f.Get(arch + "rope.scaling.type")
 	if s, ok := v.(string); ok && !slices.Contains([]string{"none", "linear", "yarn", "longrope"}, s) {
@@ -83,18 +83,18 @@ func (f *File) checkRope(arch string) error {
 	return nil
 }
 
-// checkWidths: a number that no tensor has room for. Where a model has no words,
-// llama_vocab::impl::load makes room for vocab_size of them before their
-// embeddings are looked for: 2³² are more than 100 GB. The others are widths of
-// what goes through a layer, or numbers of heads of at least one element each, so
-// a weight of the layer has a dimension that is not less; the library compares
-// shapes, but not before products of 32 bits were computed from them.
+// checkWidths refuses numbers that exceed every dimension of the model's tensors.
+// For a model without words, llama_vocab::impl::load allocates vocab_size entries
+// before it looks at the embedding: 2³² of them need more than 100 GB. The other
+// keys are widths or numbers of heads, so some weight has a dimension that is at
+// least as large. libllama compares shapes, too, but only after it computed
+// products of 32 bits from them.
 func (f *File) checkWidths(arch string) error {
 	var widest uint64
 	for _, t := range f.Tensors {
 		widest = max(widest, slices.Max(t.Dims))
 	}
-	if widest == 0 { // not a model, or its weights are elsewhere
+	if widest == 0 { // not a model, or a model whose weights are in other files
 		return nil
 	}
 	keys := []string{"embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count"}
@@ -112,8 +112,8 @@ func (f *File) checkWidths(arch string) error {
 	return nil
 }
 
-// checkWords: GGML_ASSERT(id_to_token.size() == token_to_id.size()) of
-// llama_vocab::impl::load, which returns before where there is no tokenizer.
+// checkWords checks GGML_ASSERT(id_to_token.size() == token_to_id.size()) of
+// llama_vocab::impl::load, which does not apply to models without a tokenizer.
 func (f *File) checkWords() error {
 	switch model, _ := f.Get("tokenizer.ggml.model"); model {
 	case nil, "none", "no_vocab":
@@ -138,18 +138,18 @@ func (f *File) checkWords() error {
 	return nil
 }
 
-// vocabulary holds words by hashes whose seed nobody knows beforehand: of a million
-// different ones two are alike with a probability of 3e-8.
+// vocabulary is a set of words. It keeps hashes with a random seed. Two of a million
+// different words have the same hash with a probability of 3e-8.
 type vocabulary map[uint64]struct{}
 
 var wordSeed = maphash.MakeSeed()
 
-// maxWords are those that a vocabulary keeps, so that its memory is bounded; the
-// largest known has 262144.
+// maxWords is the most words that a vocabulary keeps, to bound its memory. The
+// largest known vocabulary has 262144.
 const maxWords = 1 << 20
 
-// add tells whether the word was there before. The library gives empty words names
-// of their own.
+// add adds a word and reports whether the set had it before. It ignores empty
+// words, which libllama renames.
 func (v vocabulary) add(word []byte) bool {
 	if len(word) == 0 || len(v) == maxWords {
 		return false

@@ -11,12 +11,12 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// keys are those of a model by name without architecture, in place of those that
-// hparams has; nil leaves one out.
+// keys are values by key, without the architecture. They replace those of hparams;
+// nil removes a key.
 type keys map[string]any
 
-// hparams is the header of a model with one layer of 256 wide, whose library keys
-// are changed.
+// hparams is the header of a model with one layer, 256 elements wide, with some keys
+// changed.
 func hparams(t testing.TB, arch string, change keys) *gguf.File {
 	t.Helper()
 	kv := []gguf.KeyValue{{Key: "general.architecture", Value: arch}}
@@ -41,8 +41,8 @@ func hparams(t testing.TB, arch string, change keys) *gguf.File {
 	return f
 }
 
-// What ends libllama 0.7.0 is refused, and nothing that it loads, or refuses by
-// itself.
+// Headers that crash libllama 0.7.0 are refused. Headers that it loads, or refuses by
+// itself, are accepted.
 func TestHparams(t *testing.T) {
 	for _, tt := range []struct {
 		arch string
@@ -55,11 +55,11 @@ func TestHparams(t *testing.T) {
 		{"llama", keys{"block_count": uint32(512)}, nil, ""},
 		{"llama", keys{"block_count": uint32(513)}, gguf.ErrUnsupported, "llama.block_count is 513, not 1 to 512"},
 		{"llama", keys{"block_count": uint32(math.MaxUint32)}, gguf.ErrUnsupported, "llama.block_count is 4294967295, not 1 to 512"},
-		{"llama", keys{"block_count": nil}, nil, ""}, // the library says so
+		{"llama", keys{"block_count": nil}, nil, ""}, // libllama reports this
 		{"x", keys{"block_count": uint32(1 << 31)}, gguf.ErrUnsupported, "x.block_count is 2147483648, not 1 to 512"},
 		{"clip", keys{"block_count": uint32(0), "expert_count": uint32(math.MaxUint32)}, nil, ""},
 		{"glm4moe", keys{"block_count": uint32(2), "nextn_predict_layers": uint32(1)}, nil, ""},
-		{"glm4moe", keys{"nextn_predict_layers": uint32(1)}, gguf.ErrUnsupported, "glm4moe.nextn_predict_layers is 1, as block_count: there is no other layer to run"},
+		{"glm4moe", keys{"nextn_predict_layers": uint32(1)}, gguf.ErrUnsupported, "glm4moe.nextn_predict_layers equals block_count, 1: no layer is left to run"},
 		{"glm4moe", keys{"nextn_predict_layers": uint32(2)}, gguf.ErrCorrupt, "glm4moe.nextn_predict_layers is 2, more than the 1 of block_count"},
 		{"llama", keys{"expert_count": uint32(1024), "expert_used_count": uint32(1024)}, nil, ""},
 		{"llama", keys{"expert_count": uint32(1025), "expert_used_count": uint32(2)}, gguf.ErrUnsupported, "llama.expert_count is 1025, more than the limit of 1024"},
@@ -77,7 +77,7 @@ func TestHparams(t *testing.T) {
 		{"deepseek2", keys{"expert_count": uint32(8), "expert_used_count": uint32(2), "expert_group_count": uint32(3)}, gguf.ErrCorrupt, "deepseek2.expert_group_count is 3, which does not divide 8 experts"},
 		{"deepseek2", keys{"expert_count": uint32(8), "expert_used_count": uint32(2), "expert_group_count": uint32(2)}, gguf.ErrCorrupt, "deepseek2.expert_group_used_count is 0, of 2 groups"},
 		{"deepseek2", keys{"expert_count": uint32(8), "expert_used_count": uint32(2), "expert_group_count": uint32(2), "expert_group_used_count": uint32(2)}, gguf.ErrCorrupt, "deepseek2.expert_group_used_count is 2, of 2 groups"},
-		{"hunyuan-dense", keys{"expert_count": uint32(1)}, nil, ""}, // not experts, for the library
+		{"hunyuan-dense", keys{"expert_count": uint32(1)}, nil, ""}, // no experts to libllama
 		{"hunyuan-moe", keys{"expert_count": uint32(1)}, gguf.ErrCorrupt, "hunyuan-moe.expert_used_count is 0, of 1 experts"},
 		{"llama", keys{"rope.scaling.type": "longrope"}, nil, ""},
 		{"llama", keys{"rope.scaling.type": "su"}, gguf.ErrUnsupported, `llama.rope.scaling.type is "su", not one of none, linear, yarn, longrope`},
@@ -89,7 +89,7 @@ func TestHparams(t *testing.T) {
 		{"llama", keys{"attention.value_length": uint32(1 << 31)}, gguf.ErrCorrupt, "llama.attention.value_length is 2147483648, and no tensor has a dimension above 1000"},
 		{"llama", keys{"rope.dimension_count": uint32(math.MaxUint32)}, gguf.ErrCorrupt, "llama.rope.dimension_count is 4294967295, and no tensor has a dimension above 1000"},
 		{"llama", keys{"vocab_size": uint32(math.MaxUint32)}, gguf.ErrCorrupt, "llama.vocab_size is 4294967295, and no tensor has a dimension above 1000"},
-		// Of recurrent models, of those without positions, and of those whose context nobody wrote down.
+		// Recurrent models, models without positions, and models without a context length.
 		{"mamba", keys{"attention.head_count": uint32(0), "attention.head_count_kv": uint32(0), "rope.dimension_count": nil}, nil, ""},
 		{"mpt", keys{"rope.dimension_count": uint32(0)}, nil, ""},
 		{"lfm2", keys{"attention.head_count_kv": []uint32{0, 8, 0}}, nil, ""},
@@ -107,7 +107,7 @@ func TestHparams(t *testing.T) {
 			}
 		})
 	}
-	// With words, the library does not look at vocab_size.
+	// If there are words, libllama ignores vocab_size.
 	f := hparams(t, "llama", keys{"vocab_size": uint32(math.MaxUint32)})
 	words, err := gguf.New(append(f.KV, gguf.KeyValue{Key: "tokenizer.ggml.tokens", Value: []string{"a"}}), f.Tensors)
 	if err == nil {
@@ -118,7 +118,7 @@ func TestHparams(t *testing.T) {
 	}
 }
 
-// Files that are parts of one model are checked together.
+// The files of a split model are checked together.
 func TestHparamsOfShards(t *testing.T) {
 	first := hparams(t, "llama", keys{"block_count": uint32(0)})
 	first.KV = append(first.KV, gguf.KeyValue{Key: "split.count", Value: uint16(2)}, gguf.KeyValue{Key: "split.no", Value: uint16(0)})
@@ -136,7 +136,7 @@ func TestHparamsOfShards(t *testing.T) {
 	}
 }
 
-// A word that is twice in the vocabulary ends libllama's process, an empty one does not.
+// A duplicate word in the vocabulary makes libllama abort. A duplicate empty word does not.
 func TestWords(t *testing.T) {
 	many := func(more ...string) []string {
 		words := make([]string, 0, 5000+len(more))

@@ -7,25 +7,27 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Memory is what a model needs to run tests of one length, in bytes. Weights
-// and Cache are exact for models of plain attention whose output is repacked or
-// offloaded, else upper bounds: Weights counts TiedBytes, Cache the whole context
-// of sliding windows. Compute is an estimate.
+// Memory is the memory that a model needs to run tests of one length, in bytes.
+// Weights and Cache are exact for models of plain attention whose output is
+// repacked or offloaded. For others they are upper bounds: Weights includes
+// TiedBytes, and Cache assumes that sliding windows keep the whole context.
+// Compute is an estimate.
 type Memory struct {
-	Tokens  uint64 `json:"tokens"`        // of the context
-	Weights uint64 `json:"weights_bytes"` // of all tensors, and TiedBytes
-	Cache   uint64 `json:"cache_bytes"`   // of keys and values
-	Compute uint64 `json:"compute_bytes"` // of what passes through the graph
+	Tokens  uint64 `json:"tokens"`        // length of the context
+	Weights uint64 `json:"weights_bytes"` // all tensors, and TiedBytes
+	Cache   uint64 `json:"cache_bytes"`   // keys and values of the attention
+	Compute uint64 `json:"compute_bytes"` // intermediate results of the graph
 }
 
 // Total is the sum of the parts in bytes.
 func (m Memory) Total() uint64 { return add(add(m.Weights, m.Cache), m.Compute) }
 
-// contextPad is what libllama rounds the length of a context up to.
+// contextPad: libllama rounds the length of a context up to a multiple of it.
 const contextPad = 256
 
-// Memory estimates what the model needs for a context of tokens, computed in
-// passes of at most ubatch tokens, with keys and values of the types k and v.
+// Memory estimates the memory for a context of the given number of tokens,
+// computed in passes of at most ubatch tokens. k and v are the types of the cached
+// keys and values.
 func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 	n := pad(uint64(max(tokens, 1)), contextPad)
 	pass := min(uint64(max(tokens, 1)), uint64(max(ubatch, 1)))
@@ -37,17 +39,17 @@ func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 		m.Cache = add(m.Cache, typeBytes(k, mul(n, mul(heads, a.key))))
 		m.Cache = add(m.Cache, typeBytes(v, mul(n, mul(heads, a.value))))
 	}
-	// At the widest node live the logits or the feed-forward network, beside the
-	// embeddings and what is next to them, and the attention's mask.
+	// The widest node holds the logits or the feed-forward network. Beside it live
+	// embeddings with their neighbours, and the attention's mask.
 	widest := max(f.Vocabulary(), mul(3, a.feedForward.largest()))
 	m.Compute = add(mul(4*pass, add(widest, mul(11, a.embedding)/2)), mul(2*pass, n))
 	return m
 }
 
-// TiedBytes is the size of the token embedding of a model that has no output of
-// its own, 0 for others. libllama takes it for the output, too, of the buffer
-// that suits a multiplication (llama_model_loader::create_tensor, TENSOR_DUPLICATED):
-// the same one on a CPU that does not repack its type, else a second one.
+// TiedBytes is the size of the token embedding if the model has no output weight,
+// else 0. libllama then uses the embedding as the output. It needs a second copy
+// for that, unless it runs on a CPU that does not repack the type
+// (llama_model_loader::create_tensor, TENSOR_DUPLICATED).
 func (f *File) TiedBytes() uint64 {
 	var embedding uint64
 	for _, t := range f.Tensors {
@@ -61,8 +63,8 @@ func (f *File) TiedBytes() uint64 {
 	return embedding
 }
 
-// Fits is an error that says what is needed and what there is, nil when
-// availableBytes are enough. Call it before anything is allocated.
+// Fits returns a *MemoryError if availableBytes are not enough. Call it before
+// anything is allocated.
 func (m Memory) Fits(availableBytes uint64) error {
 	if m.Total() <= availableBytes {
 		return nil
@@ -70,19 +72,19 @@ func (m Memory) Fits(availableBytes uint64) error {
 	return &MemoryError{Need: m, AvailableBytes: availableBytes}
 }
 
-// MemoryError is a model that needs more memory than there is.
+// MemoryError says that a model needs more memory than is available.
 type MemoryError struct {
 	Need           Memory
 	AvailableBytes uint64
 }
 
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("needs %s of memory (weights %s, KV cache of %d tokens %s, compute buffers %s), there are %s",
+	return fmt.Sprintf("needs %s of memory (weights %s, KV cache of %d tokens %s, compute buffers %s), but only %s are available",
 		humanize.IBytes(e.Need.Total()), humanize.IBytes(e.Need.Weights), e.Need.Tokens,
 		humanize.IBytes(e.Need.Cache), humanize.IBytes(e.Need.Compute), humanize.IBytes(e.AvailableBytes))
 }
 
-// attention is what decides the size of a model's cache.
+// attention holds the sizes of a model's layers that decide its memory.
 type attention struct {
 	layers      int
 	embedding   uint64 // elements
@@ -91,7 +93,7 @@ type attention struct {
 	key, value  uint64 // elements of one head
 }
 
-// perLayer is one number for all layers, or one for each.
+// perLayer holds one number for all layers, or one number for each.
 type perLayer []uint64
 
 func (p perLayer) at(layer int) uint64 {
@@ -141,7 +143,7 @@ func (f *File) attention() attention {
 	return a
 }
 
-// numbers is the value of a key that holds a whole number or several.
+// numbers is the value of a key that holds one whole number or an array of them.
 func (f *File) numbers(key string) perLayer {
 	if n, ok := f.Uint(key); ok {
 		return perLayer{n}
@@ -153,7 +155,7 @@ func (f *File) numbers(key string) perLayer {
 		for _, n := range s {
 			p = append(p, uint64(n))
 		}
-	case []int32: // read as unsigned by the library, too
+	case []int32: // libllama reads them as unsigned, too
 		for _, n := range s {
 			p = append(p, uint64(uint32(n)))
 		}
@@ -163,7 +165,7 @@ func (f *File) numbers(key string) perLayer {
 	return p
 }
 
-// typeBytes is the size of n elements, a whole number of blocks.
+// typeBytes is the size of n elements in bytes, rounded up to whole blocks.
 func typeBytes(t Type, n uint64) uint64 {
 	if !t.Valid() {
 		return 0
@@ -171,7 +173,7 @@ func typeBytes(t Type, n uint64) uint64 {
 	return mul((n+t.BlockSize()-1)/t.BlockSize(), t.BlockBytes())
 }
 
-// mul and add stop at the largest number: headers that lie may hold any.
+// mul and add saturate at MaxInt64, because untrusted headers may hold any number.
 func mul(a, b uint64) uint64 {
 	if a != 0 && b > math.MaxInt64/a {
 		return math.MaxInt64

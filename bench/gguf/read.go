@@ -12,28 +12,28 @@ import (
 	"slices"
 )
 
-// Why a header was refused, for errors.Is.
+// The kinds of refusals, for errors.Is.
 var (
 	ErrEmpty       = errors.New("empty file")
 	ErrNotGGUF     = errors.New("not a gguf file")
 	ErrTruncated   = errors.New("truncated gguf file")
 	ErrCorrupt     = errors.New("corrupt gguf file")
-	ErrUnsupported = errors.New("unsupported gguf file") // or one beyond the limits
+	ErrUnsupported = errors.New("unsupported gguf file") // or beyond the limits
 )
 
-// Limits bound the time and the memory that reading a header can take: both are
-// proportional to HeaderBytes at worst.
+// Limits bound the time and the memory of reading a header. Both are at most
+// proportional to HeaderBytes.
 type Limits struct {
-	HeaderBytes int64  // the whole header
+	HeaderBytes int64  // size of the whole header
 	Keys        uint64 // number of keys
 	Tensors     uint64 // number of tensors
-	StringBytes uint64 // one key, name or value
-	KeptArray   uint64 // elements; a longer array is read past and becomes Skipped
+	StringBytes uint64 // size of one key, name or value
+	KeptArray   uint64 // elements of an array; a longer one is not kept and becomes Skipped
 }
 
-// DefaultLimits are far above every model known: the largest headers, with
-// vocabularies of 262144 tokens, are below 20 MB, the largest models have
-// about 2000 tensors, and chat templates stay below 64 KB.
+// DefaultLimits are far above every known model. The largest headers, with
+// vocabularies of 262144 tokens, are below 20 MB. The largest models have about
+// 2000 tensors. Chat templates are below 64 KB.
 var DefaultLimits = Limits{
 	HeaderBytes: 128 << 20,
 	Keys:        1 << 14,
@@ -63,11 +63,10 @@ func ReadFile(name string) (*File, error) {
 	return f, nil
 }
 
-// Read reads a header from the start of r. It may read ahead of the header's end.
+// Read reads a header from the start of r. It may read beyond the header's end.
 //
-// size is the size of the whole file in bytes, which r need not reach: a header
-// can be read from the first part of a file. A header that r does not reach to
-// the end of is refused with ErrTruncated.
+// size is the size of the whole file in bytes. r may hold only the first part of
+// the file; if it ends within the header, the error is ErrTruncated.
 func Read(r io.Reader, size int64, limits Limits) (*File, error) {
 	if size == 0 {
 		return nil, refuse(ErrEmpty, "the file is empty")
@@ -80,15 +79,15 @@ func Read(r io.Reader, size int64, limits Limits) (*File, error) {
 	return f, nil
 }
 
-// decoder reads the parts of a header. After the first error all its methods
-// do nothing and return zero values.
+// decoder reads the parts of a header. After the first error its methods do
+// nothing and return zero values.
 type decoder struct {
 	r      *bufio.Reader
 	pos    int64 // bytes read
 	size   int64 // bytes in the file
 	limits Limits
-	at     func() string // what is being read, for errors
-	words  vocabulary    // of the array that is being read; nil: it has no words
+	at     func() string // names the part being read, for errors
+	words  vocabulary    // words of the array being read; nil: it is not the tokenizer's
 	err    error
 }
 
@@ -156,13 +155,13 @@ func (d *decoder) file() *File {
 			d.fail(ErrTruncated, "tensor %d %q ends at byte %d of a %d byte file", i, t.Name, end, d.size)
 		}
 	}
-	if d.err == nil && f.Shards() == 1 { // a part of a model is checked with the others, by Merge
+	if d.err == nil && f.Shards() == 1 { // Merge checks the shards of a split model
 		d.err = f.checkHparams()
 	}
 	return f
 }
 
-// magic checks the first four bytes, and says what the file may be instead.
+// magic checks the first four bytes. Its error says what the file may be instead.
 func (d *decoder) magic() {
 	head, err := d.r.Peek(256)
 	if err != nil && err != io.EOF {
@@ -180,24 +179,24 @@ func (d *decoder) magic() {
 	d.fail(ErrNotGGUF, "not a gguf file: it starts with %q%s", head[:min(len(head), len(magic))], looksLike(head))
 }
 
-// looksLike names what is often found in place of a model.
+// looksLike recognizes content that is often found in place of a model.
 func looksLike(head []byte) string {
 	text := bytes.ToLower(bytes.TrimSpace(head))
 	for _, known := range []struct {
 		prefix string
-		what   string
+		name   string
 	}{
-		{"version https://git-lfs", "a git-lfs pointer, fetch the file it stands for"},
-		{"<!doctype html", "an html page, perhaps of a login or an error"},
-		{"<html", "an html page, perhaps of a login or an error"},
-		{"{", "json, perhaps an error message of a server"},
-		{"pk\x03\x04", "a zip archive, as pytorch writes"},
+		{"version https://git-lfs", "a git-lfs pointer; fetch the file itself"},
+		{"<!doctype html", "an html page, perhaps a login or error page"},
+		{"<html", "an html page, perhaps a login or error page"},
+		{"{", "json, perhaps a server's error message"},
+		{"pk\x03\x04", "a zip archive, perhaps from pytorch"},
 		{"lmgg", "a ggml file, older than gguf"},
 		{"fmgg", "a ggml file, older than gguf"},
 		{"tjgg", "a ggml file, older than gguf"},
 	} {
 		if bytes.HasPrefix(text, []byte(known.prefix)) {
-			return ", it looks like " + known.what
+			return ", it looks like " + known.name
 		}
 	}
 	if len(head) > 8 && head[8] == '{' {
@@ -213,15 +212,16 @@ func (d *decoder) version() uint32 {
 	case v&0xffff == 0 && v != 0:
 		d.fail(ErrUnsupported, "the file is big endian")
 	case v < MinVersion || v > MaxVersion:
-		d.fail(ErrUnsupported, "version %d is not one of %d to %d", v, MinVersion, MaxVersion)
+		d.fail(ErrUnsupported, "version %d is not supported, only %d to %d", v, MinVersion, MaxVersion)
 	}
 	return v
 }
 
-func (d *decoder) count(what string, limit uint64) uint64 {
+// count reads a number of things, which noun names.
+func (d *decoder) count(noun string, limit uint64) uint64 {
 	n := d.uint64()
 	if n > limit {
-		d.fail(ErrUnsupported, "%d %s are more than the limit of %d", n, what, limit)
+		d.fail(ErrUnsupported, "%d %s are more than the limit of %d", n, noun, limit)
 		return 0
 	}
 	return n
@@ -316,10 +316,10 @@ func (d *decoder) array() any {
 	return nil
 }
 
-// array reads n elements of the given size in bytes, where 0 stands for
-// strings, or reads past them when they are too many to keep.
+// array reads n elements of the given size in bytes, or skips them if they are too
+// many to keep. A size of 0 stands for strings.
 func array[T any](d *decoder, n uint64, size uint64, element func() T) any {
-	// No element is smaller than its size, a string not smaller than its length.
+	// A string has at least one byte: those of its length.
 	if d.err == nil && n > uint64(d.size-d.pos)/max(size, 1) {
 		d.fail(ErrTruncated, "%s is an array of %d elements in a %d byte file", d.at(), n, d.size)
 	}
@@ -363,7 +363,7 @@ func (d *decoder) string() string {
 func (d *decoder) length() uint64 {
 	n := d.uint64()
 	if n > d.limits.StringBytes {
-		d.fail(ErrUnsupported, "%s has a string of %d bytes at byte %d, more than the limit of %d", d.at(), n, d.pos, d.limits.StringBytes)
+		d.fail(ErrUnsupported, "%s has a string of %d bytes, more than the limit of %d, at byte %d", d.at(), n, d.limits.StringBytes, d.pos)
 		return 0
 	}
 	return n
@@ -414,7 +414,7 @@ func (d *decoder) skip(n uint64) {
 	}
 }
 
-// advance tells whether n more bytes may be read, and counts them.
+// advance counts n more bytes. It reports whether they may be read.
 func (d *decoder) advance(n uint64) bool {
 	if d.err != nil {
 		return false
@@ -431,12 +431,12 @@ func (d *decoder) advance(n uint64) bool {
 	return true
 }
 
-// ended takes the error of a read that advance allowed.
+// ended handles the error of a read that advance allowed.
 func (d *decoder) ended(err error) {
 	switch {
 	case err == nil || d.err != nil:
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		d.fail(ErrTruncated, "%s ends at byte %d, the input ends before", d.at(), d.pos)
+		d.fail(ErrTruncated, "the input ends before %s does, at byte %d", d.at(), d.pos)
 	default:
 		d.err = fmt.Errorf("gguf: read %s: %w", d.at(), err)
 	}

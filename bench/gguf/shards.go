@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// maxShards is far above any model known, and keeps names to five digits.
+// maxShards is far above any known model, and fits the five digits of the names.
 const maxShards = 9999
 
 var shardName = regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`)
 
-// ShardNames are the names of all files of a model that is split into count of
-// them, given the name of the first, with or without its folder or URL. The
-// names follow llama.cpp: model-00001-of-00003.gguf.
+// ShardNames are the names of all count files of a split model. first is the name
+// of the first file, with or without its folder or URL. The names follow
+// llama.cpp: model-00001-of-00003.gguf.
 func ShardNames(first string, count uint64) ([]string, error) {
 	if count <= 1 {
 		return []string{first}, nil
@@ -30,7 +30,7 @@ func ShardNames(first string, count uint64) ([]string, error) {
 		return nil, refuse(ErrCorrupt, "%q is one of %d files by its header, and of %d by its name", baseName(first), count, of)
 	}
 	if m[2] != "00001" {
-		return nil, refuse(ErrUnsupported, "%q is not the first of its %d files, which describes the model", baseName(first), count)
+		return nil, refuse(ErrUnsupported, "%q is not the first of its %d files", baseName(first), count)
 	}
 	names := make([]string, count)
 	for i := range names {
@@ -39,9 +39,9 @@ func ShardNames(first string, count uint64) ([]string, error) {
 	return names, nil
 }
 
-// ReadShards is the header of the one file that a model would be if it were not
-// split, and the names of its files, given that of the first. read is called for
-// each of them, with names beside the first one's.
+// ReadShards returns the merged header of a model and the names of its files. It
+// calls read for each of them, first for the given name. The other names have the
+// same folder or URL.
 func ReadShards(first string, read func(name string) (*File, error)) (merged *File, names []string, err error) {
 	header, err := read(first)
 	if err != nil {
@@ -64,23 +64,23 @@ func ReadShards(first string, read func(name string) (*File, error)) (merged *Fi
 	return merged, names, nil
 }
 
-// IsShard tells whether a file of this name is one of several of a model.
+// IsShard reports whether a file of this name is a further file of a split model,
+// not the first.
 func IsShard(name string) bool {
 	m := shardName.FindStringSubmatch(name)
 	return m != nil && m[3] != "00001"
 }
 
-// baseName is a name without what may hold secrets.
+// baseName is a name without its folder and query, which may hold secrets.
 func baseName(s string) string {
 	s, _, _ = strings.Cut(s, "?")
 	return s[strings.LastIndexByte(s, '/')+1:]
 }
 
-// Merge is the header of the one file that the shards of a model, in their
-// order, would be if they were not split. Shards that are missing, twice there,
-// in another order or of another model are refused, and so is a model that Read
-// would refuse if it were in one file. A single file that is not
-// split is returned as it is.
+// Merge makes one header from those of all shards of a model: the header of the
+// same model in a single file. It refuses shards that are missing, duplicate, out
+// of order or of another model, and models that Read would refuse in a single
+// file. A single file that is not split is returned unchanged.
 func Merge(shards []*File) (*File, error) {
 	if len(shards) == 0 {
 		return nil, refuse(ErrCorrupt, "no files to merge")
@@ -102,12 +102,12 @@ func Merge(shards []*File) (*File, error) {
 			return nil, refuse(ErrCorrupt, "file %d of %d says that it is file %d", i+1, len(shards), no+1)
 		}
 		if len(tensors)+len(f.Tensors) > int(DefaultLimits.Tensors) {
-			return nil, refuse(ErrUnsupported, "the %d files have more than the limit of %d tensors", len(shards), DefaultLimits.Tensors)
+			return nil, refuse(ErrUnsupported, "the %d files have more tensors than the limit of %d", len(shards), DefaultLimits.Tensors)
 		}
 		tensors = append(tensors, f.Tensors...)
 	}
 	if want, ok := first.Uint("split.tensors.count"); ok && want != uint64(len(tensors)) {
-		return nil, refuse(ErrCorrupt, "the %d files have %d tensors, split.tensors.count is %d", len(shards), len(tensors), want)
+		return nil, refuse(ErrCorrupt, "the %d files have %d tensors, but split.tensors.count is %d", len(shards), len(tensors), want)
 	}
 	var kv []KeyValue
 	for _, k := range first.KV {
@@ -125,8 +125,8 @@ func Merge(shards []*File) (*File, error) {
 	return merged, nil
 }
 
-// relaid is New for keys of a file that was read: arrays that were skipped stay
-// so, and DataOffset is then where the data of the shortest such header start.
+// relaid is New for the keys of a file that was read, which may be Skipped.
+// DataOffset then leaves out the skipped arrays.
 func relaid(kv []KeyValue, tensors []Tensor) (*File, error) {
 	kept := make([]KeyValue, 0, len(kv))
 	for _, k := range kv {

@@ -18,7 +18,7 @@ func TestShardNames(t *testing.T) {
 		first string
 		count uint64
 		want  []string // nil: refused
-		text  string   // of the refusal
+		text  string   // part of the error
 	}{
 		{"m.gguf", 1, []string{"m.gguf"}, ""},
 		{"m.gguf", 0, []string{"m.gguf"}, ""},
@@ -40,7 +40,7 @@ func TestShardNames(t *testing.T) {
 	}
 }
 
-// shard is one of the files of a model with two tensors in each.
+// shard is one file of a model that has two tensors per file.
 func shard(t testing.TB, no, count int) *gguf.File {
 	t.Helper()
 	kv := []gguf.KeyValue{
@@ -110,7 +110,7 @@ func TestReadShards(t *testing.T) {
 		first string
 		files map[string]*gguf.File
 		names []string // nil: refused
-		text  string   // of the refusal
+		text  string   // part of the error
 	}{
 		"single":     {"m.gguf", map[string]*gguf.File{"m.gguf": example(t)}, []string{"m.gguf"}, ""},
 		"both":       {first, map[string]*gguf.File{first: shard(t, 0, 2), second: shard(t, 1, 2)}, []string{first, second}, ""},
@@ -163,12 +163,12 @@ func TestMergeRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %q", name, f, err, tt.want)
 		}
 	}
-	// More tensors than a file may have, one name in two files, fewer than announced.
+	// Too many tensors, the same name in two files, fewer tensors than announced.
 	many := []*gguf.File{shard(t, 0, 2), shard(t, 1, 2)}
 	for _, f := range many {
 		f.Tensors = make([]gguf.Tensor, gguf.DefaultLimits.Tensors/2+1)
 	}
-	if _, err := gguf.Merge(many); !errors.Is(err, gguf.ErrUnsupported) || !strings.Contains(err.Error(), "more than the limit of 65536 tensors") {
+	if _, err := gguf.Merge(many); !errors.Is(err, gguf.ErrUnsupported) || !strings.Contains(err.Error(), "more tensors than the limit of 65536") {
 		t.Errorf("many tensors: %v", err)
 	}
 	twice := shard(t, 1, 2)
@@ -178,7 +178,7 @@ func TestMergeRefuses(t *testing.T) {
 	}
 	fewer := shard(t, 1, 2)
 	fewer.Tensors = fewer.Tensors[:1]
-	if _, err := gguf.Merge([]*gguf.File{shard(t, 0, 2), fewer}); err == nil || !strings.Contains(err.Error(), "have 3 tensors, split.tensors.count is 4") {
+	if _, err := gguf.Merge([]*gguf.File{shard(t, 0, 2), fewer}); err == nil || !strings.Contains(err.Error(), "have 3 tensors, but split.tensors.count is 4") {
 		t.Errorf("fewer tensors: %v", err)
 	}
 }
@@ -206,8 +206,8 @@ func TestMemory(t *testing.T) {
 		"block_count": uint32(18), "embedding_length": uint32(2048), "feed_forward_length": uint32(16384), "attention.head_count": uint32(8),
 		"attention.head_count_kv": uint32(1), "attention.key_length": uint32(256), "attention.value_length": uint32(256),
 	}
-	// What libllama 0.7.0 logs for the default models of these keys. The cache is
-	// exact; compute buffers are estimated within a twentieth.
+	// libllama 0.7.0 logs these sizes for the default models. The cache is exact; the
+	// estimate of the compute buffers is within 5 %.
 	for _, tt := range []struct {
 		name           string
 		file           *gguf.File
@@ -231,7 +231,7 @@ func TestMemory(t *testing.T) {
 			t.Errorf("%s %d: %+v", tt.name, tt.tokens, m)
 		}
 	}
-	// Fewer bits, latent attention.
+	// Cache types of fewer bits, and latent attention.
 	f := model("llama", smol, 49152)
 	if got, want := f.Memory(512, 512, gguf.Q8_0, gguf.Q8_0).Cache, uint64(11.25*mib*34/64); got != want {
 		t.Errorf("cache of q8_0 has %d bytes, want %d", got, want)
@@ -240,7 +240,7 @@ func TestMemory(t *testing.T) {
 	if got, want := f.Memory(256, 1, gguf.F16, gguf.F16).Cache, uint64(256*576*2); got != want {
 		t.Errorf("latent cache has %d bytes, want %d", got, want)
 	}
-	// Keys that lie do not overflow.
+	// Invalid numbers do not overflow.
 	huge := keys{"block_count": ^uint64(0), "embedding_length": ^uint64(0), "feed_forward_length": ^uint64(0), "attention.head_count": uint32(1), "attention.key_length": ^uint64(0)}
 	m := model("x", huge, 1).Memory(1<<40, 1<<30, gguf.F32, gguf.Type(9999))
 	if m.Cache != math.MaxInt64 || m.Compute != math.MaxInt64 || m.Total() != math.MaxInt64 || m.Fits(1<<50) == nil {
@@ -248,8 +248,9 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// Which key says what: a token in a context of 256, keys and values of 2 bytes,
-// two layers of four heads of 16 elements, a vocabulary of one.
+// The keys that decide the memory: one token in a context of 256, keys and values of
+// 2 bytes per element, two layers of four heads of 16 elements, one token in the
+// vocabulary.
 func TestMemoryOfKeys(t *testing.T) {
 	const (
 		cache   = 2 * 256 * 4 * (16 + 16) * 2
@@ -293,7 +294,7 @@ func TestFits(t *testing.T) {
 		t.Errorf("it fits exactly, but %v", err)
 	}
 	err := m.Fits(24 << 30)
-	const want = "needs 40 GiB of memory (weights 40 GiB, KV cache of 512 tokens 160 MiB, compute buffers 379 MiB), there are 24 GiB"
+	const want = "needs 40 GiB of memory (weights 40 GiB, KV cache of 512 tokens 160 MiB, compute buffers 379 MiB), but only 24 GiB are available"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

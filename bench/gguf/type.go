@@ -5,10 +5,10 @@ import (
 	"strconv"
 )
 
-// Type is the type of a tensor's elements, numbered as enum ggml_type.
+// Type is the type of a tensor's elements. The numbers are those of enum ggml_type.
 type Type uint32
 
-// The types of ggml 0.27.0. Numbers missing here are types that were removed.
+// The types of ggml 0.27.0. The missing numbers are types that ggml removed.
 const (
 	F32     Type = 0
 	F16     Type = 1
@@ -47,15 +47,15 @@ const (
 	Q2_0    Type = 42
 )
 
-// layout is how a type lies in memory: elements are stored in blocks.
+// layout describes a type's representation: elements are stored in blocks.
 type layout struct {
-	name       string // as ggml_type_name
-	blockSize  uint64 // elements, as ggml_blck_size
-	blockBytes uint64 // as ggml_type_size
+	name       string // ggml_type_name
+	blockSize  uint64 // elements per block, ggml_blck_size
+	blockBytes uint64 // bytes per block, ggml_type_size
 }
 
-// layouts holds what ggml 0.27.0 itself answers for each type; a zero layout
-// marks a removed type.
+// layouts are the answers of ggml 0.27.0 for each type. A zero layout marks a
+// removed type.
 var layouts = [...]layout{
 	F32:     {"f32", 1, 4},
 	F16:     {"f16", 1, 2},
@@ -101,16 +101,16 @@ func (t Type) layout() layout {
 	return layouts[t]
 }
 
-// Valid tells whether ggml 0.27.0 has this type.
+// Valid reports whether ggml 0.27.0 has this type.
 func (t Type) Valid() bool { return t.layout().blockSize != 0 }
 
-// BlockSize is the number of elements in one block; 0 for an invalid type.
+// BlockSize is the number of elements in a block, 0 for an invalid type.
 func (t Type) BlockSize() uint64 { return t.layout().blockSize }
 
-// BlockBytes is the number of bytes of one block; 0 for an invalid type.
+// BlockBytes is the size of a block in bytes, 0 for an invalid type.
 func (t Type) BlockBytes() uint64 { return t.layout().blockBytes }
 
-// String is ggml's name of the type: "q4_K".
+// String is ggml's name of the type, such as "q4_K".
 func (t Type) String() string {
 	if !t.Valid() {
 		return "type " + strconv.FormatUint(uint64(t), 10)
@@ -125,10 +125,10 @@ func ParseType(name string) (Type, error) {
 			return Type(i), nil
 		}
 	}
-	return 0, fmt.Errorf("gguf: no type is called %q", name)
+	return 0, fmt.Errorf("gguf: unknown type %q", name)
 }
 
-// MarshalText writes the name, so that types are readable in data files.
+// MarshalText writes the name, which keeps data files readable.
 func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // UnmarshalText reads the name.

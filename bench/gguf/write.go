@@ -5,9 +5,8 @@ import (
 	"reflect"
 )
 
-// Header is the header as ggml writes it, padded to where the tensors' data
-// start. It is refused when a value is of a type that the format lacks, or was
-// Skipped.
+// Header encodes the header as ggml does, padded up to the start of the tensors'
+// data. It fails if a value is Skipped, or of a type that the format lacks.
 func (f *File) Header() ([]byte, error) {
 	e := &encoder{}
 	e.b = append(e.b, magic...)
@@ -47,7 +46,7 @@ func (e *encoder) string(v string) {
 	e.b = append(e.b, v...)
 }
 
-// value writes a value with its type, and tells whether the format has it.
+// value writes a value with its type. It reports whether the format has the type.
 func (e *encoder) value(v reflect.Value) bool {
 	if v.Kind() != reflect.Slice {
 		t, ok := valueTypes[v.Kind()]
@@ -64,6 +63,7 @@ func (e *encoder) value(v reflect.Value) bool {
 	return ok
 }
 
+// scalar writes a value without its type.
 func (e *encoder) scalar(v reflect.Value) bool {
 	if v.Kind() == reflect.String {
 		e.string(v.String())

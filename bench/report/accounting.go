@@ -11,21 +11,21 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// AccountingLine tells on one line where the time of a run went: "timed 71 %,
-// warm-up 12 %, …".
+// AccountingLine is the wall time of a run and the share of each part, on one
+// line: "16m40s: timed 71 %, warm-up 12 %, …".
 func AccountingLine(a result.Accounting) string {
 	var parts []string
 	for _, p := range a.Parts() {
 		parts = append(parts, p.Name+" "+percent(a, p.Time))
 	}
-	return strings.Join(parts, ", ")
+	return duration(a.Wall) + ": " + strings.Join(parts, ", ")
 }
 
-// accountingTable is the same in Markdown, with the times.
+// accountingTable is a Markdown table of the parts, with times and shares.
 func accountingTable(a result.Accounting) string {
 	w := table.NewWriter()
 	w.Style().Markdown.PadContent = true
-	w.AppendHeader(table.Row{"time", "", "share"})
+	w.AppendHeader(table.Row{"part", "time", "share"})
 	w.SetColumnConfigs([]table.ColumnConfig{
 		{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight},
 		{Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight},
@@ -33,15 +33,17 @@ func accountingTable(a result.Accounting) string {
 	for _, p := range a.Parts() {
 		w.AppendRow(table.Row{p.Name, duration(p.Time), percent(a, p.Time)})
 	}
-	w.AppendRow(table.Row{"wall", duration(a.Wall), percent(a, a.Wall)})
+	w.AppendRow(table.Row{"wall time", duration(a.Wall), percent(a, a.Wall)})
 	return w.RenderMarkdown()
 }
 
+// percent is the share of the wall time that d is.
 func percent(a result.Accounting, d time.Duration) string {
 	return fmt.Sprintf("%.0f %%", 100*a.Share(d))
 }
 
-// duration is d for people: tenths of a second, and milliseconds below one.
+// duration is d for people, rounded to tenths of a second, or to milliseconds if
+// it is below one second.
 func duration(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()

@@ -7,9 +7,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// csvLines writes llama-bench's CSV: a header without quotes, then every value
-// in quotes, which encoding/csv does not do. Samples and extensions are left
-// out.
+// csvLines writes llama-bench's CSV: a header without quotes, then all values in
+// quotes. encoding/csv cannot write that. Samples and extensions are omitted.
 type csvLines struct {
 	w       io.Writer
 	started bool
@@ -33,7 +32,7 @@ func (c *csvLines) Close() error {
 	return c.line("")
 }
 
-// line writes the header once, and with it or after it the values.
+// line writes the values. The first call writes the header, too.
 func (c *csvLines) line(values string) error {
 	var b strings.Builder
 	if !c.started {

@@ -11,20 +11,20 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Document is the report of a whole run, for people.
+// Document is the content of the report of a whole run.
 type Document struct {
 	Title      string
-	Facts      []Fact // of the run and its machine, shown in this order
+	Facts      []Fact // about the run and its machine, in the order shown
 	Outcomes   []result.Outcome
 	Accounting result.Accounting
 }
 
-// Fact is one line about a run. One without a value is left out.
+// Fact is one line about a run. A fact without a value is omitted.
 type Fact struct{ Name, Value string }
 
-// WriteDocument writes d as Markdown: the facts, for each model a table of its
-// records and a line per test that has none, where the time went, and the
-// footnotes. The errors are those of Writer.Write.
+// WriteDocument writes d as Markdown: the facts, a table of records and a list of
+// tests without one for each model, the accounting, and the footnotes. It returns
+// the errors that Writer.Write returns.
 func WriteDocument(w io.Writer, d Document) error {
 	for _, o := range d.Outcomes {
 		if err := check(o); err != nil {
@@ -54,11 +54,11 @@ func WriteDocument(w io.Writer, d Document) error {
 		var missing []string
 		for _, r := range m.rows {
 			if r.outcome.Status != result.OK {
-				missing = append(missing, spaced("- "+markdownText(without(r.outcome)), r.marks))
+				missing = append(missing, spaced("- "+markdownText(notCompleted(r.outcome)), r.marks))
 			}
 		}
 		if len(missing) > 0 {
-			blocks = append(blocks, "Without a record:", strings.Join(missing, "\n"))
+			blocks = append(blocks, "Not completed:", strings.Join(missing, "\n"))
 		}
 	}
 
@@ -76,9 +76,10 @@ func WriteDocument(w io.Writer, d Document) error {
 	return write(w, []byte(strings.Join(blocks, "\n\n")+"\n"))
 }
 
-// without is a test that has no record, and why.
-func without(o result.Outcome) string {
-	s := fmt.Sprintf("%s: %s", o.Test, because(o))
+// notCompleted is the line about a test without a record: its status, the reason,
+// and how far the test came.
+func notCompleted(o result.Outcome) string {
+	s := fmt.Sprintf("%s: %s", o.Test, statusText(o))
 	if n := len(o.Samples); n > 0 {
 		s += fmt.Sprintf(" (%s completed)", count(n, "repetition"))
 	}
@@ -104,8 +105,8 @@ func (m *model) markdown() string {
 	return w.RenderMarkdown()
 }
 
-// settingsLine names the settings in which a record differs from llama-bench's
-// defaults, each with its values, and in any case threads or GPU layers.
+// settingsLine lists the settings that markdown shows as columns for one of the
+// records, each with all its values.
 func settingsLine(records []*result.Record) string {
 	var parts []string
 	for _, s := range settings {
@@ -125,15 +126,14 @@ func settingsLine(records []*result.Record) string {
 	return "settings: " + strings.Join(parts, ", ")
 }
 
-// markdownText is a text of unknown origin as one line that Markdown shows as it
-// is.
+// markdownText escapes a text of unknown origin for one line of Markdown.
 func markdownText(s string) string {
 	return markdownMarks.Replace(printable(s))
 }
 
 var markdownMarks = strings.NewReplacer("<", "&lt;", "*", `\*`, "`", "\\`")
 
-// count is a number of things.
+// count is a number with its noun, in the plural unless n is 1.
 func count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing

@@ -9,11 +9,11 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// column is a field of llama-bench's flat formats: those of the record before
-// the samples, in its order.
+// column is a field of llama-bench's flat formats. These have the fields of the
+// record before the samples, in its order.
 type column struct {
 	name  string
-	index int // of the field in result.Record
+	index int // index of the field in result.Record
 }
 
 var columns = func() []column {
@@ -29,8 +29,8 @@ var columns = func() []column {
 	return cs
 }()
 
-// text is the value of the column as llama-bench's flat formats have it: flags
-// as 0 and 1, numbers as C++'s to_string.
+// text is the value of the column in llama-bench's flat formats: booleans are 0
+// or 1, fractions look as from C++'s to_string.
 func (c column) text(r *result.Record) string {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.Bool:
@@ -45,7 +45,8 @@ func (c column) text(r *result.Record) string {
 	}
 }
 
-// checkFinite names the first number of r that JSON cannot hold.
+// checkFinite returns an error that names the first number of r that JSON cannot
+// represent.
 func checkFinite(r *result.Record) error {
 	if name, x := notFinite("", reflect.ValueOf(r)); name != "" {
 		return fmt.Errorf("field %s is %g", name, x)
@@ -53,10 +54,12 @@ func checkFinite(r *result.Record) error {
 	return nil
 }
 
+// notFinite finds the first number in v that is not finite, and its name. name is
+// that of v; the result is empty if all are finite.
 func notFinite(name string, v reflect.Value) (string, float64) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		return notFinite(name, v.Elem()) // of nil: a value of no kind
+		return notFinite(name, v.Elem()) // nil has an Elem of no kind
 	case reflect.Struct:
 		for i := range v.NumField() {
 			field := strings.TrimPrefix(name+"."+jsonName(v.Type().Field(i)), ".")

@@ -25,7 +25,7 @@ func (j *jsonLines) Write(o result.Outcome) error {
 
 func (j *jsonLines) Close() error { return nil }
 
-// jsonArray writes all records as one array, valid also when it is empty.
+// jsonArray writes all records as one array, which is valid even if it is empty.
 type jsonArray struct {
 	w       io.Writer
 	started bool
@@ -57,8 +57,8 @@ func (j *jsonArray) Close() error {
 	return write(j.w, []byte("\n]\n"))
 }
 
-// marshal is r as JSON with a newline at its end. Unlike json.Marshal it keeps
-// <, > and & as they are: model names have them, and nobody puts this in HTML.
+// marshal is r as JSON with a newline at its end. Unlike json.Marshal it does not
+// escape <, > and &, which occur in model names.
 func marshal(r *result.Record, prefix, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

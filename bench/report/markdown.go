@@ -12,13 +12,13 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// settings are the optional columns of llama-bench's Markdown table, in its
-// order and with its headings (0.7.0). A column shows when a record has
-// another value than llama-bench's default.
+// settings are the optional columns of llama-bench's Markdown table, in the order
+// and with the headings of version 0.7.0. A column is shown if the value of a
+// record differs from standard, llama-bench's default.
 var settings = []struct{ field, heading, standard string }{
-	{"n_gpu_layers", "ngl", ""}, // always, except on the CPU
+	{"n_gpu_layers", "ngl", ""}, // shown except on the CPU
 	{"n_cpu_moe", "n_cpu_moe", "0"},
-	{"n_threads", "threads", ""}, // always on the CPU
+	{"n_threads", "threads", ""}, // shown on the CPU
 	{"cpu_mask", "cpu_mask", "0x0"},
 	{"cpu_strict", "cpu_strict", "0"},
 	{"poll", "poll", "50"},
@@ -43,9 +43,9 @@ var settings = []struct{ field, heading, standard string }{
 	{"fit_min_ctx", "fitc", "0"},
 }
 
-// markdown writes llama-bench's Markdown table, then the builds, the warnings
-// and the tests that did not complete. It keeps all until Close, because the
-// columns depend on all records.
+// markdown writes llama-bench's Markdown table, then the builds, the latencies,
+// the warnings and the tests that did not complete. It writes nothing before
+// Close, because the columns depend on all records.
 type markdown struct {
 	w        io.Writer
 	outcomes []result.Outcome
@@ -74,7 +74,7 @@ func (m *markdown) Close() error {
 				builds = append(builds, build)
 			}
 		} else {
-			missing = append(missing, "- "+name+": "+because(o))
+			missing = append(missing, "- "+name+": "+statusText(o))
 		}
 		for _, w := range warnings(o) {
 			notes = append(notes, "- "+name+": "+printable(w.Message))
@@ -92,8 +92,8 @@ func (m *markdown) Close() error {
 	return write(m.w, []byte(strings.Join(blocks, "\n\n")+"\n"))
 }
 
-// because is why a test has no record.
-func because(o result.Outcome) string {
+// statusText is the status of a test with its reason.
+func statusText(o result.Outcome) string {
 	status := strings.ReplaceAll(string(o.Status), "_", " ")
 	if o.Reason == "" {
 		return status
@@ -137,8 +137,8 @@ func recordTable(records []*result.Record) string {
 	return w.RenderMarkdown()
 }
 
-// isShown tells whether r asks for the column. The rules for the number of GPU
-// layers and of threads are llama-bench's.
+// isShown reports whether record r makes the table show column c, by llama-bench's
+// rules. standard is the default value of the column.
 func isShown(r *result.Record, c column, standard string) bool {
 	onCPU := slices.ContainsFunc([]string{"CPU", "BLAS", "ZenDNN"}, func(name string) bool {
 		return strings.Contains(r.Backends, name)
@@ -149,7 +149,7 @@ func isShown(r *result.Record, c column, standard string) bool {
 	case "n_threads":
 		return onCPU
 	default:
-		// A text is empty in records older than the field.
+		// Records that are older than a text field have it empty.
 		value := c.text(r)
 		return value != "" && value != standard
 	}

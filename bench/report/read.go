@@ -10,15 +10,14 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// MaxLineBytes bounds a line that ReadRecords accepts: some 50,000
-// repetitions.
+// MaxLineBytes is the longest line that ReadRecords accepts. It holds about
+// 50,000 repetitions.
 const MaxLineBytes = 1 << 20
 
-// ReadRecords reads the JSON lines that this program or llama-bench printed,
-// today's and older ones back to build 4753 (February 2025). Keys it does not
-// know are ignored, fields that a line lacks stay zero, and blank lines are
-// skipped. The error names the line that is too long, not JSON, or no record
-// of a test; the records before it are returned with it.
+// ReadRecords reads JSON lines of this program or of llama-bench, from build 4753
+// (February 2025) on. It ignores unknown keys and blank lines; missing fields stay
+// zero. The error names the first line that is too long, not JSON, or not the
+// record of a test. The records before that line are returned with the error.
 func ReadRecords(r io.Reader) ([]result.Record, error) {
 	var records []result.Record
 	lines := bufio.NewScanner(r)
@@ -43,7 +42,7 @@ func ReadRecords(r io.Reader) ([]result.Record, error) {
 
 func readRecord(line []byte) (result.Record, error) {
 	var r result.Record
-	// The outer fields take the place of the record's.
+	// The outer fields hide those of the record.
 	outer := struct {
 		*result.Record
 		FlashAttn   intOrBool `json:"flash_attn"`

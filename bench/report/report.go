@@ -1,7 +1,7 @@
-// Package report writes outcomes for readers: llama-bench's formats for
-// programs, Markdown and a terminal table for people. Writers are pure: what
-// they write depends on the outcomes and the options only, never on the
-// environment or on what the destination is.
+// Package report writes outcomes: in llama-bench's formats for programs, as
+// Markdown and as a terminal table for people. It also reads records back. The
+// output of a writer depends on the outcomes and the options only, never on the
+// environment or on the kind of destination.
 package report
 
 import (
@@ -17,23 +17,23 @@ import (
 
 // Writer writes outcomes in one format.
 type Writer interface {
-	// Write adds an outcome. Formats for programs write its record at once,
-	// in a single call to the destination, and nothing for an outcome that
-	// is not OK. The error tells when the destination failed, or that the
-	// record cannot be written: it is missing, has no samples, or holds a
-	// number that is not finite.
+	// Write adds an outcome. The formats for programs write the record at once,
+	// in a single call to the destination; they write nothing if the outcome is
+	// not OK. Write fails if the destination fails, or if the record is missing,
+	// has no samples, or holds a number that is not finite.
 	Write(result.Outcome) error
-	// Close writes what ends the document, or for md and table all of it. It
-	// does not close the destination.
+	// Close writes the end of the document; md and table write all of it here.
+	// Close does not close the destination.
 	Close() error
 }
 
-// Options are for the terminal table; the other formats have none.
+// Options are the options of the terminal table. The other formats have none.
 type Options struct {
 	Color bool // ANSI colors
-	Width int  // of the terminal, in columns; 0 means 80
+	Width int  // width of the terminal in columns; 0 means 80
 }
 
+// formats are all output formats, in the order in which help texts list them.
 var formats = []struct {
 	name string
 	open func(io.Writer, Options) Writer
@@ -45,7 +45,7 @@ var formats = []struct {
 	{"table", func(w io.Writer, o Options) Writer { return &terminal{w: w, options: o} }},
 }
 
-// Formats are the names that New knows.
+// Formats lists the names of the output formats.
 func Formats() []string {
 	names := make([]string, len(formats))
 	for i, f := range formats {
@@ -54,8 +54,8 @@ func Formats() []string {
 	return names
 }
 
-// New is a writer of the named format to w. The error of an unknown name lists
-// the known ones.
+// New returns a writer to w in the named format. The error about an unknown name
+// lists the known ones.
 func New(format string, w io.Writer, o Options) (Writer, error) {
 	for _, f := range formats {
 		if f.name == format {
@@ -65,7 +65,7 @@ func New(format string, w io.Writer, o Options) (Writer, error) {
 	return nil, fmt.Errorf("unknown output format %q (known: %s)", format, strings.Join(Formats(), ", "))
 }
 
-// check tells why o cannot be written as it claims to be.
+// check returns an error if o cannot be written with the status that it has.
 func check(o result.Outcome) error {
 	if err := checkRecord(o); err != nil {
 		return fmt.Errorf("%s of %s: %w", o.Test, o.Model, err)
@@ -86,8 +86,7 @@ func checkRecord(o result.Outcome) error {
 	}
 }
 
-// write passes b on in a single call, so that a reader never sees a part of it
-// that waits in a buffer.
+// write writes b in a single call, which keeps a reader from seeing a part of it.
 func write(w io.Writer, b []byte) error {
 	if _, err := w.Write(b); err != nil {
 		return fmt.Errorf("write report: %w", err)
@@ -95,7 +94,7 @@ func write(w io.Writer, b []byte) error {
 	return nil
 }
 
-// warnings are those of the outcome and of its record, each once.
+// warnings are the warnings of the outcome and of its record, without duplicates.
 func warnings(o result.Outcome) []result.Warning {
 	all := slices.Clone(o.Warnings)
 	if o.Record != nil {
@@ -108,8 +107,8 @@ func warnings(o result.Outcome) []result.Warning {
 	return all
 }
 
-// printable replaces what could move the cursor or break a line: file names
-// and error texts come from outside.
+// printable replaces characters that could move the cursor or break a line. File
+// names and error texts come from outside.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -19,7 +19,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // completed is an outcome whose record is like that of the default model.
 func completed(test result.Test, rates ...float64) result.Outcome {
@@ -44,8 +44,8 @@ func completed(test result.Test, rates ...float64) result.Outcome {
 	return o
 }
 
-// outcomes has one of everything: warnings shared and not, a test without a
-// record, a second model with other settings, and texts that try to break out.
+// outcomes covers all cases: warnings of one and of two tests, a test without a
+// record, a second model with other settings, and texts with escape sequences.
 func outcomes() []result.Outcome {
 	slow := result.Warning{Code: "slow_first_repetition", Message: "first repetition took 9.6 % longer than the median of the others, which can happen when the warm-up leaves work behind"}
 
@@ -117,7 +117,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Latencies stand below the table, in every form for people.
+// Every format for people has the latencies below the table.
 func TestLatencies(t *testing.T) {
 	o := completed(result.Test{Prompt: 512, Gen: 128, E2E: true}, 100, 101, 102)
 	o.Record.Ext.E2E = &result.E2E{
@@ -127,7 +127,7 @@ func TestLatencies(t *testing.T) {
 	one := completed(result.Test{Prompt: 16, Gen: 1, E2E: true}, 100)
 	one.Record.Ext.E2E = &result.E2E{FirstToken: result.Latency{N: 1, Median: 0.16, P90: 0.16, P99: 0.16, Max: 0.16}}
 	const line = "e2e512+128: first token after 1250 ms (p90 1500, p99 1550, max 1600; n = 3); " +
-		"from one to the next 8.900 ms (p90 10.10, p99 20.50, max 300.0; n = 381)"
+		"between tokens 8.900 ms (p90 10.10, p99 20.50, max 300.0; n = 381)"
 	const short = "e2e16+1: first token after 160.0 ms (p90 160.0, p99 160.0, max 160.0; n = 1)"
 	got := map[string]string{
 		"md":    render1(t, "md", Options{}, o, one),
@@ -138,18 +138,19 @@ func TestLatencies(t *testing.T) {
 		t.Fatal(err)
 	}
 	got["document"] = b.String()
-	for form, text := range got {
+	for format, text := range got {
 		if !strings.Contains(text, line+"\n") || !strings.Contains(text, short+"\n") {
-			t.Errorf("%s has no such lines:\n%s", form, text)
+			t.Errorf("%s has no such lines:\n%s", format, text)
 		}
 	}
-	// llama-bench's table is of all models.
+	// llama-bench's table has the records of all models.
 	if want := "\n- " + o.Model + ", " + line + "\n"; !strings.Contains(got["md"], want) {
 		t.Errorf("md does not name the model:\n%s", got["md"])
 	}
 }
 
-// A model is one row only when no test of it was begun, all for one reason.
+// A model has a single row only if no test of it was begun, all for the same
+// reason.
 func TestAllInOneRow(t *testing.T) {
 	lost := result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 16}, Status: result.DownloadFailed, Reason: "connection refused"}
 	other, otherReason, begun := lost, lost, lost
@@ -169,12 +170,12 @@ func TestAllInOneRow(t *testing.T) {
 		"records":        {[]result.Outcome{done, done}, false},
 	} {
 		if got := render1(t, "table", Options{}, test.outcomes...); strings.Contains(got, "all ") != test.want {
-			t.Errorf("%s: in one row is not %t:\n%s", name, test.want, got)
+			t.Errorf("%s: has a single row: %t, want %t:\n%s", name, !test.want, test.want, got)
 		}
 	}
 }
 
-// What is special about one record shows, in every form for people.
+// Every format for people shows properties that only one record has.
 func TestOneOfTheRecords(t *testing.T) {
 	first := func(change func(*result.Outcome)) []result.Outcome {
 		outcomes := []result.Outcome{completed(result.Test{Prompt: 16}, 1, 2), completed(result.Test{Prompt: 32}, 1, 2)}
@@ -193,7 +194,7 @@ func TestOneOfTheRecords(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*result.Outcome)
 		render func([]result.Outcome) string
-		want   string // or not, after a "!"
+		want   string // after a "!": must be absent
 	}{
 		"a setting":          {func(o *result.Outcome) { o.Record.Batch = 64 }, document, "settings: n_threads 2, n_batch 64/2048, flash_attn 1\n"},
 		"a single note":      {func(o *result.Outcome) { o.Warnings = []result.Warning{{Message: "odd"}} }, document, "## Notes\n\n- [1] odd\n"},
@@ -206,12 +207,12 @@ func TestOneOfTheRecords(t *testing.T) {
 	} {
 		want, absent := strings.CutPrefix(test.want, "!")
 		if got := test.render(first(test.change)); strings.Contains(got, want) == absent {
-			t.Errorf("%s: %q is not as it should be in\n%s", name, test.want, got)
+			t.Errorf("%s: want %q in\n%s", name, test.want, got)
 		}
 	}
 }
 
-// Sizes and numbers of parameters are llama-bench's, speeds have four digits.
+// Sizes and parameter counts look as in llama-bench; rates have four digits.
 func TestNumbers(t *testing.T) {
 	for _, test := range []struct{ got, want string }{
 		{size(1<<30 - 1<<20), "1023.00 MiB"},
@@ -248,7 +249,7 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// A run of which one model was never begun.
+// skippedModel are the outcomes of a run in which one model was never begun.
 func skippedModel() []result.Outcome {
 	skipped := func(t result.Test) result.Outcome {
 		return result.Outcome{Model: "llama-7b.Q4_K_M.gguf", Test: t, Status: result.DownloadFailed, Reason: "connection refused"}
@@ -301,10 +302,10 @@ func TestAccountingLine(t *testing.T) {
 		accounting result.Accounting
 		want       string
 	}{
-		{result.Accounting{}, "timed 0 %, warm-up 0 %, load 0 %, contexts 0 %, download waits 0 %, lost in stopped tests 0 %, other 0 %"},
+		{result.Accounting{}, "0s: timed 0 %, warm-up 0 %, load 0 %, contexts 0 %, download waits 0 %, lost in stopped tests 0 %, other 0 %"},
 		{
-			result.Accounting{Wall: 200, Timed: 142, Warmup: 24, Load: 6, Context: 1, Wait: 0, Lost: 17, Other: 10},
-			"timed 71 %, warm-up 12 %, load 3 %, contexts 0 %, download waits 0 %, lost in stopped tests 8 %, other 5 %",
+			result.Accounting{Wall: 200e9, Timed: 142e9, Warmup: 24e9, Load: 6e9, Context: 1e9, Wait: 0, Lost: 17e9, Other: 10e9},
+			"3m20s: timed 71 %, warm-up 12 %, load 3 %, contexts 0 %, download waits 0 %, lost in stopped tests 8 %, other 5 %",
 		},
 	} {
 		if got := AccountingLine(test.accounting); got != test.want {
@@ -320,7 +321,7 @@ func TestUnknownFormat(t *testing.T) {
 	}
 }
 
-// What no reader could use is refused by every format and not written.
+// Every format refuses an invalid record and writes nothing of it.
 func TestRefuses(t *testing.T) {
 	nan := math.NaN()
 	for name, test := range map[string]struct {
@@ -356,7 +357,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// calls counts the writes and fails them after a number of times.
+// calls counts the writes and lets those after the first failAfter fail.
 type calls struct {
 	bytes.Buffer
 	count, failAfter int
@@ -372,8 +373,8 @@ func (c *calls) Write(b []byte) (int, error) {
 	return c.Buffer.Write(b)
 }
 
-// A record reaches the destination in one call, and a destination that fails is
-// the caller's to know.
+// A record reaches the destination in one call. The caller gets the error of a
+// destination that fails.
 func TestOneWritePerRecord(t *testing.T) {
 	o := completed(result.Test{Prompt: 512}, 1, 2)
 	for _, format := range []string{"jsonl", "json", "csv"} {
@@ -414,7 +415,7 @@ func TestOneWritePerRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.Close(); !errors.Is(err, errClosed) {
-		t.Errorf("json, its end: error %v, want %v", err, errClosed)
+		t.Errorf("end of json: error %v, want %v", err, errClosed)
 	}
 }
 
@@ -458,7 +459,7 @@ func TestKeyOrder(t *testing.T) {
 	}
 }
 
-// A table fits the terminal down to the columns that are always there.
+// A table fits the terminal unless the columns that are never dropped do not.
 func TestTableWidth(t *testing.T) {
 	for _, width := range []int{40, 60, 79, 80, 100, 120, 300} {
 		for _, line := range strings.Split(render1(t, "table", Options{Width: width}, outcomes()...), "\n") {
@@ -470,10 +471,10 @@ func TestTableWidth(t *testing.T) {
 			}
 		}
 	}
-	const width = 72 // of these two without min and max
+	const width = 72 // of a table of these two outcomes without min and max
 	for w, fits := range map[int]bool{width - 1: false, width: true} {
 		if got := render1(t, "table", Options{Width: w}, outcomes()[:2]...); strings.Contains(got, "mean ± sd") != fits {
-			t.Errorf("width %d: with a column for the mean is not %t:\n%s", w, fits, got)
+			t.Errorf("width %d: has a column for the mean: %t, want %t:\n%s", w, !fits, fits, got)
 		}
 	}
 }
@@ -569,7 +570,7 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// Whatever can be read and written is read again as the same.
+// A record that was read and written is the same when it is read again.
 func FuzzReadRecords(f *testing.F) {
 	for _, file := range []string{"llama-bench-4753.jsonl", "llama-bench-11669.jsonl", "all.jsonl"} {
 		b, err := os.ReadFile(filepath.Join("testdata", file))

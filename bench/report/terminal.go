@@ -17,11 +17,11 @@ import (
 
 const (
 	defaultWidth = 80   // columns
-	confidence   = 0.95 // wanted; the table shows what is achieved
+	confidence   = 0.95 // wanted; the table shows the confidence achieved
 )
 
-// terminal writes a table per model and numbered footnotes. It keeps all until
-// Close, because the widths depend on all rows.
+// terminal writes a table per model and numbered footnotes. It writes nothing
+// before Close, because the widths depend on all rows.
 type terminal struct {
 	w        io.Writer
 	options  Options
@@ -68,7 +68,7 @@ func (t *terminal) Close() error {
 	return write(t.w, []byte(strings.TrimRight(b.String(), "\n")+"\n"))
 }
 
-// model is what a report says about one model.
+// model is the part of a report about one model.
 type model struct {
 	name    string
 	facts   []string // lines below the name
@@ -76,17 +76,17 @@ type model struct {
 	rows    []row
 }
 
-// row is a test: the texts of its columns, or why it has none.
+// row is the row of a test.
 type row struct {
 	outcome result.Outcome
 	test    string
-	cells   map[string]string
-	because string
-	marks   string // of its footnotes
+	cells   map[string]string // text by column
+	noCells string            // shown in place of cells, unless empty
+	marks   string            // marks of its footnotes: "[1] [2]"
 }
 
-// group sorts outcomes by model, the models in the order of their first outcome.
-// Warnings become footnotes in notes, reasons in reasons unless that is nil.
+// group groups outcomes by model, in the order of each model's first outcome. It
+// adds warnings to notes, and reasons to reasons unless that is nil.
 func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 	var models []*model
 	for _, o := range outcomes {
@@ -108,12 +108,12 @@ func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 	return models
 }
 
-// fold makes one row of all, if no test of the model was begun and all for the
-// same reason.
+// fold replaces the rows by a single one if no test of the model was begun, and
+// all have the same status and footnotes.
 func (m *model) fold() {
 	first := m.rows[0]
 	for _, r := range m.rows {
-		if r.outcome.Status == result.OK || len(r.outcome.Samples) > 0 || r.because != first.because || r.marks != first.marks {
+		if r.outcome.Status == result.OK || len(r.outcome.Samples) > 0 || r.noCells != first.noCells || r.marks != first.marks {
 			return
 		}
 	}
@@ -123,6 +123,7 @@ func (m *model) fold() {
 	}
 }
 
+// facts are the lines about the model and the machine of a record.
 func facts(r *result.Record) []string {
 	model := []string{r.ModelType, size(r.ModelSizeBytes), params(r.ModelParams) + " parameters"}
 	if r.Ext.Weights != "" {
@@ -133,10 +134,10 @@ func facts(r *result.Record) []string {
 	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
 }
 
-// footnotes are texts, numbered from 1 in the order they are first marked.
+// footnotes are texts, numbered from 1 in the order of their first mark.
 type footnotes []string
 
-// mark is the number of the text, the same for the same text.
+// mark is the mark of a text, such as "[1]". It adds the text if it is new.
 func (f *footnotes) mark(s string) string {
 	i := slices.Index(*f, s)
 	if i < 0 {
@@ -146,15 +147,15 @@ func (f *footnotes) mark(s string) string {
 	return fmt.Sprintf("[%d]", i+1)
 }
 
-// The columns of the table. A terminal too narrow for all goes without some,
-// in the order of dropped.
+// The columns of the table. If the terminal is too narrow for all of them, groups
+// of columns are omitted in the order of dropped.
 var (
 	tableColumns = []string{"test", "median", "mean ± sd", "CV", "CI of median", "min", "max", "reps", "status"}
 	dropped      = [][]string{{"min", "max"}, {"mean ± sd"}, {"CI of median"}, {"reps"}, {"CV"}}
 )
 
-// fitting are the columns with which all models fit the width, as far as the
-// columns that are never dropped allow.
+// fitting are the columns with which the tables of all models fit the width. The
+// columns that are never dropped may still be too wide.
 func (t *terminal) fitting(models []*model, width int) []string {
 	columns := slices.Clone(tableColumns)
 	for _, drop := range dropped {
@@ -166,8 +167,8 @@ func (t *terminal) fitting(models []*model, width int) []string {
 	return columns
 }
 
-// setColumns gives a table its columns: words in the first and the last, numbers,
-// to the right, between.
+// setColumns sets the header. All columns but the first and the last hold numbers
+// and are aligned to the right.
 func setColumns(w table.Writer, columns []string) {
 	var header table.Row
 	var configs []table.ColumnConfig
@@ -183,34 +184,34 @@ func setColumns(w table.Writer, columns []string) {
 
 func (m *model) render(columns []string, style func(text.Color, string) string) string {
 	w := table.NewWriter()
-	look := table.StyleLight
-	look.Box.PaddingLeft, look.Box.PaddingRight = "  ", ""
-	look.Options = table.OptionsNoBordersAndSeparators
-	look.Options.SeparateHeader = true
-	look.Format.Header = text.FormatDefault
-	w.SetStyle(look)
+	plain := table.StyleLight
+	plain.Box.PaddingLeft, plain.Box.PaddingRight = "  ", ""
+	plain.Options = table.OptionsNoBordersAndSeparators
+	plain.Options.SeparateHeader = true
+	plain.Format.Header = text.FormatDefault
+	w.SetStyle(plain)
 	w.SuppressTrailingSpaces()
 	setColumns(w, columns)
 	for _, r := range m.rows {
 		cells := table.Row{r.test}
 		for _, name := range columns[1:] {
 			switch {
-			case r.because != "":
-				cells = append(cells, spaced(style(text.FgYellow, r.because), r.marks))
+			case r.noCells != "":
+				cells = append(cells, spaced(style(text.FgYellow, r.noCells), r.marks))
 			case name == "status":
 				cells = append(cells, spaced(r.cells[name], r.marks))
 			default:
 				cells = append(cells, r.cells[name])
 			}
 		}
-		// A reason takes the place of all numbers: equal cells merge.
-		w.AppendRow(cells, table.RowConfig{AutoMerge: r.because != "", AutoMergeAlign: text.AlignLeft})
+		// Equal cells merge into one.
+		w.AppendRow(cells, table.RowConfig{AutoMerge: r.noCells != "", AutoMergeAlign: text.AlignLeft})
 	}
 	return w.Render()
 }
 
-// makeRow makes the row of a test. Statistics are derived from the samples, so
-// that records of llama-bench have them too.
+// makeRow makes the row of a test. It computes the statistics from the samples,
+// because records of llama-bench do not have all of them.
 func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 	row := row{outcome: o, test: o.Test.String()}
 	var marks []string
@@ -226,14 +227,14 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 		if n := len(o.Samples); n > 0 {
 			status += " after " + count(n, "rep")
 		}
-		row.because = status
+		row.noCells = status
 		return row
 	}
 	r := o.Record
 	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status}
 	s, err := stats.New(r.SamplesTS)
 	if err != nil {
-		row.because = err.Error()
+		row.noCells = err.Error()
 		return row
 	}
 	c["median"] = rate(s.Median())
@@ -252,24 +253,24 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 	return row
 }
 
-// spaced is a and b with a space between them, if there are both.
+// spaced joins a and b with a space unless one of them is empty.
 func spaced(a, b string) string { return strings.TrimSpace(a + " " + b) }
 
-// rate is a number of tokens/second with four significant digits, and all that
-// stand before the point.
+// rate is a number of tokens/second with at least four significant digits and at
+// most six decimals.
 func rate(v float64) string { return decimals(v, v) }
 
-// decimals is v with as many decimals as rate gives like, six at most.
-func decimals(v, like float64) string {
+// decimals is v with as many decimals as rate gives reference.
+func decimals(v, reference float64) string {
 	digits := 6
-	if like > 0 {
-		digits = min(6, max(0, 3-int(math.Floor(math.Log10(like)))))
+	if reference > 0 {
+		digits = min(6, max(0, 3-int(math.Floor(math.Log10(reference)))))
 	}
 	return strconv.FormatFloat(v, 'f', digits, 64)
 }
 
-// style colors s if asked to. It does not use the table library's colors,
-// which look at the environment.
+// style colors s if the options say so. The table library's own colors depend on
+// the environment.
 func (t *terminal) style(c text.Color, s string) string {
 	if !t.options.Color {
 		return s
@@ -277,7 +278,7 @@ func (t *terminal) style(c text.Color, s string) string {
 	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", int(c), s)
 }
 
-// wrap breaks s into lines of at most width columns: the first begins with
+// wrap breaks s into lines of at most width columns. The first line begins with
 // head, the others with as many spaces.
 func wrap(s, head string, width int) string {
 	indent := strings.Repeat(" ", text.StringWidth(head))

@@ -11,13 +11,13 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// Estimate is a value with its confidence interval.
+// Estimate is an estimated value with its confidence interval.
 type Estimate struct {
 	Value float64
 	Interval
 }
 
-// Errors of the comparisons.
+// Errors of the functions that compare two series.
 var (
 	ErrTooFew     = errors.New("too few values to compare")
 	ErrNotRate    = errors.New("a ratio needs positive values")
@@ -25,83 +25,51 @@ var (
 	ErrConfidence = errors.New("confidence is not in (0, 1)")
 )
 
-// minCompared is the fewest values of a series that a ratio is made of: fewer
-// give resamples so alike that their interval means nothing.
+// minCompared is the least number of values in a series of a ratio. Resamples of
+// fewer values are too similar for a useful interval.
 const minCompared = 5
 
-// bootstrapResamples puts some 250 resamples beyond each end of a 95 %
+// bootstrapResamples puts about 250 resamples beyond each end of a 95 %
 // interval.
 const bootstrapResamples = 10_000
 
-// RatioOfMedians is median(a)/median(b) with a percentile bootstrap interval:
-// both series are resampled independently, from a fixed seed, so the same
-// input gives the same interval. Each series needs five positive values.
+// PairedRatioOfMedians is median(a)/median(b) with a percentile bootstrap
+// interval, for series measured alternately. The pairs a[i], b[i] are resampled
+// together: the state of the machine, which neighbours share, does not widen the
+// interval. The seed is fixed, so the same input gives the same interval. Each
+// series needs five positive values.
 //
-// Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-// chapter 13. The bias correction of BCa leans on a jackknife, which fails for
-// medians.
-func RatioOfMedians(a, b []float64, confidence float64) (Estimate, error) {
-	sa, sb, err := bothRates(a, b, confidence)
-	if err != nil {
-		return Estimate{}, err
-	}
-	return bootstrap(sa, sb, confidence, func(random *rand.Rand, ranksA, ranksB []int) {
-		for range sa.N() {
-			ranksA[random.IntN(len(ranksA))]++
-		}
-		for range sb.N() {
-			ranksB[random.IntN(len(ranksB))]++
-		}
-	})
-}
-
-// PairedRatioOfMedians is RatioOfMedians for series measured alternately: pairs
-// a[i], b[i] are resampled together, so that what neighbours share, the state of
-// the machine, does not widen the interval. Source: the same, chapter 8 on the
-// unit of resampling.
+// Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+// 13, and chapter 8 on the unit of resampling. BCa's bias correction relies on a
+// jackknife, which fails for medians.
 func PairedRatioOfMedians(a, b []float64, confidence float64) (Estimate, error) {
 	if len(a) != len(b) {
 		return Estimate{}, ErrUnpaired
 	}
-	sa, sb, err := bothRates(a, b, confidence)
+	sa, err := rates(a, minCompared)
 	if err != nil {
-		return Estimate{}, err
+		return Estimate{}, fmt.Errorf("first series: %w", err)
 	}
-	rankA, rankB := sa.ranks(), sb.ranks()
-	return bootstrap(sa, sb, confidence, func(random *rand.Rand, ranksA, ranksB []int) {
-		for range len(a) {
-			pair := random.IntN(len(a))
-			ranksA[rankA[pair]]++
-			ranksB[rankB[pair]]++
-		}
-	})
-}
-
-// bothRates checks what a ratio of medians is made of.
-func bothRates(a, b []float64, confidence float64) (sa, sb Sample, err error) {
-	if sa, err = rates(a, minCompared); err != nil {
-		return sa, sb, fmt.Errorf("first series: %w", err)
-	}
-	if sb, err = rates(b, minCompared); err != nil {
-		return sa, sb, fmt.Errorf("second series: %w", err)
+	sb, err := rates(b, minCompared)
+	if err != nil {
+		return Estimate{}, fmt.Errorf("second series: %w", err)
 	}
 	if !validConfidence(confidence) {
-		return sa, sb, ErrConfidence
+		return Estimate{}, ErrConfidence
 	}
-	return sa, sb, nil
-}
-
-// bootstrap is the ratio of medians with the percentile interval over resamples.
-// draw counts how often each rank of either series is drawn.
-func bootstrap(sa, sb Sample, confidence float64, draw func(random *rand.Rand, ranksA, ranksB []int)) (Estimate, error) {
 	random := rand.New(rand.NewPCG(1, 2))
 	ratios := make([]float64, bootstrapResamples)
-	ranksA, ranksB := make([]int, sa.N()), make([]int, sb.N())
+	rankA, rankB := sa.ranks(), sb.ranks()
+	drawnA, drawnB := make([]int, sa.N()), make([]int, sb.N()) // how often each rank was drawn
 	for i := range ratios {
-		clear(ranksA)
-		clear(ranksB)
-		draw(random, ranksA, ranksB)
-		ratios[i] = sa.medianOf(ranksA) / sb.medianOf(ranksB)
+		clear(drawnA)
+		clear(drawnB)
+		for range len(a) {
+			pair := random.IntN(len(a))
+			drawnA[rankA[pair]]++
+			drawnB[rankB[pair]]++
+		}
+		ratios[i] = sa.medianOf(drawnA) / sb.medianOf(drawnB)
 	}
 	r, err := New(ratios)
 	if err != nil {
@@ -114,8 +82,8 @@ func bootstrap(sa, sb Sample, confidence float64, draw func(random *rand.Rand, r
 	}, nil
 }
 
-// ranks are the ranks of the values, from 0, in the order measured; equal values
-// have different ones.
+// ranks are the ranks of the values, from 0, in the order measured. Equal values
+// have different ranks.
 func (s Sample) ranks() []int {
 	order := make([]int, s.N())
 	for i := range order {
@@ -129,8 +97,8 @@ func (s Sample) ranks() []int {
 	return ranks
 }
 
-// medianOf is the median of a resample of N values, given how often each rank
-// was drawn: counting ranks replaces sorting values.
+// medianOf is the median of a resample of N values. counts says how often each
+// rank was drawn, which avoids sorting the resample.
 func (s Sample) medianOf(counts []int) float64 {
 	n := s.N()
 	atRank := func(rank int) float64 {
@@ -145,10 +113,9 @@ func (s Sample) medianOf(counts []int) float64 {
 	return low + (high-low)/2
 }
 
-// PairedRatio is exp of the median of log(a[i]/b[i]), with the order-statistic
-// interval of [Sample.MedianCI]: for series measured alternately, where
-// neighbours share the state of the machine. It needs five pairs of positive
-// values.
+// PairedRatio is exp of the median of log(a[i]/b[i]), with the interval of
+// [Sample.MedianCI]. It is for series measured alternately, whose neighbours
+// share the state of the machine. It needs five pairs of positive values.
 func PairedRatio(a, b []float64, want float64) (Estimate, error) {
 	logs, err := logRatios(a, b)
 	if err != nil {
@@ -168,12 +135,11 @@ func PairedRatio(a, b []float64, want float64) (Estimate, error) {
 }
 
 // GroupedRatio is exp of the [Sample.PseudoMedian] of log(a[g][i]/b[g][i]) over
-// the pairs of all groups: where pairs are as often above a value as below it, that
-// is what their median estimates, from two thirds of the pairs. The pairs of a
-// group share what the group has by chance, so its
-// interval is that of a percentile bootstrap, from a fixed seed, that resamples
-// whole groups: where groups differ it is as wide as theirs, where only pairs do
-// it is as narrow as that of all pairs. It needs five groups of positive values.
+// the pairs of all groups. The pairs of a group have chance effects in common, so
+// the interval is a percentile bootstrap that resamples whole groups. If the
+// groups differ, the interval is as wide as one over the groups; if only pairs
+// differ, it is as narrow as one over all pairs. The seed is fixed. GroupedRatio
+// needs five groups of positive values.
 //
 // Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997,
 // section 3.8, on resampling the upper level alone.
@@ -224,13 +190,13 @@ func GroupedRatio(a, b [][]float64, confidence float64) (Estimate, error) {
 	}, nil
 }
 
-// groupResamples puts 50 resamples beyond each end of a 95 % interval: groups are
-// few, so their resamples soon repeat.
+// groupResamples puts 50 resamples beyond each end of a 95 % interval. Resamples
+// of the few groups soon repeat, so more would add little.
 const groupResamples = 2_000
 
 // PooledLogRatio is the mean of the logarithms of ratios, one ratio per test,
-// with Student's t interval over the tests. "No systematic sign" is an
-// interval that contains 0. It needs two positive ratios.
+// with Student's t interval over the tests. If the interval contains 0, there is
+// no systematic difference. PooledLogRatio needs two positive ratios.
 func PooledLogRatio(ratios []float64, confidence float64) (Estimate, error) {
 	s, err := rates(ratios, 2)
 	if err != nil {
@@ -254,8 +220,8 @@ func PooledLogRatio(ratios []float64, confidence float64) (Estimate, error) {
 	return Estimate{Value: mean, Interval: Interval{Low: mean - half, High: mean + half, Confidence: confidence}}, nil
 }
 
-// validConfidence also keeps the upper tail's quantile from rounding to that
-// of 1, which is infinite.
+// validConfidence reports whether c is in (0, 1) and so far from 1 that (1+c)/2,
+// whose quantile is needed, does not round to 1.
 func validConfidence(c float64) bool { return c > 0 && (1+c)/2 < 1 }
 
 // rates is a sample of at least n positive values.
@@ -272,6 +238,7 @@ func rates(x []float64, n int) (Sample, error) {
 	return s, nil
 }
 
+// logRatios is the sample of log(a[i]/b[i]).
 func logRatios(a, b []float64) (Sample, error) {
 	if len(a) != len(b) {
 		return Sample{}, ErrUnpaired
@@ -289,31 +256,30 @@ func logRatios(a, b []float64) (Sample, error) {
 	return New(logs)
 }
 
-// Verdict is what comparing two programs comes to.
+// Verdict is the result of comparing two programs.
 type Verdict string
 
 // The verdicts of Within.
 const (
 	WithinNoise  Verdict = "within"
 	OutsideNoise Verdict = "outside"
-	Inconclusive Verdict = "inconclusive" // too noisy to tell: repeat
+	Inconclusive Verdict = "inconclusive" // too much noise: measure again
 )
 
-// The bounds on ratios that Within judges by.
+// The bounds of ratios in Within.
 var (
-	agreement  = Interval{Low: 0.99, High: 1.01} // what counts as equal on a machine without noise
-	worstNoise = Interval{Low: 0.97, High: 1.03} // the widest noise floor that can still tell
+	agreement  = Interval{Low: 0.99, High: 1.01} // counts as equal on a machine without noise
+	worstNoise = Interval{Low: 0.97, High: 1.03} // the widest noise floor that allows a verdict
 )
 
-// Within judges a ratio between programs A and B by the ratio of A with itself,
-// the noise floor, measured with the same number of pairs in the same run. It
-// takes the intervals of both ratios.
+// Within compares the ratio of programs A and B with the noise floor: the ratio of
+// A to itself, measured with the same number of pairs in the same run. ab and aa
+// are the intervals of the two ratios.
 //
-// An A/A interval that leaves 0.97-1.03 is inconclusive, never a pass.
-// Otherwise A/B is within when its whole interval lies in the wider (by the
-// quotient of its ends) of 0.99-1.01 and the A/A interval, else outside. An
-// interval that is none, with ends that are not positive numbers in order, is
-// inconclusive.
+// The result is Inconclusive if aa leaves 0.97-1.03, or if the ends of an
+// interval are not positive numbers in ascending order. Otherwise it is
+// WithinNoise if all of ab lies in the wider of 0.99-1.01 and aa, where the width
+// is the quotient of the ends. Else it is OutsideNoise.
 func Within(ab, aa Interval) Verdict {
 	if !ab.ofRatio() || !aa.ofRatio() || !aa.inside(worstNoise) {
 		return Inconclusive
@@ -328,6 +294,8 @@ func Within(ab, aa Interval) Verdict {
 	return OutsideNoise
 }
 
+// ofRatio reports whether the ends of i are positive, finite and in ascending
+// order.
 func (i Interval) ofRatio() bool {
 	return 0 < i.Low && i.Low <= i.High && i.High <= math.MaxFloat64
 }

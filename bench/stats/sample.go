@@ -1,9 +1,9 @@
 // Package stats holds the estimators behind every printed number, each with
 // its definition and its source.
 //
-// Input is checked once, by [New]: a [Sample] is finite and not empty, so its
-// methods return plain numbers. What a sample is too small for comes with a
-// second result, ok. Nothing here changes the caller's slice or panics.
+// [New] checks the input once: a [Sample] is finite and not empty, so its methods
+// return plain numbers. Methods that need more values return ok = false if there
+// are too few. No function panics or changes the caller's slice.
 package stats
 
 import (
@@ -15,8 +15,8 @@ import (
 	"gonum.org/v1/gonum/stat"
 )
 
-// MaxMagnitude bounds the values of a sample. Squares of larger numbers leave
-// the range of a float64, and with it the standard deviation.
+// MaxMagnitude is the largest absolute value in a sample. The square of a larger
+// number, which the standard deviation needs, may overflow a float64.
 const MaxMagnitude = 1e150
 
 // Errors of New.
@@ -25,11 +25,11 @@ var (
 	ErrOutOfRange = fmt.Errorf("sample value is not a number in ±%g", MaxMagnitude)
 )
 
-// Sample is a set of measurements in the order they were taken. The zero
-// Sample is empty: its methods return NaN, or false.
+// Sample is a set of measurements in the order they were taken. It is immutable.
+// The zero Sample is empty: its methods return NaN, or false.
 type Sample struct {
-	values []float64
-	sorted []float64
+	values []float64 // in the order measured
+	sorted []float64 // ascending
 }
 
 // New copies x into a sample. The error is ErrEmpty or wraps ErrOutOfRange
@@ -49,7 +49,7 @@ func New(x []float64) (Sample, error) {
 // N is the number of values.
 func (s Sample) N() int { return len(s.values) }
 
-// Mean is the arithmetic mean, as llama-bench's avg_ts.
+// Mean is the arithmetic mean, like llama-bench's avg_ts.
 func (s Sample) Mean() float64 {
 	if s.N() == 0 {
 		return math.NaN()
@@ -57,7 +57,7 @@ func (s Sample) Mean() float64 {
 	return stat.Mean(s.values, nil)
 }
 
-// SD is the sample standard deviation, with n-1 in the denominator, as
+// SD is the sample standard deviation, with n-1 in the denominator, like
 // llama-bench's stddev_ts. It needs two values.
 func (s Sample) SD() (sd float64, ok bool) {
 	if s.N() < 2 {
@@ -67,8 +67,7 @@ func (s Sample) SD() (sd float64, ok bool) {
 }
 
 // CV is the coefficient of variation, SD divided by the mean: 0.01 is 1 %. It
-// needs two values and is defined for quantities with a true zero, so for a
-// positive mean only.
+// needs two values and a positive mean.
 func (s Sample) CV() (cv float64, ok bool) {
 	sd, ok := s.SD()
 	mean := s.Mean()
@@ -87,10 +86,11 @@ func (s Sample) Max() float64 { return s.Quantile(1) }
 // Median is the middle value, or the mean of the two middle values.
 func (s Sample) Median() float64 { return s.Quantile(0.5) }
 
-// PseudoMedian is the median of the means of all pairs of values, each with
-// itself, too: of a symmetric distribution it is the median, like which it bears
-// up to 29 % of strangers, and it takes two thirds as many values to know it as
-// well. Of an even number of means it is the lower one in the middle.
+// PseudoMedian is the median of the means of all pairs of values, including the
+// pairs of a value with itself. If the number of means is even, it is the lower
+// of the two middle ones. For a symmetric distribution it estimates the median.
+// It tolerates up to 29 % outliers and needs two thirds of the values that the
+// sample median needs for the same precision.
 //
 // Source: Hodges and Lehmann, Estimates of Location Based on Rank Tests, The Annals
 // of Mathematical Statistics 34(2), 1963.
@@ -100,11 +100,11 @@ func (s Sample) PseudoMedian() float64 {
 		return math.NaN()
 	}
 	half := (n*(n+1)/2 + 1) / 2
-	low, high := s.Min(), s.Max() // the result is not above high, and above low unless it is equal
+	low, high := s.Min(), s.Max() // low <= result <= high
 	for {
 		middle := low + (high-low)/2
 		if middle <= low || middle >= high {
-			break // neighbours among the numbers
+			break // no float64 lies between them
 		}
 		if s.pairsUpTo(middle) >= half {
 			high = middle
@@ -118,8 +118,7 @@ func (s Sample) PseudoMedian() float64 {
 	return high
 }
 
-// pairsUpTo is how many of the pairs that PseudoMedian looks at have a mean of
-// at most x.
+// pairsUpTo counts the pairs of PseudoMedian whose mean is at most x.
 func (s Sample) pairsUpTo(x float64) int {
 	count, j := 0, s.N()-1
 	for i := range s.sorted {
@@ -134,14 +133,13 @@ func (s Sample) pairsUpTo(x float64) int {
 	return count
 }
 
-// Quantile is the value below which a share p of the distribution lies, by
-// linear interpolation between the order statistics around (n-1)·p. It is NaN
-// for p outside [0, 1].
+// Quantile is the p-quantile, by linear interpolation between the order
+// statistics around (n-1)·p. It is NaN for p outside [0, 1].
 //
 // Source: type 7 of Hyndman and Fan, Sample quantiles in statistical packages,
-// The American Statistician 50(4), 1996; the default of R and NumPy. gonum's
-// LinInterp is type 4, whose median of an even number of values is not the
-// mean of the middle two.
+// The American Statistician 50(4), 1996. R and NumPy use it by default. gonum's
+// LinInterp is type 4: its median of an even number of values is not the mean of
+// the middle two.
 func (s Sample) Quantile(p float64) float64 {
 	if s.N() == 0 || !(p >= 0 && p <= 1) {
 		return math.NaN()
@@ -151,7 +149,7 @@ func (s Sample) Quantile(p float64) float64 {
 	if fraction == 0 {
 		return s.sorted[i]
 	}
-	// The clamp takes back what rounding may add between two equal values.
+	// Rounding may exceed high if low and high are equal.
 	low, high := s.sorted[i], s.sorted[i+1]
 	return min(low+fraction*(high-low), high)
 }

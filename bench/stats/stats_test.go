@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// near absorbs rounding, nothing more.
+// near allows for rounding only.
 var near = cmpopts.EquateApprox(1e-12, 1e-12)
 
 func sample(t interface {
@@ -48,7 +48,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// The zero Sample, and what a sample is too small for, is answered and does not
+// Methods of the zero Sample, and of samples that are too small, return without a
 // panic.
 func TestTooSmall(t *testing.T) {
 	var zero Sample
@@ -91,8 +91,8 @@ func TestTooSmall(t *testing.T) {
 	}
 }
 
-// Expected values are those of Python's statistics module (mean, stdev,
-// quantiles with method "inclusive"), whose definitions are R's mean, sd and
+// Python's statistics module gave the expected values (mean, stdev, quantiles with
+// method "inclusive"). Its definitions are those of R's mean, sd and
 // quantile(type = 7).
 func TestDescriptive(t *testing.T) {
 	type numbers struct{ Mean, SD, CV, Min, Q1, Median, Q3, P90, Max float64 }
@@ -129,7 +129,7 @@ func TestDescriptive(t *testing.T) {
 func TestMedianCI(t *testing.T) {
 	for _, test := range []struct {
 		n    int
-		rank int // of the lower end, from 1
+		rank int // rank of the lower end, from 1
 		want float64
 	}{
 		{2, 1, 0.5},
@@ -152,9 +152,9 @@ func TestMedianCI(t *testing.T) {
 	}
 }
 
-// The interval covers the true median as often as it says, here of a skewed
-// distribution (exponential, median ln 2). Tolerance: five standard errors of
-// the simulated share.
+// The interval covers the true median as often as its confidence, here for a
+// skewed distribution (exponential, median ln 2). The tolerance is five standard
+// errors of the simulated share.
 func TestMedianCICoverage(t *testing.T) {
 	const runs = 4000
 	for _, n := range []int{3, 5, 9, 10, 31} {
@@ -176,7 +176,7 @@ func TestMedianCICoverage(t *testing.T) {
 		}
 		share := float64(covered) / runs
 		if tolerance := 5 * math.Sqrt(confidence*(1-confidence)/runs); math.Abs(share-confidence) > tolerance {
-			t.Errorf("n = %d: covered %.4f of the time, said %.4f ± %.4f", n, share, confidence, tolerance)
+			t.Errorf("n = %d: covered in %.4f of the runs, want %.4f ± %.4f", n, share, confidence, tolerance)
 		}
 	}
 }
@@ -246,7 +246,7 @@ func TestUnsteady(t *testing.T) {
 
 func finite() *rapid.Generator[float64] { return rapid.Float64Range(-MaxMagnitude, MaxMagnitude) }
 
-// A rate as machines have them: from a token in 100 s to a million a second.
+// rate is a realistic rate: from one token in 100 s to a million per second.
 func rate() *rapid.Generator[float64] { return rapid.Float64Range(0.01, 1e6) }
 
 func TestNothingPanicsOrChangesItsInput(t *testing.T) {
@@ -300,7 +300,7 @@ func TestPermutationInvariance(t *testing.T) {
 		pci, _ := p.MedianCI(0.95)
 		sd, _ := s.SD()
 		psd, _ := p.SD()
-		same := cmpopts.EquateApprox(1e-9, 1e-6) // sums depend on the order, a little
+		same := cmpopts.EquateApprox(1e-9, 1e-6) // rounding of sums depends on the order
 		if !cmp.Equal([]float64{s.Median(), s.Mean(), sd}, []float64{p.Median(), p.Mean(), psd}, same) || ci != pci {
 			t.Fatal("statistics depend on the order")
 		}
@@ -310,7 +310,7 @@ func TestPermutationInvariance(t *testing.T) {
 	})
 }
 
-// Powers of two scale without rounding, so the comparison is exact.
+// Scaling by a power of two does not round, so the comparison is exact.
 func TestScaleEquivariance(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := rapid.SliceOfN(rate(), 2, 20).Draw(t, "x")
@@ -356,8 +356,8 @@ func TestPseudoMedian(t *testing.T) {
 	})
 }
 
-// Of normal values the pseudo-median varies less than the median: by theory its
-// variance is π/3 of the mean's, the median's π/2.
+// For normal values the pseudo-median varies less than the median. In theory its
+// variance is π/3 of the mean's; the median's is π/2 of it.
 func TestPseudoMedianNeedsFewerValues(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	var pseudo, medians []float64
@@ -372,6 +372,6 @@ func TestPseudoMedianNeedsFewerValues(t *testing.T) {
 	a, _ := sample(t, pseudo...).SD()
 	b, _ := sample(t, medians...).SD()
 	if got := a * a / (b * b); got > 0.75 {
-		t.Errorf("%.2f of the median's variance, in theory 0.67", got)
+		t.Errorf("variance is %.2f of the median's, in theory 0.67", got)
 	}
 }

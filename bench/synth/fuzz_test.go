@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A shape that is accepted has a header that adds up; one that is not says why.
+// The header of an accepted shape is consistent. A refused shape has an error.
 func FuzzShape(f *testing.F) {
 	entries, err := shapeFiles.ReadDir("shapes")
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// ErrHeader is a sound header that no synthetic model can be made from.
+// ErrHeader says that a header is valid but no synthetic model can be made from it.
 var ErrHeader = errors.New("cannot be measured by its header")
 
-// Outline is the header of the synthetic model of a file's header, merged if it
-// had shards: the same tensors and the same keys, but no words. The tokenizer
-// becomes one that has only a number of tokens, as in the shapes; that changes
-// neither what libllama says of the model nor its speed. name is the model's in
-// error messages. It is an error when a long array that is no vocabulary was
-// not kept, since the library may need it.
+// Outline makes the header of a synthetic model from the header of a file, which
+// is merged if the model is split. It has the same tensors and keys, but no words:
+// its tokenizer has only a number of tokens, as in the shapes. That changes
+// neither libllama's description of the model nor its speed. name is the name of
+// the model in errors. Outline fails if f lacks a long array of the architecture,
+// which libllama may need.
 func Outline(name string, f *gguf.File) (*gguf.File, error) {
 	refuse := func(format string, args ...any) (*gguf.File, error) {
 		return nil, fmt.Errorf("%s %w: "+format, append([]any{name, ErrHeader}, args...)...)
@@ -40,11 +40,11 @@ func Outline(name string, f *gguf.File) (*gguf.File, error) {
 	vocab := f.Vocabulary()
 	if vocab > 0 {
 		if vocab > math.MaxInt32 {
-			return refuse("it has %d tokens, more than can be counted", vocab)
+			return refuse("it has %d tokens, more than 2³¹-1", vocab)
 		}
-		// The library makes room for each token before it sees a tensor.
+		// libllama allocates memory for each token before it looks at the tensors.
 		if i := slices.IndexFunc(f.Tensors, func(t gguf.Tensor) bool { return t.Name == "token_embd.weight" && len(t.Dims) > 1 }); i >= 0 && vocab > f.Tensors[i].Dims[1] {
-			return refuse("it has %d tokens and embeddings of %d", vocab, f.Tensors[i].Dims[1])
+			return refuse("it has %d tokens, but embeddings for %d", vocab, f.Tensors[i].Dims[1])
 		}
 		kv = append(kv, gguf.KeyValue{Key: vocabKey, Value: uint32(vocab)})
 	}
@@ -53,8 +53,8 @@ func Outline(name string, f *gguf.File) (*gguf.File, error) {
 		switch {
 		case k.Key == vocabKey, isWords(k):
 		case skipped && strings.HasPrefix(k.Key, arch+"."):
-			return refuse("key %q holds %d values, more than are kept", k.Key, k.Value.(gguf.Skipped).Len)
-		case skipped: // of no architecture: a note of whoever made the file
+			return refuse("key %q holds %d values, too many to keep", k.Key, k.Value.(gguf.Skipped).Len)
+		case skipped: // not of the architecture: libllama does not need it
 		case k.Key == "general.name":
 			kv = append(kv, gguf.KeyValue{Key: k.Key, Value: marked(k.Value)})
 		default:
@@ -70,10 +70,10 @@ func Outline(name string, f *gguf.File) (*gguf.File, error) {
 	return outline, nil
 }
 
-// mark is what the name of a synthetic model ends in.
+// mark is the end of a synthetic model's name.
 const mark = " (synthetic weights)"
 
-// marked is a model's name that says that its weights mean nothing.
+// marked is a model's name with mark at its end.
 func marked(name any) any {
 	if s, ok := name.(string); ok {
 		return strings.TrimSuffix(s, mark) + mark
@@ -81,8 +81,8 @@ func marked(name any) any {
 	return name
 }
 
-// isWords tells what belongs to a tokenizer and not to the shape of a model.
-// Numbers under its name can be of the shape, such as the count of token types.
+// isWords reports whether a key belongs to the tokenizer and not to the shape of a
+// model. Numbers may belong to the shape, such as the count of token types.
 func isWords(k gguf.KeyValue) bool {
 	if strings.HasPrefix(k.Key, "tokenizer.chat_template") {
 		return true
@@ -97,8 +97,8 @@ func isWords(k gguf.KeyValue) bool {
 	return true
 }
 
-// WriteHeaderFile keeps an outline in a file of its own, for a worker that makes
-// the model from it. The file is whole or not there.
+// WriteHeaderFile writes an outline to a file, from which a worker makes the model.
+// It replaces the file atomically.
 func WriteHeaderFile(path string, outline *gguf.File) error {
 	header, err := outline.Header()
 	if err != nil {
@@ -118,7 +118,7 @@ func WriteHeaderFile(path string, outline *gguf.File) error {
 	return err
 }
 
-// ReadHeaderFile reads what WriteHeaderFile wrote, and any header without data.
+// ReadHeaderFile reads a file of WriteHeaderFile, or any other header without data.
 func ReadHeaderFile(path string) (*gguf.File, error) {
 	limit := gguf.DefaultLimits.HeaderBytes
 	info, err := os.Stat(path)
@@ -126,7 +126,7 @@ func ReadHeaderFile(path string) (*gguf.File, error) {
 		return nil, err
 	}
 	if info.Size() > limit {
-		return nil, fmt.Errorf("%s: %d bytes are more than a header has, at most %d", path, info.Size(), limit)
+		return nil, fmt.Errorf("%s: has %d bytes, more than the limit of a header, %d", path, info.Size(), limit)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// words are n different ones.
+// words are n different words.
 func words(n int) []string {
 	w := make([]string, n)
 	for i := range w {
@@ -28,13 +28,13 @@ func words(n int) []string {
 	return w
 }
 
-// wordy is a header as a published file has it: with words.
+// wordy is a header with words, like that of a published file.
 func wordy(t testing.TB, more ...gguf.KeyValue) *gguf.File {
 	t.Helper()
 	kv := append([]gguf.KeyValue{
 		{Key: "general.architecture", Value: "bert"},
 		{Key: "general.name", Value: "A model"},
-		{Key: "bert.vocab_size", Value: uint32(7)}, // the words decide
+		{Key: "bert.vocab_size", Value: uint32(7)}, // the number of words takes precedence
 		{Key: "bert.block_count", Value: uint32(1)},
 		{Key: "bert.attention.head_count", Value: []int32{4}},
 		{Key: "tokenizer.ggml.model", Value: "gpt2"},
@@ -107,7 +107,7 @@ func TestOutlineRefuses(t *testing.T) {
 		"many words": {&gguf.File{
 			KV:      []gguf.KeyValue{{Key: "general.architecture", Value: "bert"}, {Key: "bert.vocab_size", Value: uint32(1 << 30)}},
 			Tensors: []gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{256, 5000}, Type: gguf.Q4_K}},
-		}, "it has 1073741824 tokens and embeddings of 5000"},
+		}, "it has 1073741824 tokens, but embeddings for 5000"},
 		"nothing": {&gguf.File{KV: []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}}, "no tensors"},
 		"no name": {&gguf.File{Tensors: []gguf.Tensor{{Name: "w"}}}, "no architecture"},
 	} {
@@ -124,7 +124,7 @@ func TestHeaderFile(t *testing.T) {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.gguf.header")
-	for range 2 { // over the one that is there
+	for range 2 { // the second call replaces the file
 		if err := synth.WriteHeaderFile(path, want); err != nil {
 			t.Fatal(err)
 		}
@@ -160,13 +160,13 @@ func TestHeaderFile(t *testing.T) {
 		t.Errorf("cut off: %v", err)
 	}
 	if err := os.Truncate(path, 1<<40); err == nil {
-		if _, err := synth.ReadHeaderFile(path); err == nil || !strings.Contains(err.Error(), "more than a header has") {
+		if _, err := synth.ReadHeaderFile(path); err == nil || !strings.Contains(err.Error(), "more than the limit of a header") {
 			t.Errorf("a terabyte: %v", err)
 		}
 	}
 }
 
-// A header that was changed after it was laid out is not streamed.
+// FromHeader refuses a header that was changed after its layout.
 func TestFromHeaderRefuses(t *testing.T) {
 	f, err := synth.Outline("a.gguf", wordy(t))
 	if err != nil {
@@ -181,7 +181,7 @@ func TestFromHeaderRefuses(t *testing.T) {
 	}
 }
 
-// What kinds of tensors are like, in the published models and others.
+// Each kind of tensor has its mean, with names of the published models and others.
 func TestFills(t *testing.T) {
 	for name, mean := range map[string]float64{
 		"blk.0.attn_norm.weight": 1, "blk.11.attn_norm_2.weight": 1, "output_norm.weight": 1, "blk.0.attn_q_norm.weight": 1,
@@ -207,7 +207,7 @@ func TestFills(t *testing.T) {
 	}
 }
 
-// floats are the elements of a tensor of f32.
+// floats are the elements of an f32 tensor.
 func floats(t testing.TB, m *synth.Model, tensor int) []float32 {
 	t.Helper()
 	entry := m.File().Tensors[tensor]
@@ -219,8 +219,7 @@ func floats(t testing.TB, m *synth.Model, tensor int) []float32 {
 	return values
 }
 
-// A router sends tokens to all experts alike: over many random tokens, each is
-// among the chosen ones about as often as any other.
+// A router chooses all experts about equally often, over many random tokens.
 func TestRoutersSpreadTokens(t *testing.T) {
 	for _, tt := range []struct{ embedding, experts, used int }{{512, 8, 2}, {2048, 64, 8}, {4096, 128, 8}} {
 		t.Run(fmt.Sprintf("%d of %d", tt.used, tt.experts), func(t *testing.T) {
@@ -258,7 +257,7 @@ func TestRoutersSpreadTokens(t *testing.T) {
 				}
 			}
 			p := float64(tt.used) / float64(tt.experts)
-			// Rows differ in length by some per cent, so experts differ by some more.
+			// The norms of rows differ by some per cent, so the counts of experts differ more.
 			mean, sd := tokens*p, math.Sqrt(tokens*p*(1-p))
 			for e, n := range chosen {
 				if math.Abs(n-mean) > 6*sd+0.1*mean {
@@ -269,7 +268,7 @@ func TestRoutersSpreadTokens(t *testing.T) {
 	}
 }
 
-// Every type streams at the speed of memory: a copy from a tile.
+// BenchmarkStream streams each type, which copies from a tile.
 func BenchmarkStream(b *testing.B) {
 	for typ := gguf.Type(0); typ < 64; typ++ {
 		if !typ.Valid() || typ == gguf.F32 {

@@ -17,58 +17,60 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// Quantizer turns numbers into the blocks of a type.
+// Quantizer encodes numbers as blocks of a type.
 type Quantizer interface {
-	// Quantize is called on several goroutines at once. It encodes rows of nPerRow elements each, a multiple of the type's
-	// block size, into one block after the other. src is only read.
+	// Quantize encodes rows of nPerRow elements each, a multiple of the type's block
+	// size, as consecutive blocks. It does not change src. Several goroutines may
+	// call it at the same time.
 	Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, error)
 }
 
-// Model is a model with generated weights, as the bytes of its GGUF file. It is
-// immutable, and safe for concurrent use. It holds a few megabytes, whatever
-// its size.
+// Model is a model with synthetic weights, as the bytes of its GGUF file. It is
+// immutable and safe for concurrent use. It needs a few megabytes of memory for a
+// model of any size.
 //
-// The weights are not stored. For each kind of tensor a tile is generated and
-// quantised once; a tensor is its tile, repeated, from a block of its own on.
-// The number of blocks of a tile is a prime and so shares no divisor with the
-// number of blocks of a row: no two rows near each other are equal.
+// The weights are not stored. One tile is generated and quantised for each kind of
+// tensor. A tensor repeats its tile, starting at a block of its own. The number of
+// blocks of a tile is a prime, so it shares no divisor with the number of blocks of
+// a row. That makes rows near each other differ.
 type Model struct {
 	file     *gguf.File
-	size     int64
-	segments []segment // cover the file without gaps, in order
+	size     int64     // bytes
+	segments []segment // in order; they cover the file without gaps
 }
 
-// segment is a part of the file that repeats a tile, from byte phase on.
+// segment is a part of the file that repeats a tile.
 type segment struct {
-	start int64 // byte of the file
+	start int64 // offset in the file, in bytes
 	tile  []byte
-	phase int64
+	phase int64 // offset in the tile at the start, in bytes
 }
 
 // The weights of a model.
 const (
-	// weightSD is the standard deviation of weights, the initializer_range that
-	// most of the published models were started with. Activations stay finite
-	// with it, and far from the limits of f16, in all of them.
+	// weightSD is the standard deviation of weights. It is the initializer_range of
+	// most published models, and keeps activations finite and far from the limits of
+	// f16 in all of them.
 	weightSD = 0.02
-	// embeddingSD is that of token embeddings. What tells tokens apart must outweigh
-	// what attention mixes of all of them, else all tokens look alike a few layers
-	// on, and a router sends all of them to the same experts.
+	// embeddingSD is the standard deviation of token embeddings. The differences
+	// between tokens must outweigh the mixture that attention adds. Otherwise all
+	// tokens become alike after a few layers, and a router sends them to the same
+	// experts.
 	embeddingSD = 8
-	// tiedSD is that of embeddings that serve as the output, too: a token's logit
-	// for itself grows with its square, and f16 ends at 65504.
+	// tiedSD is the standard deviation of embeddings that are also the output. A
+	// token's logit for itself grows with the square, and f16 ends at 65504.
 	tiedSD = 1
-	// tileBytes is the smallest size of a tile: far above a row, so that rows
-	// differ, and small enough to stay in a cache while it is copied.
+	// tileBytes is the size of a tile. It is far above the size of a row, which makes
+	// rows differ, and small enough for a cache while the tile is copied.
 	tileBytes = 384 << 10
-	// tileElements is the most numbers that are quantised for a tile: the types of
-	// the fewest bits take a second for a million of them.
+	// tileElements is the largest number of elements of a tile. Quantising a million
+	// takes a second for the types of the fewest bits.
 	tileElements = 720_000
-	// phaseStride is the distance in blocks between where one tensor and the next
-	// start in a tile: a prime, so that no two tensors start alike.
+	// phaseStride is the distance between the starts of consecutive tensors in a tile,
+	// in blocks. It is a prime, so that tensors start at different blocks.
 	phaseStride = 1_000_003
-	// quantizedRow is the row length in elements that quantisers are given, a
-	// multiple of every block size.
+	// quantizedRow is the length of the rows given to a quantiser, in elements. It is
+	// a multiple of every block size.
 	quantizedRow = 256
 )
 
@@ -82,17 +84,17 @@ func New(shape *Shape, seed uint64, q Quantizer) (*Model, error) {
 	return FromHeader(shape.Name, file, seed, q)
 }
 
-// FromHeader makes the model of a header, a shape's or an Outline, which it
-// keeps. name is the model's in error messages. A tensor of a type that the
-// quantiser cannot produce is an error that names both. The same header, seed
-// and quantiser give the same bytes on every machine.
+// FromHeader makes the model of a header, from a shape or an Outline. It keeps
+// file. name is the name of the model in errors. If the quantiser cannot produce a
+// type, the error names the tensor and the type. The same header, seed and
+// quantiser give the same bytes on every machine.
 func FromHeader(name string, file *gguf.File, seed uint64, q Quantizer) (*Model, error) {
 	header, err := file.Header()
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(header)) != file.DataOffset {
-		return nil, fmt.Errorf("header of %s has %d bytes, its data start at %d", name, len(header), file.DataOffset)
+		return nil, fmt.Errorf("header of %s has %d bytes, but its data start at byte %d", name, len(header), file.DataOffset)
 	}
 	m := &Model{file: file, size: file.Size()}
 	m.append(0, header, 0)
@@ -116,11 +118,11 @@ func FromHeader(name string, file *gguf.File, seed uint64, q Quantizer) (*Model,
 	return m, nil
 }
 
-// padding lies between tensors.
+// padding is the content of the file between tensors.
 var padding = make([]byte, 32)
 
-// append adds the segment that starts at byte start. It replaces a segment that
-// would have been empty.
+// append adds a segment that starts at byte start. If the last segment starts
+// there, too, it is empty and is replaced.
 func (m *Model) append(start int64, tile []byte, phase int64) {
 	if last := len(m.segments) - 1; last >= 0 && m.segments[last].start == start {
 		m.segments = m.segments[:last]
@@ -128,14 +130,13 @@ func (m *Model) append(start int64, tile []byte, phase int64) {
 	m.segments = append(m.segments, segment{start, tile, phase})
 }
 
-// File is the header of the model. The caller must not change it.
+// File is the header of the model. Callers must not change it.
 func (m *Model) File() *gguf.File { return m.file }
 
 // Size is the size of the model's file in bytes.
 func (m *Model) Size() int64 { return m.size }
 
-// ReadAt implements io.ReaderAt. It copies from tiles at the speed of memory
-// and allocates nothing.
+// ReadAt implements io.ReaderAt. It copies from tiles and allocates nothing.
 func (m *Model) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, errors.New("synth: read at a negative offset")
@@ -150,7 +151,7 @@ func (m *Model) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// WriteTo implements io.WriterTo: it writes the whole file.
+// WriteTo implements io.WriterTo. It writes the whole file.
 func (m *Model) WriteTo(w io.Writer) (n int64, err error) {
 	for n < m.size {
 		written, err := w.Write(m.at(n))
@@ -162,8 +163,8 @@ func (m *Model) WriteTo(w io.Writer) (n int64, err error) {
 	return n, nil
 }
 
-// at is the content of the file from byte off on, as far as it lies in one
-// piece in memory; empty at the end of the file.
+// at is the content of the file from byte off up to the end of the tile or of the
+// segment. It is empty at the end of the file.
 func (m *Model) at(off int64) []byte {
 	if off >= m.size {
 		return nil
@@ -177,20 +178,21 @@ func (m *Model) at(off int64) []byte {
 	return part[:min(int64(len(part)), end-off)]
 }
 
-// tileKind is what tensors that share a tile have in common.
+// tileKind is the kind of a tensor. Tensors of the same kind share a tile.
 type tileKind struct {
 	typ  gguf.Type
 	fill fill
 }
 
-// fill is what the elements of a tensor are like: mean plus noise.
+// fill is the distribution of the elements of a tensor.
 type fill struct {
 	mean, sd float32
 }
 
-// fillOf keeps factors near 1, so that they neither quench nor blow up what
-// passes through them, decays negative, and biases small. All other weights
-// have the mean 0, so that each expert of a mixture is as likely as another.
+// fillOf is the distribution for a tensor. Factors have the mean 1, which keeps
+// activations in range. Decays have the mean -1. Other weights have the mean 0, so
+// all experts of a mixture are equally likely. tied says that the embedding is also
+// the output.
 func fillOf(t gguf.Tensor, tied bool) fill {
 	name := t.Name
 	if i := strings.LastIndex(name, "blk."); i >= 0 { // blk.N.
@@ -209,7 +211,7 @@ func fillOf(t gguf.Tensor, tied bool) fill {
 		return fill{0, embeddingSD}
 	case strings.Contains(part, "norm") && suffix == "weight",
 		strings.HasPrefix(part, "rope_freqs"), strings.HasPrefix(part, "rope_factors"),
-		suffix == "scale", suffix == "input_scale", // of types that keep one beside the blocks
+		suffix == "scale", suffix == "input_scale", // types with a scale beside the blocks
 		part == "ssm_d", name == "ssm_d":
 		return fill{1, weightSD}
 	case part == "ssm_a", name == "ssm_a":
@@ -222,11 +224,11 @@ func fillOf(t gguf.Tensor, tied bool) fill {
 func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 	blocks := tileBlocks(k.typ)
 	elements := blocks * int(k.typ.BlockSize())
-	// Rows of full length, the last of which may hang over the end of the tile.
+	// All rows have the full length. The last may exceed the tile.
 	rows := (elements + quantizedRow - 1) / quantizedRow
 	values := make([]float32, rows*quantizedRow)
-	// Tiles that differ in nothing but their scale are not alike, or rows of them
-	// would be one another's multiples.
+	// Tiles that differ only in their scale need different seeds. Otherwise their rows
+	// would be multiples of each other.
 	scale := uint64(math.Float32bits(k.fill.sd)) ^ uint64(math.Float32bits(weightSD))
 	rng := rand.NewPCG(seed, uint64(k.typ)<<32|uint64(math.Float32bits(k.fill.mean))^scale<<20)
 	for i := range values {
@@ -244,13 +246,13 @@ func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 	}
 	size := blocks * int(k.typ.BlockBytes())
 	if want := rows * quantizedRow / int(k.typ.BlockSize()) * int(k.typ.BlockBytes()); len(tile) != want {
-		return nil, fmt.Errorf("quantised to %d bytes, expected %d", len(tile), want)
+		return nil, fmt.Errorf("the quantiser returned %d bytes, expected %d", len(tile), want)
 	}
 	return tile[:size:size], nil
 }
 
-// quantize gives each CPU a part of the rows: the types of the fewest bits take
-// seconds for a tile.
+// quantize quantises rows on all CPUs, because the types of the fewest bits take
+// seconds per tile.
 func quantize(q Quantizer, t gguf.Type, values []float32) ([]byte, error) {
 	rows := len(values) / quantizedRow
 	part := (rows + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0) * quantizedRow
@@ -275,9 +277,9 @@ func tileBlocks(t gguf.Type) int {
 	return primeFrom(int(min(tileBytes/t.BlockBytes(), tileElements/t.BlockSize())))
 }
 
-// normal draws from a distribution close to the standard normal one, within
-// ±3.5: the sum of four uniform numbers (Irwin–Hall), exact in integers and so
-// the same on every machine, unlike the tails of a true normal variate.
+// normal draws from an approximate standard normal distribution, within ±3.5: the
+// sum of four uniform numbers (Irwin–Hall). The sum is exact in integers, so it is
+// the same on every machine.
 func normal(rng *rand.PCG) float32 {
 	v := rng.Uint64()
 	sum := int(v&0xffff) + int(v>>16&0xffff) + int(v>>32&0xffff) + int(v>>48)
@@ -285,7 +287,7 @@ func normal(rng *rand.PCG) float32 {
 	return float32(sum-mean) / sd
 }
 
-// primeFrom is the smallest prime from n on.
+// primeFrom is the smallest prime that is at least n.
 func primeFrom(n int) int {
 	for !big.NewInt(int64(n)).ProbablyPrime(0) { // exact below 2⁶⁴
 		n++

@@ -53,8 +53,8 @@ func TestQ4KM(t *testing.T) {
 func TestParseShapeRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"unknown field":        {"colour: red", "colour"},
-		"unknown quantization": {"quantization: Q1_X", `unknown quantization "Q1_X", known are Q4_K_M, F16`},
-		"unknown type":         {"tensors: [{name: w, dims: [1], type: q9}]", `no type is called "q9"`},
+		"unknown quantization": {"quantization: Q1_X", `unknown quantization "Q1_X" (known: Q4_K_M, F16)`},
+		"unknown type":         {"tensors: [{name: w, dims: [1], type: q9}]", `unknown type "q9"`},
 		"no yaml":              {"\t", "shape of x.gguf"},
 	} {
 		if s, err := ParseShape("x.gguf", []byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -68,13 +68,13 @@ func TestFileRefuses(t *testing.T) {
 		change func(*Shape)
 		want   string
 	}{
-		"size":            {func(s *Shape) { s.ModelSize++ }, "published are 103668481 and 134515008"},
-		"params":          {func(s *Shape) { s.Params-- }, "published are 103668480 and 134515007"},
+		"size":            {func(s *Shape) { s.ModelSize++ }, "the published model has 103668481 and 134515008"},
+		"params":          {func(s *Shape) { s.Params-- }, "the published model has 103668480 and 134515007"},
 		"key":             {func(s *Shape) { s.Keys["x"] = "text" }, `key "x" is neither`},
-		"number":          {func(s *Shape) { s.Keys["x"] = 1 << 33 }, `key "x" is 8589934592, not of 32 bits`},
+		"number":          {func(s *Shape) { s.Keys["x"] = 1 << 33 }, `key "x" is 8589934592, outside 0 to 2³²-1`},
 		"layers":          {func(s *Shape) { s.Keys["block_count"] = 1 << 31 }, "2147483648 layers of 9 tensors are more than the limit of 65536"},
-		"negative layers": {func(s *Shape) { s.Keys["block_count"] = -1 }, `key "block_count" is -1, not of 32 bits`},
-		"architecture":    {func(s *Shape) { s.Architecture = "" }, "no architecture"},
+		"negative layers": {func(s *Shape) { s.Keys["block_count"] = -1 }, `key "block_count" is -1, outside 0 to 2³²-1`},
+		"architecture":    {func(s *Shape) { s.Architecture = "" }, "the architecture is missing"},
 		"tensor":          {func(s *Shape) { s.Tensors[0].Dims[0] = 0 }, `"token_embd.weight" has dimension 0 of 0 elements`},
 	} {
 		s, err := Lookup("SmolLM-135M.Q4_K_M.gguf")
@@ -88,7 +88,8 @@ func TestFileRefuses(t *testing.T) {
 	}
 }
 
-// A prime number of blocks, more than any row has, shares no divisor with it.
+// The number of blocks of a tile is a prime above the number of blocks of any row, so
+// the two have no common divisor.
 func TestTilesOutlastRows(t *testing.T) {
 	for _, s := range allShapes() {
 		for _, tensor := range s.tensors() {

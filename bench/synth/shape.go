@@ -1,10 +1,11 @@
-// Package synth makes models of exact shape with generated weights: the same
-// tensors, types and sizes as a published file, streamed, in no file at all.
-// The speed of inference depends on the shape and not on the values, so such a
-// model measures what the published one would, without its download.
+// Package synth makes models with synthetic weights. Such a model has the same
+// tensors, types and sizes as a published file, but it is streamed from memory and
+// needs no file. The speed of inference depends on the shape and not on the values.
+// A synthetic model therefore has the speed of the published one, without its
+// download.
 //
-// A shape is a data file in shapes/, named after the published file; adding a
-// model is adding a file.
+// A shape is a data file in shapes/, named after the published file. To add a
+// model, add a file.
 package synth
 
 import (
@@ -27,32 +28,32 @@ import (
 var shapeFiles embed.FS
 
 // Shape describes a published model: everything that decides its speed and its
-// size, and nothing of its weights and words.
+// size, but no weights and no words.
 type Shape struct {
-	Name   string `yaml:"-"` // of the published file: "SmolLM-135M.Q4_K_M.gguf"
+	Name   string `yaml:"-"` // name of the published file: "SmolLM-135M.Q4_K_M.gguf"
 	Source struct {
 		Repository string `yaml:"repository"`
 		Revision   string `yaml:"revision"`
 	} `yaml:"source"`
-	ModelSize    uint64         `yaml:"model_size"`     // bytes of all tensors, as libllama counts them
-	Params       uint64         `yaml:"model_n_params"` // parameters
+	ModelSize    uint64         `yaml:"model_size"`     // size of all tensors in bytes, as libllama counts it
+	Params       uint64         `yaml:"model_n_params"` // number of parameters
 	Architecture string         `yaml:"architecture"`   // llama.cpp's name: "llama"
 	Quantization Quantization   `yaml:"quantization"`   // decides the tensors' types
-	VocabSize    uint32         `yaml:"vocab_size"`     // tokens
-	Keys         map[string]any `yaml:"keys"`           // whole numbers and fractions, without the architecture's prefix
-	Tensors      []Tensor       `yaml:"tensors"`        // that exist once
-	LayerTensors []Tensor       `yaml:"layer_tensors"`  // that exist in every layer, without the prefix blk.N.
+	VocabSize    uint32         `yaml:"vocab_size"`     // number of tokens
+	Keys         map[string]any `yaml:"keys"`           // int or float64 by key, without the architecture's prefix
+	Tensors      []Tensor       `yaml:"tensors"`        // tensors outside the layers
+	LayerTensors []Tensor       `yaml:"layer_tensors"`  // tensors of every layer, without the prefix blk.N.
 }
 
 // Tensor is a tensor of a shape.
 type Tensor struct {
 	Name string     `yaml:"name"`
 	Dims []uint64   `yaml:"dims"` // elements, the row length first
-	Type *gguf.Type `yaml:"type"` // nil: as the quantization decides
+	Type *gguf.Type `yaml:"type"` // nil: the quantization decides
 }
 
-// Names lists the published models that can be made, by their file names,
-// smallest first. Tiny can be made, too.
+// Names lists the file names of the published models that have a shape, smallest
+// model first. It omits Tiny.
 func Names() []string {
 	shapes := slices.DeleteFunc(allShapes(), func(s *Shape) bool { return s.Name == Tiny })
 	slices.SortFunc(shapes, func(a, b *Shape) int { return cmp.Compare(a.ModelSize, b.ModelSize) })
@@ -63,12 +64,12 @@ func Names() []string {
 	return names
 }
 
-// Tiny is the name of a shape that no published model has: two layers, for tests
-// and first tries.
+// Tiny is the name of a shape of two layers, for tests and first tries. No published
+// model has it.
 const Tiny = "tiny.Q4_K_M.gguf"
 
-// Lookup finds the shape of a published file, or Tiny, by its exact name, without
-// folder.
+// Lookup finds the shape of a published file, or Tiny, by its exact name without
+// a folder.
 func Lookup(name string) (*Shape, error) {
 	for _, s := range allShapes() {
 		if s.Name == name {
@@ -87,8 +88,8 @@ func Lookup(name string) (*Shape, error) {
 	return nil, fmt.Errorf("no synthetic model is called %q, there are %s", name, strings.Join(Names(), ", "))
 }
 
-// commonPrefix is the number of bytes that two names share at their start,
-// whatever their case.
+// commonPrefix is the length of the prefix that two names share, in bytes, ignoring
+// case.
 func commonPrefix(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	n := 0
@@ -98,8 +99,8 @@ func commonPrefix(a, b string) int {
 	return n
 }
 
-// allShapes parses the embedded shapes. That they can be parsed is proven by
-// this package's tests, so an error is a bug.
+// allShapes parses the embedded shapes. It panics on an error, which this package's
+// tests exclude.
 func allShapes() []*Shape {
 	entries, err := shapeFiles.ReadDir("shapes")
 	if err != nil {
@@ -118,7 +119,7 @@ func allShapes() []*Shape {
 	return shapes
 }
 
-// ParseShape reads a shape from YAML. name is that of the file it stands for.
+// ParseShape reads a shape from YAML. name is the name of the published file.
 func ParseShape(name string, text []byte) (*Shape, error) {
 	s := &Shape{Name: name}
 	d := yaml.NewDecoder(bytes.NewReader(text))
@@ -129,17 +130,17 @@ func ParseShape(name string, text []byte) (*Shape, error) {
 	return s, nil
 }
 
-// Layers is the number of repeating blocks.
+// Layers is the number of layers.
 func (s *Shape) Layers() int { return s.count("block_count") }
 
-// count is the value of a key that holds a whole number, 0 when there is none.
+// count is the value of a key that holds a whole number, 0 if it is missing.
 func (s *Shape) count(key string) int {
 	n, _ := s.Keys[key].(int)
 	return n
 }
 
-// File is the header of the model. It is an error when the tensors do not add
-// up to the published size and number of parameters.
+// File is the header of the model. It fails if the tensors do not add up to the
+// published size and number of parameters.
 func (s *Shape) File() (*gguf.File, error) {
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
@@ -153,19 +154,19 @@ func (s *Shape) File() (*gguf.File, error) {
 		return nil, fmt.Errorf("shape of %s: %w", s.Name, err)
 	}
 	if f.TensorBytes() != s.ModelSize || f.Params() != s.Params {
-		return nil, fmt.Errorf("shape of %s: its tensors have %d bytes and %d parameters, published are %d and %d",
+		return nil, fmt.Errorf("shape of %s: its tensors have %d bytes and %d parameters, but the published model has %d and %d",
 			s.Name, f.TensorBytes(), f.Params(), s.ModelSize, s.Params)
 	}
 	return f, nil
 }
 
-// maxTensors is far above every model known.
+// maxTensors is far above every known model.
 const maxTensors = 1 << 16
 
-// check refuses what would take unbounded time or memory to lay out.
+// check refuses shapes whose header would need unbounded time or memory.
 func (s *Shape) check() error {
 	if s.Architecture == "" {
-		return errors.New("no architecture")
+		return errors.New("the architecture is missing")
 	}
 	if n, each := s.Layers(), len(s.LayerTensors); n > 0 && each > 0 && n > (maxTensors-min(len(s.Tensors), maxTensors))/each {
 		return fmt.Errorf("%d layers of %d tensors are more than the limit of %d", n, each, maxTensors)
@@ -179,7 +180,7 @@ func (s *Shape) keyValues() ([]gguf.KeyValue, error) {
 		{Key: "general.name", Value: strings.TrimSuffix(s.Name, ".gguf") + mark},
 		{Key: "general.file_type", Value: fileTypes[s.Quantization]},
 		{Key: "general.quantization_version", Value: uint32(2)}, // GGML_QNT_VERSION
-		// A benchmark needs no words: this tokenizer has only a number of tokens.
+		// A benchmark needs no words. This tokenizer has only a number of tokens.
 		{Key: "tokenizer.ggml.model", Value: "none"},
 		{Key: s.Architecture + ".vocab_size", Value: s.VocabSize},
 	}
@@ -187,7 +188,7 @@ func (s *Shape) keyValues() ([]gguf.KeyValue, error) {
 		switch v := s.Keys[key].(type) {
 		case int:
 			if v < 0 || v > math.MaxUint32 {
-				return nil, fmt.Errorf("key %q is %d, not of 32 bits", key, v)
+				return nil, fmt.Errorf("key %q is %d, outside 0 to 2³²-1", key, v)
 			}
 			kv = append(kv, gguf.KeyValue{Key: s.Architecture + "." + key, Value: uint32(v)})
 		case float64:

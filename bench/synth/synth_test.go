@@ -20,8 +20,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// fake quantises without ggml: each block is a digest of its numbers, so that
-// blocks are equal only where their numbers are.
+// fake quantises without ggml. Each block is a digest of its numbers, so different
+// numbers give different blocks.
 type fake struct{}
 
 func (fake) Quantize(t gguf.Type, src []float32, nPerRow int) ([]byte, error) {
@@ -56,7 +56,7 @@ func model(t testing.TB, name string, seed uint64) *synth.Model {
 
 const smol = "SmolLM-135M.Q4_K_M.gguf"
 
-// The sizes that llama-bench prints for the published files.
+// llama-bench prints these sizes for the published files.
 var published = []struct {
 	name          string
 	bytes, params uint64
@@ -149,7 +149,7 @@ func TestLookup(t *testing.T) {
 }
 
 func TestGolden(t *testing.T) {
-	const want = "d6937bb5ec8d548eb12a2c2e6f198d3a77ee442bef17972d898eb3a1485b445c" // changes when the weights do: say so in the changelog
+	const want = "d6937bb5ec8d548eb12a2c2e6f198d3a77ee442bef17972d898eb3a1485b445c" // if the weights change, note it in the changelog
 	h := sha256.New()
 	n, err := model(t, smol, 1).WriteTo(h)
 	if err != nil || n != 103_685_312 {
@@ -178,7 +178,7 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// However the file is read, its bytes are the same; checked where parts meet.
+// The bytes of the file do not depend on how it is read, also across segments.
 func TestReadAt(t *testing.T) {
 	m := model(t, smol, 1)
 	var whole bytes.Buffer
@@ -243,7 +243,7 @@ func TestReadAtAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Norms are near 1, all numbers are finite and normal.
+// Norms are near 1. All numbers are finite and normal.
 func TestVectors(t *testing.T) {
 	m := model(t, "qwen1_5-0_5b-chat-q4_k_m.gguf", 7)
 	for _, tensor := range m.File().Tensors {
@@ -272,7 +272,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// moments collects what quantisers are given, part by part of tiles.
+// moments collects the numbers that quantisers get.
 type moments struct {
 	fake
 	mu    sync.Mutex
@@ -311,10 +311,10 @@ func TestWeightsAreNormal(t *testing.T) {
 	for _, tile := range q.parts {
 		want := 0.02
 		if tile.sd > 0.5 {
-			want = 1 // of token embeddings that are the output, too
+			want = 1 // token embeddings that are also the output
 		}
 		types[want][tile.typ] = true
-		// 5 standard errors of the mean and of the deviation.
+		// The tolerance is 5 standard errors of the mean and of the deviation.
 		if tolerance := 5 * want / math.Sqrt(tile.n); math.Abs(tile.mean) > tolerance || math.Abs(tile.sd-want) > tolerance {
 			t.Errorf("mean %g, standard deviation %g, want 0 and %g within %g", tile.mean, tile.sd, want, tolerance)
 		}
@@ -331,7 +331,7 @@ func TestWeightsAreNormal(t *testing.T) {
 func TestRowsDiffer(t *testing.T) {
 	for _, p := range published {
 		m := model(t, p.name, 1)
-		seen := map[string]string{} // shape and type and first row → tensor
+		seen := map[string]string{} // tensor by shape, type and first row
 		for _, tensor := range m.File().Tensors {
 			if len(tensor.Dims) < 2 {
 				continue
@@ -357,7 +357,7 @@ func TestRowsDiffer(t *testing.T) {
 	}
 }
 
-// brokenQuantizer fails in the ways a quantiser can.
+// brokenQuantizer returns fixed results.
 type brokenQuantizer struct {
 	out []byte
 	err error
@@ -374,7 +374,7 @@ func TestQuantizerFails(t *testing.T) {
 	if _, err := synth.New(s, 1, brokenQuantizer{err: broken}); !errors.Is(err, broken) || !strings.Contains(err.Error(), smol) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := synth.New(s, 1, brokenQuantizer{out: []byte("short")}); err == nil || !strings.Contains(err.Error(), "quantised to ") {
+	if _, err := synth.New(s, 1, brokenQuantizer{out: []byte("short")}); err == nil || !strings.Contains(err.Error(), "the quantiser returned ") {
 		t.Errorf("got %v", err)
 	}
 }

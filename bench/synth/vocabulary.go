@@ -10,34 +10,33 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// Text is English prose of some 4000 bytes. Its words are whole tokens of the
-// generated vocabularies, so a prompt made of it has as many bytes in a token as
-// with a published tokenizer.
+// Text is English prose of about 4000 bytes. Its words are single tokens of the
+// generated vocabularies. A prompt made of it therefore has as many bytes per token
+// as with a published tokenizer.
 //
 //go:embed text.txt
 var Text string
 
-// The special tokens of a generated vocabulary, its first two.
+// The special tokens of a generated vocabulary. They are its first two tokens.
 const (
 	bosToken = "<|begin_of_text|>"
 	eosToken = "<|end_of_text|>"
 )
 
 // minVocabulary is the least number of tokens of a byte-level vocabulary: the
-// special ones and one for each byte.
+// special tokens, and one token for each byte.
 const minVocabulary = 2 + 256
 
-// WithVocabulary is a header of a synthetic model with a tokenizer in the place
-// of its number of tokens: byte-level BPE, as GPT-2 has it, of as many tokens as
-// the model has. Every text is the detokenisation of its tokens. Weights,
-// parameters and everything else stay the same; only the header grows, by
-// some megabytes where there are many tokens, which the library takes a moment
-// to read. f is not changed. name is the model's in error messages. It is an
-// error when the model has too few tokens, or too many.
+// WithVocabulary returns a copy of a synthetic model's header with a tokenizer:
+// byte-level BPE like GPT-2's, with as many tokens as the model has. Tokenising a
+// text and detokenising the result gives the same text. Weights, parameters and
+// other keys stay the same. The header grows by up to some megabytes, which costs
+// libllama a moment. WithVocabulary does not change f. name is the name of the model
+// in errors. It fails if the model has too few or too many tokens.
 func WithVocabulary(name string, f *gguf.File) (*gguf.File, error) {
 	tokens := f.Vocabulary()
 	if tokens < minVocabulary || tokens > maxVocabulary {
-		return nil, fmt.Errorf("%s %w: a vocabulary of %d tokens cannot be generated, it takes %d to %d",
+		return nil, fmt.Errorf("%s %w: it has %d tokens, but a vocabulary can be generated for %d to %d",
 			name, ErrHeader, tokens, minVocabulary, maxVocabulary)
 	}
 	v := newVocabulary(int(tokens))
@@ -59,22 +58,22 @@ func WithVocabulary(name string, f *gguf.File) (*gguf.File, error) {
 	return gguf.New(kv, slices.Clone(f.Tensors))
 }
 
-// maxVocabulary bounds the memory of a vocabulary, and is far above that of
-// every model known.
+// maxVocabulary is the largest number of tokens of a vocabulary. It bounds the
+// memory, and is far above every known model.
 const maxVocabulary = 1 << 19
 
-// vocabulary is a byte-level BPE vocabulary as it grows.
+// vocabulary is a byte-level BPE vocabulary under construction.
 type vocabulary struct {
-	size   int // that it is to have
+	size   int // number of tokens at the end
 	tokens []string
-	merges []string // in the order of their rank: "left right"
-	known  map[string]bool
-	ranks  map[[2]string]int // of the merges that words are learned by
+	merges []string          // "left right", in the order of their rank
+	known  map[string]bool   // all tokens
+	ranks  map[[2]string]int // ranks of the merges that learn uses
 }
 
-// newVocabulary makes a vocabulary of n tokens, always the same one: the special
-// tokens, the bytes, the parts of common words, the words of Text, and then
-// these joined, until there are n.
+// newVocabulary makes a vocabulary of n tokens, always the same for the same n. It
+// has the special tokens, the bytes, the parts of common words, the words of Text,
+// and then combinations of these.
 func newVocabulary(n int) *vocabulary {
 	v := &vocabulary{size: n, known: make(map[string]bool, n), ranks: make(map[[2]string]int)}
 	v.add(bosToken)
@@ -88,42 +87,42 @@ func newVocabulary(n int) *vocabulary {
 	for _, word := range words.FindAllString(Text, -1) {
 		v.learn(word)
 	}
-	// A vocabulary of that size has longer words, and merges for them. Which ones
-	// does not matter here: they are there to be sampled.
+	// The rest are longer tokens with their merges. They only have to exist, because
+	// any token may be sampled.
 	var ends []string
 	for _, token := range v.tokens[minVocabulary:] {
 		if !strings.HasPrefix(token, space) {
 			ends = append(ends, token)
 		}
 	}
-	for i := minVocabulary; len(v.tokens) < n; i++ { // each start gives new tokens, which become starts
+	for i := minVocabulary; len(v.tokens) < n; i++ { // new tokens become starts later
 		start := v.tokens[i]
 		for _, end := range ends {
 			token := start + end
 			if !v.known[token] && len(v.tokens) < n {
 				v.add(token)
-				v.merges = append(v.merges, start+" "+end) // nothing is learned by it any more
+				v.merges = append(v.merges, start+" "+end) // learn no longer needs its rank
 			}
 		}
 	}
 	return v
 }
 
-// commonParts are what words of English are most often made of, so that those
-// that Text lacks are split into few tokens, too.
+// commonParts are the most frequent parts of English words. They keep words that are
+// not in Text from being split into many tokens.
 const commonParts = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi " +
 	"ri ro ic ne ea ra ce li ch ll be ma si om ur ing ion ent the and"
 
-// words are what GPT-2's tokenizer splits a text into, as far as letters go: a
-// word begins with the space before it.
+// words matches the words of GPT-2's tokenizer. A word includes the space before it.
 var words = regexp.MustCompile(` ?\p{L}+`)
 
+// add adds a token.
 func (v *vocabulary) add(token string) {
 	v.known[token] = true
 	v.tokens = append(v.tokens, token)
 }
 
-// merge adds the rule that left and right make one token, and that token.
+// merge adds the rule that joins left and right, and the resulting token.
 func (v *vocabulary) merge(left, right string) {
 	v.ranks[[2]string{left, right}] = len(v.merges)
 	v.merges = append(v.merges, left+" "+right)
@@ -132,9 +131,9 @@ func (v *vocabulary) merge(left, right string) {
 	}
 }
 
-// learn makes a word one token: it adds rules for as long as those known leave
-// more than one, or until the vocabulary is full. New rules come after all
-// others, so that words learned before stay whole.
+// learn adds rules until they make the word one token, or until the vocabulary is
+// full. New rules have the lowest priority, so words that were learned before stay
+// single tokens.
 func (v *vocabulary) learn(word string) {
 	parts := make([]string, 0, len(word))
 	for _, b := range []byte(word) {
@@ -149,8 +148,8 @@ func (v *vocabulary) learn(word string) {
 	}
 }
 
-// apply joins neighbours by the rules, the earliest rule first, as a tokenizer
-// does.
+// apply joins neighbours by the rules, like a tokenizer: the rule with the lowest
+// rank first.
 func (v *vocabulary) apply(parts []string) []string {
 	for {
 		best, at := len(v.merges), -1
@@ -167,12 +166,12 @@ func (v *vocabulary) apply(parts []string) []string {
 	}
 }
 
-// space is the space character among the printable characters.
+// space is the printable character that stands for the space.
 var space = string(byteRune(' '))
 
 // byteRune is the printable character that stands for a byte in a byte-level
-// vocabulary, GPT-2's bytes_to_unicode: itself where it is printable Latin-1,
-// else the next one from U+0100 on.
+// vocabulary (GPT-2's bytes_to_unicode). Printable Latin-1 stands for itself. Other
+// bytes have characters from U+0100 on, in their order.
 func byteRune(b byte) rune {
 	printable := func(b int) bool { return b >= '!' && b <= '~' || b >= '¡' && b <= 'ÿ' && b != 0xad }
 	if printable(int(b)) {

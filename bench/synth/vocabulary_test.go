@@ -36,8 +36,8 @@ func strs(t testing.TB, f *gguf.File, key string) []string {
 	return s
 }
 
-// Every default model gets exactly its number of tokens, all different, and keeps
-// everything that its speed depends on.
+// Every default model gets exactly its number of tokens, all different. Everything
+// that its speed depends on stays the same.
 func TestWithVocabulary(t *testing.T) {
 	for _, name := range append(synth.Names(), synth.Tiny) {
 		before := header(t, name)
