@@ -1,4 +1,4 @@
-# Every verb of this repository. `make` alone lists them.
+# Every verb of this repository. `make` alone lists them: a comment after ## is a verb's help, a line ##@ is a heading.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,7 +6,7 @@ MAKEFLAGS   += --no-print-directory
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
-# The environment in which go builds with libllama; an error in it stops the recipe.
+# The environment in which go builds with libllama. An error in it stops the recipe.
 with_llama := environment=$$(scripts/llama-env); eval "$$environment";
 
 MODEL ?= SmolLM-135M.Q4_K_M.gguf
@@ -15,35 +15,23 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help deps cuda tools env build run test lint parity equivalence prefetch original abort gpu-check memory load peers replay bench bench-compare check-headers image image-check image-push image-manifest release release-attach pin-update clean
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory load gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
-help: ## list the verbs
-	@echo 'benchmark-llm: make VERB'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo 'plain go commands: eval "$$(make env)"'
+help: # list the verbs
+	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
+	@awk -F ':.*## ' '/^##@ / { print ""; print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'For plain go commands: eval "$$(make env)"'
 
-deps: ## get libllama, and as root the missing Debian packages
-	@scripts/preflight
-	@scripts/get-llama
+##@ Run and develop
 
-cuda: ## deps, with ggml's CUDA back-end and NVIDIA's libraries (0.3 GB), for every build from then on
-	@scripts/preflight
-	@scripts/get-llama --cuda
-
-tools: # deps, and llama-bench and ggml-rpc-server of the same packages
-	@scripts/preflight
-	@scripts/get-llama --tools
-
-env: deps ## print the environment for plain go commands
-	@scripts/llama-env
+run: build ## build, then benchmark the smallest default model; ARGS='-p 512 -n 128'
+	@bin/benchmark-llm run -m $(MODEL) --weights synthetic $(ARGS)
 
 build: deps ## build bin/benchmark-llm
 	@$(with_llama) go build -trimpath -tags "$(TAGS)" -o bin/benchmark-llm ./cmd/benchmark-llm
 
-run: build ## build, then benchmark the embedded model; ARGS='-p 512 -n 128' is passed on
-	@bin/benchmark-llm run -m $(MODEL) --weights synthetic $(ARGS)
-
-test: deps ## every test: with libllama, without cgo, the four variants, the debug build, the scripts
+test: deps ## run all tests: with and without the library, all build variants, the scripts
 	@scripts/get-llama --tools --cuda-test
 	@scripts/check-headers
 	@echo '== the four variants build'
@@ -61,82 +49,111 @@ test: deps ## every test: with libllama, without cgo, the four variants, the deb
 	@scripts/with-gollama go test -tags gollama ./cmd/gollama-peer
 	@echo '== without cgo'
 	@CGO_ENABLED=0 go test -timeout 30m ./...
-	@echo '== collecting garbage at every call, pointers checked'
+	@echo '== garbage collection at every call, pointers checked'
 	@$(with_llama) GOEXPERIMENT=cgocheck2 go test -tags llamadebug ./llama/...
 	@echo '== scripts'
 	@scripts/test/run
 
-lint: deps ## golangci-lint, gofmt, actionlint, shellcheck
+lint: deps ## run golangci-lint, gofmt, actionlint and shellcheck
 	@scripts/preflight lint
 	@scripts/lint
 
+clean: ## delete everything that was built or unpacked; downloads stay in the cache
+	rm -rf bin dist third_party/llama.cpp/root
+
+##@ The library
+
+deps: ## get libllama; as root, also install missing Debian packages
+	@scripts/preflight
+	@scripts/get-llama
+
+cuda: ## get libllama with CUDA (0.3 GB more); all later builds use it
+	@scripts/preflight
+	@scripts/get-llama --cuda
+
+tools: ## get libllama with llama-bench and ggml-rpc-server
+	@scripts/preflight
+	@scripts/get-llama --tools
+
+env: deps ## print the environment for plain go commands
+	@scripts/llama-env
+
+check-headers: deps ## check that libllama's headers and symbols fit the binding
+	@scripts/check-headers
+
+pin-update: ## pin the newest packages of libllama
+	@scripts/preflight
+	@scripts/pin-update
+
+##@ Proofs and measurements
+
 proof := $(with_llama) go build -tags parity -o bin/parity ./scripts/parity && bin/parity
 
-parity: tools build ## compare with llama-bench, alternating, on this machine
+parity: tools build ## compare the speed with llama-bench's, alternating
 	@$(proof) $(ARGS)
 
-equivalence: tools build ## compare synthetic weights with files, over architectures
+equivalence: tools build ## compare the speed of synthetic weights with that of model files
 	@$(proof) -equivalence $(ARGS)
 
-prefetch: tools build ## tests with and without a download in the background
-	@$(proof) -prefetch $(ARGS)
-
-original: tools build ## compare with the suite that is replaced: SCRIPT=its benchmark.py
-	@go build -o bin/original ./scripts/original && bin/original $(ARGS) $(SCRIPT)
-
-abort: deps ## time from an abort to its return, and the longest node of the graph
-	@$(proof) -abort $(MODEL) $(ARGS)
-
-gpu-check: tools build ## measure what needs a GPU; ARGS='-rpc HOST:PORT' tries it without one
-	@$(with_llama) go build -tags parity -o bin/parity ./scripts/parity
-	@go build -o bin/gpu-check ./scripts/gpu-check && bin/gpu-check $(ARGS)
-
-memory: deps build ## resident memory over 200 runs, and beside a plain C program's
-	@$(proof) -memory $(ARGS)
-
-load: deps build ## the stream of generated weights by type, loads beside a file's, and their memory
-	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
-
-peers: tools build ## compare with llama-bench and go-llama.cpp, in turns
+peers: tools build ## compare the speed with llama-bench's and go-llama.cpp's, alternating
 	@scripts/preflight peers
 	@scripts/with-gollama go build -tags gollama -o bin/gollama-peer ./cmd/gollama-peer
 	@$(proof) -peers $(ARGS)
 
+original: tools build ## compare with the suite that this program replaces: SCRIPT=FILE, its benchmark.py
+	@go build -o bin/original ./scripts/original && bin/original $(ARGS) $(SCRIPT)
+
+prefetch: tools build ## measure tests with and without a download in the background
+	@$(proof) -prefetch $(ARGS)
+
+abort: deps ## measure the time from an abort to its return
+	@$(proof) -abort $(MODEL) $(ARGS)
+
+memory: deps build ## measure the memory over 200 runs, and compare it with a plain C program's
+	@$(proof) -memory $(ARGS)
+
+load: deps build ## measure how fast synthetic weights load, and compare with a model file
+	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
+
+gpu-check: tools build ## measure a GPU; ARGS='-rpc HOST:PORT' uses an RPC server in its place
+	@$(with_llama) go build -tags parity -o bin/parity ./scripts/parity
+	@go build -o bin/gpu-check ./scripts/gpu-check && bin/gpu-check $(ARGS)
+
 replay: build ## judge the stop policy by recorded runs: FLEET=FILE
 	@bin/benchmark-llm replay $(FLEET) $(ARGS)
 
-bench: ## Go benchmarks: the cost of the binding and of the harness; ARGS=-count=5, BENCH=Decode
+bench: ## run the Go benchmarks: BENCH=NAME selects, ARGS=-count=5 repeats
 	@scripts/bench $(ARGS)
 
 ROUNDS ?= 10
 
-bench-compare: ## the same at two revisions, alternating: OLD=REV, NEW=REV or the working tree
+bench-compare: ## run the Go benchmarks at two revisions: OLD=REVISION, NEW=REVISION or the working tree
 	@scripts/bench --compare '$(OLD)' '$(NEW)' '$(ROUNDS)'
 
-check-headers: deps ## check libllama's headers and symbols against what the binding uses
-	@scripts/check-headers
+##@ Container images
 
-image: ## build the container image with docker or buildah: BACKEND=cuda (default) or cpu
+image: ## build the image with docker or buildah: BACKEND=cuda (default) or cpu
 	@scripts/image-build
 
-image-check: build ## as root: build the image without a registry, run it, look into its layers; CHECK=IMAGE checks another one
+image-check: build ## as root, without a registry: build the image, or take CHECK=IMAGE, and test it
 	@scripts/image-check $(CHECK)
 
-image-push: # push the image: REPOSITORY= TAG= BACKEND=
+image-push: ## push the image: REPOSITORY=NAME TAG=NAME, BACKEND=cuda or cpu
 	@scripts/image-push
 
-image-manifest: # make one name of the pushed images of all architectures: REPOSITORY= TAG=
+image-manifest: ## join the pushed images of all architectures under one name: REPOSITORY=NAME TAG=NAME
 	@scripts/image-push --manifest
 
-release: ## programs of this architecture with checksums in dist/: RELEASE=TAG, by default what git describes
+##@ Releases
+
+release: ## build the programs of this architecture, with checksums, in dist/: RELEASE=TAG
 	@scripts/release
 
-release-attach: # attach dist/ to a release on GitHub, which is made if it is not there: RELEASE=TAG
+release-attach: ## publish dist/ as a release on GitHub: RELEASE=TAG
 	@scripts/release --attach
 
-pin-update: ## move the pin of libllama to the newest packages
-	@scripts/preflight
-	@scripts/pin-update
+picture: build ## draw a real run for README.md, on a quiet machine with tmux
+	@go run ./scripts/picture $(ARGS)
 
-clean: ## remove what was built and unpacked; downloads stay in the cache
-	rm -rf bin dist third_party/llama.cpp/root
+man: ## write the manual pages to dist/man
+	@CGO_ENABLED=0 go run -buildvcs=false -tags man ./cmd/benchmark-llm man dist/man

@@ -1,9 +1,9 @@
-// What package llama takes from the headers of libllama and ggml, with the sizes, offsets, types and values of
-// llama 0.7.0 and ggml 0.27.0. scripts/check-headers compiles and links this file; it runs nothing. A line that fails
-// names what changed: read it up in the headers, adapt the binding, then this file.
+// All that package llama uses of the headers of libllama and ggml, with the sizes, offsets, types and values of llama
+// 0.7.0 and ggml 0.27.0. scripts/check-headers compiles and links this file and runs nothing. A line that fails names
+// what changed: look it up in the headers, adapt the binding, then change this file.
 //
-// The layouts are those of LP64, the same on amd64 and arm64. The structures are listed whole, because the library
-// fills and reads them whole.
+// The layouts are those of LP64, the same on amd64 and arm64. Structures are listed with all their fields, because the
+// library fills and reads all of them.
 
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -25,8 +25,8 @@
 #define CONSTANT(name, value) _Static_assert((name) == (value), #name ": its value changed");
 #define TYPE(name, ...) _Static_assert(SAME(name, __VA_ARGS__), #name ": its definition changed");
 
-// A function: its prototype; FUNCTION also makes the linker find it, which PROTOTYPE cannot for what only a back-end
-// module has.
+// A function: its prototype. FUNCTION also makes the linker look for it. PROTOTYPE does not: the function is in a
+// back-end module.
 #define PROTOTYPE(name, result, arguments)                                                                             \
 	_Static_assert(SAME(__typeof__(&name), result(*) arguments), #name ": its prototype changed");
 #define FUNCTION(name, result, arguments)                                                                              \
@@ -233,9 +233,6 @@ FUNCTION(llama_model_has_encoder, bool, (const struct llama_model *))
 FUNCTION(llama_model_has_decoder, bool, (const struct llama_model *))
 FUNCTION(llama_model_is_recurrent, bool, (const struct llama_model *))
 
-FUNCTION(llama_model_meta_count, int32_t, (const struct llama_model *))
-FUNCTION(llama_model_meta_key_by_index, int32_t, (const struct llama_model *, int32_t, char *, size_t))
-FUNCTION(llama_model_meta_val_str_by_index, int32_t, (const struct llama_model *, int32_t, char *, size_t))
 FUNCTION(llama_model_get_vocab, const struct llama_vocab *, (const struct llama_model *))
 FUNCTION(llama_vocab_n_tokens, int32_t, (const struct llama_vocab *))
 FUNCTION(llama_vocab_bos, llama_token, (const struct llama_vocab *))
@@ -256,6 +253,7 @@ FUNCTION(llama_sampler_name, const char *, (const struct llama_sampler *))
 FUNCTION(llama_sampler_sample, llama_token, (struct llama_sampler *, struct llama_context *, int32_t))
 FUNCTION(llama_sampler_reset, void, (struct llama_sampler *))
 FUNCTION(llama_sampler_free, void, (struct llama_sampler *))
+FUNCTION(llama_vocab_is_eog, bool, (const struct llama_vocab *, llama_token))
 FUNCTION(llama_token_to_piece, int32_t, (const struct llama_vocab *, llama_token, char *, int32_t, int32_t, bool))
 
 FUNCTION(llama_context_default_params, struct llama_context_params, (void))
@@ -265,7 +263,6 @@ FUNCTION(llama_n_ctx, uint32_t, (const struct llama_context *))
 FUNCTION(llama_n_batch, uint32_t, (const struct llama_context *))
 FUNCTION(llama_attach_threadpool, void, (struct llama_context *, ggml_threadpool_t, ggml_threadpool_t))
 FUNCTION(llama_detach_threadpool, void, (struct llama_context *))
-FUNCTION(llama_set_abort_callback, void, (struct llama_context *, ggml_abort_callback, void *))
 
 FUNCTION(llama_get_memory, llama_memory_t, (const struct llama_context *))
 FUNCTION(llama_memory_clear, void, (llama_memory_t, bool))
@@ -277,7 +274,6 @@ FUNCTION(llama_get_logits_ith, float *, (struct llama_context *, int32_t))
 
 FUNCTION(llama_batch_ext_init, struct llama_batch_ext *, (struct llama_context *))
 FUNCTION(llama_batch_ext_free, void, (struct llama_batch_ext *))
-FUNCTION(llama_batch_ext_clear, void, (struct llama_batch_ext *))
 FUNCTION(llama_batch_ext_add_token, int32_t, (struct llama_batch_ext *, llama_seq_id, llama_token))
 FUNCTION(llama_batch_ext_set_output_logits, bool, (struct llama_batch_ext *, int32_t, bool))
 FUNCTION(llama_batch_ext_set_pos, bool, (struct llama_batch_ext *, int32_t, const llama_pos *))

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Debian's archive: which mirror, one download, the index. Sourced after lib.sh by get-llama and pin-update.
+# Functions for Debian's archive: mirrors, downloads and the index. Scripts source it after lib.sh.
 
 apt_helper=/usr/lib/apt/apt-helper
 
-# mirrors: the Debian mirrors to ask, one URI a line without a final slash: DEBIAN_MIRROR, or those of the machine's apt,
-# or, on a machine that is no Debian and has docker, that of the image that ours is built on.
+# mirrors: prints the Debian mirrors to ask, one URI per line, without a final slash. These are DEBIAN_MIRROR, else the
+# mirrors of the machine's apt, else, if docker runs, the mirror of the base image.
 mirrors() {
 	local found
 	if [ -n "${DEBIAN_MIRROR:-}" ]; then
@@ -16,8 +16,8 @@ mirrors() {
 	printf '%s' "${found:+$found$'\n'}"
 }
 
-# mirrors_of_apt: "update --print-uris" is the one question that apt answers from every form of its configuration, as any user, also
-# where no index was ever fetched.
+# mirrors_of_apt: prints the Debian mirrors of the machine's apt. Only "update --print-uris" understands all of apt's
+# configuration, works for every user, and needs no index.
 mirrors_of_apt() {
 	have apt-get || return 0
 	local codename uri list
@@ -27,29 +27,32 @@ mirrors_of_apt() {
 		sed -nE "s,^'(.*)/dists/(sid|unstable|testing|(old)*stable${codename:+|$codename})(-updates|-backports)?/InRelease'.*,\1,p" |
 		while read -r uri; do
 			case $uri in
-			mirror+file:*) # a file of mirrors, one a line, with options after a tab
+			mirror+file:*) # a file of mirrors, one per line, with options after a tab
 				list=${uri#mirror+file:}
 				sed -E 's/#.*//; s,/?[[:space:]].*,,; s,/$,,; /^$/d' "/${list#"${list%%[!/]*}"}" ;;
-			mirror*) ;; # a list on a server: give DEBIAN_MIRROR
+			mirror*) ;; # a list on a server is not supported: DEBIAN_MIRROR must be set
 			*) printf '%s\n' "${uri%/}" ;;
 			esac
 		done | awk '!seen[$0]++'
 }
 
+# mirror_of_image: prints the mirror of the base image, if docker runs.
 mirror_of_image() {
 	local base=${BASE:-debian:sid-slim}
 	have docker && docker info >/dev/null 2>&1 || return 0
-	say "this machine's apt names no Debian mirror: asking the image $base for its own"
+	say "this machine's apt names no Debian mirror, asking the image $base for its mirror"
 	docker run --rm "$base" cat /etc/apt/sources.list.d/debian.sources | awk '$1 == "URIs:" { sub("/$", "", $2); print $2; exit }'
 }
 
+# no_mirror: exits with the error that no mirror is known.
 no_mirror() {
 	die "no Debian mirror: this machine's apt names none" \
-		"set DEBIAN_MIRROR to one, for example DEBIAN_MIRROR=https://mirror.example/debian (on Ubuntu and other distributions always, unless docker runs: their mirrors do not carry Debian's packages)" \
+		"set DEBIAN_MIRROR, for example DEBIAN_MIRROR=https://mirror.example/debian (needed on Ubuntu and other distributions unless docker runs, because their mirrors lack Debian's packages)" \
 		"or install libllama yourself and set LLAMA_PREFIX"
 }
 
-# snapshots: bases of snapshot archives, to which a timestamp is appended: DEBIAN_SNAPSHOT, or where a mirror is one.
+# snapshots: prints the base URIs of snapshot archives, to which a timestamp is appended: DEBIAN_SNAPSHOT, else the
+# archives among the mirrors.
 snapshots() {
 	if [ -n "${DEBIAN_SNAPSHOT:-}" ]; then
 		printf '%s\n' "${DEBIAN_SNAPSHOT%/}"
@@ -58,8 +61,8 @@ snapshots() {
 	fi
 }
 
-# fetch URI FILE: 0 done; 4 the server does not have it; 1 anything else, with the reason in $fetch_error.
-# apt's own downloader comes first, because it knows the machine's proxies and credentials.
+# fetch URI FILE: downloads a file. It returns 0 on success, 4 if the server does not have the file, and 1 for other
+# errors; $fetch_error is the reason. It prefers apt's downloader, which knows the machine's proxies and credentials.
 fetch() {
 	local out status=0
 	fetch_error=''
@@ -74,7 +77,7 @@ fetch() {
 		out=$(wget -nv --tries=2 --timeout=20 -O "$2" "$1" 2>&1) || status=$?
 		fetch_error=$(tail -n 1 <<<"$out")
 	else
-		die "nothing to download with" "sudo apt-get install curl"
+		die "apt, curl and wget are missing, one of them is needed to download" "sudo apt-get install curl"
 	fi
 	[ "$status" != 0 ] || return 0
 	rm -f "$2"
@@ -85,15 +88,14 @@ fetch() {
 	return 1
 }
 
-# open_index MIRROR ARCH DIR: fetches the mirror's index of the pinned suite, in the components that the pin has packages
-# of, with a private apt that lives in DIR and knows nothing of the machine's packages; index_rows then answers from it.
-# Signatures are checked as always; only when the index is past its validity date is the call repeated without that
-# check, because checksums still decide.
+# open_index MIRROR ARCH DIR: fetches the mirror's index of the pinned suite, for index_rows. It uses a private apt with
+# its state in DIR, and reads only the components of the pinned packages. Signatures are checked. If the index is past
+# its validity date, it is fetched again without the date check; the checksums still protect the packages.
 open_index() {
 	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite components
 	suite=$(pin_value suite)
 	components=$(awk 'NF == 7 { split($7, path, "/"); if (!seen[path[2]]++) printf " %s", path[2] }' "$pin")
-	have apt-get || die "reading a mirror's index needs apt" "set DEBIAN_SNAPSHOT to a snapshot archive, or LLAMA_PREFIX to a libllama of your own"
+	have apt-get || die "apt is missing, it is needed to read a mirror's index" "set DEBIAN_SNAPSHOT to a snapshot archive, or LLAMA_PREFIX to a libllama of your own"
 	[ -f "$keyring" ] || die "$keyring is missing, so the index of $1 cannot be verified" "sudo apt-get install debian-archive-keyring"
 	mkdir -p "$3/lists/partial" "$3/cache"
 	: >"$3/status"
@@ -106,7 +108,7 @@ open_index() {
 	if ! out=$(apt-get -qq "${private_apt[@]}" update 2>&1); then
 		case $out in
 		*'is expired'*)
-			say "warning: the index of $1 is past its validity date; its signature and the checksums still decide"
+			say "warning: the index of $1 is past its validity date; its signature and the checksums are still checked"
 			out=$(apt-get -qq "${private_apt[@]}" -o Acquire::Check-Valid-Until=false update 2>&1) || die "cannot read the index of $1: $(tail -n 1 <<<"$out")"
 			;;
 		*) die "cannot read the index of $1: $(grep -m 1 '^E:' <<<"$out" || tail -n 1 <<<"$out")" "set DEBIAN_MIRROR to another mirror" ;;
@@ -114,7 +116,7 @@ open_index() {
 	fi
 }
 
-# index_rows PACKAGE...: "package version size sha256 path" of the newest version of each package of the opened index.
+# index_rows PACKAGE...: prints "package version size sha256 path" of each package's newest version in the opened index.
 index_rows() {
 	apt-cache "${private_apt[@]}" show --no-all-versions "$@" 2>/dev/null | awk '
 		/^Package: /  { package = $2 }

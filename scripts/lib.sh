@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the scripts share: one voice for errors, the pin, and which libllama is used. Sourced after `set -euo pipefail`.
+# Functions that all scripts share: messages, the pin, the choice of libllama and of the image builder. Scripts source it
+# after `set -euo pipefail`.
 
 export LC_ALL=C
 
@@ -10,7 +11,7 @@ roots=$repo/third_party/llama.cpp/root
 
 say() { printf '%s: %s\n' "$program" "$*" >&2; }
 
-# die ERROR [HINT]...: the error on one line, each hint on a line of its own, exit 1.
+# die ERROR [HINT]...: prints the error and each hint on a line of its own, and exits with 1.
 die() {
 	printf '%s: error: %s\n' "$program" "$1" >&2
 	shift
@@ -20,16 +21,16 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-need_compiler() { have "${CC:-gcc}" || die "no C compiler: ${CC:-gcc}" "sudo apt-get install gcc libc6-dev"; }
+need_compiler() { have "${CC:-gcc}" || die "the C compiler ${CC:-gcc} is missing" "sudo apt-get install gcc libc6-dev"; }
 
-# quote TEXT: TEXT as one word of the shell.
+# quote TEXT: prints TEXT quoted as one word of the shell.
 quote() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
 
 # ---- the pin ----
 
 pin_value() { awk -v key="$1" '$1 == key { print $2; exit }' "$pin"; }
 
-# pin_rows ROLES ARCH: "package version size sha256 path" of each package; ROLES are some of "library tools cuda".
+# pin_rows ROLES ARCH: prints "package version size sha256 path" for each package. ROLES are some of "library tools cuda".
 pin_rows() {
 	awk -v roles=" $1 " -v arch="$2" 'NF == 7 && $2 == arch && index(roles, " " $1 " ") { print $3, $4, $5, $6, $7 }' "$pin"
 }
@@ -40,23 +41,23 @@ host_arch() {
 	case $(uname -m) in
 	x86_64) echo amd64 ;;
 	aarch64) echo arm64 ;;
-	*) die "there is no pinned libllama for $(uname -m)" "amd64 and arm64 are pinned; build llama.cpp yourself and set LLAMA_PREFIX" ;;
+	*) die "the pin has no libllama for $(uname -m), only for amd64 and arm64" "build llama.cpp yourself and set LLAMA_PREFIX" ;;
 	esac
 }
 
 triplet() { case $1 in amd64) echo x86_64-linux-gnu ;; arm64) echo aarch64-linux-gnu ;; esac; }
 loader() { case $1 in amd64) echo ld-linux-x86-64.so.2 ;; arm64) echo ld-linux-aarch64.so.1 ;; esac; }
 
-# host_libc: the version of this machine's glibc ("2.36"), nothing for another libc.
+# host_libc: prints the version of this machine's glibc ("2.36"), or nothing if it has another libc.
 host_libc() { getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }' || true; }
 
-# older A B: version A is before version B.
+# older A B: succeeds if version A is lower than version B.
 older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 # ---- which libllama ----
 
-# foreign_pkg_config_path: PKG_CONFIG_PATH without what llama-env added, so that our own llama.pc is never mistaken for
-# the system's and repeating llama-env changes nothing.
+# foreign_pkg_config_path: prints PKG_CONFIG_PATH without the entries of llama-env. Otherwise our own llama.pc would be
+# taken for the system's, and llama-env would print another result when it is repeated.
 foreign_pkg_config_path() {
 	local entry out='' IFS=:
 	for entry in ${PKG_CONFIG_PATH:-}; do
@@ -65,7 +66,8 @@ foreign_pkg_config_path() {
 	printf '%s' "$out"
 }
 
-# choose_library sets library_source to prefix, system or packages, and for the first two library_include and library_lib.
+# choose_library: sets library_source to prefix, system or packages. For prefix and system it also sets library_include
+# and library_lib.
 choose_library() {
 	local minimum path
 	minimum=$(pin_value llama)
@@ -74,7 +76,7 @@ choose_library() {
 		library_source=prefix
 		library_include=$LLAMA_PREFIX/include
 		[ -f "$library_include/llama.h" ] ||
-			die "LLAMA_PREFIX=$LLAMA_PREFIX has no include/llama.h" "it must name the directory that libllama was installed to"
+			die "LLAMA_PREFIX=$LLAMA_PREFIX has no include/llama.h" "set LLAMA_PREFIX to the directory that libllama was installed to"
 		for library_lib in "$LLAMA_PREFIX"/lib "$LLAMA_PREFIX"/lib64 "$LLAMA_PREFIX"/lib/*-linux-gnu ''; do
 			if [ -e "$library_lib/libllama.so" ]; then break; fi
 		done
@@ -90,8 +92,8 @@ choose_library() {
 	fi
 }
 
-# write_pc DIR INCLUDE LIB VERSION: a llama.pc for a library that is not where its own says. No loader and no run path:
-# Go's flag allow-list refuses them in .pc files, they travel in CGO_LDFLAGS.
+# write_pc DIR INCLUDE LIB VERSION: writes a llama.pc for a library that was moved. The loader and the run path are not
+# in it but in CGO_LDFLAGS, because Go does not allow these flags in .pc files.
 write_pc() {
 	local include=${2// /\\ } lib=${3// /\\ }
 	mkdir -p "$1"
@@ -107,7 +109,7 @@ write_pc() {
 
 # ---- container images ----
 
-# choose_builder sets builder to docker or buildah, whichever works here; BUILDER decides otherwise.
+# choose_builder: sets builder to BUILDER, else to docker or buildah, whichever works here.
 choose_builder() {
 	builder=${BUILDER:-}
 	if [ -z "$builder" ]; then
@@ -116,7 +118,7 @@ choose_builder() {
 		elif have buildah; then
 			builder=buildah
 		else
-			die "neither docker, with its daemon running, nor buildah is there" "sudo apt-get install buildah"
+			die "neither docker with a running daemon nor buildah is installed" "sudo apt-get install buildah"
 		fi
 	fi
 	case $builder in docker | buildah) ;; *) die "unknown builder $builder" "BUILDER=docker or BUILDER=buildah" ;; esac

@@ -1,5 +1,5 @@
-// A plain C program that loads a model and runs tests as llama-bench does: what
-// the same calls cost without Go. Prints its peak resident memory in kB.
+// A C program that loads a model and runs tests as llama-bench does. It shows what
+// the same calls cost without Go. It prints its peak resident memory in KiB.
 #include "reference.h"
 
 #include <stdio.h>

@@ -1,14 +1,15 @@
-// What makes processes take turns, preloaded into the programs that `make parity`
-// and `make peers` compare. Each calls llama_memory_clear before every pass, with
-// no clock running, and nowhere else: here that call waits until the driver
-// (scripts/parity/turns.go) grants passes, over the socket that PARITY_TURNS
-// names. While a pass runs, nothing of this is on its path.
+// A library that makes processes take turns. `make parity` and `make peers` preload
+// it into the programs that they compare. These programs call llama_memory_clear
+// before every pass, while no clock runs, and nowhere else. Here this call waits
+// until the driver (scripts/parity/turns.go) grants passes over the socket at
+// PARITY_TURNS. During a pass no code of this file runs.
 //
-// cmd/gollama-peer's module clears inside of passes. It calls turns_begin_pass
-// before each, and then clearing waits no more.
+// go-llama.cpp clears inside its timed passes. So cmd/gollama-peer calls
+// turns_begin_pass before each pass, and after that llama_memory_clear does not
+// wait.
 //
-// The protocol: this side writes a byte when it waits, the driver answers with a
-// byte that is the number of passes. A driver that has gone grants all.
+// The protocol: this side writes a byte when it waits. The driver answers with one
+// byte, the number of passes granted. If the driver is gone, all passes are granted.
 #include <dlfcn.h>
 #include <limits.h>
 #include <llama.h>
@@ -20,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-// The address of the library's own function, which this one hides.
+// The address of the library's function, which the one below hides.
 static void (*library_memory_clear)(llama_memory_t, bool);
 
 static int driver(void) {
@@ -39,7 +40,7 @@ static unsigned passes_granted(int s) {
 }
 
 static void await_pass(void) {
-	// One thread of a process calls this.
+	// Only one thread of a process calls this.
 	static int s = -1;
 	static unsigned passes;
 	if (s < 0 && (s = driver()) < 0) {

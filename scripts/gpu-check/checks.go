@@ -18,17 +18,16 @@ import (
 
 const confidence = 0.95
 
-// devices lists what there is beside the CPU; without any, nothing else is worth
-// a check.
+// devices lists the devices besides the CPU. It fails if there are none.
 func devices(o *options) (map[string]any, error) {
 	args := []string{"devices"}
 	backend := "CUDA"
 	if o.rpc != "" {
 		args, backend = append(args, "--rpc", o.rpc), "RPC"
 	}
-	out, said, err := o.said(o.program, args...)
+	out, messages, err := o.execute(o.program, args...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, said)
+		return nil, fmt.Errorf("%w: %s", err, messages)
 	}
 	figures := make(map[string]any)
 	for line := range strings.Lines(string(out)) {
@@ -37,13 +36,13 @@ func devices(o *options) (map[string]any, error) {
 		}
 	}
 	if len(figures) == 0 {
-		return nil, fmt.Errorf("no device of back-end %s: `make cuda` gets the back-end, -rpc tries the checks without a GPU\n%s", backend, said)
+		return nil, fmt.Errorf("no device of the back-end %s (make cuda installs the back-end; -rpc runs the checks without a GPU)\n%s", backend, messages)
 	}
 	return figures, nil
 }
 
-// firstStart is the time from the start of the program to its end with one short
-// test, with an empty and then with a warm cache of compiled kernels.
+// firstStart measures a run of short tests from start to end, with an empty and
+// then with a warm cache of compiled kernels.
 func firstStart(o *options) (map[string]any, error) {
 	figures := make(map[string]any)
 	for _, state := range []string{"empty", "warm"} {
@@ -57,61 +56,62 @@ func firstStart(o *options) (map[string]any, error) {
 		}
 		figures[state+" cache, s"] = time.Since(start).Seconds()
 		figures[state+" cache, load s"] = records[0].Ext.LoadSeconds
-		figures[state+" cache, compiling s"] = records[0].Ext.JITSeconds
+		figures[state+" cache, precompile s"] = records[0].Ext.PrecompileSeconds
 		for _, r := range records {
-			figures[state+" cache, warm-up of "+r.Test().String()+", s"] = r.Ext.WarmupSeconds // short: what it needs was compiled before
+			figures[state+" cache, warm-up of "+r.Test().String()+", s"] = r.Ext.WarmupSeconds // should be short, because its kernels are compiled before
 		}
 	}
 	return figures, nil
 }
 
-// series are the rates of one test, of the programs in turn.
-type series struct{ bench, ours, unwatched, again []float64 }
+// rates are the rates of one test for each program, in tokens/second.
+type rates struct{ bench, ours, unwatched, again []float64 }
 
-// parity alternates llama-bench, this program, this program without telemetry
-// and llama-bench again, on one file. The ratio is this program's to the first,
-// the floor the second's; what telemetry costs is this program's ratio to itself.
+// parity alternates llama-bench, this program, this program without telemetry, and
+// llama-bench again, on the same file. It reports three ratios: this program's rate
+// to that of the first llama-bench; the second llama-bench's to the first, which is
+// the noise floor; and this program's with telemetry to that without.
 func parity(o *options) (map[string]any, error) {
 	path, err := o.file()
 	if err != nil {
 		return nil, err
 	}
 	tests := []string{"-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5"}
-	rates := make(map[result.Test]*series)
+	byTest := make(map[result.Test]*rates)
 	for range o.pairs {
 		for _, turn := range []struct {
 			run func() ([]result.Record, error)
-			of  func(*series) *[]float64
+			of  func(*rates) *[]float64
 		}{
-			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(s *series) *[]float64 { return &s.bench }},
-			{func() ([]result.Record, error) { return o.records(path, tests...) }, func(s *series) *[]float64 { return &s.ours }},
-			{func() ([]result.Record, error) { return o.records(path, append(tests, "--gpu-sampling", "0s")...) }, func(s *series) *[]float64 { return &s.unwatched }},
-			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(s *series) *[]float64 { return &s.again }},
+			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(r *rates) *[]float64 { return &r.bench }},
+			{func() ([]result.Record, error) { return o.records(path, tests...) }, func(r *rates) *[]float64 { return &r.ours }},
+			{func() ([]result.Record, error) { return o.records(path, append(tests, "--gpu-sampling", "0s")...) }, func(r *rates) *[]float64 { return &r.unwatched }},
+			{func() ([]result.Record, error) { return o.llamaBench(path, tests...) }, func(r *rates) *[]float64 { return &r.again }},
 		} {
 			records, err := turn.run()
 			if err != nil {
 				return nil, err
 			}
 			for _, r := range records {
-				if rates[r.Test()] == nil {
-					rates[r.Test()] = new(series)
+				if byTest[r.Test()] == nil {
+					byTest[r.Test()] = new(rates)
 				}
-				list := turn.of(rates[r.Test()])
+				list := turn.of(byTest[r.Test()])
 				*list = append(*list, median(r.SamplesTS))
 			}
 		}
 	}
 	figures := make(map[string]any)
-	for test, s := range rates {
-		floor, err := stats.PairedRatioOfMedians(s.again, s.bench, confidence)
+	for test, r := range byTest {
+		floor, err := stats.PairedRatioOfMedians(r.again, r.bench, confidence)
 		if err != nil {
 			return figures, err
 		}
-		figures[test.String()+" t/s"] = median(s.ours)
-		figures[test.String()+" llama-bench t/s"] = median(s.bench)
+		figures[test.String()+" t/s"] = median(r.ours)
+		figures[test.String()+" llama-bench t/s"] = median(r.bench)
 		figures[test.String()+" floor"] = interval(floor)
-		for name, beside := range map[string][]float64{"ratio": s.bench, "telemetry": s.unwatched} {
-			ratio, err := stats.PairedRatioOfMedians(s.ours, beside, confidence)
+		for name, other := range map[string][]float64{"ratio": r.bench, "telemetry": r.unwatched} {
+			ratio, err := stats.PairedRatioOfMedians(r.ours, other, confidence)
 			if err != nil {
 				return figures, err
 			}
@@ -134,7 +134,7 @@ func median(x []float64) float64 {
 	return s.Median()
 }
 
-// aborts is how long it takes from an abort to the return.
+// aborts measures the time from an abort to its return.
 func aborts(o *options) (map[string]any, error) {
 	path := filepath.Join(o.dir, "aborts.json")
 	args := []string{"-abort", o.model, "-aborts", strconv.Itoa(o.aborts), "-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-ngl", "-1", "-json", path}
@@ -152,12 +152,13 @@ func aborts(o *options) (map[string]any, error) {
 	return figures, json.Unmarshal(data, &figures)
 }
 
-// steady is how far from those at the end a repetition may be to be like them.
+// steady is the largest relative difference between a steady repetition and the
+// median of the second half.
 const steady = 0.03
 
-// warmups is how many repetitions without a warm-up llama-bench takes until the
-// first that is like those at its end: a back-end may record its graph of
-// kernels on the second call, or later.
+// warmups counts the repetitions of llama-bench without a warm-up before the first
+// steady one. A back-end may record its graph of kernels on the second call, or
+// later.
 func warmups(o *options) (map[string]any, error) {
 	path, err := o.file()
 	if err != nil {
@@ -175,7 +176,7 @@ func warmups(o *options) (map[string]any, error) {
 	return figures, nil
 }
 
-// unsteady counts the repetitions before the first that is like the second half.
+// unsteady counts the repetitions before the first steady one.
 func unsteady(rates []float64) int {
 	end := median(rates[len(rates)/2:])
 	i := slices.IndexFunc(rates, func(x float64) bool { return math.Abs(x/end-1) <= steady })
@@ -185,8 +186,8 @@ func unsteady(rates []float64) int {
 	return i
 }
 
-// plausible is what NVIDIA's library must say of a GPU at work, and between which
-// limits, by the names of ext.gpu in the record.
+// plausible are figures that a record must have for a GPU at work, with their limits.
+// The names are those of ext.gpu in the record.
 var plausible = []struct {
 	name        string
 	least, most float64
@@ -198,7 +199,8 @@ var plausible = []struct {
 	{"memory_used_max_bytes", 1, 1 << 40},
 }
 
-// telemetry shows what a record says of the GPU, and whether it can be true.
+// telemetry reports the figures of the GPU in records, and fails if they are
+// implausible.
 func telemetry(o *options) (map[string]any, error) {
 	records, err := o.records(o.model, "-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5")
 	if err != nil {
@@ -211,12 +213,12 @@ func telemetry(o *options) (map[string]any, error) {
 		if err != nil {
 			return figures, err
 		}
-		var said any
-		if err := json.Unmarshal(data, &said); err != nil {
+		var gpu any
+		if err := json.Unmarshal(data, &gpu); err != nil {
 			return figures, err
 		}
 		facts := make(map[string]any)
-		flatten("", said, facts)
+		flatten("", gpu, facts)
 		for name, x := range facts {
 			figures[r.Test().String()+" "+name] = x
 		}
@@ -227,22 +229,23 @@ func telemetry(o *options) (map[string]any, error) {
 	return figures, errors.Join(wrong...)
 }
 
-// implausible tells what the first device of a record lacks or cannot have.
+// implausible returns an error about the figures of a record's first device that are
+// missing or beyond their limits.
 func implausible(test string, facts map[string]any) error {
 	var wrong []error
 	for _, p := range plausible {
-		x, told := facts["devices.0."+p.name].(float64)
+		x, present := facts["devices.0."+p.name].(float64)
 		switch {
-		case !told:
-			wrong = append(wrong, fmt.Errorf("%s: no %s", test, p.name))
+		case !present:
+			wrong = append(wrong, fmt.Errorf("%s: %s is missing", test, p.name))
 		case x < p.least || x > p.most:
-			wrong = append(wrong, fmt.Errorf("%s: %s is %g", test, p.name, x))
+			wrong = append(wrong, fmt.Errorf("%s: %s is %g, expected %g to %g", test, p.name, x, p.least, p.most))
 		}
 	}
 	return errors.Join(wrong...)
 }
 
-// flatten collects the numbers and words of a JSON value by their path.
+// flatten collects the numbers and strings of a JSON value by their path.
 func flatten(path string, v any, into map[string]any) {
 	switch v := v.(type) {
 	case float64, string:
@@ -258,20 +261,21 @@ func flatten(path string, v any, into map[string]any) {
 	}
 }
 
-// A model whose attention ggml computes by other kernels from this depth on, on
-// cards from compute capability 8.9 on: more than four heads share one of the cache.
+// On cards from compute capability 8.9 on, ggml computes the attention of this model
+// with other kernels from this depth on, because more than four heads share one head
+// of the cache.
 const (
-	deepModel = "gemma-2b.Q4_K_M.gguf"
-	deepIn    = 8192
+	deepModel   = "gemma-2b.Q4_K_M.gguf"
+	deepContext = 8192 // tokens
 )
 
-// deep shows whether the first repetition of a generation in a long context pays
-// for kernels that no pass before it has used.
+// deep compares the first repetition of a generation in a long context with the
+// others. It is slower if it uses kernels that were not compiled before.
 func deep(o *options) (map[string]any, error) {
 	if o.rpc != "" {
-		return nil, fmt.Errorf("%w: the kernels are CUDA's", errSkipped)
+		return nil, fmt.Errorf("%w: this check needs CUDA", errSkipped)
 	}
-	records, err := o.records(deepModel, "-p", "0", "-n", "16", "-d", strconv.Itoa(deepIn), "-r", "5")
+	records, err := o.records(deepModel, "-p", "0", "-n", "16", "-d", strconv.Itoa(deepContext), "-r", "5")
 	if err != nil {
 		return nil, err
 	}
@@ -282,23 +286,23 @@ func deep(o *options) (map[string]any, error) {
 	return map[string]any{r.Test().String() + " first / others": r.SamplesTS[0] / median(r.SamplesTS[1:])}, nil
 }
 
-// tooDeep is a cache that no device holds, in tokens.
+// tooDeep is a context that fits no device, in tokens.
 const tooDeep = 16_000_000
 
-// outOfMemory asks for more than fits, beside what does: the run must go on, and
-// have its record.
+// outOfMemory runs a test that does not fit and one that does. The run must go on
+// after the first and have the record of the second.
 func outOfMemory(o *options) (map[string]any, error) {
 	records, err := o.records(o.model, "-ngl", "999", "-p", "16", "-n", "0", "-r", "1", "-d", fmt.Sprintf("%d,0", tooDeep))
 	if err != nil {
 		return nil, err
 	}
 	if len(records) != 1 || records[0].DepthTokens != 0 {
-		return nil, fmt.Errorf("%d records, want that of the test that fits", len(records))
+		return nil, fmt.Errorf("%d records, want only that of the test that fits", len(records))
 	}
-	return map[string]any{"records beside a cache of 16 M tokens": len(records)}, nil
+	return map[string]any{"records after a cache of 16 M tokens": len(records)}, nil
 }
 
-// largeModel loads the largest default model where it fits.
+// largeModel loads the largest default model if it fits.
 func largeModel(o *options) (map[string]any, error) {
 	if o.large == "" {
 		return nil, fmt.Errorf("%w: -large is empty", errSkipped)

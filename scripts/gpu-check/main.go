@@ -1,15 +1,23 @@
-// Command gpu-check measures on a machine with a GPU what cannot be known
-// without one: devices, the first start with an empty and a warm cache of
-// kernels, parity with llama-bench, what reading the GPU costs, how fast an
-// abort is, how many passes it takes until repetitions are alike, telemetry,
-// whether a long context is computed by kernels that were compiled before,
-// what running out of memory costs, and how long 70 billion parameters take to
-// load. It prints a table and writes one JSON file. No network is needed.
+// Command gpu-check makes the measurements that need a GPU. It prints a table and
+// writes the findings to a JSON file. It needs no network.
+//
+// It measures:
+//   - devices: the devices that the program finds
+//   - first start: with an empty and a warm cache of compiled kernels
+//   - parity: the speed beside llama-bench's, and the cost of telemetry
+//   - aborts: the time from an abort to its return
+//   - warm-ups: the number of passes until repetitions are steady
+//   - telemetry: the figures of the GPU in a record
+//   - depth: whether a long context needs kernels that were not compiled before
+//   - out of memory: whether a run goes on after a test that does not fit
+//   - large model: the load of 70 billion parameters
+//
+// Usage:
 //
 //	gpu-check [-model NAME] [-large NAME] [-pairs N] [-o FILE] [-only CHECK,…]
-//	gpu-check -rpc HOST:PORT   the same on an RPC device, to try it without a GPU
+//	gpu-check -rpc HOST:PORT   use an RPC device in place of a GPU
 //
-// A check that fails does not end the others; the exit code is then 1.
+// The other checks still run after a failed one. The exit code is then 1.
 package main
 
 import (
@@ -40,11 +48,11 @@ type options struct {
 	rpc                   string
 	pp, tg                int
 	pairs, aborts         int
-	limit                 time.Duration // of one program
-	dir                   string        // for the run's files
+	limit                 time.Duration // for one run of a program
+	dir                   string        // temporary directory
 }
 
-// finding is what one check found.
+// finding is the result of one check.
 type finding struct {
 	Check   string         `json:"check"`
 	Status  string         `json:"status"` // ok, failed, skipped
@@ -53,16 +61,16 @@ type finding struct {
 	Seconds float64        `json:"seconds"`
 }
 
-// errSkipped is a check that this machine cannot do.
+// errSkipped says that this machine cannot do a check.
 var errSkipped = errors.New("skipped")
 
-// checks in the order in which they run.
+// checks are all checks, in the order in which they run.
 var checks = []struct {
 	name string
 	run  func(*options) (map[string]any, error)
 }{
 	{"devices", devices},
-	{"first start", firstStart}, // before anything else has filled the cache
+	{"first start", firstStart}, // before another check fills the cache
 	{"parity", parity},
 	{"aborts", aborts},
 	{"warm-ups", warmups},
@@ -76,19 +84,19 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("gpu-check: ")
 	var o options
-	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
-	flag.StringVar(&o.parity, "parity", "bin/parity", "scripts/parity, built")
-	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
-	flag.StringVar(&o.model, "model", "llama-7b.Q4_K_M.gguf", "default model to measure, with synthetic weights")
-	flag.StringVar(&o.large, "large", "Llama-3.3-70B-Instruct-Q4_K_M.gguf", "default model to load where it fits; empty: none")
-	flag.StringVar(&o.rpc, "rpc", "", "RPC server in place of a GPU, HOST:PORT")
-	flag.IntVar(&o.pp, "p", 512, "prompt length")
-	flag.IntVar(&o.tg, "n", 128, "generation length")
-	flag.IntVar(&o.pairs, "pairs", 10, "alternations with llama-bench, at least 5")
-	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test")
-	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "most time of one program")
-	out := flag.String("o", "gpu-check.json", "file for the findings")
-	only := flag.String("only", "", "checks to make, comma-separated (default: all)")
+	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "`path` of benchmark-llm")
+	flag.StringVar(&o.parity, "parity", "bin/parity", "`path` of the program of scripts/parity")
+	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "`path` of the script that runs llama-bench")
+	flag.StringVar(&o.model, "model", "llama-7b.Q4_K_M.gguf", "`name` of the default model to measure, with synthetic weights")
+	flag.StringVar(&o.large, "large", "Llama-3.3-70B-Instruct-Q4_K_M.gguf", "`name` of the default model to load if it fits; empty: none")
+	flag.StringVar(&o.rpc, "rpc", "", "`address` (HOST:PORT) of an RPC server to use in place of a GPU")
+	flag.IntVar(&o.pp, "p", 512, "prompt length in `tokens`")
+	flag.IntVar(&o.tg, "n", 128, "generation length in `tokens`")
+	flag.IntVar(&o.pairs, "pairs", 10, "`number` of alternations with llama-bench, at least 5")
+	flag.IntVar(&o.aborts, "aborts", 100, "`number` of aborts of each test")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time `limit` for one run of a program")
+	out := flag.String("o", "gpu-check.json", "`file` to write the findings to")
+	only := flag.String("only", "", "comma-separated `checks` to run (default: all)")
 	flag.Parse()
 
 	chosen, err := choose(*only)
@@ -102,7 +110,7 @@ func main() {
 		log.Fatal(err)
 	}
 	findings := o.run(chosen)
-	_ = os.RemoveAll(o.dir) // nothing of it is needed
+	_ = os.RemoveAll(o.dir) // temporary files
 	fmt.Println(render(findings))
 	data, err := json.MarshalIndent(findings, "", "  ")
 	if err == nil {
@@ -116,7 +124,7 @@ func main() {
 	}
 }
 
-// choose gives the places of the checks of a list; all of them for none.
+// choose returns the indices of the named checks, or of all checks for no names.
 func choose(only string) (chosen []int, err error) {
 	for i, c := range checks {
 		if only == "" || slices.Contains(strings.Split(only, ","), c.name) {
@@ -128,11 +136,12 @@ func choose(only string) (chosen []int, err error) {
 		for _, c := range checks {
 			names = append(names, c.name)
 		}
-		return nil, fmt.Errorf("-only: one of %s", strings.Join(names, ", "))
+		return nil, fmt.Errorf("-only: unknown check in %q (known: %s)", only, strings.Join(names, ", "))
 	}
 	return chosen, nil
 }
 
+// run runs checks and returns their findings. If no device is found, it stops.
 func (o *options) run(chosen []int) (findings []finding) {
 	for _, i := range chosen {
 		c := checks[i]
@@ -154,6 +163,7 @@ func (o *options) run(chosen []int) (findings []finding) {
 	return findings
 }
 
+// render is the table of the findings.
 func render(findings []finding) string {
 	t := table.NewWriter()
 	t.AppendHeader(table.Row{"check", "status", "found", "seconds"})
@@ -179,20 +189,20 @@ func render(findings []finding) string {
 	return t.Render()
 }
 
-// command runs a program to its end and returns its standard output. The error
-// has the last lines that it said.
+// command runs a program to its end and returns its stdout. The error has the last
+// lines of its stderr.
 func (o *options) command(name string, args ...string) ([]byte, error) {
-	out, said, err := o.said(name, args...)
+	out, messages, err := o.execute(name, args...)
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said), "\n")
+		lines := strings.Split(strings.TrimSpace(messages), "\n")
 		err = fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(lines[max(0, len(lines)-2):], "; "))
 	}
 	return out, err
 }
 
-// said is command with what the program said on standard error. All of them share
-// a cache of compiled kernels, which is empty at the start.
-func (o *options) said(name string, args ...string) (out []byte, said string, err error) {
+// execute runs a program to its end and returns its stdout and stderr. All programs
+// share a cache of compiled kernels, which is empty at the start.
+func (o *options) execute(name string, args ...string) (out []byte, messages string, err error) {
 	c := exec.Command(name, args...)
 	c.Env = append(os.Environ(), "CUDA_CACHE_PATH="+filepath.Join(o.dir, "kernels"), "CUDA_CACHE_MAXSIZE=4294967296")
 	var stdout, stderr bytes.Buffer
@@ -200,13 +210,13 @@ func (o *options) said(name string, args ...string) (out []byte, said string, er
 	if err := c.Start(); err != nil {
 		return nil, "", err
 	}
-	timer := time.AfterFunc(o.limit, func() { _ = c.Process.Kill() }) // it may be over
+	timer := time.AfterFunc(o.limit, func() { _ = c.Process.Kill() }) // fails if the program has ended
 	defer timer.Stop()
 	err = c.Wait()
 	return stdout.Bytes(), stderr.String(), err
 }
 
-// records runs benchmark-llm on a model and reads what it prints.
+// records runs benchmark-llm on a model and returns its records.
 func (o *options) records(model string, args ...string) ([]result.Record, error) {
 	args = append([]string{"run", "-m", model, "-o", "jsonl", "--results-dir", o.dir, "--timeout", "0s", "--benchmark-timeout-scale", "30"}, args...)
 	if _, err := os.Stat(model); err != nil {
@@ -222,18 +232,19 @@ func (o *options) records(model string, args ...string) ([]result.Record, error)
 	return readRecords(out)
 }
 
+// readRecords reads JSON lines.
 func readRecords(lines []byte) (records []result.Record, err error) {
 	for line := range bytes.Lines(lines) {
 		var r result.Record
 		if err := json.Unmarshal(line, &r); err != nil {
-			return records, fmt.Errorf("not a record: %w: %.80s", err, line)
+			return records, fmt.Errorf("line is not a record: %w: %.80s", err, line)
 		}
 		records = append(records, r)
 	}
 	return records, nil
 }
 
-// file is the model in a file, written once.
+// file returns the path of the model's file. The first call writes it.
 func (o *options) file() (string, error) {
 	path := filepath.Join(o.dir, o.model)
 	if _, err := os.Stat(path); err == nil {

@@ -39,8 +39,8 @@ func TestFlatten(t *testing.T) {
 	}
 }
 
-// What a record says of a GPU goes by the names that records have, and what
-// cannot be is found.
+// The names of the plausible figures are those of a record, and values beyond their
+// limits are reported.
 func TestImplausible(t *testing.T) {
 	number := func(f float64) *float64 { return &f }
 	used := uint64(5 << 30)
@@ -54,10 +54,10 @@ func TestImplausible(t *testing.T) {
 		want   string
 	}{
 		{"healthy", func(*result.GPUTelemetry) {}, ""},
-		{"watts taken for milliwatts", func(g *result.GPUTelemetry) { g.PowerWatts = number(0.3) }, "pp512: power_w is 0.3"},
-		{"milliwatts taken for watts", func(g *result.GPUTelemetry) { g.PowerWatts = number(3e5) }, "pp512: power_w is 300000"},
-		{"nothing of memory", func(g *result.GPUTelemetry) { g.UsedBytes = nil }, "pp512: no memory_used_max_bytes"},
-		{"a clock at rest", func(g *result.GPUTelemetry) { g.SMClockMHz = &result.Range{} }, "pp512: sm_clock_mhz.min is 0"},
+		{"watts taken for milliwatts", func(g *result.GPUTelemetry) { g.PowerWatts = number(0.3) }, "pp512: power_w is 0.3, expected 1 to 3000"},
+		{"milliwatts taken for watts", func(g *result.GPUTelemetry) { g.PowerWatts = number(3e5) }, "pp512: power_w is 300000, expected 1 to 3000"},
+		{"no memory", func(g *result.GPUTelemetry) { g.UsedBytes = nil }, "pp512: memory_used_max_bytes is missing"},
+		{"a clock of 0", func(g *result.GPUTelemetry) { g.SMClockMHz = &result.Range{} }, "pp512: sm_clock_mhz.min is 0, expected 1 to 5000"},
 	} {
 		g := healthy
 		tt.change(&g)
@@ -65,12 +65,12 @@ func TestImplausible(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var said any
-		if err := json.Unmarshal(data, &said); err != nil {
+		var gpu any
+		if err := json.Unmarshal(data, &gpu); err != nil {
 			t.Fatal(err)
 		}
 		facts := make(map[string]any)
-		flatten("", said, facts)
+		flatten("", gpu, facts)
 		got := ""
 		if err := implausible("pp512", facts); err != nil {
 			got = err.Error()
@@ -104,12 +104,12 @@ func TestReadRecords(t *testing.T) {
 	}
 }
 
-// Without a device the other checks are not made, and a program that fails or
-// hangs is a finding.
+// Without a device the other checks do not run. A program that fails or hangs is a
+// finding.
 func TestRunFindsFailures(t *testing.T) {
 	program := func(script string) string {
 		path := filepath.Join(t.TempDir(), "program")
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil { //nolint:gosec // the test runs it
 			t.Fatal(err)
 		}
 		return path
@@ -120,7 +120,7 @@ func TestRunFindsFailures(t *testing.T) {
 	}
 	o := &options{program: program("echo 'CPU cpu CPU 1 GiB'; echo 'the driver is too old' >&2"), limit: time.Minute, dir: t.TempDir()}
 	got := o.run(all)
-	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device of back-end CUDA") || !strings.Contains(got[0].Note, "the driver is too old") {
+	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device of the back-end CUDA") || !strings.Contains(got[0].Note, "the driver is too old") {
 		t.Errorf("%+v", got)
 	}
 	o.program = program("echo 'benchmark-llm: broken' >&2; exit 4")

@@ -18,8 +18,8 @@ import (
 
 // Limits, in bytes.
 const (
-	maxCPUImage = 150e6 // of the CPU image, compressed
-	maxOurs     = 60e6  // of the last layer, which is the program, uncompressed
+	maxCPUImage = 150e6 // compressed size of the CPU image
+	maxOurs     = 60e6  // uncompressed size of the last layer, the program
 )
 
 // layer is one layer of an image.
@@ -27,40 +27,42 @@ type layer struct {
 	Compressed   int64
 	Uncompressed int64
 	CreatedBy    string
-	Forbidden    []string // what it has and must not have: "path: why"
+	Forbidden    []string // files that no layer may have: "path: reason"
 }
 
-// rules are what no layer may hold. A path is relative, a file's or link's.
+// rules describe the files and links that no layer may have. Paths are relative to
+// the root.
 var rules = []struct {
-	why     string
+	reason  string
 	path    *regexp.Regexp
 	allowed *regexp.Regexp // nil: no exception
 }{
-	{"part of NVIDIA's driver, which the host brings", regexp.MustCompile(`(^|/)(libcuda\.so|libnvidia-|libcudadebugger)`), nil},
+	{"part of NVIDIA's driver, which comes from the host", regexp.MustCompile(`(^|/)(libcuda\.so|libnvidia-|libcudadebugger)`), nil},
 	{"a compiler", regexp.MustCompile(`^usr/(local/)?bin/([^/]*-linux-gnu-)?(cc|c\+\+|gcc|g\+\+|cpp|clang|ld|as|go|gofmt|make|nvcc)(-[0-9.]+)?$|^usr/lib/(go|gcc|cuda)[^/]*/|^usr/(local/)?include/`), nil},
 	{"a cache", regexp.MustCompile(`^var/cache/(apt|man|fontconfig)/.|^var/lib/apt/lists/.|^var/log/apt/.|^root/(\.cache|go)/.|\.deb$`), regexp.MustCompile(`^var/(cache/apt/archives|lib/apt/lists)/lock$`)},
 	{"documentation", regexp.MustCompile(`^usr/share/(doc|man|info|locale|lintian)/.`), regexp.MustCompile(`^usr/share/doc/[^/]+(/copyright)?$|^usr/share/locale/locale\.alias$`)},
 }
 
-// forbidden says why a layer may not have a file or link; empty when it may.
+// forbidden is the reason why a layer may not have a file or link. It is empty if
+// the layer may have it.
 func forbidden(path string) string {
 	for _, r := range rules {
 		if r.path.MatchString(path) && (r.allowed == nil || !r.allowed.MatchString(path)) {
-			return r.why
+			return r.reason
 		}
 	}
 	return ""
 }
 
-// checkLayers prints the layers of the one image in an OCI layout. It is an
-// error when a layer has what it must not have or a limit is passed.
+// checkLayers prints the layers of the only image in an OCI layout. It fails if a
+// layer has a forbidden file, or if the image or the last layer is too large.
 func checkLayers(w io.Writer, layout, backend string) error {
 	layers, err := readLayers(layout)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	if len(layers) == 0 {
-		return errors.New("image: it has no layer")
+		return errors.New("image: it has no layers")
 	}
 	var errs []error
 	var compressed, uncompressed int64
@@ -73,7 +75,7 @@ func checkLayers(w io.Writer, layout, backend string) error {
 		t.AppendRow(table.Row{i + 1, megabytes(l.Compressed), megabytes(l.Uncompressed), shorten(l.CreatedBy, 72)})
 		for n, f := range l.Forbidden {
 			if n == 10 {
-				errs = append(errs, fmt.Errorf("layer %d has %d more", i+1, len(l.Forbidden)-n))
+				errs = append(errs, fmt.Errorf("layer %d has %d more forbidden files", i+1, len(l.Forbidden)-n))
 				break
 			}
 			errs = append(errs, fmt.Errorf("layer %d has %s", i+1, f))
@@ -85,15 +87,15 @@ func checkLayers(w io.Writer, layout, backend string) error {
 		errs = append(errs, fmt.Errorf("the CPU image has %s compressed, more than %s", megabytes(compressed), megabytes(maxCPUImage)))
 	}
 	if ours := layers[len(layers)-1].Uncompressed; ours > maxOurs {
-		errs = append(errs, fmt.Errorf("our own layer has %s, more than %s", megabytes(ours), megabytes(maxOurs)))
+		errs = append(errs, fmt.Errorf("the program's layer has %s, more than %s", megabytes(ours), megabytes(maxOurs)))
 	}
 	return errors.Join(errs...)
 }
 
 func megabytes(n int64) string { return humanize.CommafWithDigits(float64(n)/1e6, 1) + " MB" }
 
-// shorten is a command, without the shell and the build arguments before it, in
-// at most n bytes.
+// shorten removes the shell and the build arguments from a command and cuts it to n
+// bytes.
 func shorten(s string, n int) string {
 	if i := strings.Index(s, "/bin/sh -c "); i >= 0 {
 		s = s[i+len("/bin/sh -c "):]
@@ -105,13 +107,13 @@ func shorten(s string, n int) string {
 	return s
 }
 
-// descriptor points at a blob of an OCI layout.
+// descriptor refers to a blob of an OCI layout.
 type descriptor struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
 }
 
-// readLayers reads the layers of the one image in an OCI layout directory.
+// readLayers reads the layers of the only image in an OCI layout directory.
 func readLayers(layout string) ([]layer, error) {
 	var index struct {
 		Manifests []descriptor `json:"manifests"`
@@ -120,7 +122,7 @@ func readLayers(layout string) ([]layer, error) {
 		return nil, err
 	}
 	if len(index.Manifests) != 1 {
-		return nil, fmt.Errorf("the layout has %d images, not one", len(index.Manifests))
+		return nil, fmt.Errorf("the layout has %d images, expected one", len(index.Manifests))
 	}
 	var manifest struct {
 		Config descriptor   `json:"config"`
@@ -157,6 +159,7 @@ func readLayers(layout string) ([]layer, error) {
 	return layers, nil
 }
 
+// blob is the path of a blob.
 func blob(layout string, d descriptor) string {
 	return filepath.Join(layout, "blobs", strings.Replace(d.Digest, ":", "/", 1))
 }
@@ -172,7 +175,7 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// readLayer reads a layer, a tar file compressed by gzip.
+// readLayer reads a layer: a tar file, compressed with gzip.
 func readLayer(path string) (layer, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -194,11 +197,11 @@ func readLayer(path string) (layer, error) {
 			return layer{}, fmt.Errorf("%s: %w", path, err)
 		}
 		name := strings.TrimPrefix(filepath.Clean("/"+h.Name), "/")
-		if h.Typeflag == tar.TypeDir || strings.HasPrefix(filepath.Base(name), ".wh.") { // whiteouts take away
+		if h.Typeflag == tar.TypeDir || strings.HasPrefix(filepath.Base(name), ".wh.") { // whiteouts remove files
 			continue
 		}
-		if why := forbidden(name); why != "" {
-			l.Forbidden = append(l.Forbidden, name+": "+why)
+		if reason := forbidden(name); reason != "" {
+			l.Forbidden = append(l.Forbidden, name+": "+reason)
 		}
 	}
 	if _, err := io.Copy(io.Discard, counted); err != nil {
@@ -208,7 +211,7 @@ func readLayer(path string) (layer, error) {
 	return l, nil
 }
 
-// counter counts the bytes that were read.
+// counter is a reader that counts the bytes read.
 type counter struct {
 	r io.Reader
 	n int64

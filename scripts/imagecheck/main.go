@@ -1,10 +1,10 @@
-// Command imagecheck looks into a container image and at what its program
-// printed, for scripts/image-check.
+// Command imagecheck checks a container image and the output of its program, for
+// scripts/image-check.
 //
-//	imagecheck layers LAYOUT BACKEND       the layers of an OCI layout: sizes, and what must not be in them
-//	imagecheck records STDOUT              the records that a run printed
-//	imagecheck same STDOUT STDOUT          that two runs printed the same but for what was measured
-//	imagecheck start EVENTS NANOSECONDS    time from a start (Unix) to the first test, without the load
+//	imagecheck layers LAYOUT BACKEND       check the sizes and files of the layers of an OCI layout
+//	imagecheck records STDOUT              check the records of a run
+//	imagecheck same STDOUT STDOUT          check that the records of two runs differ only in measured values
+//	imagecheck start EVENTS NANOSECONDS    print the time from a Unix time to the first test, without the load
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("layers, records, same or start")
+		return errors.New("the command is missing: layers, records, same or start")
 	}
 	switch command, args := args[0], args[1:]; {
 	case command == "layers" && len(args) == 2:
@@ -53,9 +53,9 @@ func run(args []string) error {
 	}
 }
 
-// recordsOf reads what a run printed. It is as strict as the reader in the
-// fleet: at least one record, and on stdout nothing else, not even a blank
-// line.
+// recordsOf reads the records in a file with the stdout of a run. It is as strict
+// as the fleet's reader: the file must have at least one record and nothing else,
+// not even a blank line.
 func recordsOf(path string) ([]result.Record, error) {
 	stdout, err := os.ReadFile(path)
 	if err != nil {
@@ -79,8 +79,8 @@ func recordsOf(path string) ([]result.Record, error) {
 	return records, nil
 }
 
-// same fails when two runs differ in what is not measured: the tests, the
-// settings, the devices, the CPU variant, the library's release.
+// same fails if the records of two runs differ in values that are not measured:
+// the tests, the settings, the devices, the CPU variant, the library's release.
 func same(a, b string) error {
 	first, err := recordsOf(a)
 	if err != nil {
@@ -94,7 +94,7 @@ func same(a, b string) error {
 		for i := range records {
 			r := &records[i]
 			r.TestTime, r.AvgNs, r.StddevNs, r.AvgTS, r.StddevTS, r.SamplesNs, r.SamplesTS = "", 0, 0, 0, 0, nil, nil
-			// Where the library's files came from is told in the image by its packages, outside by the pin.
+			// The versions of the library come from packages in the image, and from the pin outside.
 			r.Ext = result.Ext{Schema: r.Ext.Schema, Weights: r.Ext.Weights, Seed: r.Ext.Seed, CPUVariant: r.Ext.CPUVariant}
 		}
 	}
@@ -104,8 +104,8 @@ func same(a, b string) error {
 	return nil
 }
 
-// start prints how long a run took from its start to its first test, without
-// the load of the model.
+// start prints the time from the start of a run, in Unix nanoseconds, to its first
+// test, without the load of the model.
 func start(events, nanoseconds string) error {
 	n, err := strconv.ParseInt(nanoseconds, 10, 64)
 	if err != nil {
@@ -126,9 +126,9 @@ func start(events, nanoseconds string) error {
 			load = event.Elapsed
 		case bench.TestStarted:
 			took := e.At.Sub(time.Unix(0, n)) - load
-			fmt.Printf("start to first test: %v beyond the load of %v\n", took.Round(time.Millisecond), load.Round(time.Millisecond))
+			fmt.Printf("start to first test: %v, and %v for the load\n", took.Round(time.Millisecond), load.Round(time.Millisecond))
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: no test was started", events)
+	return fmt.Errorf("%s: no test started", events)
 }

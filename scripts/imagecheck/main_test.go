@@ -35,7 +35,7 @@ func TestForbidden(t *testing.T) {
 		"root/.cache/go-build/trim.txt":       "cache",
 		"tmp/driver.deb":                      "cache",
 		"usr/share/doc/libcublas12/copyright": "",
-		"usr/share/doc/libgomp1":              "", // a link to the licence of another package
+		"usr/share/doc/libgomp1":              "", // a link to another package's licence
 		"usr/share/doc/gcc/README":            "documentation",
 		"usr/share/man/man1/ls.1.gz":          "documentation",
 		"usr/share/locale/locale.alias":       "",
@@ -46,12 +46,12 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
-// Every layer is looked into, also where a later one hides what it has.
+// Every layer is checked, even if a later layer hides its files.
 func TestCheckLayers(t *testing.T) {
 	clean := []string{"usr/bin/dpkg", "usr/share/doc/dpkg/copyright"}
 	for name, test := range map[string]struct {
 		layers [][]string
-		want   string // part of the error; empty: none
+		want   string // part of the error; empty: no error
 	}{
 		"clean":       {layers: [][]string{clean, {"usr/local/bin/benchmark-llm"}}},
 		"none":        {want: "no layer"},
@@ -73,7 +73,7 @@ func TestCheckLayers(t *testing.T) {
 	}
 }
 
-// writeLayout makes an OCI layout of layers with empty files.
+// writeLayout makes an OCI layout whose layers have empty files.
 func writeLayout(t *testing.T, layers [][]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -156,7 +156,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// What is measured may differ, nothing else.
+// Only measured values may differ.
 func TestSame(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }

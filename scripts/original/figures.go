@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -19,11 +16,13 @@ import (
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	runrecord "github.com/sparecores/benchmark-llm/bench/record"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// key is what the reader of the image tells records apart by.
+// key identifies a record, as in the image's reader.
 type key struct {
-	model       string // base name of its file
+	model       string // base name of the model's file
 	prompt, gen int    // tokens
 }
 
@@ -34,12 +33,13 @@ func (k key) String() string {
 	return fmt.Sprintf("%s tg%d", k.model, k.gen)
 }
 
+// compare orders keys by model, then prompts before generations, then by length.
 func (k key) compare(o key) int {
 	return cmp.Or(cmp.Compare(k.model, o.model), cmp.Compare(min(k.prompt, 1), min(o.prompt, 1))*-1,
 		cmp.Compare(k.prompt, o.prompt), cmp.Compare(k.gen, o.gen))
 }
 
-// record is what is read of one line of stdout, the same of both programs.
+// record holds the fields used here of one line of stdout. Both programs print them.
 type record struct {
 	ModelFilename string  `json:"model_filename"`
 	Prompt        int     `json:"n_prompt"`
@@ -50,6 +50,7 @@ type record struct {
 
 func (r record) key() key { return key{filepath.Base(r.ModelFilename), r.Prompt, r.Gen} }
 
+// timed is the total time of the samples.
 func (r record) timed() time.Duration {
 	var sum time.Duration
 	for _, ns := range r.SamplesNS {
@@ -58,7 +59,8 @@ func (r record) timed() time.Duration {
 	return sum
 }
 
-// warmup estimates llama-bench's warm-up: the whole prompt once, or one token.
+// warmup estimates the time of llama-bench's warm-up: the whole prompt once, or one
+// token.
 func (r record) warmup() time.Duration {
 	if len(r.SamplesNS) == 0 {
 		return 0
@@ -70,14 +72,14 @@ func (r record) warmup() time.Duration {
 	return once
 }
 
-// parseRecords reads stdout as the fleet's reader does, but refuses what makes
+// parseRecords reads records like the fleet's reader, but fails on lines that make
 // that reader drop the rest.
 func parseRecords(stdout []byte) (map[key]record, error) {
 	records := map[key]record{}
 	for line := range bytes.Lines(stdout) {
 		var r record
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, fmt.Errorf("stdout: %q is no record: %w", bytes.TrimSpace(line), err)
+			return nil, fmt.Errorf("stdout: %q is not a record: %w", bytes.TrimSpace(line), err)
 		}
 		if _, twice := records[r.key()]; twice {
 			return nil, fmt.Errorf("stdout: two records of %v", r.key())
@@ -87,19 +89,19 @@ func parseRecords(stdout []byte) (map[key]record, error) {
 	return records, nil
 }
 
-// figures are what one run of one program took.
+// figures are the records and times of one run of one program.
 type figures struct {
 	records map[key]record
 	wall    time.Duration
-	timed   time.Duration // samples of the records
-	warmup  time.Duration // by the estimate, the same for both
-	lost    time.Duration // in tests without a record
-	account *bench.Accounting
+	timed   time.Duration      // samples of the records
+	warmup  time.Duration      // estimated in the same way for both programs
+	lost    time.Duration      // tests without a record
+	account *result.Accounting // the program's own; nil for the original
 }
 
-// overhead is the wall time that is neither a sample nor a warm-up. A program
-// that keeps account of its warm-ups does not gain by longer ones: the larger
-// of the two figures counts.
+// overhead is the wall time without samples and warm-ups. If the program accounts
+// for its warm-ups, overhead is the larger of the results with the estimated and the
+// real times. So a program does not gain by longer warm-ups.
 func (f figures) overhead() time.Duration {
 	over := f.wall - f.timed - f.warmup
 	if f.account != nil {
@@ -108,6 +110,7 @@ func (f figures) overhead() time.Duration {
 	return over
 }
 
+// newFigures makes the figures of a run from its stdout and wall time.
 func newFigures(stdout []byte, wall time.Duration) (figures, error) {
 	f := figures{wall: wall}
 	var err error
@@ -121,8 +124,8 @@ func newFigures(stdout []byte, wall time.Duration) (figures, error) {
 	return f, nil
 }
 
-// accounting reads the account of the only run below a results directory.
-func accounting(results string) (*bench.Accounting, error) {
+// accounting makes the account of the only run below a results directory.
+func accounting(results string) (*result.Accounting, error) {
 	var found []string
 	err := filepath.WalkDir(results, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "events.jsonl" {
@@ -134,40 +137,33 @@ func accounting(results string) (*bench.Accounting, error) {
 		return nil, err
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("%d runs below %s instead of one", len(found), results)
+		return nil, fmt.Errorf("%s has %d runs, expected one", results, len(found))
 	}
 	f, err := os.Open(found[0])
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	var account bench.Account
+	var account runrecord.Account
 	var last time.Time
-	for r := bufio.NewReader(f); ; {
-		line, err := r.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		var s bench.Stamped
-		if err := s.UnmarshalLine(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
-			return nil, fmt.Errorf("%s: %w", found[0], err)
-		}
+	_, _, err = runrecord.ReadEvents(f, func(_ int, s bench.Stamped) error {
 		account.Add(s)
 		last = s.At
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", found[0], err)
 	}
 	a := account.Accounting(last)
 	return &a, nil
 }
 
-// attempt is one test as the original's log tells it.
+// attempt is one test in the original's log.
 type attempt struct {
 	key   key
 	limit time.Duration // budget
-	took  time.Duration // the whole process
-	end   string        // the log's reason to stop, if any
+	took  time.Duration // time of the whole process
+	end   string        // why it ended, empty if it completed
 }
 
 var (
@@ -176,8 +172,8 @@ var (
 	testStart  = regexp.MustCompile(`^Benchmarking (prompt processing|text generation) with (\d+) tokens for max (\d+) sec$`)
 )
 
-// parseLog finds the tests in the original's stderr. The last line of the log
-// ends the last test if nothing else does; ended is when the program ended.
+// parseLog finds the tests in the original's stderr. ended is the end of the program,
+// which also ends the last test.
 func parseLog(stderr string, ended time.Time) []attempt {
 	var (
 		attempts []attempt
@@ -218,7 +214,7 @@ func parseLog(stderr string, ended time.Time) []attempt {
 			a := &attempts[len(attempts)-1]
 			switch {
 			case strings.Contains(text, "unlikely to hit"):
-				a.end = "longer ones unlikely"
+				a.end = "longer tests unlikely"
 			case strings.Contains(text, "timed out"):
 				a.end = "timed out"
 			default:
@@ -231,7 +227,7 @@ func parseLog(stderr string, ended time.Time) []attempt {
 	return attempts
 }
 
-// missing lists the keys of a that b lacks, in order.
+// missing lists the keys of a that are not in b, in order.
 func missing(a, b map[key]record) []key {
 	var keys []key
 	for _, k := range slices.SortedFunc(maps.Keys(a), key.compare) {

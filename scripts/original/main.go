@@ -1,13 +1,14 @@
-// Command original compares this program with the one it replaces, on that
-// one's own ground: the same machine, the same models from one local HTTP server
-// of limited rate, an empty models directory each time, alternating.
+// Command original compares this program with the program that it replaces. Both
+// run alternately on the same machine. They download the same models from a local
+// HTTP server of limited rate, each time into an empty directory.
 //
 //	original [-models DIR] [-mbps N] [-pairs N] [-scale N] BENCHMARK.PY [MODEL]...
 //
 // BENCHMARK.PY is a copy of images/benchmark-llm/benchmark.py of
-// SpareCores/sc-images, which is not part of this repository; it needs python3
-// with psutil. MODEL is the file name of a default model, written once with
-// synthetic weights into the cache, or the path of a file; smallest first.
+// SpareCores/sc-images, which is not part of this repository. It needs python3 with
+// psutil. MODEL is the path of a file, or the file name of a default model, which is
+// written once into the cache, with synthetic weights. List the smallest model
+// first.
 package main
 
 import (
@@ -33,44 +34,47 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
-// What must be reached: on the smallest model alone the overhead, over three
-// models or more the wall time, as shares of the original's.
+// The requirements, as shares of the original's times: the overhead for a single
+// model, the wall time for several models.
 const (
-	smallest    = "SmolLM-135M.Q4_K_M.gguf"
 	maxOverhead = 1. / 3
 	maxWall     = 0.75
 )
 
+// smallest is the model that is compared by default.
+const smallest = "SmolLM-135M.Q4_K_M.gguf"
+
 // options are the flags.
 type options struct {
 	models, program, tool, python, keep string
-	mbps                                float64 // MB/s; 0 is no limit
+	mbps                                float64 // MB/s; 0 means no limit
 	scale                               float64
 	pairs                               int
-	limit                               time.Duration // of one run of one program
+	limit                               time.Duration // for one run of one program
 
-	script, dir string // dir is where everything of this run lies
-	files       []string
+	script string   // the original, adapted
+	dir    string   // temporary directory
+	files  []string // model files to serve
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("original: ")
 	var o options
-	flag.StringVar(&o.models, "models", "", "`directory` of model files, kept (default: the user's cache)")
-	flag.Float64Var(&o.mbps, "mbps", 158, "rate of the HTTP server in `MB/s`; 0: no limit")
+	flag.StringVar(&o.models, "models", "", "`directory` that keeps the model files (default: the user's cache)")
+	flag.Float64Var(&o.mbps, "mbps", 158, "rate of the HTTP server in `MB/s`; 0 means no limit")
 	flag.IntVar(&o.pairs, "pairs", 1, "`number` of alternations of the two programs")
-	flag.Float64Var(&o.scale, "scale", 1, "--benchmark-timeout-scale of both; the original is made to take a fraction")
-	flag.DurationVar(&o.limit, "limit", 90*time.Minute, "time `limit` of one run, then it is ended and what it printed does not count")
-	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
-	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs llama-bench of the same packages")
-	flag.StringVar(&o.python, "python", "python3", "Python with psutil")
-	flag.StringVar(&o.keep, "keep", "", "`directory` to keep stdout, stderr and results of every run in")
-	server := flag.Bool("serve", false, "serve the named files instead; used by this program itself")
+	flag.Float64Var(&o.scale, "scale", 1, "`factor` for --benchmark-timeout-scale of both programs; the original is changed to accept a fraction")
+	flag.DurationVar(&o.limit, "limit", 90*time.Minute, "time `limit` for one run; a run that takes longer is an error")
+	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "`path` of benchmark-llm")
+	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "`path` of the script that runs llama-bench")
+	flag.StringVar(&o.python, "python", "python3", "`path` of a Python with psutil")
+	flag.StringVar(&o.keep, "keep", "", "`directory` for the stdout, stderr and results of every run")
+	server := flag.Bool("serve", false, "serve the named files (internal)")
 	flag.Parse()
 
 	var err error
@@ -86,9 +90,10 @@ func main() {
 	}
 }
 
+// run compares the programs; args are the script and the models.
 func (o *options) run(ctx context.Context, args []string) (err error) {
 	if len(args) == 0 || o.pairs < 1 || o.scale <= 0 || o.mbps < 0 {
-		return errors.New("usage: original [-models DIR] [-mbps N] [-pairs N] [-scale N] BENCHMARK.PY [MODEL]")
+		return errors.New("usage: original [-models DIR] [-mbps N] [-pairs N] [-scale N] BENCHMARK.PY [MODEL]...")
 	}
 	for _, p := range []*string{&o.program, &o.tool} {
 		if *p, err = filepath.Abs(*p); err != nil {
@@ -99,7 +104,7 @@ func (o *options) run(ctx context.Context, args []string) (err error) {
 		}
 	}
 	if out, err := exec.CommandContext(ctx, o.python, "-c", "import psutil").CombinedOutput(); err != nil {
-		return fmt.Errorf("%s has no psutil (Debian: python3-psutil, with -python /usr/bin/python3): %w\n%s", o.python, err, out)
+		return fmt.Errorf("%s has no psutil (on Debian install python3-psutil and use -python /usr/bin/python3): %w\n%s", o.python, err, out)
 	}
 	if o.dir, err = os.MkdirTemp("", "original-"); err != nil {
 		return err
@@ -126,7 +131,7 @@ func (o *options) run(ctx context.Context, args []string) (err error) {
 	}
 	defer stop()
 
-	fmt.Printf("%s; %s MB/s; timeout scale %s; %d alternation(s)\n", strings.Join(models, " "),
+	fmt.Printf("models %s, %s MB/s, timeout scale %s, alternations %d\n", strings.Join(models, " "),
 		strconv.FormatFloat(o.mbps, 'f', -1, 64), o.scaleText(), o.pairs)
 	var original, ours []figures
 	for pair := range o.pairs {
@@ -148,18 +153,18 @@ func (o *options) run(ctx context.Context, args []string) (err error) {
 
 func (o *options) scaleText() string { return strconv.FormatFloat(o.scale, 'f', -1, 64) }
 
-// All that is changed in the script: where the image has llama.cpp, and, for a
-// scale that is not an integer, the type of its flag.
+// The parts of the script that are changed: the directories of llama.cpp in the
+// image, and the type of the scale if it is a fraction.
 const (
-	imageCPU    = `"/llama_cpp_cpu"`
-	imageGPU    = `"/llama_cpp_gpu"`
-	scaleFlag   = "\"--benchmark-timeout-scale\",\n    type="
-	wholeScale  = scaleFlag + "int"
-	brokenScale = scaleFlag + "float"
+	imageCPU   = `"/llama_cpp_cpu"`
+	imageGPU   = `"/llama_cpp_gpu"`
+	scaleFlag  = "\"--benchmark-timeout-scale\",\n    type="
+	intScale   = scaleFlag + "int"
+	floatScale = scaleFlag + "float"
 )
 
-// prepareScript copies the script with these changes, and makes the directory
-// that it finds llama-bench and llama-cli in.
+// prepareScript copies the script with these changes, and makes the directory in
+// which it finds llama-bench and llama-cli.
 func (o *options) prepareScript(script string) error {
 	text, err := os.ReadFile(script)
 	if err != nil {
@@ -168,11 +173,11 @@ func (o *options) prepareScript(script string) error {
 	llama := filepath.Join(o.dir, "llama_cpp_cpu")
 	changes := map[string]string{imageCPU: strconv.Quote(llama), imageGPU: strconv.Quote(filepath.Join(o.dir, "llama_cpp_gpu"))}
 	if o.scale != math.Trunc(o.scale) {
-		changes[wholeScale] = brokenScale
+		changes[intScale] = floatScale
 	}
 	for from, to := range changes {
 		if !bytes.Contains(text, []byte(from)) {
-			return fmt.Errorf("%s does not say %q: another version than this was written for", script, from)
+			return fmt.Errorf("%s does not contain %q: its version is not supported", script, from)
 		}
 		text = bytes.ReplaceAll(text, []byte(from), []byte(to))
 	}
@@ -190,8 +195,8 @@ func (o *options) prepareScript(script string) error {
 	return os.WriteFile(o.script, text, 0o644)
 }
 
-// prepareModels finds the files or writes them, and reads them once, so that
-// the server always reads from memory.
+// prepareModels finds or writes the model files. It reads them once, so the server
+// finds them in the page cache.
 func (o *options) prepareModels(ctx context.Context, models []string) error {
 	if o.models == "" {
 		cache, err := os.UserCacheDir()
@@ -236,15 +241,15 @@ func (o *options) prepareModels(ctx context.Context, models []string) error {
 	return nil
 }
 
-// startServer starts this program as a server in a process of its own, which
-// ends with stop or with this process.
+// startServer starts this program as a server in another process, which ends with
+// stop or with this process.
 func (o *options) startServer() (urls []string, stop func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
 	}
 	c := exec.Command(self, append([]string{"-serve", "-mbps", strconv.FormatFloat(o.mbps, 'f', -1, 64)}, o.files...)...)
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for us, and ends it last
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt must not end the server first
 	c.Stderr = os.Stderr
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -310,9 +315,9 @@ func (o *options) runOurs(ctx context.Context, pair int, urls []string) (figures
 	return f, nil
 }
 
-// time runs one program with an empty models directory, which it removes, and
-// returns what it printed and took. Command gets that directory and one that is
-// kept.
+// time runs one program and returns its figures, its stderr and the time of its end.
+// command makes the command line from two directories: an empty one for models, which
+// is removed afterwards, and one for results.
 func (o *options) time(ctx context.Context, name string, command func(models, kept string) []string) (f figures, stderr string, ended time.Time, err error) {
 	kept := filepath.Join(o.dir, name)
 	if o.keep != "" {
@@ -343,7 +348,7 @@ func (o *options) time(ctx context.Context, name string, command func(models, ke
 	ended = time.Now()
 	wall := ended.Sub(start)
 	if c.Process != nil {
-		_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // whatever it left behind
+		_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // processes that the program left behind
 	}
 	if err := errors.Join(os.WriteFile(filepath.Join(kept, "stdout"), out.Bytes(), 0o644), os.WriteFile(filepath.Join(kept, "stderr"), log.Bytes(), 0o644)); err != nil {
 		return f, "", ended, err
@@ -359,11 +364,11 @@ func (o *options) time(ctx context.Context, name string, command func(models, ke
 	return f, log.String(), ended, nil
 }
 
-// errNotReached is the verdict when one of the demands is not met.
-var errNotReached = errors.New("not reached")
+// errNotReached says that a requirement is not met.
+var errNotReached = errors.New("a requirement is not met")
 
-// compare prints both programs' figures, sums over the alternations, and judges
-// them.
+// compare prints the figures of both programs, summed over the alternations. It
+// returns errNotReached if a requirement is not met.
 func compare(w io.Writer, original, ours []figures, models int) error {
 	a, b := sum(original), sum(ours)
 	t := table.NewWriter()
@@ -381,7 +386,7 @@ func compare(w io.Writer, original, ours []figures, models int) error {
 	row("timed repetitions of records", a.timed, b.timed)
 	row("warm-up, estimated for both", a.warmup, b.warmup)
 	row("wall - timed - warm-up", a.overhead(), b.overhead())
-	row("  of it in tests without record", a.lost, b.lost)
+	row("  of which in tests without a record", a.lost, b.lost)
 	t.Render()
 
 	lost, speeds := 0, []float64{}
@@ -400,14 +405,14 @@ func compare(w io.Writer, original, ours []figures, models int) error {
 		}
 	}
 	if speed, err := stats.New(speeds); err == nil {
-		fmt.Fprintf(w, "speed in records of both, ours / original: median %.3f, from %.3f to %.3f\n", speed.Median(), speed.Min(), speed.Max())
+		fmt.Fprintf(w, "speed in common records, ours / original: median %.3f, from %.3f to %.3f\n", speed.Median(), speed.Min(), speed.Max())
 	}
 
-	reached := lost == 0 && len(a.records) > 0 // nothing compared is nothing reached
+	reached := lost == 0 && len(a.records) > 0 // without records, nothing was compared
 	fmt.Fprintf(w, "records: %s, the original has %d that ours lacks\n", verdict(reached), lost)
 	judge := func(name string, x, y time.Duration, most float64) {
 		ok := y.Seconds() <= most*x.Seconds()
-		fmt.Fprintf(w, "%s: %s, %.3f of the original's, at most %.3f is asked for\n", name, verdict(ok), y.Seconds()/x.Seconds(), most)
+		fmt.Fprintf(w, "%s: %s, %.3f of the original's (required: at most %.3f)\n", name, verdict(ok), y.Seconds()/x.Seconds(), most)
 		reached = reached && ok
 	}
 	if models == 1 {
@@ -421,6 +426,7 @@ func compare(w io.Writer, original, ours []figures, models int) error {
 	return nil
 }
 
+// verdict says whether a requirement is met.
 func verdict(ok bool) string {
 	if ok {
 		return "reached"
@@ -428,7 +434,7 @@ func verdict(ok bool) string {
 	return "NOT reached"
 }
 
-// sum adds runs up; its records are those of any.
+// sum adds up the times of runs. Its records are those of all runs.
 func sum(runs []figures) figures {
 	total := figures{records: map[key]record{}}
 	for _, f := range runs {
@@ -439,7 +445,7 @@ func sum(runs []figures) figures {
 		total.lost += f.lost
 		if f.account != nil {
 			if total.account == nil {
-				total.account = &bench.Accounting{}
+				total.account = &result.Accounting{}
 			}
 			total.account.Timed += f.account.Timed
 			total.account.Warmup += f.account.Warmup
@@ -448,6 +454,7 @@ func sum(runs []figures) figures {
 	return total
 }
 
+// count lists the number of records of each run.
 func count(runs []figures) string {
 	var counts []string
 	for _, f := range runs {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 func TestNewFigures(t *testing.T) {
@@ -60,14 +60,14 @@ func TestNewFigures(t *testing.T) {
 	}
 }
 
-// A program's own account counts where it makes the overhead larger.
+// A program's own account counts if it makes the overhead larger.
 func TestOverheadOfAccount(t *testing.T) {
 	f := figures{wall: 100, timed: 60, warmup: 10}
-	f.account = &bench.Accounting{Timed: 60, Warmup: 25}
+	f.account = &result.Accounting{Timed: 60, Warmup: 25}
 	if got := f.overhead(); got != 30 {
 		t.Errorf("long warm-ups: %d, want 30", got)
 	}
-	f.account = &bench.Accounting{Timed: 60, Warmup: 5}
+	f.account = &result.Accounting{Timed: 60, Warmup: 5}
 	if got := f.overhead(); got != 35 {
 		t.Errorf("short warm-ups: %d, want 35", got)
 	}
@@ -92,7 +92,7 @@ a line of llama-bench
 	second := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	want := []attempt{
 		{key{"m.gguf", 16, 0}, second(41), second(2.5), ""},
-		{key{"m.gguf", 1024, 0}, second(103), second(100), "longer ones unlikely"},
+		{key{"m.gguf", 1024, 0}, second(103), second(100), "longer tests unlikely"},
 		{key{"m.gguf", 0, 16}, second(81), second(10), ""},
 		{key{"m.gguf", 0, 128}, second(129), second(129), "timed out"},
 		{key{"n.gguf", 16, 0}, second(41), second(7), ""},
@@ -116,7 +116,7 @@ func TestCompare(t *testing.T) {
 		original, ours []figures
 		models         int
 		reached        bool
-		says           string
+		want           string
 	}{
 		{"a third of the overhead", figure(24*time.Second, "a"), figure(16*time.Second, "a"), 1, true, "wall - timed - warm-up: reached, 0.333"},
 		{"half of the overhead", figure(24*time.Second, "a"), figure(18*time.Second, "a"), 1, false, "wall - timed - warm-up: NOT reached, 0.500"},
@@ -130,8 +130,8 @@ func TestCompare(t *testing.T) {
 			if reached := err == nil; reached != test.reached {
 				t.Errorf("verdict: %v", err)
 			}
-			if !strings.Contains(out.String(), test.says) {
-				t.Errorf("%q is not in:\n%s", test.says, out.String())
+			if !strings.Contains(out.String(), test.want) {
+				t.Errorf("%q is not in:\n%s", test.want, out.String())
 			}
 		})
 	}
@@ -198,7 +198,7 @@ func TestLink(t *testing.T) {
 		if took := time.Since(start); took != 2*time.Second-slack {
 			t.Errorf("2000 bytes took %v", took)
 		}
-		time.Sleep(time.Minute) // what was not used is gone, but for the slack
+		time.Sleep(time.Minute) // unused time is lost, except for the slack
 		start = time.Now()
 		l.pass(t.Context(), 500)
 		if took := time.Since(start); took != 500*time.Millisecond-slack {
@@ -216,10 +216,10 @@ func TestPrepareScript(t *testing.T) {
 		typeOfFlag string
 		fails      bool
 	}{
-		{name: "paths", text: imageCPU + imageGPU + wholeScale, scale: 2, typeOfFlag: "int"},
-		{name: "fraction", text: imageCPU + imageGPU + wholeScale, scale: 0.4, typeOfFlag: "float"},
-		{name: "without the GPU", text: imageCPU + wholeScale, scale: 1, fails: true},
-		{name: "with a fraction already", text: imageCPU + imageGPU + brokenScale, scale: 0.4, fails: true},
+		{name: "paths", text: imageCPU + imageGPU + intScale, scale: 2, typeOfFlag: "int"},
+		{name: "fraction", text: imageCPU + imageGPU + intScale, scale: 0.4, typeOfFlag: "float"},
+		{name: "without the GPU", text: imageCPU + intScale, scale: 1, fails: true},
+		{name: "with a fraction already", text: imageCPU + imageGPU + floatScale, scale: 0.4, fails: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := os.WriteFile(script, []byte(test.text), 0o644); err != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 // serve serves files by their base names, with range requests, until its stdin
-// ends. It prints its address on the first line. All connections together get
-// bytesPerSecond; 0 is no limit.
+// ends. Its first line of output is its address. All connections share the rate
+// bytesPerSecond; 0 means no limit.
 func serve(files []string, bytesPerSecond float64) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -24,12 +24,13 @@ func serve(files []string, bytesPerSecond float64) error {
 	}
 	fmt.Println("http://" + listener.Addr().String())
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
 		os.Exit(0)
 	}()
 	return http.Serve(listener, handler(files, &link{bytesPerSecond: bytesPerSecond}))
 }
 
+// handler serves files by their base names, at the rate of a link.
 func handler(files []string, l *link) http.HandlerFunc {
 	byName := map[string]string{}
 	for _, file := range files {
@@ -48,7 +49,7 @@ func handler(files []string, l *link) http.HandlerFunc {
 			http.Error(w, "cannot be served", http.StatusInternalServerError)
 			return
 		}
-		w.Header().Set("Content-Type", "application/octet-stream") // no need to guess from the first bytes
+		w.Header().Set("Content-Type", "application/octet-stream") // otherwise ServeContent reads the start to guess
 		http.ServeContent(limited{w, l, r.Context()}, r, info.Name(), info.ModTime(), f)
 	}
 }
@@ -56,17 +57,17 @@ func handler(files []string, l *link) http.HandlerFunc {
 // link is a network link that all connections share. It is safe for concurrent
 // use.
 type link struct {
-	bytesPerSecond float64 // 0 is no limit
+	bytesPerSecond float64 // 0 means no limit
 
 	mu   sync.Mutex
-	free time.Time // when everything so far has passed
+	free time.Time // when all bytes so far have passed
 }
 
-// slack is how far a link may catch up after a sleep that was too long, as they
-// are on a busy machine, or before the first byte.
+// slack is how much unused time a link may catch up, for example after a sleep that
+// took too long on a busy machine.
 const slack = 20 * time.Millisecond
 
-// pass waits until n bytes have passed, after those of others.
+// pass waits until n bytes have passed, after the bytes of earlier calls.
 func (l *link) pass(ctx context.Context, n int) {
 	if l.bytesPerSecond <= 0 {
 		return
@@ -88,7 +89,7 @@ func (l *link) pass(ctx context.Context, n int) {
 	}
 }
 
-// limited hides the connection's ReadFrom, so that every byte passes the link.
+// limited sends all bytes through a link. It hides the connection's ReadFrom.
 type limited struct {
 	http.ResponseWriter
 	link *link

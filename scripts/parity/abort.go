@@ -21,13 +21,13 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// abortWithin is the latest moment of an abort: a large model's repetition takes
-// minutes, and its later passes are like its earlier ones.
+// abortWithin is the latest moment of an abort in a repetition. Repetitions of large
+// models take minutes, and their later passes do not differ from the earlier ones.
 const abortWithin = 4 * time.Second
 
-// aborts measures the time from an abort to the return, and the longest node of
-// the graph, which is what an abort must wait for. After each abort the context
-// must work.
+// aborts measures the time from an abort to its return. It also measures the longest
+// node of the graph, because an abort must wait for its end. It checks that the
+// context works after each abort.
 func aborts(o options, model string) (bool, error) {
 	prompt, gen, err := abortLengths(o)
 	if err != nil {
@@ -56,9 +56,9 @@ func aborts(o options, model string) (bool, error) {
 		}
 		for _, test := range []struct {
 			name                string
-			prompt, gen, window int // window: tokens of one pass
+			prompt, gen, window int // window is the tokens per pass
 		}{{fmt.Sprintf("pp%d", prompt), prompt, 0, prompt}, {fmt.Sprintf("tg%d", gen), 0, gen, 1}} {
-			longest := "–" // nodes are timed on the CPU
+			longest := "–" // nodes can be timed on the CPU only
 			if o.gpuLayers == 0 {
 				node, err := m.LongestNode(tokens(test.window), o.threads)
 				if err != nil {
@@ -101,7 +101,7 @@ func aborts(o options, model string) (bool, error) {
 	return true, nil
 }
 
-// abortLengths are the lengths to abort, 512 and 128 tokens unless told.
+// abortLengths are the lengths of the tests to abort, by default 512 and 128 tokens.
 func abortLengths(o options) (prompt, gen int, err error) {
 	if prompt, err = strconv.Atoi(cmp.Or(o.prompts, "512")); err != nil {
 		return 0, 0, fmt.Errorf("-p: %w", err)
@@ -112,12 +112,13 @@ func abortLengths(o options) (prompt, gen int, err error) {
 	return prompt, gen, nil
 }
 
+// ms is a number of milliseconds as a text.
 func ms(x float64) string { return fmt.Sprintf("%.1f", x) }
 
 // abortsOf returns the latencies of count aborts at random moments, in
 // milliseconds.
 func abortsOf(c *llama.Context, count int, prompt, gen []llama.Token) ([]float64, error) {
-	whole, err := c.Repetition(prompt, gen, 2048)
+	whole, err := c.Timed().Repetition(prompt, gen, 2048)
 	if err != nil {
 		return nil, err
 	}
@@ -126,25 +127,25 @@ func abortsOf(c *llama.Context, count int, prompt, gen []llama.Token) ([]float64
 		if err := c.ClearMemory(); err != nil {
 			return nil, err
 		}
-		told := make(chan time.Time, 1)
+		aborted := make(chan time.Time, 1)
 		timer := time.AfterFunc(rand.N(min(whole*9/10, abortWithin)), func() {
-			told <- time.Now()
+			aborted <- time.Now()
 			c.Abort()
 		})
-		_, err := c.Repetition(prompt, gen, 2048)
+		_, err := c.Timed().Repetition(prompt, gen, 2048)
 		returned := time.Now()
 		stopped := timer.Stop()
 		if !stopped {
-			// A device that does not look at the flag ends its pass first: that is the
+			// A device that does not check the flag first ends its pass. That counts as
 			// latency, too.
-			if latency := returned.Sub(<-told); latency > 0 {
+			if latency := returned.Sub(<-aborted); latency > 0 {
 				latencies = append(latencies, latency.Seconds()*1e3)
 			}
 		}
 		if err != nil && !errors.Is(err, llama.ErrAborted) {
 			return nil, err
 		}
-		// Usable again: one token must decode.
+		// The context must work again: decode one token.
 		c.ClearAbort()
 		if err := c.ClearMemory(); err != nil {
 			return nil, err

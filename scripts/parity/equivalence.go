@@ -28,27 +28,27 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// smallShapes are models of two layers and as many words as others have, one for
-// each architecture that is compared, unquantised. A machine with neighbours
-// varies as much from one second to the next as from one tenth to the next, so many
-// short turns tell more than few long ones.
+// smallShapes are unquantised models of two layers and a usual number of words, one
+// for each architecture. Small models allow many short turns. On a shared machine
+// these are more precise than a few long ones, because the speed varies as much
+// between tenths of a second as between seconds.
 //
 //go:embed testdata/*.yaml
 var smallShapes embed.FS
 
-// architectures are all of them.
+// architectures are all architectures that can be compared.
 const architectures = "llama,qwen2,gemma,phi3,moe"
 
-// compareWeights is the equivalence report, architecture by architecture: a file
-// against synthetic weights of the file's header.
+// compareWeights compares a file with synthetic weights of the same header, for each
+// architecture. It reports whether all ratios are within the noise.
 func compareWeights(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32")
 	if o.piece < 1 || o.turns < 0 {
-		return false, fmt.Errorf("-piece %d and -turns %d: pieces have a byte at least, and turns are counted", o.piece, o.turns)
+		return false, fmt.Errorf("-piece %d and -turns %d: -piece must be at least 1, -turns at least 0", o.piece, o.turns)
 	}
 	o.loads, o.turns = cmp.Or(o.loads, 60), cmp.Or(o.turns, 8)
-	fmt.Printf("%d threads, %d loads of each, %d turns, file in load mode %s\n", o.threads, o.loads, o.turns, o.loadMode)
+	fmt.Printf("%d threads, %d loads of each model, %d turns per load, file in load mode %s\n", o.threads, o.loads, o.turns, o.loadMode)
 	ok := true
 	var all []float64
 	for name := range strings.SplitSeq(o.arch, ",") {
@@ -64,6 +64,8 @@ func compareWeights(o options) (bool, error) {
 	return ok && signless, err
 }
 
+// compareArchitecture compares a file with synthetic weights for one architecture or
+// default model.
 func compareArchitecture(o options, name string) (ratios []float64, within bool, err error) {
 	start := time.Now()
 	o.model = name
@@ -71,7 +73,7 @@ func compareArchitecture(o options, name string) (ratios []float64, within bool,
 	if err != nil {
 		return nil, false, err
 	}
-	defer os.RemoveAll(filepath.Dir(file)) // the next one needs the room
+	defer os.RemoveAll(filepath.Dir(file)) // the next architecture needs the space
 	header, err := gguf.ReadFile(file)
 	if err != nil {
 		return nil, false, err
@@ -91,10 +93,10 @@ func compareArchitecture(o options, name string) (ratios []float64, within bool,
 	return ratios, within, err
 }
 
-// quantized is a file of an architecture's small model. Its weights have another
-// seed than the stream's and are quantised by llama-quantize of the same
-// packages, so that the file is not our own bytes. The name of a default model
-// gives a file of our own bytes, with that seed too.
+// quantized writes a file of an architecture's small model and returns its path. Its
+// weights have another seed than the stream. llama-quantize quantises them, so the
+// file does not have the bytes of our own quantiser. If name is a default model, our
+// quantiser writes the file, also with another seed.
 func (o options) quantized(name string) (string, error) {
 	const seed = 2
 	if _, err := synth.Lookup(name); err == nil {
@@ -102,7 +104,7 @@ func (o options) quantized(name string) (string, error) {
 	}
 	text, err := smallShapes.ReadFile("testdata/" + name + ".yaml")
 	if err != nil {
-		return "", fmt.Errorf("no architecture and no default model is called so, there are %s", architectures)
+		return "", fmt.Errorf("unknown architecture or default model %q (known architectures: %s)", name, architectures)
 	}
 	shape, err := synth.ParseShape(name+".gguf", text)
 	if err != nil {
@@ -134,14 +136,14 @@ func (o options) quantized(name string) (string, error) {
 	return path, os.Remove(plain)
 }
 
-// compareLoads compares a file in its default load mode with synthetic
-// weights. The pages that memory happens to give a model make each load some
-// per cent faster or slower than the next one of the same bytes, for as long as
-// it lives; so the unit that is repeated is the load. Every round loads the file,
-// written anew, a copy of it (two loads that share pages also share what the caches
-// hold) and the synthetic weights, and alternates tests between the three, both in
-// every order. The ratios are the tests', of the synthetic weights' rates to the
-// file's.
+// compareLoads compares a file with synthetic weights. ratios are those of the
+// synthetic rates to the file's, by test.
+//
+// The memory pages that a model happens to get make a load some per cent faster or
+// slower, for its whole life. So loads are repeated, not only tests. Every round
+// loads the file, a copy of the file and the synthetic weights, and alternates tests
+// between the three. Both files are written again each time. A copy is needed because
+// two loads of the same pages would also share the content of caches.
 func compareLoads(o options, file string, weights llama.Stream) (ratios []float64, ok bool, err error) {
 	tests, err := o.tests()
 	if err != nil {
@@ -170,7 +172,7 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 	}
 	defer room.close()
 	if room == nil {
-		fmt.Println("too little memory to let chance decide where a load lies: a side may keep its pages, and differ by them")
+		fmt.Println("warning: too little memory to give loads random pages; a side may keep its pages and differ because of them")
 	}
 	err = onThread(func() error {
 		for round := range o.loads {
@@ -201,7 +203,7 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 					return err
 				}
 			}
-			fmt.Fprintf(os.Stderr, "\r%d of %d loads of each   ", round+1, o.loads)
+			fmt.Fprintf(os.Stderr, "\r%d of %d loads of each model   ", round+1, o.loads)
 		}
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 		return nil
@@ -225,12 +227,11 @@ func compareLoads(o options, file string, weights llama.Stream) (ratios []float6
 	return ratios, ok, nil
 }
 
-// loadAnywhere loads models, in the order of a round, to pages that chance decides.
-// What these do to the speed lasts as long as they stay, and would pass for a
-// difference of the weights. A file that is written where it was deleted a moment ago gets
-// its own pages again, one that is written in larger pieces such as lie beside each
-// other, and glibc keeps what is freed (see returnFreed). So the files are deleted
-// before anything is loaded, and each load finds other pages free.
+// loadAnywhere loads models into random pages, in the order of a round. The pages
+// affect the speed for as long as a model keeps them, which would look like an
+// effect of the weights. A file that is written again right after its deletion gets
+// the same pages, and glibc may keep freed memory (see returnFreed). So the files are
+// deleted before the loads, and each load finds other free pages.
 func loadAnywhere(loads []func() (*llama.Model, error), round int, room *stock, files ...string) (models []*llama.Model, err error) {
 	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -241,35 +242,35 @@ func loadAnywhere(loads []func() (*llama.Model, error), round int, room *stock, 
 		return nil, err
 	}
 	models = make([]*llama.Model, len(loads))
-	for _, which := range order(len(loads), round) {
+	for _, i := range order(len(loads), round) {
 		if err := room.free(); err != nil {
 			return nil, err
 		}
-		if models[which], err = loads[which](); err != nil {
+		if models[i], err = loads[i](); err != nil {
 			return nil, err
 		}
 	}
 	return models, nil
 }
 
-// stock is memory in single pages, some GiB, that is taken until a load needs it. What
-// is free of it are pages that chance chose, each for itself: a load that lies in one piece
-// can be a third slower than the next one, and differs by 4 % where it lies in some large pieces.
+// stock holds some GiB of memory in single pages, and frees random pages before each
+// load. A load in contiguous memory can be a third slower than the next one; loads in
+// a few large pieces differ by 4 %. A nil stock does nothing.
 type stock struct {
 	memory []byte
-	need   int   // pages that are freed for a load
-	order  []int // of pages, in which they are freed
-	freed  int   // of order
+	need   int   // pages to free for a load
+	order  []int // pages in the random order in which they are freed
+	freed  int   // pages of order that were freed
 }
 
 const (
-	mostOfStock   = 64 // that a stock has room for
-	fewestOfStock = 16 // less leaves chance little to choose
-	freeForLoad   = 2  // times the size of a model
+	mostOfStock   = 64 // most loads that a stock has space for
+	fewestOfStock = 16 // least loads; fewer leave little choice of pages
+	freeForLoad   = 2  // memory freed for a load, as a multiple of the model's size
 )
 
-// newStock is a stock for loads of so many bytes in at most a quarter of the memory
-// that is available, nil where that has no room for enough of them or is not known.
+// newStock makes a stock for loads of size bytes. It uses at most a quarter of the
+// available memory. It returns nil if that is too little or unknown.
 func newStock(size int, available *uint64) (*stock, error) {
 	if available == nil {
 		return nil, nil
@@ -282,7 +283,7 @@ func newStock(size int, available *uint64) (*stock, error) {
 	pages := n * size / page
 	m, err := unix.Mmap(-1, 0, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err == nil {
-		if err = unix.Madvise(m, unix.MADV_NOHUGEPAGE); errors.Is(err, unix.EINVAL) { // there are none
+		if err = unix.Madvise(m, unix.MADV_NOHUGEPAGE); errors.Is(err, unix.EINVAL) { // the kernel has no huge pages
 			err = nil
 		}
 	}
@@ -292,14 +293,14 @@ func newStock(size int, available *uint64) (*stock, error) {
 	return &stock{memory: m, need: freeForLoad * size / page}, nil
 }
 
-// close gives all of it back.
+// close returns all memory to the system.
 func (s *stock) close() {
 	if s != nil {
-		_ = unix.Munmap(s.memory) // of what was mapped
+		_ = unix.Munmap(s.memory) // cannot fail for a mapping of ours
 	}
 }
 
-// take takes all that is free.
+// take takes all pages again, in a new random order.
 func (s *stock) take() error {
 	if s == nil {
 		return nil
@@ -311,7 +312,7 @@ func (s *stock) take() error {
 	return nil
 }
 
-// free frees as much as a load needs, of what was taken.
+// free frees the pages for one load.
 func (s *stock) free() error {
 	if s == nil {
 		return nil
@@ -326,9 +327,9 @@ func (s *stock) free() error {
 	return nil
 }
 
-// loadAnew loads a file that it writes in pieces of so many bytes, and that is then
-// in the page cache, in pages that are as large as the pieces where the kernel has
-// such pages. Pieces of a single one come from the same stock as memory does.
+// loadAnew writes a file in pieces of the given number of bytes and loads it from the
+// page cache. Its pages are as large as the pieces, if the kernel has such pages.
+// Single pages come from the memory that a stock has freed.
 func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*llama.Model, error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -339,7 +340,7 @@ func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*lla
 			return nil, errors.Join(err, f.Close())
 		}
 	}
-	if err := f.Sync(); err != nil { // or it goes to the disk beside a test
+	if err := f.Sync(); err != nil { // otherwise the kernel writes to the disk during a test
 		return nil, errors.Join(err, f.Close())
 	}
 	if err := f.Close(); err != nil {
@@ -348,8 +349,7 @@ func loadAnew(path string, content []byte, piece int, mode llama.LoadMode) (*lla
 	return llama.LoadModel(path, llama.ModelParams{LoadMode: mode}, nil)
 }
 
-// withContexts opens a context of each model, in any order, that is long enough for
-// all tests.
+// withContexts opens a context of each model, in random order, for the longest test.
 func (o options) withContexts(models []*llama.Model, tests []result.Test, do func([]*llama.Context) error) error {
 	longest := 0
 	for _, t := range tests {
@@ -369,9 +369,9 @@ func (o options) withContexts(models []*llama.Model, tests []result.Test, do fun
 	return open(rand.Perm(len(models)))
 }
 
-// ratesOfLoad alternates a test between contexts, each time in another order, and
-// returns the rates of each, in tokens/second. Where the contexts are new, a first
-// turn does not count.
+// ratesOfLoad alternates a test between contexts in random order. It returns the
+// rates of each context, in tokens/second. With warmUp, for new contexts, a first turn
+// does not count.
 func ratesOfLoad(contexts []*llama.Context, test result.Test, turns int, warmUp bool) ([][]float64, error) {
 	all := make([][]float64, len(contexts))
 	if warmUp {
@@ -382,24 +382,25 @@ func ratesOfLoad(contexts []*llama.Context, test result.Test, turns int, warmUp 
 		if err != nil {
 			return nil, err
 		}
-		for which, d := range elapsed {
+		for i, d := range elapsed {
 			if turn > 0 || !warmUp {
-				all[which] = append(all[which], test.TokensPerSecond(d))
+				all[i] = append(all[i], test.TokensPerSecond(d))
 			}
 		}
 	}
 	return all, nil
 }
 
-// slice is a part of a test that one context computes before the next one does:
+// slice is a part of a test that one context computes before the next context does:
 // the prompt, or some tokens of the generation.
 type slice struct{ prompt, gen []llama.Token }
 
-// sliceTokens are the tokens of a slice. The machine is as restless from one
-// hundredth of a second to the next as from one second to the next, so the sums of
-// many short slices differ less than whole generations one after another.
+// sliceTokens is the number of generated tokens of a slice. The machine's speed varies
+// as much between hundredths of a second as between seconds, so sums of many short
+// slices differ less than whole generations.
 const sliceTokens = 4
 
+// slicesOf divides a test into slices.
 func slicesOf(test result.Test) (all []slice) {
 	if test.Prompt > 0 {
 		all = append(all, slice{prompt: tokens(test.Prompt)})
@@ -410,8 +411,9 @@ func slicesOf(test result.Test) (all []slice) {
 	return all
 }
 
-// takeTurns computes all slices in every context, whose memory it clears, each slice
-// in another order, and returns what they took together in each.
+// takeTurns clears the memory of the contexts and computes all slices in each of
+// them, each slice in a random order of the contexts. It returns the total time of
+// each context.
 func takeTurns(contexts []*llama.Context, all []slice) ([]time.Duration, error) {
 	elapsed := make([]time.Duration, len(contexts))
 	for _, c := range contexts {
@@ -421,7 +423,7 @@ func takeTurns(contexts []*llama.Context, all []slice) ([]time.Duration, error) 
 	}
 	for _, s := range all {
 		for _, which := range rand.Perm(len(contexts)) {
-			d, err := contexts[which].Repetition(s.prompt, s.gen, 2048)
+			d, err := contexts[which].Timed().Repetition(s.prompt, s.gen, 2048)
 			if err != nil {
 				return nil, err
 			}

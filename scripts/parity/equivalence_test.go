@@ -14,8 +14,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// A stock has room for loads where memory has, and the machine keeps three quarters of
-// it.
+// The size of a stock depends on the available memory, of which the machine keeps
+// three quarters.
 func TestNewStock(t *testing.T) {
 	const mib = 1 << 20
 	gib := func(n uint64) *uint64 { n <<= 30; return &n }
@@ -26,7 +26,7 @@ func TestNewStock(t *testing.T) {
 	}{
 		{37 * mib, gib(22), 64},
 		{103 * mib, gib(22), 54},
-		{400 * mib, gib(22), 0}, // 14 would be too few
+		{400 * mib, gib(22), 0}, // 14 loads would be too few
 		{4000 * mib, gib(22), 0},
 		{37 * mib, gib(1), 0},
 		{37 * mib, nil, 0},
@@ -46,7 +46,7 @@ func TestNewStock(t *testing.T) {
 	}
 }
 
-// Each load finds other pages free, and taking again leaves none.
+// Each load finds other free pages, and take leaves none free.
 func TestStock(t *testing.T) {
 	const size = 1 << 20
 	available := uint64(4 << 30)
@@ -56,7 +56,7 @@ func TestStock(t *testing.T) {
 	}
 	defer s.close()
 	page := os.Getpagesize()
-	free := func() (n int) { // pages that are not in memory
+	free := func() (n int) { // number of pages not in memory
 		there := make([]byte, len(s.memory)/page)
 		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&s.memory[0])), uintptr(len(s.memory)), uintptr(unsafe.Pointer(&there[0])))
 		if errno != 0 {
@@ -93,7 +93,8 @@ func TestStock(t *testing.T) {
 	}
 }
 
-// The slices of a test are its tokens: the prompt at once, the generation in parts.
+// The slices of a test have all its tokens: the prompt in one slice, the generation in
+// several.
 func TestSlicesOf(t *testing.T) {
 	for _, tt := range []struct {
 		test   result.Test

@@ -13,18 +13,18 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// inProcessBound is where the paired median of our path and plain C must lie.
+// inProcessBound is the required range of the binding's paired ratio to plain C.
 var inProcessBound = stats.Interval{Low: 0.995, High: 1.005}
 
-// compareInProcess alternates, in one context, the binding's repetition and
-// llama-bench's sequence in plain C. Its paired median must lie within
-// inProcessBound.
+// compareInProcess alternates the binding's repetition with llama-bench's sequence
+// of calls in plain C, in one context. It reports whether the paired ratio lies
+// within inProcessBound.
 func compareInProcess(o options, file string) (bool, error) {
 	t := newTable()
-	t.AppendHeader(table.Row{"in process", "plain C t/s", "binding t/s", "paired ratio", "plain C with itself", "verdict"})
+	t.AppendHeader(table.Row{"in process", "plain C t/s", "binding t/s", "paired ratio (95 %)", "noise floor", "verdict"})
 	ok := true
 	err := withModel(file, func(m *llama.Model) error {
-		for _, test := range []result.Test{{Prompt: 16}, {Gen: 4}} { // short, so that neighbours share the state of the machine
+		for _, test := range []result.Test{{Prompt: 16}, {Gen: 4}} { // short tests, so neighbours share the state of the machine
 			var first, again, other []float64
 			err := withContext(m, o.threads, test.Context(), func(c *llama.Context) (err error) {
 				first, again, other, err = alternate(o.inProcess, c, test)
@@ -56,35 +56,35 @@ func compareInProcess(o options, file string) (bool, error) {
 	return ok, nil
 }
 
-// alternate runs a test as plain C, so again and by the binding in turns, each
-// time in another order; rates in tokens/second.
+// alternate runs a test in plain C, a second time in plain C and through the
+// binding, in every order. It returns the rates in tokens/second.
 func alternate(rounds int, c *llama.Context, test result.Test) (first, again, other []float64, err error) {
 	prompt, gen := tokens(test.Prompt), tokens(test.Gen)
 	turns := []struct {
 		run func(prompt, gen []llama.Token, batch int) (time.Duration, error)
 		to  *[]float64
-	}{{c.ReferenceRepetition, &first}, {c.ReferenceRepetition, &again}, {c.Repetition, &other}}
+	}{{c.Timed().ReferenceRepetition, &first}, {c.Timed().ReferenceRepetition, &again}, {c.Timed().Repetition, &other}}
 	for round := range rounds + 1 {
-		for _, which := range order(len(turns), round) {
+		for _, i := range order(len(turns), round) {
 			if err := c.ClearMemory(); err != nil {
 				return nil, nil, nil, err
 			}
-			elapsed, err := turns[which].run(prompt, gen, 2048)
+			elapsed, err := turns[i].run(prompt, gen, 2048)
 			if err != nil {
 				return nil, nil, nil, err
 			}
-			if round > 0 { // the first one warms up
-				*turns[which].to = append(*turns[which].to, test.TokensPerSecond(elapsed))
+			if round > 0 { // the first round is the warm-up
+				*turns[i].to = append(*turns[i].to, test.TokensPerSecond(elapsed))
 			}
 		}
 	}
 	return first, again, other, nil
 }
 
-// withModel runs f on a thread of its own with the model of a file.
+// withModel runs f with the model of a file, on a locked OS thread.
 func withModel(path string, f func(*llama.Model) error) (err error) {
 	return onThread(func() error {
-		m, err := llama.LoadModel(path, llama.ModelParams{GPULayers: -1}, nil) // as llama-bench does
+		m, err := llama.LoadModel(path, llama.ModelParams{GPULayers: -1}, nil) // like llama-bench
 		if err != nil {
 			return err
 		}
@@ -95,6 +95,7 @@ func withModel(path string, f func(*llama.Model) error) (err error) {
 	})
 }
 
+// onThread runs f on a locked OS thread, with all back-ends loaded.
 func onThread(f func() error) (err error) {
 	thread := llama.StartThread()
 	defer thread.Stop()
@@ -106,7 +107,7 @@ func onThread(f func() error) (err error) {
 	return err
 }
 
-// withContext runs f with a context and threadpool as the engine makes them.
+// withContext runs f with a context and a threadpool like the engine's.
 func withContext(m *llama.Model, threads, length int, f func(*llama.Context) error) error {
 	pool, err := llama.NewThreadpool(llama.ThreadpoolParams{Threads: threads, Poll: 50})
 	if err != nil {
@@ -128,7 +129,7 @@ func withContext(m *llama.Model, threads, length int, f func(*llama.Context) err
 	return pool.Close()
 }
 
-// tokens are n tokens that are not all equal and that every vocabulary has.
+// tokens are n tokens that every vocabulary has, all different up to n = 8000.
 func tokens(n int) []llama.Token {
 	t := make([]llama.Token, n)
 	for i := range t {

@@ -21,15 +21,16 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// The requirements of generated weights.
+// The requirements of synthetic weights.
 const (
-	streamBound   = 2.0  // GB/s of one core, for every type
-	loadBound     = 1.10 // times the load of a cached file in load mode none
-	residentBound = 1.02 // times the peak of that
+	streamBound   = 2.0  // least rate of the stream on one core, in GB/s, for every type
+	loadBound     = 1.10 // largest ratio of the load time to that of a cached file in load mode none
+	residentBound = 1.02 // largest ratio of the peak memory to that of such a file
 )
 
-// measureLoads reports what generated weights cost: the rate of the stream by
-// type, the load of a model beside that of its file, and the memory of both.
+// measureLoads measures the cost of synthetic weights: the rate of the stream by
+// type, and the load time and memory of a model beside its file's. It reports
+// whether all meet the requirements.
 func measureLoads(o options) (bool, error) {
 	o.loads = cmp.Or(o.loads, 7)
 	fast, err := streamRates()
@@ -48,8 +49,8 @@ func measureLoads(o options) (bool, error) {
 	return fast && quick && small, err
 }
 
-// streamRates copies two gigabytes of each type on one core, by the time that the
-// core worked for it, into a buffer of the size of the library's reads.
+// streamRates copies two gigabytes of each type on one core, into a buffer of the
+// size of the library's reads. Rates are by the thread's CPU time.
 func streamRates() (bool, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,7 +76,7 @@ func streamRates() (bool, error) {
 		made := time.Since(start)
 		const bytes = 2e9
 		if m.Size() < bytes {
-			return false, fmt.Errorf("%v: only %d bytes", typ, m.Size())
+			return false, fmt.Errorf("model of type %v has only %d bytes", typ, m.Size())
 		}
 		worked, err := threadTime()
 		if err != nil {
@@ -99,15 +100,15 @@ func streamRates() (bool, error) {
 	return ok, nil
 }
 
-// threadTime is the time that CPUs worked for this OS thread.
+// threadTime is the CPU time of this OS thread.
 func threadTime() (time.Duration, error) {
 	var t unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
 	return time.Duration(t.Nano()), err
 }
 
-// compareLoadTimes alternates loads of a model: streamed, of its file, which the
-// page cache holds, in load mode none, and of the same mapped.
+// compareLoadTimes alternates three loads of a model: streamed, from its file in load
+// mode none, and from its file mapped. The file is in the page cache.
 func compareLoadTimes(o options, path string) (bool, error) {
 	shape, err := synth.Lookup(o.model)
 	if err != nil {
@@ -116,13 +117,13 @@ func compareLoadTimes(o options, path string) (bool, error) {
 	if err := readAll(path); err != nil {
 		return false, err
 	}
-	ways := []struct {
+	loads := []struct {
 		name string
 		load func() (*llama.Model, error)
 		took []float64
 	}{
 		{name: "synthetic", load: func() (*llama.Model, error) {
-			m, err := synth.New(shape, 1, llamacpp.Quantizer{}) // a part of every load
+			m, err := synth.New(shape, 1, llamacpp.Quantizer{}) // part of the load time
 			if err != nil {
 				return nil, err
 			}
@@ -137,15 +138,15 @@ func compareLoadTimes(o options, path string) (bool, error) {
 	}
 	err = onThread(func() error {
 		for round := range o.loads + 1 {
-			for i := range ways {
-				w := &ways[(round+i)%len(ways)]
+			for i := range loads {
+				l := &loads[(round+i)%len(loads)]
 				start := time.Now()
-				m, err := w.load()
+				m, err := l.load()
 				if err != nil {
 					return err
 				}
-				if round > 0 { // the first one warms up
-					w.took = append(w.took, time.Since(start).Seconds())
+				if round > 0 { // the first round is the warm-up
+					l.took = append(l.took, time.Since(start).Seconds())
 				}
 				if err := m.Close(); err != nil {
 					return err
@@ -161,22 +162,22 @@ func compareLoadTimes(o options, path string) (bool, error) {
 	}
 	t := newTable()
 	t.AppendHeader(table.Row{"load of " + o.model, "median s", "min s", "max s"})
-	for _, w := range ways {
-		t.AppendRow(table.Row{w.name, median(w.took), fmt.Sprintf("%.2f", slices.Min(w.took)), fmt.Sprintf("%.2f", slices.Max(w.took))})
+	for _, l := range loads {
+		t.AppendRow(table.Row{l.name, median(l.took), fmt.Sprintf("%.2f", slices.Min(l.took)), fmt.Sprintf("%.2f", slices.Max(l.took))})
 	}
 	fmt.Println(t.Render())
-	ratio, err := stats.PairedRatioOfMedians(ways[0].took, ways[1].took, confidence) // of five loads or more
+	ratio, err := stats.PairedRatioOfMedians(loads[0].took, loads[1].took, confidence) // needs five loads
 	if err != nil {
 		return false, err
 	}
-	fmt.Printf("synthetic / file in load mode none: %s, at most %.2f\n", interval(ratio), loadBound)
+	fmt.Printf("load time, synthetic / file in load mode none: %s (required: at most %.2f)\n", interval(ratio), loadBound)
 	return ratio.Value <= loadBound, nil
 }
 
-// comparePeaks runs a short test on generated weights and on the file, and
-// compares the workers' peaks.
+// comparePeaks runs a short test on synthetic weights and on the file, and compares
+// the peak memory of the workers.
 func comparePeaks(o options, path string) (bool, error) {
-	generated, err := workerPeak(o, o.model, "synthetic")
+	synthetic, err := workerPeak(o, o.model, "synthetic")
 	if err != nil {
 		return false, err
 	}
@@ -188,9 +189,9 @@ func comparePeaks(o options, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ratio := float64(generated) / float64(file)
-	fmt.Printf("peak resident memory: synthetic %s MiB, file in load mode none %s MiB, mapped %s MiB; synthetic / none %.4f, at most %.2f\n",
-		mib(generated), mib(file), mib(mapped), ratio, residentBound)
+	ratio := float64(synthetic) / float64(file)
+	fmt.Printf("peak resident memory: synthetic %s MiB, file in load mode none %s MiB, file mapped %s MiB; synthetic / file in load mode none: %.4f (required: at most %.2f)\n",
+		mib(synthetic), mib(file), mib(mapped), ratio, residentBound)
 	return ratio <= residentBound, nil
 }
 

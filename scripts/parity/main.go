@@ -1,17 +1,18 @@
 //go:build cgo && parity
 
-// Command parity proves that this program's figures are llama-bench's. It
-// alternates programs on one machine and prints ratios of medians beside the
-// noise floor of the same run, the ratio of a program with itself.
+// Command parity checks that this program measures the same speed as llama-bench.
+// It alternates programs on one machine and prints ratios of their speeds. Beside
+// each ratio it prints the noise floor: the ratio of a program to itself, from the
+// same run.
 //
-//	parity               llama-bench against this program, and in process
-//	parity -control      what taking turns does to llama-bench's samples
-//	parity -equivalence  a model file against synthetic weights
-//	parity -load         the stream of generated weights, loads and their memory
-//	parity -memory       resident memory over 200 runs, and against plain C
-//	parity -prefetch     tests beside a background download, and a run's wall time
-//	parity -abort NAME   abort latency on a model's shape, and its longest node
-//	parity -peers        llama-bench against this program and go-llama.cpp
+//	parity               compare llama-bench with this program, and in one process
+//	parity -control      measure the effect of taking turns on llama-bench's samples
+//	parity -equivalence  compare a model file with synthetic weights
+//	parity -load         measure the stream of synthetic weights, loads and their memory
+//	parity -memory       measure resident memory over 200 runs, and against plain C
+//	parity -prefetch     measure tests beside a download, and a run's wall time
+//	parity -abort NAME   measure abort latency on a model's shape, and its longest node
+//	parity -peers        compare llama-bench with this program and go-llama.cpp
 package main
 
 import (
@@ -44,63 +45,68 @@ type options struct {
 	piece                           int
 	prompts, gens                   string
 	threads                         int
-	program, tool, model, dir       string
-	gollama                         string // go-llama.cpp, for -peers
-	loadMode                        string // of the file, for -equivalence
-	arch                            string // what -equivalence compares
+	program, tool, model            string
+	gollama                         string // path of gollama-peer, for -peers
+	loadMode                        string // load mode of the file, for -equivalence
+	arch                            string // architectures or models, for -equivalence
 	gpuLayers                       int
 	rpc, json                       string
-	only                            string        // half of -prefetch
-	gate                            string        // turns.c, compiled
-	samples                         *json.Encoder // of every turn's; may be nil
+	only                            string // half of -prefetch
+
+	dir     string        // temporary directory
+	gate    string        // path of the library built from turns.c
+	samples *json.Encoder // gets the rates of every turn; may be nil
 }
 
+// confidence is the confidence of all intervals.
 const confidence = 0.95
 
-// What glibc reads when a program starts.
+// glibc reads its tunables when a program starts.
 const (
-	tunables    = "GLIBC_TUNABLES"
-	askForHuge  = "glibc.malloc.hugetlb=1"             // when it maps memory
-	returnFreed = "glibc.malloc.mmap_threshold=131072" // its default, which it then leaves so: it raises it to keep what was freed, and the next load would get the same pages
+	tunables   = "GLIBC_TUNABLES"
+	askForHuge = "glibc.malloc.hugetlb=1" // asks for huge pages when memory is mapped
+	// returnFreed fixes the threshold at its default. Otherwise glibc raises it and
+	// keeps freed memory, so the next load would get the same pages.
+	returnFreed = "glibc.malloc.mmap_threshold=131072"
 )
 
-// fewestLoads is how many groups stats.GroupedRatio needs.
+// fewestLoads is the number of groups that stats.GroupedRatio needs.
 const fewestLoads = 5
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("parity: ")
 	var o options
-	flag.IntVar(&o.piece, "piece", 4<<10, "bytes of each write of the file, for -equivalence: more than a page of memory gives larger pages, where the kernel has such, which lie side by side")
-	flag.IntVar(&o.turns, "turns", 0, "turns of each process with a model loaded, 0 for as many as take some seconds; for -equivalence: of each model, 0 for 8")
-	hugePages := flag.Bool("huge-pages", false, "this and all programs with "+tunables+"="+askForHuge+": huge pages for all memory that is allocated, where the kernel gives them on request")
-	samples := flag.String("samples", "", "write every turn's rates to this file, for the comparison with llama-bench and for -equivalence")
-	flag.IntVar(&o.inProcess, "in-process", 600, "alternations inside one process, at least 60 for a verdict")
-	flag.IntVar(&o.loads, "loads", 0, "loads of each program for each test, at least 10 for a verdict; of each model, for -equivalence (default 12; 60 for -equivalence, 15 for -peers); contexts, for -prefetch (default 10)")
-	flag.IntVar(&o.aborts, "aborts", 100, "aborts of each test, for -abort")
-	flag.StringVar(&o.prompts, "p", "", "prompt lengths (default 16,128,512; 128,512 for -equivalence and -peers)")
-	flag.StringVar(&o.gens, "n", "", "generation lengths (default 16,128; 32 for -equivalence; 32,128 for -peers)")
-	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "threads")
-	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "this program")
-	flag.StringVar(&o.gollama, "gollama", "bin/gollama-peer", "go-llama.cpp, for -peers")
-	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "runs a tool of the same packages")
-	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "model to compare on: a default one, or for the comparison with llama-bench and for -prefetch one of scripts/parity/testdata")
-	flag.StringVar(&o.arch, "arch", architectures, "what to compare, for -equivalence: architectures, or names of default models")
-	flag.StringVar(&o.loadMode, "load-mode", "mmap", "how the file is loaded, for -equivalence: mmap, none")
-	equivalence := flag.Bool("equivalence", false, "compare a file with synthetic weights")
-	control := flag.Bool("control", false, "show what taking turns does to llama-bench's samples")
-	load := flag.Bool("load", false, "measure the stream of each type, loads and their memory")
-	memory := flag.Bool("memory", false, "watch resident memory")
-	flag.StringVar(&o.only, "only", "", "half of -prefetch: beside (tests beside downloads), walls (of runs)")
-	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and runs that keep them off")
-	flag.IntVar(&o.gpuLayers, "ngl", 0, "layers on devices, for -abort; -1: all")
-	flag.StringVar(&o.rpc, "rpc", "", "RPC server whose device to use, for -abort")
-	flag.StringVar(&o.json, "json", "", "write the figures of -abort to this file, in milliseconds")
-	peers := flag.Bool("peers", false, "compare with llama-bench and go-llama.cpp")
-	abort := flag.String("abort", "", "measure aborts on the shape of this default model")
+	flag.IntVar(&o.piece, "piece", 4<<10, "for -equivalence: `bytes` per write of the file; more than a memory page gives larger pages if the kernel has them")
+	flag.IntVar(&o.turns, "turns", 0, "`number` of turns per load; 0: as many as take some seconds, or 8 for -equivalence")
+	hugePages := flag.Bool("huge-pages", false, "run all programs with "+tunables+"="+askForHuge+", for huge pages if the kernel gives them on request")
+	samples := flag.String("samples", "", "`file` to write the rates of every turn to, for the comparison with llama-bench and -equivalence")
+	flag.IntVar(&o.inProcess, "in-process", 600, "`number` of alternations inside one process, at least 60 for a verdict")
+	flag.IntVar(&o.loads, "loads", 0, "`number` of loads per program and test, at least 10 for a verdict (default 12; 60 for -equivalence, 15 for -peers, 7 for -load); contexts for -prefetch (default 10)")
+	flag.IntVar(&o.aborts, "aborts", 100, "for -abort: `number` of aborts of each test")
+	flag.StringVar(&o.prompts, "p", "", "prompt lengths in `tokens` (default 16,128,512; 128,512 for -equivalence and -peers)")
+	flag.StringVar(&o.gens, "n", "", "generation lengths in `tokens` (default 16,128; 32 for -equivalence; 32,128 for -peers)")
+	flag.IntVar(&o.threads, "t", runtime.NumCPU(), "`number` of threads")
+	flag.StringVar(&o.program, "program", "bin/benchmark-llm", "`path` of benchmark-llm")
+	flag.StringVar(&o.gollama, "gollama", "bin/gollama-peer", "for -peers: `path` of gollama-peer")
+	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "`path` of the script that runs llama-bench")
+	flag.StringVar(&o.model, "model", "SmolLM-135M.Q4_K_M.gguf", "`name` of the model: a default model, or one of scripts/parity/testdata for the comparison with llama-bench and -prefetch")
+	flag.StringVar(&o.arch, "arch", architectures, "for -equivalence: `names` of architectures or default models")
+	flag.StringVar(&o.loadMode, "load-mode", "mmap", "for -equivalence: load `mode` of the file, mmap or none")
+	equivalence := flag.Bool("equivalence", false, "compare a model file with synthetic weights")
+	control := flag.Bool("control", false, "measure the effect of taking turns on llama-bench's samples")
+	load := flag.Bool("load", false, "measure the stream of synthetic weights by type, loads and their memory")
+	memory := flag.Bool("memory", false, "measure resident memory over many runs, and against plain C")
+	flag.StringVar(&o.only, "only", "", "for -prefetch: `half` to measure, beside (tests beside downloads) or walls (wall times of runs)")
+	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and the wall times of runs that hold downloads back")
+	flag.IntVar(&o.gpuLayers, "ngl", 0, "for -abort: `number` of layers on devices; -1: all")
+	flag.StringVar(&o.rpc, "rpc", "", "for -abort: `address` of an RPC server whose device to use")
+	flag.StringVar(&o.json, "json", "", "for -abort: `file` to write the figures to, in milliseconds")
+	peers := flag.Bool("peers", false, "compare llama-bench with this program and go-llama.cpp")
+	abort := flag.String("abort", "", "measure aborts on the shape of the default model of this `name`")
 	flag.Parse()
 	if o.loads != 0 && o.loads < fewestLoads {
-		log.Fatalf("%d loads are too few to compare, %d are not", o.loads, fewestLoads)
+		log.Fatalf("-loads %d is too few, at least %d are needed", o.loads, fewestLoads)
 	}
 
 	var ask []string
@@ -154,8 +160,8 @@ func main() {
 	}
 }
 
-// file writes the model, with weights of a seed, to a file; flags are more of
-// those of models synth.
+// file writes the model to a file and returns its path. flags are further flags of
+// `models synth`.
 func (o options) file(seed int, flags ...string) (string, error) {
 	path := filepath.Join(o.dir, fmt.Sprintf("seed%d", seed), o.model)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -169,13 +175,12 @@ func (o options) file(seed int, flags ...string) (string, error) {
 	return path, nil
 }
 
-// program is one of those that are compared: a command that prints its samples
-// when it is given a test.
+// program is a command to compare. It runs a test and prints its samples.
 type program struct {
 	name        string
 	args        []string
-	read        func(io.Reader, result.Test) ([]sample, error) // what it prints
-	keepsEvents bool                                           // in its results directory
+	read        func(io.Reader, result.Test) ([]sample, error) // reads its stdout
+	keepsEvents bool                                           // writes events to its results directory
 }
 
 func (o options) llamaBench(model string) program {
@@ -190,7 +195,7 @@ func (o options) ours(model, weights string) program {
 	}}
 }
 
-// tests are those of the length flags.
+// tests are the tests of the flags -p and -n.
 func (o options) tests() ([]result.Test, error) {
 	var tests []result.Test
 	for _, kind := range []struct {
@@ -213,8 +218,9 @@ func (o options) tests() ([]result.Test, error) {
 	return tests, nil
 }
 
-// compareWithLlamaBench is the parity report: three processes that take turns,
-// two of them llama-bench, and then the comparison inside one process.
+// compareWithLlamaBench compares two processes of llama-bench and one of this
+// program, which take turns. It then compares inside one process. It reports whether
+// all ratios are within the noise.
 func compareWithLlamaBench(o options) (bool, error) {
 	model, err := o.quantized(o.model)
 	if err != nil {
@@ -231,13 +237,13 @@ func compareWithLlamaBench(o options) (bool, error) {
 	return ok && inside, err
 }
 
-// openTurn is how many passes a turn has in which llama-bench runs as it does
-// alone.
+// openTurn is the number of passes of a long turn, at whose end llama-bench runs as
+// it does alone.
 const openTurn = 8
 
-// controlTurns shows what turns do to a sample: in one process of llama-bench,
-// the last sample of a turn as compareWithLlamaBench has it, against the last of
-// a long turn.
+// controlTurns measures the effect of turns on samples, in one process of
+// llama-bench. It compares the last sample of the turns of compareWithLlamaBench
+// with that of long turns.
 func controlTurns(o options) (bool, error) {
 	setDefault(&o.prompts, "16")
 	setDefault(&o.gens, "16")
@@ -250,15 +256,16 @@ func controlTurns(o options) (bool, error) {
 	})
 }
 
+// setDefault sets *s unless it has a value.
 func setDefault(s *string, value string) {
 	if *s == "" {
 		*s = value
 	}
 }
 
-// compare prints, test by test, the ratio of the third side to the first beside
-// that of the second, which is like the first. It tells whether every ratio is
-// within.
+// compare compares three sides, of which the first two are alike. For each test it
+// prints the ratio of the third side to both, and the noise floor: the ratio of the
+// second to the first. It reports whether all ratios are within the noise.
 func compare(o options, names []string, programs []program, sides func(passes int) []side) (bool, error) {
 	setDefault(&o.prompts, "16,128,512")
 	setDefault(&o.gens, "16,128")
@@ -299,7 +306,7 @@ func compare(o options, names []string, programs []program, sides func(passes in
 	return ok && signless, err
 }
 
-// passOf is about how long a pass of a test takes: the shortest of three.
+// passOf measures the time of a pass of a test: the shortest of three.
 func (o options) passOf(p program, t result.Test) (time.Duration, error) {
 	cmd := p.command(t, 3)
 	var out, stderr bytes.Buffer
@@ -315,16 +322,16 @@ func (o options) passOf(p program, t result.Test) (time.Duration, error) {
 	return time.Duration(float64(t.Tokens()) / fastest.rate * 1e9), nil
 }
 
-// secondsOfLoad is about for how long the turns of a load go on, and fewestTurns
-// is how many they are at least. A load differs from the next by some per cent
-// for as long as it lives, a turn from the next by what the machine does
-// meanwhile: so many loads, with turns that take about as long as the loading.
+// secondsOfLoad is the approximate time of all turns of a load, and fewestTurns their
+// least number. The speed differs by some per cent from load to load, for the whole
+// life of a load. So there are many loads, each with turns for about as long as the
+// loading takes.
 const (
 	secondsOfLoad = 6
 	fewestTurns   = 2
 )
 
-// turnsOfLoad is how many turns each side has in a load.
+// turnsOfLoad is the number of turns of each side in a load.
 func (o options) turnsOfLoad(pass time.Duration, sides []side) int {
 	if o.turns > 0 {
 		return o.turns
@@ -336,7 +343,7 @@ func (o options) turnsOfLoad(pass time.Duration, sides []side) int {
 	return max(fewestTurns, int(secondsOfLoad*time.Second/(pass*time.Duration(passes))))
 }
 
-// loadsOf are the samples of the sides, load by load and turn by turn.
+// loadsOf measures the samples of the sides, by side, load and turn.
 func (o options) loadsOf(test result.Test, programs []program, sides []side, turns int) ([][][]sample, error) {
 	series := make([][][]sample, len(sides))
 	for load := range o.loads {
@@ -356,7 +363,7 @@ func (o options) loadsOf(test result.Test, programs []program, sides []side, tur
 	return series, nil
 }
 
-// record writes the rates of each side in a load down, if that was asked for.
+// record writes the rates of each side in a load to the file of -samples, if any.
 func (o options) record(test result.Test, load int, rates [][]float64) error {
 	if o.samples == nil {
 		return nil
@@ -364,6 +371,7 @@ func (o options) record(test result.Test, load int, rates [][]float64) error {
 	return o.samples.Encode(map[string]any{"model": o.model, "test": test.String(), "load": load, "rates": rates})
 }
 
+// newTable makes a table in the style of all reports.
 func newTable() table.Writer {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleDefault)
@@ -372,7 +380,7 @@ func newTable() table.Writer {
 	return t
 }
 
-// withTunables starts this program again where glibc was not asked for all of ask.
+// withTunables starts this program again, unless glibc already has these tunables.
 func withTunables(ask []string) error {
 	want := strings.Join(ask, ":")
 	if want == "" || os.Getenv(tunables) == want {

@@ -22,15 +22,16 @@ import (
 
 const (
 	cycles = 200
-	// settled is after how many cycles allocators have what they keep.
+	// settled is the number of cycles after which allocators keep no more memory.
 	settled = 20
 	// growthBound and peakBound are the requirements, in KiB.
 	growthBound = 4 << 10
 	peakBound   = 30 << 10
 )
 
-// watchMemory reports resident memory over load/run/close cycles of the engine,
-// and the peak beside a plain C program's.
+// watchMemory measures the resident memory over cycles of load, run and close, and
+// compares the peak with that of a plain C program. It reports whether both meet the
+// requirements.
 func watchMemory(o options) (bool, error) {
 	model, err := o.file(1)
 	if err != nil {
@@ -58,7 +59,7 @@ func watchMemory(o options) (bool, error) {
 		}
 	}
 	growth := after[cycles-1] - after[settled-1]
-	fmt.Printf("resident memory after %d, %d, %d, %d cycles of load, run and close: %s\n",
+	fmt.Printf("resident memory after %d, %d, %d, %d cycles of load, run and close: %s MiB\n",
 		settled, cycles/4, cycles/2, cycles, mib(after[settled-1], after[cycles/4-1], after[cycles/2-1], after[cycles-1]))
 	fmt.Printf("growth from cycle %d to %d: %+.1f MiB\n", settled, cycles, float64(growth)/1024)
 
@@ -74,6 +75,7 @@ func watchMemory(o options) (bool, error) {
 	return growth <= growthBound && ours-plain <= peakBound, nil
 }
 
+// mib lists sizes in MiB.
 func mib(kib ...int64) string {
 	s := make([]string, len(kib))
 	for i, k := range kib {
@@ -82,7 +84,7 @@ func mib(kib ...int64) string {
 	return strings.Join(s, ", ")
 }
 
-// residentKiB is VmRSS of this process.
+// residentKiB is the resident memory (VmRSS) of this process.
 func residentKiB() (int64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -91,19 +93,19 @@ func residentKiB() (int64, error) {
 	_, rest, _ := bytes.Cut(status, []byte("VmRSS:"))
 	fields := strings.Fields(string(rest))
 	if len(fields) == 0 {
-		return 0, fmt.Errorf("no VmRSS in /proc/self/status")
+		return 0, fmt.Errorf("/proc/self/status has no VmRSS")
 	}
 	return strconv.ParseInt(fields[0], 10, 64)
 }
 
-// plainPeak builds and runs plain.c and returns its peak in KiB.
+// plainPeak builds and runs plain.c and returns its peak memory in KiB.
 func plainPeak(o options, model string) (int64, error) {
 	flags, err := exec.Command("pkg-config", "--cflags", "--libs", "llama").Output()
 	if err != nil {
 		return 0, fmt.Errorf("pkg-config: %w", err)
 	}
 	binary := filepath.Join(o.dir, "plain")
-	// The shell splits the linker's flags as the build does.
+	// The shell splits the linker's flags like the build.
 	build := exec.Command("sh", "-c", fmt.Sprintf("cc -O2 -I llama -o %q scripts/plain.c $CGO_LDFLAGS %s", binary, bytes.TrimSpace(flags)))
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build plain.c: %w: %s", err, out)
@@ -115,9 +117,9 @@ func plainPeak(o options, model string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 }
 
-// workerPeak runs the program on the same tests and returns the peak of its
-// worker, as the kernel counts it, in KiB. It is asked often: the last answer
-// before the worker's end is short of nothing that matters.
+// workerPeak runs the program on the same tests and returns the peak memory of its
+// worker in KiB, counted by the kernel. It polls every 5 ms, so it misses almost
+// nothing at the end.
 func workerPeak(o options, model, weights string, args ...string) (int64, error) {
 	run := o.ours(model, weights)
 	cmd := exec.Command(run.args[0], slices.Concat(run.args[1:],
@@ -139,7 +141,7 @@ func workerPeak(o options, model, weights string, args ...string) (int64, error)
 	}
 }
 
-// childPeakKiB is the largest VmHWM among the children of a process.
+// childPeakKiB is the largest peak memory (VmHWM) of a process's children.
 func childPeakKiB(pid int) int64 {
 	var children []byte
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

@@ -19,14 +19,15 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// whatPeersInclude is printed below the ratios.
-const whatPeersInclude = `llama-bench    decoding alone: pp until the last batch is done, tg one random token after the other
-benchmark-llm  the same sequence, through this program's binding
-go-llama.cpp   pp: Eval, so also the text's way into C and its tokens; tg: Predict, from one token callback to the
-               next, so also sampling (penalties, top-k 40, top-p 0.95, temperature 0.8), the token's text, thrice, and
-               the callback in Go; on a locked OS thread, without which it would generate at a third of the speed`
+// peersLegend says what each rate includes. It is printed below the table.
+const peersLegend = `llama-bench    only decoding; pp decodes a prompt in batches, tg one random token after another
+benchmark-llm  the same calls, through this program's binding
+go-llama.cpp   pp is Eval, which includes passing the text to C and tokenising it; tg is Predict, measured between
+               token callbacks, which includes sampling (penalties, top-k 40, top-p 0.95, temperature 0.8), the
+               token's text (three times) and the callback to Go. It runs on a locked OS thread; without one, its
+               speed would be a third.`
 
-// parts are what a repetition of cmd/gollama-peer was spent on, for each token.
+// parts are the parts of a repetition of cmd/gollama-peer, per token.
 type parts struct {
 	TokenizeUS float64 `json:"tokenize_us"`
 	EvalUS     float64 `json:"eval_us"`
@@ -39,9 +40,10 @@ type parts struct {
 	AllocatedBytes float64 `json:"alloc_bytes"`
 }
 
-// fromGollama are the samples that cmd/gollama-peer prints.
+// fromGollama reads the samples that cmd/gollama-peer printed, which must be of test
+// t.
 func fromGollama(printed io.Reader, t result.Test) ([]sample, error) {
-	var of struct {
+	var output struct {
 		Prompt      int `json:"n_prompt"`
 		Gen         int `json:"n_gen"`
 		Repetitions []struct {
@@ -49,14 +51,14 @@ func fromGollama(printed io.Reader, t result.Test) ([]sample, error) {
 			parts
 		} `json:"repetitions"`
 	}
-	if err := json.NewDecoder(printed).Decode(&of); err != nil {
+	if err := json.NewDecoder(printed).Decode(&output); err != nil {
 		return nil, err
 	}
-	if (result.Test{Prompt: of.Prompt, Gen: of.Gen}) != t {
-		return nil, fmt.Errorf("not of %v: pp%d, tg%d", t, of.Prompt, of.Gen)
+	if (result.Test{Prompt: output.Prompt, Gen: output.Gen}) != t {
+		return nil, fmt.Errorf("the result is of pp%d, tg%d, expected %v", output.Prompt, output.Gen, t)
 	}
-	samples := make([]sample, len(of.Repetitions))
-	for i, r := range of.Repetitions {
+	samples := make([]sample, len(output.Repetitions))
+	for i, r := range output.Repetitions {
 		samples[i] = sample{t.TokensPerSecond(time.Duration(r.NS)), r.parts}
 	}
 	return samples, nil
@@ -68,9 +70,9 @@ func (o options) goLlama(model string) program {
 	}}
 }
 
-// comparePeers has llama-bench, itself again, this program and go-llama.cpp take
-// turns on one file with a tokenizer. It tells whether this program is within the
-// noise floor, and go-llama.cpp without its parts, too.
+// comparePeers lets llama-bench, a second llama-bench, this program and go-llama.cpp
+// take turns on a file with a tokenizer. It reports whether this program, and
+// go-llama.cpp's evaluation alone, are within the noise.
 func comparePeers(o options) (bool, error) {
 	setDefault(&o.prompts, "128,512")
 	setDefault(&o.gens, "32,128")
@@ -126,34 +128,34 @@ func comparePeers(o options) (bool, error) {
 	t.AppendRows(rows)
 	fmt.Println(t.Render())
 	fmt.Println()
-	fmt.Println(whatPeersInclude)
+	fmt.Println(peersLegend)
 	return ok, nil
 }
 
-// peerRows are the figures of a test: those of peerFigures, and two more.
+// peerRows are the rows of the table: those of peerFigures, and two more.
 var peerRows = []string{
 	"llama-bench, t/s",
-	"  with itself: noise floor (95 %)",
+	"  noise floor: ratio to itself (95 %)",
 	"benchmark-llm, t/s",
 	"  ratio to llama-bench (95 %)",
 	"  verdict",
 	"go-llama.cpp, t/s",
 	"  ratio to llama-bench (95 %)",
-	"  its evaluation alone, ratio (95 %)",
-	"  verdict of that",
+	"  ratio of its evaluation alone (95 %)",
+	"  verdict on its evaluation",
 	"  evaluation, µs/token",
-	"  tokenisation",
-	"  sampling",
-	"  text",
-	"  callback",
-	"  rest",
-	"  Go's heap for a token: objects, bytes",
-	"turns of a load",
-	"Go's heap for a token, benchmark-llm",
+	"  tokenisation, µs/token",
+	"  sampling, µs/token",
+	"  text, µs/token",
+	"  callback, µs/token",
+	"  rest, µs/token",
+	"  Go heap per token: objects, bytes",
+	"turns per load",
+	"benchmark-llm, Go heap per token: objects, bytes",
 }
 
-// peerFigures are what is said of a test's samples, by side, load and turn, in
-// the order of peerRows. alike is whether both verdicts are within.
+// peerFigures are the figures of a test in the order of peerRows. samples are by
+// side, load and turn. alike reports whether both verdicts are within the noise.
 func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
 	bench, again, ours, theirs := ratesOf(samples[0]), ratesOf(samples[1]), ratesOf(samples[2]), ratesOf(samples[3])
 	alone := make([][]float64, len(theirs))
@@ -191,15 +193,15 @@ func peerFigures(samples [][][]sample) (figures []any, alike bool, err error) {
 	return figures, us.verdict == stats.WithinNoise && evaluation.verdict == stats.WithinNoise, nil
 }
 
-// heapRepetitions is over how many repetitions heapOf shares out.
+// heapRepetitions is the number of repetitions that heapOf measures.
 const heapRepetitions = 3
 
-// heapOf is what this program's repetitions allocate on Go's heap for each token,
-// by runtime.MemStats of this process: objects and bytes.
+// heapOf measures what the binding's repetitions allocate on the Go heap: objects
+// and bytes per token, by runtime.MemStats.
 func heapOf(o options, file string, t result.Test) (allocations, size float64, err error) {
 	err = withModel(file, func(m *llama.Model) error {
 		return withContext(m, o.threads, t.Prompt+t.Gen, func(c *llama.Context) error {
-			prompt, gen := make([]llama.Token, t.Prompt), make([]llama.Token, t.Gen) // whichever they are
+			prompt, gen := make([]llama.Token, t.Prompt), make([]llama.Token, t.Gen) // any tokens do
 			var before, after runtime.MemStats
 			for i := range heapRepetitions + 1 {
 				if i == 1 { // the first one warms up
@@ -208,7 +210,7 @@ func heapOf(o options, file string, t result.Test) (allocations, size float64, e
 				if err := c.ClearMemory(); err != nil {
 					return err
 				}
-				if _, err := c.Repetition(prompt, gen, 2048); err != nil {
+				if _, err := c.Timed().Repetition(prompt, gen, 2048); err != nil {
 					return err
 				}
 			}

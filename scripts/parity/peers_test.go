@@ -26,8 +26,8 @@ func TestFromGollama(t *testing.T) {
 	}
 }
 
-// go-llama.cpp at three quarters of llama-bench's speed, all of it sampling, is
-// explained by its parts; without them it is not.
+// If go-llama.cpp has three quarters of llama-bench's speed because of sampling, its
+// parts explain the difference. Without the parts, the difference is unexplained.
 func TestPeerFigures(t *testing.T) {
 	side := func(rate, evaluation float64) [][]sample {
 		s := sample{rate: rate, parts: parts{EvalUS: 1e6 / evaluation, SampleUS: 1e6/rate - 1e6/evaluation}}

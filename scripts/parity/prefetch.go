@@ -26,26 +26,29 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// roleVariable makes this program, started again by itself, one of the other
-// processes of the measurement.
+// roleVariable is the environment variable with the role of a process of the
+// measurement: server, downloader, or none for the one that measures.
 const roleVariable = "PARITY_PREFETCH"
 
-// fastLink and slowLink are the median and the fifth percentile of the fleet's
-// downloads, in bytes per second.
+// fastLink and slowLink are the median and the 5th percentile of the fleet's download
+// rates, in bytes per second.
 const (
 	fastLink = 158_000_000
 	slowLink = 11_700_000
 )
 
-// wallBound is what holding downloads back may make of a run's wall time.
+// wallBound is the largest ratio of the wall times of a run that holds downloads back
+// and one that does not.
 const wallBound = 1.05
 
-// comparePrefetch measures what a background download does to a test's speed,
-// and what keeping it off the tests does to a run's wall time.
+// comparePrefetch measures the effect of a download on the speed of tests, and the
+// effect of holding downloads back on the wall time of a run. It reports whether both
+// meet the requirements.
 func comparePrefetch(o options) (bool, error) {
 	switch os.Getenv(roleVariable) {
 	case "server":
@@ -54,7 +57,7 @@ func comparePrefetch(o options) (bool, error) {
 		return true, downloadOnCommand(o.dir)
 	}
 	if !slices.Contains([]string{"", "beside", "walls"}, o.only) {
-		return false, fmt.Errorf("-only %q: there are beside and walls", o.only)
+		return false, fmt.Errorf("-only %q: must be beside or walls", o.only)
 	}
 	server, err := startRole("server")
 	if err != nil {
@@ -81,9 +84,9 @@ func comparePrefetch(o options) (bool, error) {
 	return ok, nil
 }
 
-// downloads are what goes on beside a test. The verdict is of the first two: a
-// run pauses. The others show what is done to a repetition beside which a run
-// downloads after all, because pausing has made it longer already.
+// downloads are the downloads beside a test. The first two have a verdict, because
+// a run pauses downloads during repetitions. The others are for information: a run
+// goes on with a download if it has already been held back for long.
 var downloads = []struct {
 	name, command string
 	verdict       bool
@@ -94,15 +97,15 @@ var downloads = []struct {
 	{"free, fast link", fmt.Sprintf("on free %d", fastLink), false},
 }
 
-// secondsOfContext is about for how long the turns in one context go on.
+// secondsOfContext is the approximate time of all turns in one context.
 const secondsOfContext = 10
 
-// compareDownloading has a test take turns with itself in one context, without a
-// download in another process, without it again, and with it. Without it that
-// process is stopped: a connection that is not read costs nobody anything, and
-// turns follow each other within a fraction of a second, which a download started
-// anew for each could not. A turn is two passes, of which the first takes away
-// what came before.
+// compareDownloading runs a test in turns in one context: without a download, again
+// without one, and with one in another process. It stops that process with a signal
+// for the turns without a download. A stopped download costs nothing, and turns can
+// follow each other within a fraction of a second; starting a download for each turn
+// would take longer. A turn has two passes. The first removes the effect of the turn
+// before, and only the second counts.
 func compareDownloading(o options, url string) (bool, error) {
 	file, err := o.quantized(o.model)
 	if err != nil {
@@ -120,7 +123,7 @@ func compareDownloading(o options, url string) (bool, error) {
 		return false, err
 	}
 	o.loads = cmp.Or(o.loads, 10)
-	fmt.Printf("%s, %d threads, %d contexts for each row with a verdict, %d for others\n", o.model, o.threads, o.loads, contexts(o.loads, false))
+	fmt.Printf("%s, %d threads, %d contexts for rows with a verdict, %d for others\n", o.model, o.threads, o.loads, contexts(o.loads, false))
 	t := newTable()
 	t.AppendHeader(table.Row{"download", "test", "turns", "without t/s", "with t/s", "ratio (95 %)", "noise floor", "MB/s", "CPU ms/s", "verdict"})
 	ok := true
@@ -156,8 +159,8 @@ func compareDownloading(o options, url string) (bool, error) {
 	return ok, nil
 }
 
-// contexts is how many of them a row has: those for information have half as many
-// as those with a verdict, but as many as an interval needs.
+// contexts is the number of contexts of a row. Rows for information have half as
+// many as rows with a verdict, but as many as an interval needs.
 func contexts(loads int, verdict bool) int {
 	if verdict {
 		return loads
@@ -165,9 +168,9 @@ func contexts(loads int, verdict bool) int {
 	return max(fewestLoads, loads/2)
 }
 
-// contextsBeside are the rates of three sides, context by context and turn by
-// turn, in tokens/second: without a download, again, and with it; and what the
-// download took in its turns.
+// contextsBeside measures the rates of three sides in n contexts: without a download,
+// again without one, and with one. series has them by side, context and turn, in
+// tokens/second. spent is the downloader's usage during its turns.
 func (o options) contextsBeside(m *llama.Model, test result.Test, downloader *role, command string, n int) (series [3][][]float64, spent usage, err error) {
 	for i := range n {
 		var rates [3][]float64
@@ -189,15 +192,15 @@ func (o options) contextsBeside(m *llama.Model, test result.Test, downloader *ro
 	return series, spent, nil
 }
 
-// turnsBeside are the rates of three sides in a context, turn by turn: so many
-// turns of each, or 0 for as many as take secondsOfContext. The first turn of each
-// does not count.
+// turnsBeside measures the rates of three sides in one context, by turn. turns is the
+// number of turns of each side; 0 means as many as take secondsOfContext. The first
+// turn of each side does not count.
 func turnsBeside(c *llama.Context, test result.Test, downloader *role, command string, round, turns int) (rates [3][]float64, spent usage, err error) {
 	const with = 2
 	if _, err := downloader.ask(command); err != nil {
 		return rates, usage{}, err
 	}
-	time.Sleep(time.Second) // connected, the first burst is over
+	time.Sleep(time.Second) // for the connection and the first burst
 	if err := downloader.signal(unix.SIGSTOP); err != nil {
 		return rates, usage{}, err
 	}
@@ -207,7 +210,7 @@ func turnsBeside(c *llama.Context, test result.Test, downloader *role, command s
 			if err = c.ClearMemory(); err != nil {
 				return 0, err
 			}
-			if elapsed, err = c.Repetition(prompt, gen, 2048); err != nil {
+			if elapsed, err = c.Timed().Repetition(prompt, gen, 2048); err != nil {
 				return 0, err
 			}
 		}
@@ -239,7 +242,7 @@ func turnsBeside(c *llama.Context, test result.Test, downloader *role, command s
 	return rates, spent, err
 }
 
-// beside lets a stopped process go on while f runs, and says what it took.
+// beside lets a stopped process continue while f runs, and returns its usage.
 func (r *role) beside(f func() (time.Duration, error)) (elapsed time.Duration, took usage, err error) {
 	if err := r.signal(unix.SIGCONT); err != nil {
 		return 0, usage{}, err
@@ -258,9 +261,10 @@ func (r *role) beside(f func() (time.Duration, error)) (elapsed time.Duration, t
 	return elapsed, after.since(before), r.signal(unix.SIGSTOP)
 }
 
+// signal sends a signal to the process.
 func (r *role) signal(s unix.Signal) error { return r.cmd.Process.Signal(s) }
 
-// usage is what a downloader took until now.
+// usage is the bytes downloaded and the time used by a downloader.
 type usage struct {
 	bytes     int64
 	cpu, wall time.Duration
@@ -269,18 +273,20 @@ type usage struct {
 func (u usage) since(v usage) usage { return usage{u.bytes - v.bytes, u.cpu - v.cpu, u.wall - v.wall} }
 func (u usage) add(v usage) usage   { return usage{u.bytes + v.bytes, u.cpu + v.cpu, u.wall + v.wall} }
 
-// rates are bytes and processor time for each second.
+// rates are the usage per second: megabytes, and milliseconds of CPU time.
 func (u usage) rates() (megabytes, cpuMilliseconds float64) {
 	return float64(u.bytes) / 1e6 / u.wall.Seconds(), float64(u.cpu.Microseconds()) / 1e3 / u.wall.Seconds()
 }
 
-// role is another process of the measurement, which answers lines with lines.
+// role is another process of the measurement. It answers each line of input with a
+// line of output.
 type role struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
+// startRole starts this program in a role.
 func startRole(name string, args ...string) (*role, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -300,11 +306,13 @@ func startRole(name string, args ...string) (*role, error) {
 	return &role{cmd, in, bufio.NewReader(out)}, cmd.Start()
 }
 
+// line reads the next line of output.
 func (r *role) line() (string, error) {
 	s, err := r.out.ReadString('\n')
 	return strings.TrimSpace(s), err
 }
 
+// ask sends a command and returns the answer.
 func (r *role) ask(command string) (string, error) {
 	if _, err := fmt.Fprintln(r.in, command); err != nil {
 		return "", err
@@ -312,6 +320,7 @@ func (r *role) ask(command string) (string, error) {
 	return r.line()
 }
 
+// usage sends a command to a downloader and returns its usage so far.
 func (r *role) usage(command string) (u usage, err error) {
 	answer, err := r.ask(command)
 	if err != nil {
@@ -321,15 +330,16 @@ func (r *role) usage(command string) (u usage, err error) {
 	return u, err
 }
 
-// stop ends the process, which ends by itself with its input.
+// stop closes the input of the process and waits for its end.
 func (r *role) stop() {
 	_ = r.signal(unix.SIGCONT)
 	_ = r.in.Close()
 	_ = r.cmd.Wait()
 }
 
-// downloadOnCommand is the downloading process: as in a run, not the one that
-// computes. It reads commands until its input ends.
+// downloadOnCommand is the role of the downloader. As in a run, it is not the process
+// that computes. It reads commands until its input ends: "on paused RATE" and
+// "on free RATE" start a download, "off" ends it, others only ask for the usage.
 func downloadOnCommand(dir string) error {
 	url := os.Args[len(os.Args)-1]
 	const bytes = 4 << 30
@@ -352,7 +362,7 @@ func downloadOnCommand(dir string) error {
 			if err := os.RemoveAll(filepath.Join(dir, "models")); err != nil {
 				return err
 			}
-			src, err := fetch.ParseSource(fmt.Sprintf("%s/%s/%d/m.gguf", url, words[2], bytes))
+			src, err := source.Parse(fmt.Sprintf("%s/%s/%d/m.gguf", url, words[2], bytes))
 			if err != nil {
 				return err
 			}
@@ -360,7 +370,7 @@ func downloadOnCommand(dir string) error {
 			if words[1] == "free" {
 				force = fetch.Free
 			}
-			q = new(fetch.Client).Prefetch(context.Background(), []fetch.Item{{Source: src}},
+			q = new(fetch.Client).Prefetch(context.Background(), []source.Source{src},
 				fetch.QueueOptions{Dir: filepath.Join(dir, "models"), Force: force})
 			q.Timing(true)
 			q.Start()
@@ -380,9 +390,9 @@ func downloadOnCommand(dir string) error {
 	return nil
 }
 
-// serveModels is the server's process: it prints its address and serves
-// /RATE/BYTES/NAME, a file of zeros after a sound header, at a rate in bytes per
-// second for each connection.
+// serveModels is the role of the server. It prints its address and serves
+// /RATE/BYTES/NAME: a valid header followed by zeros, at RATE bytes per second for
+// each connection.
 func serveModels() error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -406,7 +416,7 @@ func serveModels() error {
 		http.ServeContent(&slow{w, r.Context(), rate.NewLimiter(rate.Limit(perSecond), burst)}, r, "", time.Time{}, content)
 	})}
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the measurement
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the measurement ends
 		_ = server.Close()
 	}()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -415,8 +425,7 @@ func serveModels() error {
 	return nil
 }
 
-// slow is a limited connection. What a paused reader does not take is not made
-// up for later.
+// slow is a connection of limited rate. It does not catch up after a reader's pause.
 type slow struct {
 	http.ResponseWriter
 	ctx   context.Context
@@ -438,7 +447,7 @@ func (s *slow) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// zeros is a model file of about a size in bytes, in no file.
+// zeros is the content of a model file of about the given size in bytes.
 func zeros(size int64) (io.ReadSeeker, error) {
 	f, err := gguf.New([]gguf.KeyValue{{Key: "general.architecture", Value: "llama"}},
 		[]gguf.Tensor{{Name: "w", Dims: []uint64{uint64(size) / 4096 * 1024}, Type: gguf.F32}})
@@ -452,7 +461,7 @@ func zeros(size int64) (io.ReadSeeker, error) {
 	return io.NewSectionReader(zeroFile(header), 0, f.Size()), nil
 }
 
-// zeroFile is a header and zeros without end.
+// zeroFile is a header, followed by zeros without end.
 type zeroFile []byte
 
 func (z zeroFile) ReadAt(p []byte, at int64) (int, error) {
@@ -463,61 +472,65 @@ func (z zeroFile) ReadAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-// modelScale shortens the modelled run: files and tests alike.
+// modelScale divides the sizes of files and the times of tests of the modelled run.
 const modelScale = 64
 
-// modelledRun are the five smaller models of the default suite and about how
-// long their tests take on two cores, in seconds.
+// modelledRun are the sizes of the five smaller models of the default suite, and the
+// approximate time of their tests on two cores.
 var modelledRun = []struct{ bytes, seconds float64 }{
 	{105e6, 700}, {407e6, 900}, {1.5e9, 700}, {4.08e9, 400}, {9.05e9, 200},
 }
 
-// compareWalls runs a model of a run, in which nothing computes, with downloads
-// kept off its repetitions and without.
+// compareWalls measures the wall time of a modelled run, in which nothing computes:
+// with unrestricted downloads, and with downloads held back during repetitions.
 func compareWalls(o options, url string) (bool, error) {
 	t := newTable()
-	t.AppendHeader(table.Row{"link", "unrestricted", "kept off", "ratio", "waits", "verdict"})
+	t.AppendHeader(table.Row{"link", "unrestricted", "held back", "ratio", "waits", "verdict"})
 	ok := true
 	for _, link := range []int{fastLink, slowLink} {
 		free, _, err := modelWall(o, url, link, true)
 		if err != nil {
 			return false, err
 		}
-		kept, waits, err := modelWall(o, url, link, false)
+		heldBack, waits, err := modelWall(o, url, link, false)
 		if err != nil {
 			return false, err
 		}
-		ratio, verdict := kept.Seconds()/free.Seconds(), "within"
+		ratio, verdict := heldBack.Seconds()/free.Seconds(), "within"
 		if ratio > wallBound {
 			ok, verdict = false, "too long"
 		}
-		t.AppendRow(table.Row{fmt.Sprintf("%.1f MB/s", float64(link)/1e6), free.Round(time.Millisecond), kept.Round(time.Millisecond),
+		t.AppendRow(table.Row{fmt.Sprintf("%.1f MB/s", float64(link)/1e6), free.Round(time.Millisecond), heldBack.Round(time.Millisecond),
 			fmt.Sprintf("%.3f", ratio), waits.Round(time.Millisecond), verdict})
 	}
 	fmt.Println(t.Render())
 	return ok, nil
 }
 
+// modelWall is the wall time of a modelled run, and the time in it that waits for
+// downloads.
 func modelWall(o options, url string, link int, unrestricted bool) (wall, waits time.Duration, err error) {
 	dir, err := os.MkdirTemp(o.dir, "models-")
 	if err != nil {
 		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
-	var items []fetch.Item
+	var sources []source.Source
 	for i, m := range modelledRun {
-		src, err := fetch.ParseSource(fmt.Sprintf("%s/%d/%d/m%d.gguf", url, link, int64(m.bytes/modelScale), i))
+		src, err := source.Parse(fmt.Sprintf("%s/%d/%d/m%d.gguf", url, link, int64(m.bytes/modelScale), i))
 		if err != nil {
 			return 0, 0, err
 		}
-		items = append(items, fetch.Item{Source: src})
+		sources = append(sources, src)
 	}
 	start := time.Now()
-	q := new(fetch.Client).Prefetch(context.Background(), items, fetch.QueueOptions{Dir: dir, SpareCPUs: unrestricted})
-	defer q.Close()
-	if _, err := q.Total(context.Background()); err != nil {
+	client := new(fetch.Client)
+	sizes, err := client.Sizes(context.Background(), sources, dir)
+	if err != nil {
 		return 0, 0, err
 	}
+	q := client.Prefetch(context.Background(), sources, fetch.QueueOptions{Dir: dir, Sizes: sizes, SpareCPUs: unrestricted})
+	defer q.Close()
 	for i, m := range modelledRun {
 		began := time.Now()
 		if _, err := q.Wait(context.Background(), i, time.Time{}); err != nil {
@@ -525,7 +538,7 @@ func modelWall(o options, url string, link int, unrestricted bool) (wall, waits 
 		}
 		waits += time.Since(began)
 		end := time.Now().Add(time.Duration(m.seconds / modelScale * float64(time.Second)))
-		// Of the time, 12 % is not timed: loads, contexts, warm-ups.
+		// 12 % of the time is not timed: loads, contexts, warm-ups.
 		for time.Now().Before(end) {
 			q.Expect(time.Until(end))
 			time.Sleep(150 * time.Millisecond)

@@ -25,24 +25,25 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Processes that take turns: all are alive with their model loaded, and one
-// computes at a time. Each loads scripts/turns.c beside itself, which makes
-// llama_memory_clear, called before every pass with no clock running, wait until
-// passes are granted; cmd/gollama-peer, whose module clears at other moments, calls
-// something of its own there. While the clock of a sample runs nothing of this is called,
-// and nobody else computes.
+// The processes take turns: all have their model loaded, and one computes at a
+// time. Each process preloads the library of scripts/turns.c. It makes
+// llama_memory_clear wait until passes are granted. Programs call that function
+// before every pass, while no clock runs. (The module of cmd/gollama-peer clears
+// memory at other moments, so that program calls a function of its own.) While a
+// sample is timed, none of this is called and no other process computes.
 //
-// What a sample could notice is what came before: after a wait the pool's threads
-// are asleep and the clocks low. So a turn of short passes is two, of which the
-// first takes that away, and its last sample counts. This program does such a
-// pass of itself, untimed, so its turn has one sample; llama-bench's has two. For
-// a long pass it does not matter.
+// A wait could affect the next sample, because the pool's threads are asleep and the
+// clocks are low. So a turn of short passes has two passes, and only the last sample
+// counts. This program makes the first of them as an untimed pass of its own, so its
+// turn has one sample; llama-bench's has two. The effect on a long pass is
+// negligible.
 
-// longPass is the time of a pass from which on a turn is one pass. It is well
-// above the time from which on this program needs no untimed pass, so that a
-// pass of about that time, now with one and now without, has turns of two.
+// longPass is the shortest time of a pass for turns of one pass. It is well above the
+// time from which on this program makes no untimed pass. A pass near that time,
+// which may have an untimed pass or not, has turns of two.
 const longPass = time.Second
 
+// passesOfTurn is the number of passes in a turn, by the time of a pass.
 func passesOfTurn(pass time.Duration) int {
 	if pass >= longPass {
 		return 1
@@ -50,17 +51,17 @@ func passesOfTurn(pass time.Duration) int {
 	return 2
 }
 
-// side is one of the series that are compared: turns of so many passes of one of
-// the processes.
+// side is one of the series to compare: turns of a process, with a number of passes
+// each.
 type side struct{ process, passes int }
 
-// sample is what a timed pass gave; the zero value stands for none.
+// sample is the result of a timed pass. The zero value means no sample.
 type sample struct {
 	rate  float64 // tokens/second
-	parts parts   // of the time, where the program tells them
+	parts parts   // parts of the time, if the program reports them
 }
 
-// ratesOf are the rates of samples, load by load and turn by turn.
+// ratesOf are the rates of samples, by load and turn.
 func ratesOf(samples [][]sample) [][]float64 {
 	rates := make([][]float64, len(samples))
 	for load, ofLoad := range samples {
@@ -71,23 +72,22 @@ func ratesOf(samples [][]sample) [][]float64 {
 	return rates
 }
 
-// orders are those in which one, three and four sides are loaded and take their turns:
-// each follows each other as often. Orders come in pairs of which one is the other backwards,
-// so that what changes evenly over both favours nobody.
+// orders are the orders of one, three and four sides, for loads and turns. Each side
+// follows each other side equally often. Every order is followed by its reverse, which
+// cancels a steady drift.
 var orders = map[int][][]int{
 	1: {{0}},
 	3: {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}, {2, 0, 1}, {1, 0, 2}},
 	4: {{0, 1, 3, 2}, {2, 3, 1, 0}, {1, 2, 0, 3}, {3, 0, 2, 1}},
 }
 
-// order is that of so many sides in a round.
+// order is the order of the sides in a round.
 func order(sides, round int) []int { return orders[sides][round%len(orders[sides])] }
 
-// takeTurns starts the programs, each loads its model, and runs a test in turns
-// of the sides, in another order each time; round is how often that was done
-// before. What it returns are the last samples of each turn of each side. A first
-// turn of each does not count: what follows a load and a warm-up of one token is
-// not yet steady.
+// takeTurns starts the programs, which load their model, and runs a test in turns of
+// the sides, each time in another order. round is the number of earlier calls. It
+// returns the last sample of each turn, by side. The first turn of each side does not
+// count, because the speed is not yet steady after a load and a warm-up of one token.
 func (o options) takeTurns(round int, programs []program, sides []side, t result.Test, turns int) (samples [][]sample, err error) {
 	repetitions := make([]int, len(programs))
 	for _, s := range sides {
@@ -101,17 +101,17 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 			}
 		}
 	}()
-	for _, which := range order(len(programs), round) {
-		p, err := o.start(programs[which], t, repetitions[which])
+	for _, i := range order(len(programs), round) {
+		p, err := o.start(programs[i], t, repetitions[i])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", programs[which].name, err)
+			return nil, fmt.Errorf("%s: %w", programs[i].name, err)
 		}
-		processes[which] = p
+		processes[i] = p
 		if err := p.turn(1); err != nil { // the warm-up
 			return nil, fmt.Errorf("%s: warm-up: %w", p.name, err)
 		}
 	}
-	last := make([][]int, len(sides)) // sample of each turn, -1 for none
+	last := make([][]int, len(sides)) // index of each turn's last sample, -1 for none
 	for turn := range turns + 1 {
 		for _, s := range order(len(sides), round+turn) {
 			p := processes[sides[s].process]
@@ -147,8 +147,8 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 	return samples, nil
 }
 
-// lastSample is the index of the last sample of a turn, before and after which
-// there were so many; -1 if the turn had none.
+// lastSample is the index of the last sample of a turn, or -1 if the turn had none.
+// before and after are the numbers of samples before and after the turn.
 func lastSample(before, after int) int {
 	if after == before {
 		return -1
@@ -156,13 +156,13 @@ func lastSample(before, after int) int {
 	return after - 1
 }
 
-// choose are the samples at the indices, none at a negative one.
+// choose returns the samples at the indices, and no sample for a negative index.
 func choose(samples []sample, indices []int) ([]sample, error) {
 	chosen := make([]sample, len(indices))
 	for i, index := range indices {
 		switch {
 		case index >= len(samples):
-			return nil, fmt.Errorf("%d samples, but turn %d ended with number %d", len(samples), i+1, index+1)
+			return nil, fmt.Errorf("turn %d ended with sample %d, but there are %d samples", i+1, index+1, len(samples))
 		case index >= 0:
 			chosen[i] = samples[index]
 		}
@@ -170,7 +170,7 @@ func choose(samples []sample, indices []int) ([]sample, error) {
 	return chosen, nil
 }
 
-// complete leaves out the turns in which a side has no sample.
+// complete removes the turns in which a side has no sample.
 func complete(samples [][]sample) [][]sample {
 	kept := make([][]sample, len(samples))
 	for turn := range samples[0] {
@@ -188,20 +188,20 @@ func complete(samples [][]sample) [][]sample {
 type process struct {
 	program
 	test    result.Test
-	results string // directory of its runs
+	results string // its results directory
 	cmd     *exec.Cmd
 	out     bytes.Buffer
 	stderr  bytes.Buffer
 	exited  chan struct{} // closed when cmd.Wait has returned err
 	err     error
 	turns   *net.UnixConn
-	pid     int // of the process that computes: ours has a parent
-	passes  int // granted, without the warm-up
-	done    bool
+	pid     int  // the process that computes; in this program, the worker
+	passes  int  // passes granted, without the warm-up
+	done    bool // all passes are done and the process has ended
 }
 
-// start starts a program and returns when it waits for its warm-up.
-func (o options) start(which program, t result.Test, repetitions int) (*process, error) {
+// start starts a program and returns when the program waits for its warm-up.
+func (o options) start(prog program, t result.Test, repetitions int) (*process, error) {
 	dir, err := os.MkdirTemp(o.dir, "process-")
 	if err != nil {
 		return nil, err
@@ -211,12 +211,12 @@ func (o options) start(which program, t result.Test, repetitions int) (*process,
 	if err != nil {
 		return nil, err
 	}
-	p := &process{program: which, test: t, results: dir, exited: make(chan struct{})}
-	p.cmd = which.command(t, repetitions)
-	if which.keepsEvents {
+	p := &process{program: prog, test: t, results: dir, exited: make(chan struct{})}
+	p.cmd = prog.command(t, repetitions)
+	if prog.keepsEvents {
 		p.cmd.Args = append(p.cmd.Args, "--results-dir", dir)
 	}
-	preload := strings.TrimSpace(o.gate + " " + os.Getenv("LD_PRELOAD")) // with what it was started with, as a stand-in for CUDA
+	preload := strings.TrimSpace(o.gate + " " + os.Getenv("LD_PRELOAD")) // keep other libraries, such as a CUDA for tests
 	p.cmd.Env = append(p.cmd.Env, "LD_PRELOAD="+preload, "PARITY_TURNS="+address.Name)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -225,7 +225,7 @@ func (o options) start(which program, t result.Test, repetitions int) (*process,
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		_ = listener.Close() // nobody will come any more
+		_ = listener.Close() // the process cannot connect any more
 		close(p.exited)
 	}()
 	p.turns, err = listener.AcceptUnix()
@@ -253,8 +253,8 @@ func (o options) start(which program, t result.Test, repetitions int) (*process,
 	return p, nil
 }
 
-// turn lets the process do so many passes and returns when it waits again, all
-// its threads asleep, or has ended.
+// turn grants passes to the process. It returns when the process waits again with all
+// threads asleep, or has ended.
 func (p *process) turn(passes int) error {
 	if p.done {
 		return p.failure()
@@ -266,6 +266,7 @@ func (p *process) turn(passes int) error {
 	return p.await()
 }
 
+// await waits until the process waits for passes, or has ended.
 func (p *process) await() error {
 	_, err := p.turns.Read(make([]byte, 1))
 	if errors.Is(err, io.EOF) {
@@ -279,8 +280,8 @@ func (p *process) await() error {
 	return rest(p.pid)
 }
 
-// rest waits until all threads of a process sleep: those of an OpenMP team look
-// for more work for some milliseconds first.
+// rest waits until all threads of a process sleep. Threads of an OpenMP team first
+// poll for more work, for some milliseconds.
 func rest(pid int) error {
 	const patience = 10 * time.Second
 	for start := time.Now(); time.Since(start) < patience; time.Sleep(time.Millisecond) {
@@ -292,7 +293,7 @@ func rest(pid int) error {
 		for _, t := range threads {
 			stat, err := os.ReadFile(t)
 			if err != nil {
-				continue // it has ended
+				continue // the thread has ended
 			}
 			// The state follows the name, which is in parentheses.
 			if _, state, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") ")); ok && state[0] != 'S' {
@@ -303,23 +304,23 @@ func rest(pid int) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("process %d does not rest", pid)
+	return fmt.Errorf("threads of process %d are still running after %v", pid, patience)
 }
 
-// sampled is how many samples there are until now.
+// sampled is the number of samples so far.
 func (p *process) sampled() (int, error) {
 	if !p.keepsEvents {
-		return max(0, p.passes), nil // every pass but the warm-up is one: see end
+		return max(0, p.passes), nil // every pass but the warm-up is a sample, which end checks
 	}
 	samples, err := p.fromEvents()
 	return len(samples), err
 }
 
-// fromEvents are the repetitions that this program has written down.
+// fromEvents reads the samples from this program's event file.
 func (p *process) fromEvents() ([]sample, error) {
 	files, err := filepath.Glob(filepath.Join(p.results, "*", "events.jsonl"))
 	if err != nil || len(files) != 1 {
-		return nil, fmt.Errorf("%d files of events, not one: %w", len(files), err)
+		return nil, fmt.Errorf("%d event files, expected one: %w", len(files), err)
 	}
 	f, err := os.Open(files[0])
 	if err != nil {
@@ -339,9 +340,9 @@ func (p *process) fromEvents() ([]sample, error) {
 	return samples, nil
 }
 
-// end ends the process and returns all its samples. Others have printed them and
-// gone; this program may have repetitions left, and has written down those that
-// are done.
+// end ends the process and returns all its samples. Other programs have printed their
+// samples and ended. This program may have repetitions left; its samples are in its
+// event file.
 func (p *process) end() ([]sample, error) {
 	if p.keepsEvents {
 		samples, err := p.fromEvents()
@@ -349,32 +350,31 @@ func (p *process) end() ([]sample, error) {
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				return nil, err
 			}
-			_ = p.turns.Close() // the pass it waits for is aborted
+			_ = p.turns.Close() // aborts the pass that the process waits for
 			<-p.exited
 		}
 		return samples, err
 	}
 	if !p.done || p.err != nil {
-		return nil, fmt.Errorf("not ended with its turns: %w", p.failure())
+		return nil, fmt.Errorf("the process did not end with its turns: %w", p.failure())
 	}
 	samples, err := p.read(&p.out, p.test)
 	if err == nil && len(samples) != p.passes {
-		err = fmt.Errorf("%d samples of %d passes: it does not wait once before each", len(samples), p.passes)
+		err = fmt.Errorf("%d samples of %d passes: the program does not wait exactly once before each pass", len(samples), p.passes)
 	}
 	return samples, err
 }
 
-// failure is why a process is of no use.
+// failure ends the process and returns the error about its end.
 func (p *process) failure() error {
 	p.kill()
 	if p.err == nil {
-		return fmt.Errorf("it ended before its turns: %s", p.stderr.Bytes())
+		return fmt.Errorf("the process ended before its turns: %s", p.stderr.Bytes())
 	}
-	return fmt.Errorf("it ended before its turns: %w: %s", p.err, p.stderr.Bytes())
+	return fmt.Errorf("the process ended before its turns: %w: %s", p.err, p.stderr.Bytes())
 }
 
-// kill ends the process if need be; the worker of this program ends with its
-// parent.
+// kill ends the process. This program's worker ends with its parent.
 func (p *process) kill() {
 	if p.turns != nil {
 		_ = p.turns.Close()
@@ -383,14 +383,14 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// fromRecord are the samples of a test's record.
+// fromRecord reads the samples of the only record printed, which must be of test t.
 func fromRecord(printed io.Reader, t result.Test) ([]sample, error) {
 	records, err := report.ReadRecords(printed)
 	if err != nil {
 		return nil, err
 	}
 	if len(records) != 1 || records[0].Test() != t {
-		return nil, fmt.Errorf("%d records, not one of %v", len(records), t)
+		return nil, fmt.Errorf("%d records, expected one of %v", len(records), t)
 	}
 	samples := make([]sample, len(records[0].SamplesTS))
 	for i, rate := range records[0].SamplesTS {
@@ -399,7 +399,7 @@ func fromRecord(printed io.Reader, t result.Test) ([]sample, error) {
 	return samples, nil
 }
 
-// buildGate compiles turns.c and returns the library's path.
+// buildGate builds the library of turns.c and returns its path.
 func (o options) buildGate() (string, error) {
 	flags, err := exec.Command("pkg-config", "--cflags", "llama").Output()
 	if err != nil {
@@ -413,7 +413,7 @@ func (o options) buildGate() (string, error) {
 	return library, nil
 }
 
-// command is the program's for a test.
+// command is the command that runs a test.
 func (p program) command(t result.Test, repetitions int) *exec.Cmd {
 	args := append(p.args[1:len(p.args):len(p.args)], "-p", strconv.Itoa(t.Prompt), "-n", strconv.Itoa(t.Gen), "-r", strconv.Itoa(repetitions))
 	cmd := exec.Command(p.args[0], args...)

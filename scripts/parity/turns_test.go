@@ -41,7 +41,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// A turn without a sample of one side is none of the others either.
+// A turn that lacks a sample of one side is removed for all sides.
 func TestComplete(t *testing.T) {
 	got := complete(withRates([][]float64{{10, 1000, 20, 40}, {11, 1000, 19, 40}, {20, 0, 40, 80}}))
 	if diff := cmp.Diff([][]float64{{10, 20, 40}, {11, 19, 40}, {20, 40, 80}}, ratesOf(got)); diff != "" {
@@ -52,7 +52,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// withRates are samples of these rates.
+// withRates are samples with these rates.
 func withRates(rates [][]float64) [][]sample {
 	samples := make([][]sample, len(rates))
 	for i := range rates {
@@ -71,7 +71,7 @@ func TestTurnsFillALoad(t *testing.T) {
 	for pass, want := range map[time.Duration]int{
 		100 * time.Millisecond:  10, // two passes for each of three
 		1200 * time.Millisecond: 2,  // one pass each
-		10 * time.Second:        2,  // never fewer
+		10 * time.Second:        2,  // the least number
 	} {
 		if got := (options{}).turnsOfLoad(pass, sides(pass)); got != want {
 			t.Errorf("%v: %d turns, want %d", pass, got, want)
@@ -82,8 +82,8 @@ func TestTurnsFillALoad(t *testing.T) {
 	}
 }
 
-// Each side follows each other as often, and every order is followed by itself
-// backwards.
+// Each side follows each other side equally often, and every order is followed by its
+// reverse.
 func TestOrders(t *testing.T) {
 	for sides := range orders {
 		follows := map[[2]int]int{}
@@ -113,8 +113,8 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// The programs themselves: all wait where they are told to, each turn has its
-// sample, and this program's untimed pass is taken for one.
+// The real programs wait before every pass, and each turn has a sample. This program's
+// untimed pass counts as a pass.
 func TestRealProgramsTakeTurns(t *testing.T) {
 	t.Chdir("../..")
 	o := options{dir: t.TempDir(), threads: 1, tool: "scripts/llama-tool", model: "SmolLM-135M.Q4_K_M.gguf"}

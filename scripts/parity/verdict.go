@@ -12,15 +12,16 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
-// judgement is what the rates of three sides come to, of which the first two are
-// alike: of the third to both, and beside it of the second to the first.
+// judgement compares the rates of three sides, of which the first two are the same
+// program.
 type judgement struct {
-	alike, other []float64 // rates, in tokens/second
-	ab, aa       stats.Estimate
+	alike, other []float64      // rates of the first two sides, and of the third, in tokens/second
+	ab           stats.Estimate // ratio of the third side to the first two
+	aa           stats.Estimate // noise floor: ratio of the second side to the first
 	verdict      stats.Verdict
 }
 
-// judge compares three sides' rates, load by load and turn by turn.
+// judge compares the rates of three sides, each by load and turn.
 func judge(series [3][][]float64) (judgement, error) {
 	j := judgement{
 		alike: slices.Concat(slices.Concat(series[0], series[1])...),
@@ -40,8 +41,8 @@ func judge(series [3][][]float64) (judgement, error) {
 	return j, nil
 }
 
-// between are the geometric means of the rates of two sides in each turn. They
-// vary less than the rates of one.
+// between returns the geometric means of two sides' rates, by load and turn. They
+// vary less than the rates of one side.
 func between(a, b [][]float64) ([][]float64, error) {
 	means := make([][]float64, len(a))
 	for load := range a {
@@ -55,13 +56,13 @@ func between(a, b [][]float64) ([][]float64, error) {
 	return means, nil
 }
 
-// cells are both rates, both ratios and the verdict, for a table.
+// cells are the rates, the ratios and the verdict, as cells of a table.
 func (j judgement) cells() table.Row {
 	return table.Row{median(j.alike), median(j.other), interval(j.ab), interval(j.aa), j.verdict}
 }
 
-// printSign prints whether the ratios of several tests have a sign in common, and
-// returns true where they have none. Two say little about that.
+// printSign prints whether the ratios of all tests deviate systematically from 1. It
+// returns true if they do not, or if there are fewer than three.
 func printSign(ratios []float64) (signless bool, err error) {
 	if len(ratios) < 3 {
 		return true, nil
@@ -78,6 +79,7 @@ func printSign(ratios []float64) (signless bool, err error) {
 	return signless, nil
 }
 
+// median is the median of x as a text.
 func median(x []float64) string {
 	s, err := stats.New(x)
 	if err != nil {
@@ -86,6 +88,7 @@ func median(x []float64) string {
 	return fmt.Sprintf("%.2f", s.Median())
 }
 
+// interval is an estimate with its interval as a text.
 func interval(e stats.Estimate) string {
 	return fmt.Sprintf("%.4f (%.4f…%.4f)", e.Value, e.Interval.Low, e.Interval.High)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
-// The third side is compared with both that are alike, these with each other.
+// The third side is compared with the first two, and these with each other.
 func TestJudge(t *testing.T) {
 	var series [3][][]float64
 	for i := range 6 {
@@ -30,6 +30,6 @@ func TestJudge(t *testing.T) {
 	}
 	series[1][0] = nil
 	if _, err := judge(series); err == nil {
-		t.Error("turns of one side are missing, and nothing was said")
+		t.Error("turns of one side are missing, but there is no error")
 	}
 }

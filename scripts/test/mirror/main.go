@@ -1,6 +1,6 @@
 // Command mirror serves a directory as a Debian mirror with faults, for the tests of the scripts. The first element of
-// the request's path chooses the fault: /ok/, /corrupt/ (a flipped byte), /cut/ (half the body), /gone/ (always 404).
-// It prints its address on the first line and then every request.
+// the request's path selects the fault: /ok/ (none), /corrupt/ (a flipped bit), /cut/ (half the body), /gone/ (404).
+// Its first line of output is its address. It then prints every request.
 package main
 
 import (
@@ -23,6 +23,7 @@ func main() {
 	log.Fatal(http.Serve(listener, mirror(os.Args[1])))
 }
 
+// mirror serves the files in dir.
 func mirror(dir string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println(r.Method, r.URL.Path)
