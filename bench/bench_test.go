@@ -38,16 +38,3 @@ func BenchmarkEvent(b *testing.B) {
 		}
 	})
 }
-
-// BenchmarkRecord makes a record from the events of a test of five repetitions.
-func BenchmarkRecord(b *testing.B) {
-	job := jobOf()
-	b.Run("test=pp512/reps=5", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if assemble(job, result.Test{Prompt: 512}, 1*s, 1*s, 1*s, 1*s, 1*s).Record == nil {
-				b.Fatal("no record")
-			}
-		}
-	})
-}

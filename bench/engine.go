@@ -8,9 +8,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -82,6 +84,16 @@ type EngineFacts struct {
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, where it is in use
 	Problems     []string          `json:"problems,omitempty"`      // what the library said of back-ends that it cannot use
 	Warnings     []result.Warning  `json:"warnings,omitempty"`      // that hold for all records
+}
+
+// WithoutCUDA is why a CUDA back-end that is installed has no device; empty where
+// it has one, or there is no back-end.
+func (f EngineFacts) WithoutCUDA() string {
+	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
+		return ""
+	}
+	about := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
+	return cmp.Or(strings.Join(about, "; "), "it lists none")
 }
 
 // EngineGPU is a GPU that the engine lists, of this machine or another.
@@ -214,18 +226,24 @@ type Job struct {
 	RequireGPU  bool          `json:"require_gpu,omitempty"` // a model that no GPU holds is not run
 	E2E         *E2E          `json:"e2e,omitempty"`         // how end-to-end tests are done; nil when there are none
 
-	// Gentler are settings other than those asked for, which could not be met: ones
-	// that need less memory, once a worker had failed, and load mode none, where
-	// weights are generated that were to come from a file. The warnings tell why.
-	// Both hold for all records to come.
-	Gentler  *Settings        `json:"gentler,omitempty"`
+	// Adjusted are the settings in use where those asked for could not be met: less
+	// memory after a worker failed, or load mode none for synthetic weights that
+	// replace a file. nil: Settings are in use. Warnings say why; they belong to
+	// every record to come.
+	Adjusted *Settings        `json:"adjusted,omitempty"`
 	Offload  *OffloadLimit    `json:"offload,omitempty"`
 	Warnings []result.Warning `json:"warnings,omitempty"`
 
-	// LostPass is a pass before the first test that cost a worker and is left to
-	// the tests; NoPasses leaves all to them.
-	LostPass *result.Test `json:"lost_pass,omitempty"`
-	NoPasses bool         `json:"no_passes,omitempty"`
+	// PrecompileSkip is a shape that cost a worker before the first test and is
+	// left to the tests. NoPrecompile leaves all shapes to them.
+	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
+	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+}
+
+// Warn adds a warning to every record to come. It replaces one of the same code.
+func (j *Job) Warn(w result.Warning) {
+	others := slices.DeleteFunc(slices.Clone(j.Warnings), func(o result.Warning) bool { return o.Code == w.Code })
+	j.Warnings = append(others, w)
 }
 
 // OffloadLimit is how many layers may be tried on devices after a worker was lost
@@ -253,8 +271,8 @@ func DefaultE2E() E2E { return E2E{Temperature: 0.8, TopK: 40, TopP: 0.95} }
 
 // Effective are the settings that the job runs with.
 func (j Job) Effective() Settings {
-	if j.Gentler != nil {
-		return *j.Gentler
+	if j.Adjusted != nil {
+		return *j.Adjusted
 	}
 	return j.Settings
 }

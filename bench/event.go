@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,19 +52,19 @@ type (
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// CompileStarted comes before the first test of a model on a GPU: one untimed
+	// PrecompileStarted comes before the first test of a model on a GPU: one untimed
 	// pass of each shape, at which kernels are compiled.
-	CompileStarted struct {
+	PrecompileStarted struct {
 		Shapes []result.Test `json:"shapes"`
 		Budget time.Duration `json:"budget_ns"`
 	}
-	// CompilePass comes before each of them.
-	CompilePass struct {
+	// PrecompilePass comes before each of them.
+	PrecompilePass struct {
 		Shape result.Test `json:"shape"`
 	}
-	// CompileDone ends those passes. Where not all were computed it says why; the
+	// PrecompileDone ends those passes. Where not all were computed it says why; the
 	// tests are run all the same.
-	CompileDone struct {
+	PrecompileDone struct {
 		Status  result.Status `json:"status"`
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
@@ -153,63 +154,74 @@ type (
 	}
 )
 
+// ErrWorkerLost means that a worker ended before it answered. A back-end may end
+// the process, for example if it cannot open a device.
+var ErrWorkerLost = errors.New("worker lost")
+
 // GPUObservation is one device of GPUObserved.
 type GPUObservation struct {
 	PCIAddress string `json:"pci_address"`
 	result.GPUTelemetry
 }
 
-func (EngineReady) name() string    { return "engine_ready" }
-func (EngineFailed) name() string   { return "engine_failed" }
-func (LoadStarted) name() string    { return "load_started" }
-func (LoadProgress) name() string   { return "load_progress" }
-func (OffloadTry) name() string     { return "offload_try" }
-func (LoadDone) name() string       { return "load_done" }
-func (CompileStarted) name() string { return "compile_started" }
-func (CompilePass) name() string    { return "compile_pass" }
-func (CompileDone) name() string    { return "compile_done" }
-func (TestStarted) name() string    { return "test_started" }
-func (ContextReady) name() string   { return "context_ready" }
-func (WarmupDone) name() string     { return "warmup_done" }
-func (RepetitionDone) name() string { return "repetition_done" }
-func (AbortRequested) name() string { return "abort_requested" }
-func (AbortReturned) name() string  { return "abort_returned" }
-func (GraceExpired) name() string   { return "grace_expired" }
-func (TestDone) name() string       { return "test_done" }
-func (TestSkipped) name() string    { return "test_skipped" }
-func (WaitStarted) name() string    { return "wait_started" }
-func (WaitDone) name() string       { return "wait_done" }
-func (WarmDone) name() string       { return "warm_done" }
-func (GPUObserved) name() string    { return "gpu_observed" }
-func (JobDone) name() string        { return "job_done" }
-func (WorkerLost) name() string     { return "worker_lost" }
+func (EngineReady) name() string       { return "engine_ready" }
+func (EngineFailed) name() string      { return "engine_failed" }
+func (LoadStarted) name() string       { return "load_started" }
+func (LoadProgress) name() string      { return "load_progress" }
+func (OffloadTry) name() string        { return "offload_try" }
+func (LoadDone) name() string          { return "load_done" }
+func (PrecompileStarted) name() string { return "precompile_started" }
+func (PrecompilePass) name() string    { return "precompile_pass" }
+func (PrecompileDone) name() string    { return "precompile_done" }
+func (TestStarted) name() string       { return "test_started" }
+func (ContextReady) name() string      { return "context_ready" }
+func (WarmupDone) name() string        { return "warmup_done" }
+func (RepetitionDone) name() string    { return "repetition_done" }
+func (AbortRequested) name() string    { return "abort_requested" }
+func (AbortReturned) name() string     { return "abort_returned" }
+func (GraceExpired) name() string      { return "grace_expired" }
+func (TestDone) name() string          { return "test_done" }
+func (TestSkipped) name() string       { return "test_skipped" }
+func (WaitStarted) name() string       { return "wait_started" }
+func (WaitDone) name() string          { return "wait_done" }
+func (WarmDone) name() string          { return "warm_done" }
+func (GPUObserved) name() string       { return "gpu_observed" }
+func (JobDone) name() string           { return "job_done" }
+func (WorkerLost) name() string        { return "worker_lost" }
 
 // eventTypes makes an event of each name.
 var eventTypes = map[string]func(json.RawMessage) (Event, error){
-	"engine_ready":    decodeAs[EngineReady],
-	"engine_failed":   decodeAs[EngineFailed],
-	"load_started":    decodeAs[LoadStarted],
-	"load_progress":   decodeAs[LoadProgress],
-	"offload_try":     decodeAs[OffloadTry],
-	"load_done":       decodeAs[LoadDone],
-	"compile_started": decodeAs[CompileStarted],
-	"compile_pass":    decodeAs[CompilePass],
-	"compile_done":    decodeAs[CompileDone],
-	"test_started":    decodeAs[TestStarted],
-	"context_ready":   decodeAs[ContextReady],
-	"warmup_done":     decodeAs[WarmupDone],
-	"repetition_done": decodeAs[RepetitionDone],
-	"abort_requested": decodeAs[AbortRequested],
-	"abort_returned":  decodeAs[AbortReturned],
-	"grace_expired":   decodeAs[GraceExpired],
-	"test_done":       decodeAs[TestDone],
-	"test_skipped":    decodeAs[TestSkipped],
-	"wait_started":    decodeAs[WaitStarted],
-	"wait_done":       decodeAs[WaitDone],
-	"warm_done":       decodeAs[WarmDone],
-	"gpu_observed":    decodeAs[GPUObserved],
-	"job_done":        decodeAs[JobDone],
-	"worker_lost":     decodeAs[WorkerLost],
+	"engine_ready":       decodeAs[EngineReady],
+	"engine_failed":      decodeAs[EngineFailed],
+	"load_started":       decodeAs[LoadStarted],
+	"load_progress":      decodeAs[LoadProgress],
+	"offload_try":        decodeAs[OffloadTry],
+	"load_done":          decodeAs[LoadDone],
+	"precompile_started": decodeAs[PrecompileStarted],
+	"precompile_pass":    decodeAs[PrecompilePass],
+	"precompile_done":    decodeAs[PrecompileDone],
+	"test_started":       decodeAs[TestStarted],
+	"context_ready":      decodeAs[ContextReady],
+	"warmup_done":        decodeAs[WarmupDone],
+	"repetition_done":    decodeAs[RepetitionDone],
+	"abort_requested":    decodeAs[AbortRequested],
+	"abort_returned":     decodeAs[AbortReturned],
+	"grace_expired":      decodeAs[GraceExpired],
+	"test_done":          decodeAs[TestDone],
+	"test_skipped":       decodeAs[TestSkipped],
+	"wait_started":       decodeAs[WaitStarted],
+	"wait_done":          decodeAs[WaitDone],
+	"warm_done":          decodeAs[WarmDone],
+	"gpu_observed":       decodeAs[GPUObserved],
+	"job_done":           decodeAs[JobDone],
+	"worker_lost":        decodeAs[WorkerLost],
+}
+
+// oldNames are names that events had in earlier versions of this program.
+var oldNames = map[string]string{
+	"compile_started": "precompile_started",
+	"compile_pass":    "precompile_pass",
+	"compile_done":    "precompile_done",
 }
 
 func decodeAs[E Event](data json.RawMessage) (Event, error) {
@@ -230,7 +242,7 @@ type Stamped struct {
 	Event Event
 }
 
-// envelope is the form of a line.
+// envelope is what a line holds.
 type envelope struct {
 	Event string          `json:"event"`
 	At    time.Time       `json:"at"`
@@ -260,7 +272,7 @@ func (s *Stamped) UnmarshalLine(line []byte) error {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return fmt.Errorf("decode event: %w", err)
 	}
-	decode, ok := eventTypes[e.Event]
+	decode, ok := eventTypes[cmp.Or(oldNames[e.Event], e.Event)]
 	if !ok {
 		return fmt.Errorf("%w: %q", ErrUnknownEvent, e.Event)
 	}

@@ -69,16 +69,16 @@ var everyEvent = []struct {
 			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3}}`,
 	},
 	{
-		bench.CompileStarted{Shapes: []result.Test{{Gen: 1}}, Budget: 2},
-		`{"event":"compile_started","at":"2026-11-23T15:19:41.123456789Z","data":{"shapes":[{"n_prompt":0,"n_gen":1}],"budget_ns":2}}`,
+		bench.PrecompileStarted{Shapes: []result.Test{{Gen: 1}}, Budget: 2},
+		`{"event":"precompile_started","at":"2026-11-23T15:19:41.123456789Z","data":{"shapes":[{"n_prompt":0,"n_gen":1}],"budget_ns":2}}`,
 	},
 	{
-		bench.CompilePass{Shape: result.Test{Prompt: 512}},
-		`{"event":"compile_pass","at":"2026-11-23T15:19:41.123456789Z","data":{"shape":{"n_prompt":512,"n_gen":0}}}`,
+		bench.PrecompilePass{Shape: result.Test{Prompt: 512}},
+		`{"event":"precompile_pass","at":"2026-11-23T15:19:41.123456789Z","data":{"shape":{"n_prompt":512,"n_gen":0}}}`,
 	},
 	{
-		bench.CompileDone{Status: result.Failed, Reason: "r", Elapsed: 2},
-		`{"event":"compile_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"r","elapsed_ns":2}}`,
+		bench.PrecompileDone{Status: result.Failed, Reason: "r", Elapsed: 2},
+		`{"event":"precompile_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"failed","reason":"r","elapsed_ns":2}}`,
 	},
 	{
 		bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:01:00.0", GPUTelemetry: result.GPUTelemetry{Kernels: "ptx", Others: 1}}}},
@@ -220,4 +220,21 @@ func FuzzUnmarshalLine(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// Events that an earlier version wrote under another name are read as today's.
+func TestOldNames(t *testing.T) {
+	for line, want := range map[string]bench.Event{
+		`{"event":"compile_started","at":"2026-11-23T12:00:00Z","data":{"shapes":[{"n_prompt":16,"n_gen":0}],"budget_ns":7}}`: bench.PrecompileStarted{Shapes: []result.Test{{Prompt: 16}}, Budget: 7},
+		`{"event":"compile_pass","at":"2026-11-23T12:00:00Z","data":{"shape":{"n_prompt":16,"n_gen":0}}}`:                     bench.PrecompilePass{Shape: result.Test{Prompt: 16}},
+		`{"event":"compile_done","at":"2026-11-23T12:00:00Z","data":{"status":"ok","elapsed_ns":7}}`:                          bench.PrecompileDone{Status: result.OK, Elapsed: 7},
+	} {
+		var s bench.Stamped
+		if err := s.UnmarshalLine([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, s.Event); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
 }

@@ -13,69 +13,68 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// RunJob loads the job's model and runs its tests, in order, on one goroutine,
-// but for those that judge finds not worth their time; a nil judge runs all.
-// Every step is an event; emit must have it safe when it returns, and is called
-// from one goroutine at a time. A test that fails costs itself, not the job: an
-// error is returned only when emit failed or the engine could not go on.
+// RunJob loads the job's model and runs its tests in order on the caller's
+// goroutine. policy decides which tests are worth their time; nil runs all. Every
+// step is an event. emit must have stored it when it returns, and is called from
+// one goroutine at a time. A test that fails costs only itself: RunJob returns an
+// error only when emit failed or the engine could not go on.
 //
-// The caller's goroutine is quiet while a repetition runs: the garbage collector
-// works between repetitions only.
-func RunJob(ctx context.Context, e Engine, job Job, judge Judge, emit func(Event) error) error {
+// The garbage collector works only between repetitions.
+func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Event) error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	emit = serialised(emit) // engines may report progress from any goroutine
-	c := newCourse(e, job, judge)
+	emit = serialised(emit) // an engine may report progress from any goroutine
+	j := newJobRun(e, job, policy)
 
-	model, err := load(ctx, e, c, emit)
+	model, err := load(ctx, e, j, emit)
 	if err != nil {
 		return err
 	}
-	if err := c.compile(ctx, e, model, emit); err != nil {
+	if err := j.compile(ctx, e, model, emit); err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
 		if ctx.Err() != nil {
 			break
 		}
-		skipped, reason := c.skip(t)
+		skipped, reason := j.skip(t)
 		if skipped != nil {
-			c.past = append(c.past, PastTest{Test: t.Test, Status: skipped.Status})
+			j.past = append(j.past, PastTest{Test: t.Test, Status: skipped.Status})
 			if err := emit(*skipped); err != nil {
 				return err
 			}
 			continue
 		}
-		past, err := c.run(ctx, e, t, reason, emit)
+		past, err := j.run(ctx, e, t, reason, emit)
 		if err != nil {
 			return err
 		}
-		c.past = append(c.past, past)
+		j.past = append(j.past, past)
 	}
 	return emit(JobDone{})
 }
 
-func newCourse(e Engine, job Job, judge Judge) *course {
-	c := &course{judge: judge, job: job, gpu: e.Facts().GPUInfo != "", past: slices.Clone(job.Past)}
+func newJobRun(e Engine, job Job, policy Policy) *jobRun {
+	j := &jobRun{policy: policy, job: job, gpu: e.Facts().GPUInfo != "", past: slices.Clone(job.Past)}
 	if job.TimeLeft > 0 {
-		c.deadline = time.Now().Add(job.TimeLeft)
+		j.deadline = time.Now().Add(job.TimeLeft)
 	}
-	return c
+	return j
 }
 
-// NotOnGPU is why a model that the library kept off every GPU is not run where
-// one is required.
+// NotOnGPU is the reason of a model that is not run because a GPU is required and
+// the library put no layer on one.
 const NotOnGPU = "the library put no layer of it on a GPU, and one is required"
 
-// ErrNoModel is a job whose model could not be loaded; its LoadDone event says
-// why.
+// ErrNoModel is returned when the model could not be loaded. The event LoadDone
+// says why.
 var ErrNoModel = errors.New("model not loaded")
 
-func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (ModelFacts, error) {
-	budget, limit := c.job.LoadBudget, result.Timeout
-	if left, limited := c.left(); limited && (budget == 0 || left < budget) {
+func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (ModelFacts, error) {
+	budget, limit := j.job.LoadBudget, result.Timeout
+	if left, limited := j.left(); limited && (budget == 0 || left < budget) {
 		budget, limit = max(left, 1), result.TimeLimit
 	}
-	if err := emit(LoadStarted{Model: c.job.Model, Budget: budget, Settings: c.job.Gentler, Warnings: c.job.Warnings}); err != nil {
+	if err := emit(LoadStarted{Model: j.job.Model, Budget: budget, Settings: j.job.Adjusted, Warnings: j.job.Warnings}); err != nil {
 		return ModelFacts{}, err
 	}
 	loadCtx := ctx
@@ -84,7 +83,7 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (Mod
 		loadCtx, cancel = context.WithTimeoutCause(ctx, budget, errors.New(overdue("loaded", budget, limit)))
 		defer cancel()
 	}
-	var tenths atomic.Int64 // told so far: enough to see it move
+	var tenths atomic.Int64 // of the load that an event reported so far
 	start := time.Now()
 	facts, err := e.Load(loadCtx, func(ev Event) {
 		if p, ok := ev.(LoadProgress); ok {
@@ -93,7 +92,7 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (Mod
 				return
 			}
 		}
-		_ = emit(ev) // a broken pipe shows at the next event
+		_ = emit(ev) // the next event will report a broken pipe
 	})
 	done := LoadDone{Status: result.OK, Facts: facts, Elapsed: time.Since(start)}
 	if err != nil {
@@ -104,7 +103,7 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (Mod
 				done.Status = limit
 			}
 		}
-	} else if c.job.RequireGPU && len(facts.Placed) == 0 {
+	} else if j.job.RequireGPU && len(facts.Placed) == 0 {
 		done.Status, done.Reason = result.Failed, NotOnGPU
 	}
 	if err := emit(done); err != nil {
@@ -116,7 +115,7 @@ func load(ctx context.Context, e Engine, c *course, emit func(Event) error) (Mod
 	return facts, nil
 }
 
-// overdue says which limit a step passed.
+// overdue is the reason of a step that passed a limit.
 func overdue(what string, budget time.Duration, limit result.Status) string {
 	if limit == result.TimeLimit {
 		return fmt.Sprintf("not %s within the time limit of the run, of which %s were left", what, budget.Round(time.Millisecond))
@@ -124,28 +123,28 @@ func overdue(what string, budget time.Duration, limit result.Status) string {
 	return fmt.Sprintf("not %s within its budget of %s", what, budget.Round(time.Millisecond))
 }
 
-// Run runs one test of a job: context, warm-up, repetitions, under a watchdog.
-// It returns an error only when emit failed; what became of the test is in its
-// events.
+// Run runs one test of a job under a watchdog: context, warm-up and repetitions.
+// Its events tell how the test ended. Run returns an error only when emit failed.
 func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	_, err := newCourse(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
+	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
 	return err
 }
 
-// run runs one test and tells what it was like. reason is why it is run.
-func (c *course) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+// run runs one test and returns what later tests need to know of it. reason says
+// why it was started.
+func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
 	past := PastTest{Test: t.Test}
-	r := testRun{engine: e, job: c.job, test: t, emit: emit}
-	budget, limit := c.budget(t)
-	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: c.job.Repetitions, Done: t.Done, Reason: reason}
+	r := testRun{engine: e, job: j.job, test: t, emit: emit}
+	budget, limit := j.budget(t)
+	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason}
 	if err := emit(started); err != nil {
 		return past, err
 	}
 	start := time.Now()
 	e.ClearAbort()
-	prospect := c.prospect(t)
+	prospect := j.prospect(t)
 	prospect.Budget = budget
-	r.dog = watch(ctx, e, c.judge, prospect, limit, emit)
+	r.dog = watch(ctx, e, j.policy, prospect, limit, emit)
 	err := r.run()
 	returned := time.Now()
 	status, reason, requested := r.dog.stop()
@@ -156,8 +155,7 @@ func (c *course) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	done := TestDone{Test: t.Test, Status: result.OK}
 	switch {
 	case err == nil:
-		// Barked too late: everything was measured within the budget, or as good
-		// as, and a completed test is never thrown away.
+		// A completed test is kept, even if the watchdog barked at its very end.
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
@@ -187,12 +185,10 @@ type testRun struct {
 	repetitions []time.Duration
 }
 
-// run returns the engine's error; an error of emit is kept in emitErr and ends
-// the test.
+// run returns the error of the engine. An error of emit ends the test, too, and
+// is kept in emitErr.
 func (r *testRun) run() error {
-	for _, s := range r.test.Done {
-		r.repetitions = append(r.repetitions, s.Elapsed)
-	}
+	r.repetitions = result.Elapsed(r.test.Done)
 	if len(r.test.Done) >= r.job.Repetitions {
 		return nil
 	}
@@ -205,7 +201,7 @@ func (r *testRun) run() error {
 		return nil
 	}
 	if !r.job.NoWarmup {
-		// The warm-up of a prompt is a whole pass; that of a generation one token.
+		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
 		if whole {
 			r.dog.passBegins(time.Since(start))
@@ -224,8 +220,7 @@ func (r *testRun) run() error {
 		}
 	}
 	for n := len(r.test.Done) + 1; n <= r.job.Repetitions; n++ {
-		// Whatever the steps before left behind is collected now, not while the
-		// clock runs.
+		// Garbage of the steps before is collected now, not while the clock runs.
 		runtime.GC()
 		r.dog.passBegins(time.Since(start))
 		at := time.Now().UTC()
@@ -248,11 +243,11 @@ func (r *testRun) tell(e Event) bool {
 	return r.emitErr == nil
 }
 
-// passTime estimates one pass through the graph from the time of a repetition
-// or warm-up: a ubatch of the prompt, or one token. Later ubatches see a longer
-// context and take longer than the mean; Grace has room for that. It is 0 for a
-// repetition of prompt and generation together, which does not tell how long a
-// pass of either takes; the warm-up with its single token does.
+// passTime estimates the time of one pass through the graph, a ubatch of the
+// prompt or one token, from the time of a repetition or warm-up. Later ubatches
+// see a longer context and take longer than this mean, which Grace allows for. The
+// estimate is 0 for a repetition of prompt and generation together: it does not
+// tell the two apart, but its warm-up, with a single token, does.
 func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
 	ubatch := max(r.job.Settings.UBatch, 1)
 	prompt := (r.test.Test.Prompt + ubatch - 1) / ubatch
@@ -268,7 +263,7 @@ func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
 	}
 }
 
-// statusOf is the status of a test or load that ended with err.
+// statusOf is the status of a test or of a load that ended with err.
 func statusOf(err error) result.Status {
 	switch {
 	case errors.Is(err, ErrAborted):
@@ -282,8 +277,9 @@ func statusOf(err error) result.Status {
 	}
 }
 
-// serialised lets emit be called by several goroutines. The lock is a channel,
-// on which a test's fake clock can see a goroutine wait.
+// serialised returns an emit that several goroutines may call. Its lock is a
+// channel, because testing/synctest sees a goroutine wait on a channel but not on
+// a mutex.
 func serialised(emit func(Event) error) func(Event) error {
 	lock := make(chan struct{}, 1)
 	return func(e Event) error {

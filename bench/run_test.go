@@ -17,6 +17,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
+	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -69,7 +70,7 @@ func (l *log) emit(e bench.Event) error {
 
 // outcomes are what the assembler makes of the events.
 func (l *log) outcomes(job bench.Job) []*result.Outcome {
-	a := bench.Assembler{Version: "test", Job: job}
+	a := record.Assembler{Version: "test", Job: job}
 	var all []*result.Outcome
 	for _, e := range l.events {
 		if o := a.Add(bench.Stamped{At: l.start.Add(e.At), Event: e.Event}); o != nil {

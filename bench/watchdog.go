@@ -6,14 +6,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Grace is how long an engine may take to return once it was told to abort,
-// before its process is ended. The CPU back-end looks at the flag after each
-// node of the graph; a GPU only between passes, so one to two ubatches go by.
-// ubatch is the longest pass seen in the test; 0 when none has ended yet (a
-// first pass through a large model can be slow).
+// Grace is how long an engine may take to return after Abort before its process
+// is ended. The CPU back-end checks the abort flag after each node of the graph. A
+// GPU back-end checks it only between ubatches, so it may compute one or two more.
+// ubatch is the longest time of a ubatch in this test so far. It is 0 when none is
+// complete: the first pass through a large model can be slow.
 func Grace(ubatch time.Duration) time.Duration {
 	if ubatch <= 0 {
 		return graceUnknown
@@ -26,34 +27,35 @@ const (
 	graceUnknown = 30 * time.Second
 )
 
-// watchdog aborts an engine when a test's budget or the run's context ends, or
-// when its judge gives the test up. It is a goroutine of its own; stop joins it.
+// watchdog aborts an engine when the budget of its test or the context of the run
+// ends, or when the policy gives the test up: it barks, once. It has a goroutine
+// of its own, which stop joins.
 type watchdog struct {
 	engine Engine
-	judge  Judge // nil: only the budget counts
-	limit  result.Status
+	policy Policy        // nil: only the budget counts
+	limit  result.Status // of a test that passes its budget
 	emit   func(Event) error
 	quit   chan struct{}
 	done   chan struct{}
-	moved  chan struct{} // a pass began or ended; holds one
+	moved  chan struct{} // a pass began or ended; has room for one
 
-	mu        sync.Mutex
-	prospect  Prospect
-	began     time.Time // of the pass under way; zero between passes
-	ubatch    time.Duration
-	status    result.Status // OK until it barked
-	reason    string
-	requested time.Time
+	mu        sync.Mutex // guards all below
+	prospect  policy.Prospect
+	began     time.Time     // of the current pass; zero between passes
+	ubatch    time.Duration // the longest so far
+	status    result.Status // OK until the watchdog barks
+	reason    string        // why it barked
+	requested time.Time     // when it barked
 }
 
 // watch starts the watchdog of one test. A budget of 0 is no limit; limit is the
 // status of a test that passes it.
-func watch(ctx context.Context, e Engine, judge Judge, p Prospect, limit result.Status, emit func(Event) error) *watchdog {
+func watch(ctx context.Context, e Engine, p Policy, prospect policy.Prospect, limit result.Status, emit func(Event) error) *watchdog {
 	w := &watchdog{
-		engine: e, judge: judge, limit: limit, emit: emit, prospect: p, status: result.OK,
+		engine: e, policy: p, limit: limit, emit: emit, prospect: prospect, status: result.OK,
 		quit: make(chan struct{}), done: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
-	go w.run(ctx, p.Budget)
+	go w.run(ctx, prospect.Budget)
 	return w
 }
 
@@ -65,14 +67,14 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		defer t.Stop()
 		deadline = t.C
 	}
-	look := time.NewTimer(time.Hour)
-	defer look.Stop()
+	check := time.NewTimer(time.Hour)
+	defer check.Stop()
 	var grace time.Duration
 	for grace == 0 {
 		var due <-chan time.Time
-		if wait, ok := w.patience(); ok {
-			look.Reset(wait)
-			due = look.C
+		if wait, ok := w.nextCheck(); ok {
+			check.Reset(wait)
+			due = check.C
 		}
 		select {
 		case <-w.quit:
@@ -83,58 +85,59 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 			grace = w.bark(w.limit, overdue("done", budget, w.limit))
 		case <-w.moved:
 		case <-due:
-			if v := w.judge.During(w.now()); v.Stop {
+			if decision := w.policy.During(w.now()); decision.Stop {
 				status := result.PredictedTimeout
 				if w.limit == result.TimeLimit {
 					status = result.TimeLimit
 				}
-				grace = w.bark(status, v.Reason)
+				grace = w.bark(status, decision.Reason)
 			}
 		}
 	}
 	select {
 	case <-w.quit:
 	case <-time.After(grace):
-		_ = w.emit(GraceExpired{Grace: grace}) // the reader is gone: so are we, soon
+		_ = w.emit(GraceExpired{Grace: grace}) // if the parent is gone, this process ends soon too
 	}
 }
 
-// A long pass is looked at from time to time, for the tokens it has done may
-// tell more than its time: a few times in a budget, so that the engine's CPUs
-// are left alone.
+// During a long pass, the number of tokens may tell more than the time. The
+// watchdog therefore checks a running pass from time to time, but rarely: the CPUs
+// belong to the engine.
 const (
-	looks    = 16 // in one budget
-	minLooks = time.Second
+	checksPerBudget = 16
+	minCheckWait    = time.Second
 )
 
-// patience is when to look at the pass under way; ok is false between passes.
-func (w *watchdog) patience() (wait time.Duration, ok bool) {
-	if w.judge == nil {
+// nextCheck is the time until the next check of the current pass. ok is false
+// when there is nothing to check.
+func (w *watchdog) nextCheck() (wait time.Duration, ok bool) {
+	if w.policy == nil {
 		return 0, false
 	}
 	p := w.now()
-	if w.resting() {
+	if w.betweenPasses() {
 		return 0, false
 	}
-	patience, limited := w.judge.Patience(p)
+	patience, limited := w.policy.Patience(p)
 	if !limited {
 		return 0, false
 	}
-	wait = max(p.Budget/looks, minLooks)
+	wait = max(p.Budget/checksPerBudget, minCheckWait)
 	if left := patience - p.InPass; left >= 0 {
-		wait = min(wait, left+time.Millisecond) // a projection that is just on the limit goes on
+		wait = min(wait, left+time.Millisecond) // a projection exactly at the limit goes on
 	}
 	return wait, true
 }
 
-func (w *watchdog) resting() bool {
+func (w *watchdog) betweenPasses() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.began.IsZero()
 }
 
-// now is what is known at this moment.
-func (w *watchdog) now() Prospect {
+// now is what is known of the test at this moment.
+func (w *watchdog) now() policy.Prospect {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.prospect
@@ -144,8 +147,8 @@ func (w *watchdog) now() Prospect {
 	return p
 }
 
-// passBegins starts the clock of a pass. setup is the time since the start of
-// the test; it counts when this is the first pass.
+// passBegins starts the clock of a pass. setup is the time since the start of the
+// test. It is kept only from the first pass.
 func (w *watchdog) passBegins(setup time.Duration) {
 	w.mu.Lock()
 	if len(w.prospect.Passes) == 0 {
@@ -156,7 +159,7 @@ func (w *watchdog) passBegins(setup time.Duration) {
 	w.tellMoved()
 }
 
-// passEnds stops the clock of a pass that is complete.
+// passEnds stops the clock of a pass, which is complete.
 func (w *watchdog) passEnds() {
 	w.mu.Lock()
 	w.prospect.Passes = append(w.prospect.Passes, time.Since(w.began))
@@ -168,22 +171,22 @@ func (w *watchdog) passEnds() {
 func (w *watchdog) tellMoved() {
 	select {
 	case w.moved <- struct{}{}:
-	default: // it will look anyway
+	default: // the goroutine has yet to see the move before
 	}
 }
 
-// bark aborts the engine and returns how long it may take to return.
+// bark aborts the engine. grace is how long the engine may take to return.
 func (w *watchdog) bark(status result.Status, reason string) (grace time.Duration) {
 	w.mu.Lock()
 	w.status, w.reason, w.requested = status, reason, time.Now()
 	grace = Grace(w.ubatch)
 	w.mu.Unlock()
-	w.engine.Abort() // first: the event can wait, the engine cannot
+	w.engine.Abort() // before the event, which can wait
 	_ = w.emit(AbortRequested{Status: status, Reason: reason, Grace: grace})
 	return grace
 }
 
-// saw notes how long a pass through the graph took.
+// saw records the time of a pass through the graph, and returns the longest so far.
 func (w *watchdog) saw(pass time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -191,8 +194,8 @@ func (w *watchdog) saw(pass time.Duration) time.Duration {
 	return w.ubatch
 }
 
-// stop ends the watchdog and tells why it barked and when; status is OK when
-// it did not. After stop the engine is not told to abort any more.
+// stop ends the watchdog. It returns why and when the watchdog barked; status is
+// OK when it did not. After stop, the watchdog does not call Abort.
 func (w *watchdog) stop() (status result.Status, reason string, requested time.Time) {
 	close(w.quit)
 	<-w.done

@@ -14,17 +14,17 @@ import (
 //go:embed testdata/cuda.c
 var fakeCUDA []byte
 
-// cudaBackends are where ggml's own CUDA back-end may be, from a package two
-// folders below the module: apart, or among the other back-ends.
+// cudaBackends are the places where ggml's CUDA back-end may be, relative to a
+// package two folders below the module: beside the other back-ends, or among them.
 var cudaBackends = []string{
 	"../../third_party/llama.cpp/root/amd64/usr/lib/x86_64-linux-gnu/ggml/cuda-test/libggml-cuda.so",
 	"../../third_party/llama.cpp/root/amd64/usr/lib/x86_64-linux-gnu/ggml/backends0/libggml-cuda.so",
 	"/usr/lib/x86_64-linux-gnu/ggml/backends0/libggml-cuda.so",
 }
 
-// FakeCUDA is the environment in which a program finds ggml's own CUDA back-end,
-// and under it a CUDA that computes nothing: testdata/cuda.c says by which further
-// variables it is set. No GPU and none of NVIDIA's libraries are needed.
+// FakeCUDA returns an environment in which a program finds ggml's CUDA back-end on
+// top of a CUDA that computes nothing. testdata/cuda.c lists further variables that
+// configure it. It needs no GPU and no libraries of NVIDIA.
 func FakeCUDA(t testing.TB) (env []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -36,7 +36,7 @@ func FakeCUDA(t testing.TB) (env []string) {
 	if err := os.WriteFile(nothing, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// All of it is in the first; the others are there for those who ask for them.
+	// The first library has all functions. The back-end also links with the others.
 	var libraries []string
 	for _, l := range []struct{ name, source string }{{"libcudart.so.12", source}, {"libcublas.so.12", nothing}, {"libcuda.so.1", nothing}} {
 		path := filepath.Join(dir, l.name)
@@ -59,6 +59,6 @@ func FakeCUDA(t testing.TB) (env []string) {
 		}
 		return env
 	}
-	t.Fatal("ggml's CUDA back-end is not there: scripts/get-llama --cuda-test")
+	t.Fatal("ggml's CUDA back-end is missing (install it with scripts/get-llama --cuda-test)")
 	return nil
 }

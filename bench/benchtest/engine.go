@@ -1,8 +1,9 @@
-// Package benchtest is a scripted engine: known speeds, hangs, errors and
-// crashes, at any step of a run; and real RPC servers. It is for tests only.
+// Package benchtest helps tests. It has a scripted engine, with known speeds,
+// hangs, errors and crashes at any step of a run. It also starts real RPC servers,
+// and offers a CUDA without a GPU.
 //
-// Time passes in time.Sleep and timers alone, so that inside a testing/synctest
-// bubble an hour takes no time and ends to the nanosecond.
+// The scripted engine waits only with time.Sleep and timers. Inside a
+// testing/synctest bubble an hour therefore takes no time, and ends exactly.
 package benchtest
 
 import (
@@ -15,13 +16,13 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Forever is longer than any test: a Deaf step that takes Forever hangs.
+// Forever is longer than any test. A Deaf step that takes Forever hangs.
 const Forever = time.Duration(1<<63 - 1)
 
 // Method is a method of bench.Engine.
 type Method string
 
-// The methods that a script shapes.
+// The methods whose behaviour a script decides.
 const (
 	Load   Method = "load"
 	Begin  Method = "begin"
@@ -31,14 +32,14 @@ const (
 	Close  Method = "close"
 )
 
-// Call is one call of the engine by the run.
+// Call is one call of the engine.
 type Call struct {
 	Method Method
-	Test   result.Test // begun last; the zero Test before that
-	N      int         // of Repeat: which repetition of the test, from 1; else 0
+	Test   result.Test // the test begun last; the zero Test before the first
+	N      int         // number of the repetition, from 1, for Repeat; else 0
 }
 
-// String is the call as tests list it: "repeat 2 pp512".
+// String is the call in the form that tests list: "repeat 2 pp512".
 func (c Call) String() string {
 	switch c.Method {
 	case Load, Close:
@@ -50,24 +51,24 @@ func (c Call) String() string {
 	}
 }
 
-// Step is what one call does. The zero Step succeeds at once.
+// Step is the behaviour of one call. The zero Step succeeds at once.
 type Step struct {
-	Do    func()        // runs first: a crash, a signal; may be nil
-	Takes time.Duration // then it takes so long, unless it is aborted
-	Err   error         // then it returns this
-	Lag   time.Duration // how long it takes to notice that it was aborted
-	Deaf  bool          // never notices: takes its whole time
+	Do    func()        // runs first, for example a crash or a signal; may be nil
+	Takes time.Duration // duration unless it is aborted
+	Err   error         // returned after Takes
+	Lag   time.Duration // delay between an abort and the return
+	Deaf  bool          // ignores aborts
 
-	Reports bool // Tokens tells how far it is
-	Offload int  // of Load: layers that it tries on devices
+	Reports bool // Tokens reports the progress
+	Offload int  // layers that Load tries to offload to devices
 }
 
-// Script tells what each call does.
+// Script decides the step of each call.
 type Script func(Call) Step
 
-// AtSpeed is the script of an engine that computes so many tokens per second,
-// generated ones as well as those of a prompt. A warm-up takes a prompt and one
-// token; a load one second; all else no time.
+// AtSpeed is the script of an engine that computes prompts and generates tokens at
+// the given speed. A warm-up computes the prompt and one token. A load takes one
+// second. All other calls take no time.
 func AtSpeed(tokensPerSecond float64) Script {
 	takes := func(tokens int) time.Duration {
 		return time.Duration(float64(tokens) / tokensPerSecond * float64(time.Second))
@@ -86,7 +87,7 @@ func AtSpeed(tokensPerSecond float64) Script {
 	}
 }
 
-// Except is the script with another step wherever change knows one.
+// Except is the script with the steps that change returns in place of its own.
 func (s Script) Except(change func(Call) (Step, bool)) Script {
 	return func(c Call) Step {
 		if step, ok := change(c); ok {
@@ -96,7 +97,8 @@ func (s Script) Except(change func(Call) (Step, bool)) Script {
 	}
 }
 
-// Engine is a bench.Engine that follows a script.
+// Engine is a bench.Engine that follows a script. It follows the rules of
+// bench.Engine about goroutines.
 type Engine struct {
 	script Script
 	engine bench.EngineFacts
@@ -108,19 +110,18 @@ type Engine struct {
 	calls    []Call
 	test     result.Test
 	n        int
-	step     Step // under way
+	step     Step // current step
 	began    time.Time
 }
 
 var _ bench.Engine = (*Engine)(nil)
 
-// New makes an engine that follows a script and says these facts.
+// New makes an engine that follows a script and returns the given facts.
 func New(s Script, engine bench.EngineFacts, model bench.ModelFacts) *Engine {
 	return &Engine{script: s, engine: engine, model: model, aborting: make(chan struct{})}
 }
 
-// Calls are the calls made so far, in order, without Facts and those of the
-// abort flag.
+// Calls lists the calls so far, in order. It omits Facts, Abort and ClearAbort.
 func (e *Engine) Calls() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -131,10 +132,10 @@ func (e *Engine) Calls() []string {
 	return calls
 }
 
-// Facts returns what New was given.
+// Facts returns the engine facts given to New.
 func (e *Engine) Facts() bench.EngineFacts { return e.engine }
 
-// Load follows the script and tells its progress ten times on the way.
+// Load follows the script and reports its progress ten times.
 func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
 	c, leave := e.enter(Load)
 	defer leave()
@@ -167,10 +168,10 @@ func (e *Engine) Begin(t result.Test) error {
 	return err
 }
 
-// Warmup follows the script and returns the time it took.
+// Warmup follows the script and returns its duration.
 func (e *Engine) Warmup() (time.Duration, error) { return e.follow(Warmup) }
 
-// Repeat follows the script and returns the time it took.
+// Repeat follows the script and returns its duration.
 func (e *Engine) Repeat(n int) (time.Duration, error) {
 	e.mu.Lock()
 	e.n = n
@@ -178,9 +179,9 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 	return e.follow(Repeat)
 }
 
-// Generated is what the last repetition generated, if its test is an end-to-end
-// one: tokens 0, 1, …, one byte each, as evenly spread over its time as all its
-// tokens, those of the prompt included.
+// Generated returns the tokens of the last repetition of an end-to-end test, else
+// nil. The tokens are 0, 1, …, one byte each. All tokens, including those of the
+// prompt, take the same time.
 func (e *Engine) Generated() *result.Generated {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -195,8 +196,8 @@ func (e *Engine) Generated() *result.Generated {
 	return g
 }
 
-// Tokens is how many tokens of the pass under way are done: as many as its time
-// tells, if the step reports them.
+// Tokens is the number of tokens that the current step has done, by its elapsed
+// time. It is 0 if the step does not report.
 func (e *Engine) Tokens() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -207,10 +208,10 @@ func (e *Engine) Tokens() int {
 	return int(min(share, 1) * float64(e.test.Tokens()))
 }
 
-// End follows the script; it cannot be aborted.
+// End follows the script. It cannot be aborted.
 func (e *Engine) End() error { return e.finish(End) }
 
-// Close follows the script; it cannot be aborted.
+// Close follows the script. It cannot be aborted.
 func (e *Engine) Close() error { return e.finish(Close) }
 
 func (e *Engine) finish(m Method) error {
@@ -229,7 +230,7 @@ func (e *Engine) Abort() {
 	}
 }
 
-// ClearAbort takes the abort flag away.
+// ClearAbort clears the abort flag.
 func (e *Engine) ClearAbort() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -249,8 +250,8 @@ func (e *Engine) follow(m Method) (time.Duration, error) {
 	return step.run(aborted)
 }
 
-// enter records a call. It panics when another has not returned yet: an engine
-// is called from one goroutine, one call at a time.
+// enter records a call. It panics if another call has not returned yet, because an
+// engine gets one call at a time.
 func (e *Engine) enter(m Method) (c Call, leave func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -270,7 +271,7 @@ func (e *Engine) enter(m Method) (c Call, leave func()) {
 	}
 }
 
-// run does the step and returns how long it took.
+// run executes the step and returns its duration.
 func (s Step) run(aborted <-chan struct{}) (time.Duration, error) {
 	start := time.Now()
 	if s.Do != nil {
@@ -281,7 +282,7 @@ func (s Step) run(aborted <-chan struct{}) (time.Duration, error) {
 	}
 	timer := time.NewTimer(s.Takes)
 	defer timer.Stop()
-	if !closed(aborted) { // or else a step that takes no time might win
+	if !closed(aborted) { // select might choose the timer of a step that takes no time
 		select {
 		case <-timer.C:
 			return time.Since(start), s.Err

@@ -17,20 +17,22 @@ import (
 	"time"
 )
 
-// RPC is how to start a ggml-rpc-server: a real device of GPU type on a machine
-// without one.
+// RPC holds the options of a ggml-rpc-server. Such a server is a real device of the
+// GPU type on a machine without a GPU.
 type RPC struct {
 	Host     string   // IPv4 address to listen on; empty: 127.0.0.1
-	Prefix   []string // command to start it through, as "ip netns exec NAME"
-	LimitKiB int      // memory that it may use, which it does not know; 0: no limit
-	Args     []string // more of its arguments
+	Prefix   []string // command that starts the server, such as "ip netns exec NAME"
+	LimitKiB int      // limit of its address space, which it does not report; 0: none
+	Args     []string // further arguments of the server
 }
 
-// rpcPort is where a server in a namespace of its own listens: nobody else does.
+// rpcPort is the port of a server in a network namespace of its own, where no port
+// is taken.
 const rpcPort = "50052"
 
-// StartRPC starts a server with a CPU device, which ends with the test. It runs
-// scripts/llama-tool, found from a package two folders below the module.
+// StartRPC starts a server with a CPU device. The server ends with the test.
+// StartRPC runs ../../scripts/llama-tool, so the test's package must lie two folders
+// below the module.
 func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 	t.Helper()
 	host, port := o.Host, rpcPort
@@ -51,8 +53,8 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 		}
 	}
 	endpoint = net.JoinHostPort(host, port)
-	// The shell and the script end with the server's execution: the process is the
-	// server. Unless told otherwise it dies of SIGPIPE when its client does.
+	// The shell and the script exec the server, so the process is the server. By
+	// default it would die of SIGPIPE when its client dies.
 	script := `trap "" PIPE; exec "$@"`
 	if o.LimitKiB > 0 {
 		script = fmt.Sprintf("ulimit -v %d; %s", o.LimitKiB, script)
@@ -68,11 +70,11 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = c.Wait() // it is killed
+		_ = c.Wait() // fails, because the server is killed
 		close(exited)
 	}()
 	t.Cleanup(func() {
-		_ = c.Process.Kill() // it may be gone
+		_ = c.Process.Kill() // fails if the server has ended
 		<-exited
 	})
 	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -83,7 +85,7 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 		}
 		select {
 		case <-exited:
-			t.Fatalf("no ggml-rpc-server (`make tools` gets it):\n%s", output.String())
+			t.Fatalf("ggml-rpc-server ended (install it with `make tools`):\n%s", output.String())
 		default:
 		}
 		if time.Now().After(end) {
@@ -92,7 +94,7 @@ func StartRPC(t testing.TB, o RPC) (endpoint string, server *os.Process) {
 	}
 }
 
-// LockedBuffer is a buffer that is read while it is written.
+// LockedBuffer is a buffer that several goroutines may read and write.
 type LockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -110,22 +112,22 @@ func (l *LockedBuffer) String() string {
 	return l.b.String()
 }
 
-// RPCProxy passes everything on between clients and a ggml-rpc-server, and looks
-// at the requests. It takes in next to nothing ahead: the library sends graphs
-// without waiting for their computation, as far as sockets hold them.
+// RPCProxy forwards data between clients and a ggml-rpc-server, and inspects the
+// requests. Its receive buffers are small, because libllama sends graphs ahead of
+// their computation as far as the sockets hold them.
 type RPCProxy struct {
 	Endpoint string
 	graphs   atomic.Int64
 	before   atomic.Pointer[func(n int)]
 }
 
-// The requests that have the server compute a graph.
+// The requests that make the server compute a graph.
 const (
 	rpcGraphCompute   = 10
 	rpcGraphRecompute = 16
 )
 
-// StartRPCProxy starts a proxy, which ends with the test.
+// StartRPCProxy starts a proxy to a server. The proxy ends with the test.
 func StartRPCProxy(t testing.TB, server string) *RPCProxy {
 	t.Helper()
 	small := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -145,7 +147,7 @@ func StartRPCProxy(t testing.TB, server string) *RPCProxy {
 		for {
 			client, err := l.Accept()
 			if err != nil {
-				return // closed
+				return // the listener is closed
 			}
 			to, err := net.Dial("tcp4", server)
 			if err != nil {
@@ -153,11 +155,11 @@ func StartRPCProxy(t testing.TB, server string) *RPCProxy {
 				continue
 			}
 			go func() {
-				_, _ = io.Copy(client, to) // until either hangs up
+				_, _ = io.Copy(client, to) // until one side closes
 				_, _ = client.Close(), to.Close()
 			}()
 			go func() {
-				_ = p.pass(client, to) // until either hangs up
+				_ = p.pass(client, to) // until one side closes
 				_, _ = client.Close(), to.Close()
 			}()
 		}
@@ -165,7 +167,8 @@ func StartRPCProxy(t testing.TB, server string) *RPCProxy {
 	return p
 }
 
-// pass passes requests on: a byte, the size of what follows in eight, and that.
+// pass forwards requests. A request is a byte for its kind, eight bytes for the size
+// of the rest, and the rest.
 func (p *RPCProxy) pass(from io.Reader, to io.Writer) error {
 	head := make([]byte, 9)
 	for {
@@ -187,9 +190,9 @@ func (p *RPCProxy) pass(from io.Reader, to io.Writer) error {
 	}
 }
 
-// Graphs is how many graphs clients had computed.
+// Graphs is the number of graphs that the proxy has forwarded.
 func (p *RPCProxy) Graphs() int { return int(p.graphs.Load()) }
 
-// Before has f called with each graph's number, from 1, before the server gets
-// it, and what follows waits until f returns.
+// Before sets a function that is called with each graph's number, from 1, before
+// the graph is forwarded. The request waits until f returns.
 func (p *RPCProxy) Before(f func(n int)) { p.before.Store(&f) }

@@ -3,10 +3,10 @@ package fetch
 import "runtime"
 
 // background is an OS thread of low priority that runs pieces of work, one at a
-// time. The thread ends with it, so the priority gets to no other goroutine.
+// time. The thread ends with it, so no other goroutine gets the low priority.
 type background struct {
 	work chan func()
-	done chan struct{} // after each piece, and closed at the end
+	done chan struct{} // receives a value after each piece of work; closed at the end
 }
 
 func startBackground() *background {
@@ -17,27 +17,27 @@ func startBackground() *background {
 
 func (b *background) serve() {
 	runtime.LockOSThread()
-	if mainThread() { // it lives as long as the process, at whatever priority it is given
-		go b.serve() // on another one, for this one is taken
+	if mainThread() { // it would keep the low priority until the process ends
+		go b.serve() // on another thread, because this one is locked
 		runtime.Gosched()
 		runtime.UnlockOSThread()
 		return
 	}
 	defer close(b.done)
-	lowerPriority() // and no way back: the thread ends with the goroutine that never unlocks it
+	lowerPriority() // cannot be undone; the thread ends with this goroutine, which never unlocks it
 	for f := range b.work {
 		f()
 		b.done <- struct{}{}
 	}
 }
 
-// run returns when f has run.
+// run runs f and returns when f has returned.
 func (b *background) run(f func()) {
 	b.work <- f
 	<-b.done
 }
 
-// stop joins the goroutine. The thread ends soon after.
+// stop waits until the goroutine has ended. The thread ends soon after.
 func (b *background) stop() {
 	close(b.work)
 	<-b.done

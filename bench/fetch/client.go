@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,34 +18,38 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
-// Client gets model files. The zero Client works; its methods may be called
-// from any goroutine once its fields are set.
+// DefaultHub is the model hub that hf: sources are fetched from.
+const DefaultHub = "https://huggingface.co"
+
+// Client gets model files. The zero Client works. Once its fields are set, its
+// methods may be called from any goroutine.
 type Client struct {
-	Token     string                                  // of the hub; sent to the hub's host and to no other
+	Token     string                                  // of the hub; sent to the hub's host only
 	Hub       string                                  // address of the hub; empty is DefaultHub
 	UserAgent string                                  // empty is Go's
-	Transport http.RoundTripper                       // nil is one with proxies from the environment and short time-outs
+	Transport http.RoundTripper                       // nil is a transport with proxies from the environment and short time-outs
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
-	Log       *slog.Logger                            // retries, waits, files moved aside, without secrets; nil is silence
-	Brisk     bool                                    // a host that no connection is made to is given up after two short tries
+	Log       *slog.Logger                            // gets retries, waits and files moved aside, without secrets; nil logs nothing
+	Brisk     bool                                    // gives up on a host after two short failed attempts to connect
 
-	patience time.Duration // tests shorten stallTime and firstWait to this; 0 does not
+	patience time.Duration // replaces stallTime and the waits between attempts in tests; 0 does not
 }
 
-// Remote is what a server says about a file before sending it.
+// Remote is what a server says about a file before it sends the file.
 type Remote struct {
 	Bytes  int64  // of the file
-	SHA256 string // 64 hexadecimal digits in lower case; empty when the server does not say
+	SHA256 string // 64 hexadecimal digits in lower case; empty if the server does not say
 
-	validator string // strong ETag or Last-Modified: parts of the same file have the same
+	validator string // strong ETag or Last-Modified; it changes with the file
 }
 
-// Probe asks for the size and checksum of a file, with retries. It asks for the
-// first byte, since addresses signed for GET refuse HEAD. Errors are those of
-// Fetch.
-func (c *Client) Probe(ctx context.Context, src Source) (Remote, error) {
+// Probe asks for the size and checksum of a file, with retries. It requests the
+// first byte, because addresses that are signed for GET refuse HEAD. Errors are
+// those of Fetch.
+func (c *Client) Probe(ctx context.Context, src source.Source) (Remote, error) {
 	return retry(ctx, c, src, func() (Remote, error) {
 		resp, remote, err := c.get(ctx, src, "bytes=0-0", "")
 		if err != nil {
@@ -57,9 +60,9 @@ func (c *Client) Probe(ctx context.Context, src Source) (Remote, error) {
 	})
 }
 
-// Header reads the header of a file that is not here, in one request for its
-// first part. Errors are those of Fetch.
-func (c *Client) Header(ctx context.Context, src Source) (*gguf.File, Remote, error) {
+// Header reads the header of a file on a server, in one request for the first
+// part of the file. Errors are those of Fetch.
+func (c *Client) Header(ctx context.Context, src source.Source) (*gguf.File, Remote, error) {
 	var remote Remote
 	header, err := retry(ctx, c, src, func() (header *gguf.File, err error) {
 		header, remote, err = c.readHeader(ctx, src)
@@ -68,9 +71,9 @@ func (c *Client) Header(ctx context.Context, src Source) (*gguf.File, Remote, er
 	return header, remote, err
 }
 
-// readHeader is one attempt of Header. Errors that a repetition cannot mend are
-// backoff's permanent ones.
-func (c *Client) readHeader(ctx context.Context, src Source) (*gguf.File, Remote, error) {
+// readHeader is one attempt of Header. Its error is permanent, for package
+// backoff, if a retry cannot help.
+func (c *Client) readHeader(ctx context.Context, src source.Source) (*gguf.File, Remote, error) {
 	limits := gguf.DefaultLimits
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errStalled)
 	defer cancel()
@@ -82,7 +85,7 @@ func (c *Client) readHeader(ctx context.Context, src Source) (*gguf.File, Remote
 	body := &failing{r: resp.Body}
 	header, err := gguf.Read(body, remote.Bytes, limits)
 	switch {
-	case err != nil && body.err != nil: // a header that is whole needs nothing after it
+	case err != nil && body.err != nil: // a complete header is enough, even if the stream failed after it
 		return nil, Remote{}, fmt.Errorf("%v: %w", src, c.clean(body.err))
 	case err != nil:
 		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%v: %w", src, err))
@@ -90,8 +93,8 @@ func (c *Client) readHeader(ctx context.Context, src Source) (*gguf.File, Remote
 	return header, remote, nil
 }
 
-// failing keeps the error that ended a stream, to tell it from one about what
-// the stream held.
+// failing keeps the error that ended a stream. It tells a broken stream from
+// broken content.
 type failing struct {
 	r   io.Reader
 	err error
@@ -106,30 +109,30 @@ func (f *failing) Read(p []byte) (int, error) {
 }
 
 const (
-	maxTries     = 6                // without a single new byte, about 20 s with the waits between them
-	firstWait    = time.Second / 2  // doubled at every try, with jitter
-	longestWait  = 10 * time.Second //
-	stallTime    = 10 * time.Second // without a byte
+	maxTries     = 6                // attempts in a row without a new byte; with the waits between them about 20 s
+	firstWait    = time.Second / 2  // before the second attempt; doubled at every further one, with jitter
+	longestWait  = 10 * time.Second // between two attempts
+	stallTime    = 10 * time.Second // a connection that brings no byte for so long is given up
 	maxRedirects = 10
 
-	briskTries = 2 // of a host that no connection is made to
-	briskDial  = 3 * time.Second
+	briskTries = 2               // attempts of a Brisk client to connect to a host
+	briskDial  = 3 * time.Second // for each of them
 )
 
-// givenUp is whether a host was tried often enough, for a Brisk client.
+// givenUp reports whether a Brisk client has tried often enough to connect.
 func (c *Client) givenUp(err error, tries int) bool {
 	return c.Brisk && tries >= briskTries && unreached(err)
 }
 
-// unreached is an error of making a connection.
+// unreached reports whether an error is that of making a connection.
 func unreached(err error) bool {
 	var e *net.OpError
 	return errors.As(err, &e) && (e.Op == "dial" || e.Op == "proxyconnect")
 }
 
-// logRetry says that a request is repeated: of several tries in a row once, but
-// to who asks for more. What a Brisk client gives up at once has an error that
-// says it.
+// logRetry logs that a request is repeated. The first of several retries in a row
+// is a warning, the others are debug messages. So are those of a Brisk client that
+// cannot connect: it gives up soon, with an error that says the same.
 func (c *Client) logRetry(tries int, err error, message string, args ...any) {
 	level := slog.LevelDebug
 	if tries <= 1 && !(c.Brisk && unreached(err)) {
@@ -154,8 +157,9 @@ func (c *Client) stallTime() time.Duration {
 	return stallTime
 }
 
-// retry is for requests without state; a download does its own.
-func retry[T any](ctx context.Context, c *Client, src Source, ask func() (T, error)) (T, error) {
+// retry repeats a request without state until it succeeds or a retry cannot help.
+// Downloads have state and use download.repeat.
+func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() (T, error)) (T, error) {
 	tries := 0
 	got, err := backoff.Retry(ctx, func() (T, error) {
 		got, err := ask()
@@ -167,23 +171,23 @@ func retry[T any](ctx context.Context, c *Client, src Source, ask func() (T, err
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			c.logRetry(tries, err, "trying again", "model", src.String(), "wait", wait.Round(time.Millisecond))
 		}))
-	var permanent *backoff.PermanentError // left in place by the library at the last try
+	var permanent *backoff.PermanentError // the library does not unwrap it at the last try
 	if errors.As(err, &permanent) {
 		err = permanent.Err
 	}
 	return got, err
 }
 
-// get asks for a range of a file, in the form of the Range header, under the
-// condition that it still has the validator, where one is given. The status of
-// the answer is 200 or 206 and its size known. Errors that a repetition cannot
-// mend are backoff's permanent ones.
-func (c *Client) get(ctx context.Context, src Source, span, validator string) (*http.Response, Remote, error) {
+// get requests a range of a file. The range has the syntax of the Range header;
+// empty is the whole file. With a validator, a file that has changed is sent
+// whole. The answer has the status 200 or 206 and a known size. The error is
+// permanent, for package backoff, if a retry cannot help.
+func (c *Client) get(ctx context.Context, src source.Source, span, validator string) (*http.Response, Remote, error) {
 	hub, err := url.Parse(c.hub())
 	if err != nil || hub.Host == "" {
-		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%w: %s is not the address of a hub", ErrSource, bare(c.hub())))
+		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%w: %s is not the address of a hub", source.ErrBad, source.Bare(c.hub())))
 	}
-	from, err := src.address(hub)
+	from, err := src.Address(hub)
 	if err != nil {
 		return nil, Remote{}, backoff.Permanent(err)
 	}
@@ -237,9 +241,9 @@ func (c *Client) get(ctx context.Context, src Source, span, validator string) (*
 	}
 	switch {
 	case remote.Bytes <= 0:
-		err = fmt.Errorf("%v: the server does not say how large the file is, or that it is empty", src)
+		err = fmt.Errorf("%v: the server gives no file size, or says that the file is empty", src)
 	case linked.bytes > 0 && linked.bytes != remote.Bytes:
-		err = fmt.Errorf("%v: the hub says that the file has %d bytes, %s says %d", src, linked.bytes, resp.Request.URL.Host, remote.Bytes)
+		err = fmt.Errorf("%v: the hub says that the file has %d bytes, but %s says %d", src, linked.bytes, resp.Request.URL.Host, remote.Bytes)
 	}
 	if err != nil {
 		_ = resp.Body.Close()
@@ -248,9 +252,9 @@ func (c *Client) get(ctx context.Context, src Source, span, validator string) (*
 	return resp, remote, nil
 }
 
-// linked is what the hub says of a file when it redirects to where it lies:
-// checksum and size in headers of its own. Other hosts are not asked, their
-// entity tags may be anything.
+// linked is what the hub says about a file when it redirects to another host: the
+// checksum and the size, in headers of its own. Headers of other hosts do not
+// count, because their entity tags may be anything.
 type linked struct {
 	hub    *url.URL
 	sha256 string
@@ -258,11 +262,11 @@ type linked struct {
 }
 
 func (l *linked) look(from *url.URL, h http.Header) {
-	if !sameOrigin(from, l.hub) {
+	if !source.SameOrigin(from, l.hub) {
 		return
 	}
 	for _, name := range []string{"X-Linked-Etag", "Etag"} {
-		if sum := strings.Trim(h.Get(name), `"`); isSHA256(sum) {
+		if sum := strings.Trim(h.Get(name), `"`); source.IsSHA256(sum) {
 			l.sha256 = strings.ToLower(sum)
 			break
 		}
@@ -272,12 +276,7 @@ func (l *linked) look(from *url.URL, h http.Header) {
 	}
 }
 
-func isSHA256(s string) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == 32
-}
-
-// strongValidator is what If-Range accepts, RFC 9110 section 13.1.5.
+// strongValidator is a validator that If-Range accepts, RFC 9110 section 13.1.5.
 func strongValidator(h http.Header) string {
 	if tag := h.Get("Etag"); strings.HasPrefix(tag, `"`) {
 		return tag
@@ -285,7 +284,7 @@ func strongValidator(h http.Header) string {
 	return h.Get("Last-Modified")
 }
 
-// fullSize is the size of the whole file in bytes, -1 when the answer does not say.
+// fullSize is the size of the whole file in bytes, -1 if the answer does not say.
 func fullSize(resp *http.Response) int64 {
 	if resp.StatusCode == http.StatusOK {
 		return resp.ContentLength
@@ -309,8 +308,8 @@ func contentRange(h http.Header) (start, size int64) {
 	return number(first), number(whole)
 }
 
-// tokenTransport adds the token to requests to the hub and to no others: here,
-// since headers set on a request may travel along redirects.
+// tokenTransport adds the token to requests to the hub only. A header that is set
+// on a request could travel along redirects to other hosts.
 type tokenTransport struct {
 	http.RoundTripper
 	hub   *url.URL
@@ -318,7 +317,7 @@ type tokenTransport struct {
 }
 
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if t.token != "" && sameOrigin(req.URL, t.hub) {
+	if t.token != "" && source.SameOrigin(req.URL, t.hub) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", "Bearer "+t.token)
 	}
@@ -330,8 +329,9 @@ var (
 	briskTransport   = sync.OnceValue(func() http.RoundTripper { return newTransport(briskDial) })
 )
 
-// newTransport waits so long for a connection. One large body at a time gains
-// nothing from HTTP/2 and pays for its flow control.
+// newTransport makes a transport with a time-out for connecting. It uses HTTP/1:
+// one large body at a time gains nothing from HTTP/2, and pays for its flow
+// control.
 func newTransport(dial time.Duration) http.RoundTripper {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -370,10 +370,10 @@ func (c *Client) log() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// statusError reads an answer that is not the file.
+// statusError makes an error of an answer that is not the file.
 func (c *Client) statusError(resp *http.Response) *StatusError {
 	u := resp.Request.URL
-	e := &StatusError{Status: resp.StatusCode, URL: bare(u.String()), RetryAfter: retryAfter(resp.Header)}
+	e := &StatusError{Status: resp.StatusCode, URL: source.Bare(u.String()), RetryAfter: retryAfter(resp.Header)}
 	reason := resp.Header.Get("X-Error-Code") // the hub's
 	if message := resp.Header.Get("X-Error-Message"); message != "" {
 		reason = strings.TrimPrefix(reason+": "+message, ": ")
@@ -381,19 +381,20 @@ func (c *Client) statusError(resp *http.Response) *StatusError {
 	e.Reason = c.hide(reason[:min(len(reason), 200)])
 	switch {
 	case e.Status == http.StatusNotFound:
-		e.Hint = "no such file there; check the repository, the file name and the revision"
+		e.Hint = "no such file; check the repository, the file name and the revision"
 	case !e.Is(ErrRefused):
 	case resp.Header.Get("X-Error-Code") == "GatedRepo":
 		e.Hint = "the repository is gated; accept its terms on the hub and set HF_TOKEN"
 	case c.Token == "":
-		e.Hint = "private, gated or no such repository; set HF_TOKEN if you have access"
+		e.Hint = "the repository is private, gated or does not exist; set HF_TOKEN if you have access"
 	default:
-		e.Hint = "HF_TOKEN was not sent there or gives no access"
+		e.Hint = "HF_TOKEN gives no access, or was not sent to this host"
 	}
 	return e
 }
 
-// retryAfter reads a header of seconds or a date, RFC 9110 section 10.2.3.
+// retryAfter reads the header Retry-After, RFC 9110 section 10.2.3: seconds or a
+// date. 0 means that there is none.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
@@ -405,9 +406,10 @@ func retryAfter(h http.Header) time.Duration {
 	return 0
 }
 
-// transportError is an error of a request: without secrets, the caller's own
-// cause where the context ended, and permanent where repeating is no use.
-func (c *Client) transportError(ctx context.Context, src Source, err error) error {
+// transportError is the error of a request that got no answer, without secrets.
+// If the context has ended, it is the cause of the context. It is permanent, for
+// package backoff, if a retry cannot help.
+func (c *Client) transportError(ctx context.Context, src source.Source, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -420,7 +422,8 @@ func (c *Client) transportError(ctx context.Context, src Source, err error) erro
 	return failure
 }
 
-// clean takes the secrets out of an error's text and keeps what errors.Is sees.
+// clean removes the secrets from an error's text. errors.Is still finds the
+// original error.
 func (c *Client) clean(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -433,11 +436,12 @@ func (c *Client) clean(err error) error {
 	return &cleaned{c.hide(err.Error()), err}
 }
 
+// hide removes the token and the secrets of URLs from a text.
 func (c *Client) hide(text string) string {
 	if c.Token != "" {
 		text = strings.ReplaceAll(text, c.Token, "***")
 	}
-	return redact(text)
+	return source.Redact(text)
 }
 
 type cleaned struct {

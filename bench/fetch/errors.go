@@ -11,33 +11,33 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Why a file could not be had, for errors.Is. Further ones: ErrNotFound,
-// ErrSource, those of package gguf (the server sent something else than a
-// model), fs.ErrPermission and syscall.EROFS (the directory cannot be written),
-// and the cause of the context.
+// Reasons why a file could not be fetched, for errors.Is. There are more:
+// ErrNotFound, source.ErrBad, the errors of package gguf (the server sent
+// something other than a model), fs.ErrPermission and syscall.EROFS (the directory
+// cannot be written), and the cause of the context.
 var (
 	ErrRefused     = errors.New("the server refuses access")     // 401, 403
-	ErrUnavailable = errors.New("the download does not succeed") // after every retry
+	ErrUnavailable = errors.New("the download does not succeed") // after all retries
 	ErrChecksum    = errors.New("checksum mismatch")
-	ErrMixed       = errors.New("files that are here do not go with the model's others")
+	ErrMixed       = errors.New("files in the directory do not belong to the model's other files")
 	ErrNoDisk      = errors.New("not enough disk space")
-	ErrHopeless    = errors.New("the download cannot end in time")
+	ErrHopeless    = errors.New("the download cannot finish in time")
 )
 
-// errChanged is a file that is not the one of which a part is here.
+// errChanged is the error of a file that changed after a part of it was fetched.
 var errChanged = errors.New("the file changed on the server")
 
-// errStalled is a server that stopped sending.
-var errStalled = errors.New("no byte arrived")
+// errStalled is the error of a server that stopped sending.
+var errStalled = errors.New("no data arrived")
 
-// StatusError is an answer of a server that is not the file. It is ErrNotFound
-// (404, 410), ErrRefused (401, 403) or neither.
+// StatusError is a server's answer that is not the file. It is ErrNotFound (404,
+// 410), ErrRefused (401, 403) or neither.
 type StatusError struct {
 	Status     int           // of HTTP
-	URL        string        // without its secrets
-	Reason     string        // in the server's words; empty when it gave none
-	Hint       string        // what can be done; empty when nothing is known
-	RetryAfter time.Duration // as the server asks; 0 when it does not
+	URL        string        // without secrets
+	Reason     string        // in the server's words; empty if it gave none
+	Hint       string        // what the user can do; may be empty
+	RetryAfter time.Duration // the wait that the server asks for; 0 if it does not
 }
 
 func (e *StatusError) Error() string {
@@ -51,7 +51,7 @@ func (e *StatusError) Error() string {
 	return s
 }
 
-// Is makes a StatusError one of the kinds above.
+// Is implements errors.Is for ErrNotFound and ErrRefused.
 func (e *StatusError) Is(kind error) bool {
 	switch e.Status {
 	case http.StatusNotFound, http.StatusGone:
@@ -62,7 +62,7 @@ func (e *StatusError) Is(kind error) bool {
 	return false
 }
 
-// As tells the back-off how long the server wants to be left alone.
+// As implements errors.As for package backoff, which thereby waits for RetryAfter.
 func (e *StatusError) As(target any) bool {
 	after, ok := target.(**backoff.RetryAfterError)
 	if ok = ok && e.RetryAfter > 0; ok {
@@ -71,7 +71,7 @@ func (e *StatusError) As(target any) bool {
 	return ok
 }
 
-// temporary is whether the same request may be answered later.
+// temporary reports whether the same request may succeed later.
 func (e *StatusError) temporary() bool {
 	switch e.Status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusRequestedRangeNotSatisfiable:
@@ -82,45 +82,46 @@ func (e *StatusError) temporary() bool {
 	return e.Status >= 500
 }
 
-// DiskError is a file system without room for a file. It is ErrNoDisk.
+// DiskError is the error of a file system without room for a file. It is
+// ErrNoDisk.
 type DiskError struct {
 	Dir     string
 	Need    int64 // bytes still to be written
-	Reserve int64 // bytes that are to stay free
-	Free    int64 // bytes there are
+	Reserve int64 // bytes that must stay free
+	Free    int64 // free bytes
 }
 
 func (e *DiskError) Error() string {
-	return fmt.Sprintf("%v: %s has %s free, %s are needed and %s are kept free",
+	return fmt.Sprintf("%v: %s has %s free; %s are needed and %s must stay free",
 		ErrNoDisk, e.Dir, size(e.Free), size(e.Need), size(e.Reserve))
 }
 
-// Unwrap makes it an ErrNoDisk.
+// Unwrap returns ErrNoDisk.
 func (e *DiskError) Unwrap() error { return ErrNoDisk }
 
-// HopelessError is a download that does not end before its deadline. It is
-// ErrHopeless.
+// HopelessError is the error of a download that does not finish before its
+// deadline. It is ErrHopeless.
 type HopelessError struct {
-	Done, Total    int64 // bytes; Total is 0 when not known
+	Done, Total    int64 // bytes; Total is 0 if unknown
 	BytesPerSecond float64
-	Needs          time.Duration // at this rate; 0 when not known
+	Needs          time.Duration // time for the rest at this rate; 0 if unknown
 	Left           time.Duration // until the deadline
-	Last           error         // what went wrong last, if anything did
+	Last           error         // of the last failed attempt; nil if none failed
 }
 
 func (e *HopelessError) Error() string {
-	s := fmt.Sprintf("%v: %s of %s are here", ErrHopeless, size(e.Done), size(e.Total))
+	s := fmt.Sprintf("%v: %s of %s have arrived", ErrHopeless, size(e.Done), size(e.Total))
 	if e.Needs > 0 {
-		s += fmt.Sprintf(", the rest takes %v at %s/s", e.Needs.Round(time.Second), size(int64(e.BytesPerSecond)))
+		s += fmt.Sprintf(", the rest needs %v at %s/s", e.Needs.Round(time.Second), size(int64(e.BytesPerSecond)))
 	}
 	s += fmt.Sprintf(", %v are left", e.Left.Round(time.Second))
 	if e.Last != nil {
-		s += fmt.Sprintf(" (last: %v)", e.Last)
+		s += fmt.Sprintf(" (last failure: %v)", e.Last)
 	}
 	return s
 }
 
-// Unwrap makes it an ErrHopeless, and what went wrong last.
+// Unwrap returns ErrHopeless and the last failure.
 func (e *HopelessError) Unwrap() []error {
 	if e.Last == nil {
 		return []error{ErrHopeless}
@@ -128,4 +129,5 @@ func (e *HopelessError) Unwrap() []error {
 	return []error{ErrHopeless, e.Last}
 }
 
+// size formats a number of bytes.
 func size(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }

@@ -24,84 +24,84 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
-// Options are one download's. The zero Options are sound.
+// Options are the options of one download. The zero Options are valid.
 type Options struct {
-	SHA256       string         // what the file must have, hexadecimal; empty is what the hub says
-	Deadline     time.Time      // when the file must be here; zero is never
-	ReserveBytes int64          // to stay free on the file system; 0 is DefaultReserveBytes
-	Gate         *Gate          // holds the download back; nil does not
-	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch
-	// TrustUnchanged uses an existing file without reading it again when its size
-	// and time of modification are those of when it was last verified.
+	Deadline     time.Time      // when the file must be here; zero is no deadline
+	ReserveBytes int64          // bytes that must stay free on the file system; 0 is DefaultReserveBytes
+	Gate         *Gate          // can pause the download; may be nil
+	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
+	// TrustUnchanged uses an existing file without reading it again if it has the size
+	// and the modification time that it had when it was last verified.
 	TrustUnchanged bool
 
 	hooks hooks // of a Queue
 }
 
-// hooks let a Queue change its mind about a download under way. All may be nil.
+// hooks let a Queue control a download in progress. All may be nil.
 type hooks struct {
-	do       func(work func())                  // runs a piece of work: a buffer read, written and summed up
-	deadline func() time.Time                   // instead of Deadline, which then no timer enforces
-	waiting  func(until time.Time, after error) // before a wait for the next attempt
+	do       func(work func())                  // runs a piece of work: reading, hashing and writing one buffer
+	deadline func() time.Time                   // replaces Deadline; no timer enforces it
+	waiting  func(until time.Time, after error) // is called before a wait for the next attempt
 }
 
-// DefaultReserveBytes is room left for results, logs and others.
+// DefaultReserveBytes are left free for results, logs and other programs.
 const DefaultReserveBytes = 256 << 20
 
-// Progress is how far a download is.
+// Progress is the progress of a download.
 type Progress struct {
 	Done, Total    int64   // bytes
-	BytesPerSecond float64 // of the last seconds, pauses included
+	BytesPerSecond float64 // over the last seconds, pauses included
 	Retries        int
 
-	link float64 // bytes per second that network and disk give; 0 is not known
+	link float64 // bytes per second of network and disk, pauses excluded; 0 if unknown
 }
 
 const (
 	bufferBytes = 256 << 10
-	partSuffix  = ".part"
 
-	// A download is given up as hopeless only on a rate seen for some seconds, and
-	// only when it is far too low: rates vary.
+	// A download is given up as hopeless only after its rate was measured for some
+	// seconds, and only if the rate is far too low, because rates vary.
 	hopelessAfter  = 5 * time.Second // of reading, pauses excluded
 	hopelessFactor = 1.5             // times the time that is left
 
-	// heldEcho is how long after a pause the socket's buffer may still give what
-	// arrived in it.
+	// For this long after a pause, the socket's buffer may still hold data that
+	// arrived during the pause.
 	heldEcho = 500 * time.Millisecond
 
-	maxRestarts = 3 // from the first byte, of one download
+	maxRestarts = 3 // times that a download may start again from the first byte
 )
 
-// Fetch makes a source's file a verified file in dir, which is created where
-// missing, and downloads only what is not there. A file of this machine is used
-// where it lies. An existing file is used if its header is sound and its
-// checksum is the one asked for, recorded or told by the server; otherwise it is
-// renamed to NAME.corrupt-TIME and fetched again. When the server cannot be
-// asked, a sound header is enough.
+// Fetch puts a verified copy of a source's file into dir, which is created if it
+// does not exist. A local source is used where it is.
 //
-// A download is written to NAME.part and gets its name when size, checksum and
-// header are right. Interrupted, it stays and is resumed by the next Fetch as
-// long as the file on the server is the same. While another process fetches the
-// same file, Fetch waits and then uses it.
+// An existing file in dir is used if its header is sound and its checksum is
+// right. The checksum is compared with the source's, else with the recorded one,
+// else with the server's. If the server does not answer, a sound header is
+// enough. A wrong file is renamed to NAME.corrupt-TIME and fetched again.
 //
-// A source that by its name is the first of several files stands for all of them,
-// which lie beside it: the headers of those that are not here are read first, then
-// each is fetched so, in order. Progress and deadline are those of them all.
+// A download is written to NAME.part and renamed when its size, checksum and header
+// are right. If it is interrupted, the next Fetch resumes it, as long as the file
+// on the server is the same. While another process fetches the same file, Fetch
+// waits, and then uses that file.
 //
-// Errors are listed beside ErrRefused; none holds a secret.
-func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options) (File, error) {
+// If a model is in several files, the source names the first, and the others are
+// beside it. All headers are read before anything is downloaded; then the files
+// are fetched in order. Progress and deadline are those of all files together.
+//
+// Errors are listed at ErrRefused. They hold no secrets.
+func (c *Client) Fetch(ctx context.Context, src source.Source, dir string, opts Options) (File, error) {
 	if src.Local() {
 		return Local(src.Path)
 	}
 	name := src.Name()
-	if err := checkName(name); err != nil {
-		return File{}, fmt.Errorf("%w: %v: %w", ErrSource, src, err)
+	if err := source.CheckName(name); err != nil {
+		return File{}, fmt.Errorf("%w: %v: %w", source.ErrBad, src, err)
 	}
-	if opts.SHA256 != "" && !isSHA256(opts.SHA256) {
-		return File{}, fmt.Errorf("%w: %q is not a sha256", ErrSource, opts.SHA256)
+	if src.SHA256 != "" && !source.IsSHA256(src.SHA256) {
+		return File{}, fmt.Errorf("%w: %q is not a sha256", source.ErrBad, src.SHA256)
 	}
 	if !opts.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -109,8 +109,8 @@ func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options
 		defer cancel()
 	}
 	if gguf.IsShard(name) {
-		if opts.SHA256 != "" {
-			return File{}, fmt.Errorf("%w: %v is one of several files, a sha256 is of one", ErrSource, src)
+		if src.SHA256 != "" {
+			return File{}, fmt.Errorf("%w: %v is one of several files, but a sha256 belongs to a single file", source.ErrBad, src)
 		}
 		return c.fetchShards(ctx, src, dir, opts)
 	}
@@ -125,38 +125,38 @@ func (c *Client) Fetch(ctx context.Context, src Source, dir string, opts Options
 	return file, nil
 }
 
-// download is one file on its way.
+// download is the download of one file.
 type download struct {
 	*Client
 	Options
-	src       Source
-	dir, path string
-	pinned    string // Options.SHA256 in lower case
+	src       source.Source
+	dir, path string // of the file when it is complete
+	pinned    string // the source's SHA256, in lower case
 	share     share
 
-	out   *os.File  // the part
-	have  int64     // its bytes
-	sum   hash.Hash // of them
-	state record    // whose part it is; zero Bytes before the first answer
+	out   *os.File  // the partial file
+	have  int64     // bytes in it
+	sum   hash.Hash // of these bytes
+	state record    // of the file that they belong to; Bytes is 0 before the first answer
 
 	downloaded int64 // bytes
 	retries    int
-	restarts   int
-	last       error     // of the last attempt
+	restarts   int       // from the first byte
+	last       error     // of the last failed attempt
 	at         time.Time // the meters have counted until here
-	shown      meter     // of all time
-	reading    meter     // of network and disk, without the gate
-	held       time.Time // when the gate last held it back
-	by         time.Time // the queue's deadline that reading is judged by
-	told       time.Time // of the last progress
+	shown      meter     // rate with pauses
+	reading    meter     // rate of network and disk, without pauses
+	held       time.Time // when the gate last paused the download
+	by         time.Time // the queue's deadline when reading began to count
+	told       time.Time // when progress was last reported
 }
 
-func (c *Client) newDownload(src Source, dir string, o Options, s share) *download {
+func (c *Client) newDownload(src source.Source, dir string, o Options, s share) *download {
 	return &download{Client: c, Options: o, src: src, dir: dir, path: filepath.Join(dir, src.Name()),
-		pinned: strings.ToLower(o.SHA256), share: s, retries: s.retries}
+		pinned: strings.ToLower(src.SHA256), share: s, retries: s.retries}
 }
 
-// one is Fetch of this file.
+// one fetches the file.
 func (d *download) one(ctx context.Context) (File, error) {
 	file, err := d.file(ctx)
 	if err != nil {
@@ -166,7 +166,7 @@ func (d *download) one(ctx context.Context) (File, error) {
 	return file, nil
 }
 
-// failure is an error of this file, in its name.
+// failure adds the file's name to an error.
 func (d *download) failure(err error) error {
 	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
 		err = &HopelessError{Done: d.done(), Total: d.total(), BytesPerSecond: d.shown.rate, Last: d.last}
@@ -174,16 +174,16 @@ func (d *download) failure(err error) error {
 	return fmt.Errorf("%s: %w", filepath.Base(d.path), err)
 }
 
-// total is the size of the model, 0 where it is not known; done is what of it is
-// here, missing what is not. All are bytes of all its files.
+// total, done and missing are bytes of all the model's files: their size, what is
+// here and what is not. If the size is unknown, total is 0.
 func (d *download) total() int64 { return d.missing() + d.done() }
 func (d *download) done() int64  { return d.share.here + d.have }
 func (d *download) missing() int64 {
 	return cmp.Or(d.state.Bytes, d.share.bytes) - d.have + d.share.missing
 }
 
-// record is kept beside a part, to resume it, and beside a verified file, to
-// verify it again.
+// record describes a file. It is stored beside a partial file, to resume the
+// download, and beside a verified file, to verify it again.
 type record struct {
 	Source    string    `json:"source"` // without secrets
 	Bytes     int64     `json:"bytes"`  // of the whole file
@@ -192,7 +192,7 @@ type record struct {
 	ModTime   time.Time `json:"mtime,omitzero"`      // of the verified file
 }
 
-// do runs a piece of work where the queue wants it.
+// do runs a piece of work, on the thread that the queue chooses.
 func (d *download) do(work func()) {
 	if d.hooks.do != nil {
 		d.hooks.do(work)
@@ -208,21 +208,21 @@ func (d *download) deadline() time.Time {
 	return d.Deadline
 }
 
-func (d *download) partPath() string  { return d.path + partSuffix }
-func (d *download) statePath() string { return d.path + partSuffix + ".json" }
+func (d *download) partPath() string  { return d.path + source.PartSuffix }
+func (d *download) statePath() string { return d.path + source.PartSuffix + ".json" }
 func (d *download) recordPath() string {
 	return filepath.Join(d.dir, "."+filepath.Base(d.path)+".json")
 }
 
-// file is Fetch under the lock.
+// file fetches the file while it holds the lock.
 func (d *download) file(ctx context.Context) (File, error) {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return File{}, err
 	}
-	unlock, err := lock(ctx, d.path, func() { d.log().Info("waiting for another download of the same file", "file", d.path) })
+	unlock, err := lock(ctx, d.path, func() { d.log().Info("another process downloads the same file, waiting", "file", d.path) })
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		// What cannot be written can still be read, and nobody else writes it.
+		// A file in a directory that cannot be written can still be read.
 		if file, why, readErr := d.existing(ctx); readErr == nil && why == nil {
 			return file, nil
 		}
@@ -248,8 +248,8 @@ func (d *download) file(ctx context.Context) (File, error) {
 	return d.fetch(ctx)
 }
 
-// existing verifies the file that is there. err is fs.ErrNotExist where there is
-// none; why is what is wrong with it.
+// existing verifies the file in the directory. If it is wrong, why says what is
+// wrong. err is that of the file system; fs.ErrNotExist if there is no file.
 func (d *download) existing(ctx context.Context) (file File, why, err error) {
 	info, err := os.Stat(d.path)
 	if err != nil {
@@ -260,7 +260,7 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 	}
 	header, err := gguf.ReadFile(d.path)
 	switch {
-	case errors.As(err, new(*fs.PathError)): // it could not be read, which says nothing about it
+	case errors.As(err, new(*fs.PathError)): // a read error says nothing about the content
 		return File{}, nil, err
 	case err != nil:
 		return File{}, err, nil
@@ -282,11 +282,11 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 		case ctx.Err() != nil:
 			return File{}, nil, context.Cause(ctx)
 		default:
-			d.log().Warn("existing file used with only its header verified", "file", d.path, "reason", err)
+			d.log().Warn("using an existing file of which only the header is verified", "file", d.path, "reason", err)
 		}
 	}
 	if known.Bytes != 0 && known.Bytes != info.Size() {
-		return File{}, fmt.Errorf("it has %d bytes, not %d", info.Size(), known.Bytes), nil
+		return File{}, fmt.Errorf("it has %d bytes instead of %d", info.Size(), known.Bytes), nil
 	}
 	file = File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: known.SHA256}
 	if known.SHA256 == "" || unchanged && d.TrustUnchanged {
@@ -304,9 +304,9 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 	return file, nil, nil
 }
 
-// fetch downloads until the file is whole and right. A file that is whole but
-// wrong is fetched once more from its first byte: a part may have been of a disk
-// that lost power, or a proxy may have garbled it.
+// fetch downloads the file until it is complete and right. A complete but wrong
+// file is fetched once more from its first byte: the disk may have lost power after
+// an earlier download, or a proxy may have damaged the data.
 func (d *download) fetch(ctx context.Context) (File, error) {
 	if err := d.openPart(ctx); err != nil {
 		return File{}, err
@@ -328,9 +328,9 @@ func (d *download) fetch(ctx context.Context) (File, error) {
 	}
 }
 
-// openPart opens the part that an earlier download left, if it is of this
-// source, and else an empty one. The bytes are read again: their checksum is of
-// what is on the disk, whatever happened since.
+// openPart opens the partial file that an earlier download of this source left,
+// or an empty one. It reads the bytes again, because the checksum must be that of
+// what is on the disk now.
 func (d *download) openPart(ctx context.Context) error {
 	out, err := os.OpenFile(d.partPath(), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
@@ -356,7 +356,7 @@ func (d *download) openPart(ctx context.Context) error {
 	return err
 }
 
-// reset forgets what is here.
+// reset discards the partial file's content.
 func (d *download) reset() error {
 	d.have, d.sum, d.state = 0, sha256.New(), record{}
 	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -369,13 +369,13 @@ func (d *download) reset() error {
 	return err
 }
 
-// transfer makes attempts until the part is whole.
+// transfer makes attempts until the partial file is complete.
 func (d *download) transfer(ctx context.Context) error {
 	return d.repeat(ctx, func() error { return d.attempt(ctx) })
 }
 
-// repeat repeats attempts until one succeeds. Attempts that bring bytes may be
-// any number; those that do not, in a row, only maxTries.
+// repeat makes attempts until one succeeds. The number of attempts that bring
+// bytes is not limited; it fails after maxTries in a row that bring none.
 func (d *download) repeat(ctx context.Context, attempt func() error) error {
 	wait := d.newBackOff()
 	fruitless := 0
@@ -416,12 +416,12 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 	return err
 }
 
-// attempt is one request for what is missing.
+// attempt makes one request for the missing bytes.
 func (d *download) attempt(ctx context.Context) error {
 	if d.state.Bytes > 0 && d.have == d.state.Bytes {
 		return nil
 	}
-	// A part of which nothing says that it is still of the same file is worth nothing.
+	// Without validator and checksum nothing shows that the file is still the same.
 	if d.have > 0 && d.state.Validator == "" && d.state.SHA256 == "" && d.pinned == "" {
 		if err := d.reset(); err != nil {
 			return backoff.Permanent(err)
@@ -449,7 +449,7 @@ func (d *download) attempt(ctx context.Context) error {
 	}
 	if resp.StatusCode == http.StatusOK {
 		if d.have > 0 {
-			d.log().Warn("the server starts again from the first byte", "file", d.path, "bytes", d.have, "changed", now != d.state)
+			d.log().Warn("the server sends the file again from the first byte", "file", d.path, "bytes", d.have, "changed", now != d.state)
 			d.restarts++
 		}
 		if err := d.begin(now); err != nil {
@@ -461,6 +461,7 @@ func (d *download) attempt(ctx context.Context) error {
 	return d.receive(ctx, cancel, resp.Body)
 }
 
+// restart discards the partial file because of why, which it returns.
 func (d *download) restart(why error) error {
 	d.restarts++
 	if err := d.reset(); err != nil {
@@ -469,7 +470,7 @@ func (d *download) restart(why error) error {
 	return why
 }
 
-// begin prepares for a file's first byte, knowing what the server says of it.
+// begin prepares for the first byte of a file that the server describes so.
 func (d *download) begin(now record) error {
 	if want := d.pinned; want != "" && now.SHA256 != "" && want != now.SHA256 {
 		return fmt.Errorf("%w: the server has sha256 %s, expected %s", ErrChecksum, now.SHA256, want)
@@ -485,11 +486,7 @@ func (d *download) begin(now record) error {
 }
 
 func (d *download) checkDisk() error {
-	free := d.FreeBytes
-	if free == nil {
-		free = freeBytes
-	}
-	got, err := free(d.dir)
+	got, err := d.freeBytes(d.dir)
 	if err != nil {
 		return err
 	}
@@ -503,7 +500,7 @@ func (d *download) checkDisk() error {
 	return nil
 }
 
-// receive appends a body to the part until the part is whole.
+// receive appends a body to the partial file until the file is complete.
 func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
 	if d.at.IsZero() {
 		d.at = time.Now()
@@ -524,7 +521,7 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 				d.sum.Write(buf[:n])
 				return
 			}
-			// A page or a message instead of a model: not worth its other bytes.
+			// It is not a model but perhaps an HTML page: the other bytes are not needed.
 			_, err = gguf.Read(bytes.NewReader(buf[:n]), d.state.Bytes, gguf.DefaultLimits)
 			err = errors.Join(d.reset(), fmt.Errorf("%v: %w", d.src, err))
 		})
@@ -538,7 +535,7 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 		d.downloaded += int64(n)
 
 		read := time.Now()
-		// What arrived while the gate was shut says nothing about the link.
+		// Bytes that arrived during a pause say nothing about the link's rate.
 		if read.Sub(d.held) >= heldEcho {
 			d.reading.add(n, read.Sub(d.at))
 		}
@@ -575,12 +572,12 @@ func (d *download) tell(now time.Time) {
 	}
 }
 
-// hopeless is whether the deadline is out of reach at the rate that the network
-// and the disk give, which is more than what the gate lets through.
+// hopeless returns an error if the deadline is out of reach at the rate of network
+// and disk, without the pauses.
 func (d *download) hopeless(now time.Time) error {
 	by := d.deadline()
 	if d.hooks.deadline != nil && !by.Equal(d.by) {
-		// Somebody waits from now on: what came at low priority beside a running test is not judged.
+		// Somebody waits from now on. The rate at low priority, beside a running test, does not count.
 		d.by, d.reading = by, meter{}
 	}
 	if by.IsZero() || d.reading.total < hopelessAfter {
@@ -596,10 +593,10 @@ func (d *download) hopeless(now time.Time) error {
 		Needs: time.Duration(min(needs, longest.Seconds()) * float64(time.Second))}
 }
 
-// errWrong is a whole file that is not what it should be.
-var errWrong = errors.New("the file that arrived is wrong")
+// errWrong is the error of a complete file with wrong content.
+var errWrong = errors.New("the downloaded file is wrong")
 
-// finish verifies the whole part and gives it its name.
+// finish verifies the complete partial file and renames it.
 func (d *download) finish() (File, error) {
 	sum, want := hexSum(d.sum), d.pinned
 	if want == "" {
@@ -613,7 +610,7 @@ func (d *download) finish() (File, error) {
 		return File{}, fmt.Errorf("%w: %v: %w", errWrong, d.src, err)
 	}
 	if err != nil {
-		return File{}, fmt.Errorf("%v: published so: %w", d.src, err)
+		return File{}, fmt.Errorf("%v: the published file is bad: %w", d.src, err)
 	}
 	info, err := d.out.Stat()
 	if err != nil {
@@ -622,8 +619,8 @@ func (d *download) finish() (File, error) {
 	if err := d.out.Close(); err != nil {
 		return File{}, err
 	}
-	// Not synced first, which would write tens of gigabytes out at once beside a
-	// running test: after a loss of power the record's checksum finds the damage.
+	// There is no fsync: it would write tens of gigabytes to the disk beside a running
+	// test. After a power failure, the record's checksum shows the damage.
 	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
 	d.keep(d.state)
 	if err := os.Rename(d.partPath(), d.path); err != nil {
@@ -635,7 +632,8 @@ func (d *download) finish() (File, error) {
 	return File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: sum}, nil
 }
 
-// keep records a verified file. Without the record it is only verified anew.
+// keep stores the record of a verified file. Without it, the next Fetch verifies
+// the file again.
 func (d *download) keep(r record) {
 	if err := writeRecord(d.recordPath(), r); err != nil {
 		d.log().Debug("verified file not recorded", "file", d.path, "reason", err)
@@ -650,7 +648,7 @@ func writeRecord(path string, r record) error {
 	return renameio.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// readRecord reads a record that anybody may have written, of at most 64 KiB.
+// readRecord reads a record of at most 64 KiB. Its content is not trusted.
 func readRecord(path string) (record, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -659,7 +657,7 @@ func readRecord(path string) (record, error) {
 	defer f.Close()
 	var r record
 	err = json.NewDecoder(io.LimitReader(f, 64<<10)).Decode(&r)
-	if err == nil && (r.Bytes < 0 || r.SHA256 != "" && !isSHA256(r.SHA256)) {
+	if err == nil && (r.Bytes < 0 || r.SHA256 != "" && !source.IsSHA256(r.SHA256)) {
 		err = errors.New("not a record of a download")
 	}
 	if err != nil {
@@ -669,7 +667,7 @@ func readRecord(path string) (record, error) {
 	return r, nil
 }
 
-// hashFile reads a file through the gate.
+// hashFile computes the checksum of a file. The gate can pause it.
 func (d *download) hashFile(ctx context.Context, path string) (hash.Hash, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -697,10 +695,10 @@ func (d *download) hashFile(ctx context.Context, path string) (hash.Hash, error)
 
 func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
-// meter is a rate, averaged over the last seconds.
+// meter measures a rate, averaged over the last seconds.
 type meter struct {
 	rate  float64       // bytes per second
-	total time.Duration // measured
+	total time.Duration // all the time that was measured
 
 	bytes int           // since the last update of rate
 	time  time.Duration // since then
@@ -719,7 +717,7 @@ func (m *meter) add(n int, t time.Duration) {
 	}
 	now := float64(m.bytes) / m.time.Seconds()
 	weight := -math.Expm1(-m.time.Seconds() / meterWindow.Seconds())
-	if m.total == m.time { // the first
+	if m.total == m.time { // the first step
 		weight = 1
 	}
 	m.rate += weight * (now - m.rate)

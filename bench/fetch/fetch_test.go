@@ -25,6 +25,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 // blob is a small valid file; seed changes its data.
@@ -124,6 +125,16 @@ func (w *world) ranges() (all []string) {
 	defer w.mu.Unlock()
 	for _, r := range w.requests {
 		all = append(all, r.Range)
+	}
+	return all
+}
+
+// paths are the paths of all requests, in order.
+func (w *world) paths() (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.requests {
+		all = append(all, r.Path)
 	}
 	return all
 }
@@ -257,46 +268,73 @@ func TestFetchSurvives(t *testing.T) {
 	}
 }
 
-// The faults that end a download, and what is said.
+// pinnedOptions are options with the checksum of the source.
+type pinnedOptions struct {
+	fetch.Options
+	SHA256 string
+}
+
+func deadline(t time.Time) pinnedOptions {
+	return pinnedOptions{Options: fetch.Options{Deadline: t}}
+}
+
+// pinned is a source with a checksum.
+func pinned(t testing.TB, text, sha256 string) source.Source {
+	t.Helper()
+	src := parse(t, text)
+	src.SHA256 = sha256
+	return src
+}
+
+func parse(t testing.TB, text string) source.Source {
+	t.Helper()
+	src, err := source.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
+}
+
+// The faults that end a download, and their messages.
 func TestFetchFails(t *testing.T) {
 	a := blob(t, 1)
 	whole := func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }
 	for name, tt := range map[string]struct {
 		source   string
 		answer   http.HandlerFunc
-		options  fetch.Options
+		options  pinnedOptions
 		kind     error
 		text     string
 		requests int
 	}{
-		"404": {plainURL, status(404), fetch.Options{}, fetch.ErrNotFound,
-			"m.gguf: http://files.test/dir/m.gguf: 404 not found: no such file there; check the repository, the file name and the revision", 1},
-		"401": {"hf:u/r/m.gguf", status(401, "X-Error-Code", "RepoNotFound", "X-Error-Message", "no hf_t0ken here"), fetch.Options{}, fetch.ErrRefused,
-			"m.gguf: http://hub.test/u/r/resolve/main/m.gguf: 401 unauthorized (RepoNotFound: no *** here): HF_TOKEN was not sent there or gives no access", 1},
-		"gated": {"hf:u/r/m.gguf", status(403, "X-Error-Code", "GatedRepo"), fetch.Options{}, fetch.ErrRefused,
+		"404": {plainURL, status(404), pinnedOptions{}, fetch.ErrNotFound,
+			"m.gguf: http://files.test/dir/m.gguf: 404 not found: no such file; check the repository, the file name and the revision", 1},
+		"401": {"hf:u/r/m.gguf", status(401, "X-Error-Code", "RepoNotFound", "X-Error-Message", "no hf_t0ken here"), pinnedOptions{}, fetch.ErrRefused,
+			"m.gguf: http://hub.test/u/r/resolve/main/m.gguf: 401 unauthorized (RepoNotFound: no *** here): HF_TOKEN gives no access, or was not sent to this host", 1},
+		"gated": {"hf:u/r/m.gguf", status(403, "X-Error-Code", "GatedRepo"), pinnedOptions{}, fetch.ErrRefused,
 			"the repository is gated; accept its terms on the hub and set HF_TOKEN", 1},
-		"503 for ever": {plainURL, status(503), fetch.Options{}, fetch.ErrUnavailable, "503 service unavailable", 6},
-		"dead":         {plainURL, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, fetch.Options{}, fetch.ErrUnavailable, "EOF", 6},
+		"503 for ever": {plainURL, status(503), pinnedOptions{}, fetch.ErrUnavailable, "503 service unavailable", 6},
+		"dead":         {plainURL, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, pinnedOptions{}, fetch.ErrUnavailable, "EOF", 6},
 		"html": {plainURL, func(rw http.ResponseWriter, r *http.Request) {
 			serve(rw, r, []byte("<!DOCTYPE html><html>hello</html>"))
 		},
-			fetch.Options{}, gguf.ErrNotGGUF, "it looks like an html page", 1},
-		"empty": {plainURL, status(200), fetch.Options{}, nil, "does not say how large the file is, or that it is empty", 1},
+			pinnedOptions{}, gguf.ErrNotGGUF, "it looks like an html page", 1},
+		"empty": {plainURL, status(200), pinnedOptions{}, nil, "gives no file size, or says that the file is empty", 1},
 		"corrupt": {"hf:u/r/m.gguf", func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("X-Linked-Etag", `"`+sha(blob(t, 9))+`"`)
 			serve(rw, r, a)
-		}, fetch.Options{}, fetch.ErrChecksum, "expected " + sha(blob(t, 9)), 2},
-		"not the pinned": {plainURL, whole, fetch.Options{SHA256: sha(blob(t, 9))}, fetch.ErrChecksum, "expected", 2},
+		}, pinnedOptions{}, fetch.ErrChecksum, "expected " + sha(blob(t, 9)), 2},
+		"not the pinned": {plainURL, whole, pinnedOptions{SHA256: sha(blob(t, 9))}, fetch.ErrChecksum, "expected", 2},
 		"hub has another than the pinned": {"hf:u/r/m.gguf", func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("X-Linked-Etag", `"`+sha(a)+`"`)
 			serve(rw, r, a)
-		}, fetch.Options{SHA256: sha(blob(t, 9))}, fetch.ErrChecksum, "the server has sha256", 1},
+		}, pinnedOptions{SHA256: sha(blob(t, 9))}, fetch.ErrChecksum, "the server has sha256", 1},
 		"hub and host differ in size": {"hf:u/r/m.gguf", func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("X-Linked-Size", "12")
 			serve(rw, r, a)
-		}, fetch.Options{}, nil, "the hub says that the file has 12 bytes", 1},
-		"disk": {plainURL, whole, fetch.Options{ReserveBytes: 1 << 40}, fetch.ErrNoDisk, "1.0 MB are needed", 1},
-		"retry after the deadline": {plainURL, status(429, "Retry-After", "3600"), fetch.Options{Deadline: time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)},
+		}, pinnedOptions{}, nil, "the hub says that the file has 12 bytes", 1},
+		"disk": {plainURL, whole, pinnedOptions{Options: fetch.Options{ReserveBytes: 1 << 40}}, fetch.ErrNoDisk, "1.0 MB are needed", 1},
+		"retry after the deadline": {plainURL, status(429, "Retry-After", "3600"), deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)),
 			fetch.ErrHopeless, "try again in 1h0m0s", 1},
 		"slow": {plainURL, func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Length", strconv.Itoa(len(a)))
@@ -307,21 +345,21 @@ func TestFetchFails(t *testing.T) {
 				_ = http.NewResponseController(rw).Flush()
 				time.Sleep(100 * time.Millisecond)
 			}
-		}, fetch.Options{Deadline: time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)}, fetch.ErrHopeless, "the rest takes 15m19s at 1.1 kB/s, 9m55s are left", 1},
+		}, deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)), fetch.ErrHopeless, "the rest needs 15m19s at 1.1 kB/s, 9m55s are left", 1},
 		"redirects for ever": {plainURL, func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) },
-			fetch.Options{}, nil, "more than 10 redirects", 10},
-		"bad redirect": {plainURL, status(302, "Location", "gopher://x/?s3cret"), fetch.Options{}, nil, "unsupported protocol scheme", 0},
-		"bad checksum": {plainURL, whole, fetch.Options{SHA256: "12"}, fetch.ErrSource, "is not a sha256", 0},
+			pinnedOptions{}, nil, "more than 10 redirects", 10},
+		"bad redirect": {plainURL, status(302, "Location", "gopher://x/?s3cret"), pinnedOptions{}, nil, "unsupported protocol scheme", 0},
+		"bad checksum": {plainURL, whole, pinnedOptions{SHA256: "12"}, source.ErrBad, "is not a sha256", 0},
 		"changes for ever": {plainURL, func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("Etag", strconv.Quote(time.Now().String()))
 			r.Header.Del("If-Range")
 			http.ServeContent(&cut{rw, r, 1000, false}, r, "", time.Time{}, bytes.NewReader(a))
-		}, fetch.Options{}, fetch.ErrUnavailable, "the file changed on the server", 0},
+		}, pinnedOptions{}, fetch.ErrUnavailable, "the file changed on the server", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, dir, start := newWorld(t, tt.answer), t.TempDir(), time.Now()
-				_, err := w.client.Fetch(t.Context(), parse(t, tt.source), dir, tt.options)
+				_, err := w.client.Fetch(t.Context(), pinned(t, tt.source, tt.options.SHA256), dir, tt.options.Options)
 				if err == nil || tt.kind != nil && !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 					t.Fatalf("got %v", err)
 				}
@@ -426,7 +464,7 @@ func TestStrangeParts(t *testing.T) {
 				if tt.state != "" {
 					write(t, filepath.Join(dir, "m.gguf.part.json"), tt.state)
 				}
-				file, err := w.client.Fetch(t.Context(), parse(t, plainURL), dir, fetch.Options{SHA256: sha(a)})
+				file, err := w.client.Fetch(t.Context(), pinned(t, plainURL, sha(a)), dir, fetch.Options{})
 				if err != nil || file.SHA256 != sha(a) {
 					t.Fatalf("got %+v, %v", file, err)
 				}
@@ -467,7 +505,7 @@ func TestExistingFile(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, dir := newWorld(t, tt.answer), t.TempDir()
 				write(t, filepath.Join(dir, "m.gguf"), string(tt.there))
-				file, err := w.client.Fetch(t.Context(), parse(t, "hf:u/r/m.gguf"), dir, fetch.Options{SHA256: tt.pinned})
+				file, err := w.client.Fetch(t.Context(), pinned(t, "hf:u/r/m.gguf", tt.pinned), dir, fetch.Options{})
 				if err != nil || file.Bytes != int64(len(a)) || file.Header.Architecture() != "llama" {
 					t.Fatalf("got %+v, %v", file, err)
 				}
@@ -540,7 +578,7 @@ func TestLinks(t *testing.T) {
 			if err := os.Symlink(target, filepath.Join(dir, "m.gguf")); err != nil {
 				t.Fatal(err)
 			}
-			file, err := w.client.Fetch(t.Context(), src, dir, fetch.Options{SHA256: sha(a)})
+			file, err := w.client.Fetch(t.Context(), pinned(t, plainURL, sha(a)), dir, fetch.Options{})
 			if err != nil || file.Downloaded != downloaded {
 				t.Errorf("got %+v, %v", file, err)
 			}

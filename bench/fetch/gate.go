@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Gate holds downloads back: it pauses them, so that they keep off a running test. The zero Gate lets everything through, and so does a
-// nil one. Its methods may be called from any goroutine.
+// Gate pauses downloads, to keep them off a running test. The zero Gate and a nil
+// Gate are open. Its methods may be called from any goroutine.
 type Gate struct {
 	mu     sync.Mutex
-	open   chan struct{} // closed by Resume; nil while open
-	passed int64         // bytes
+	open   chan struct{} // nil while the gate is open, else closed by Resume
+	passed int64         // bytes that passed so far
 }
 
-// Pause stops all downloads through the gate until Resume, after the buffer
-// that each of them holds (at most bufferBytes). Their connections stay open
-// for as long as the server lets them; a download whose connection was cut
-// resumes where it was.
+// Pause stops all downloads through the gate until Resume. Each of them still
+// finishes its current buffer of at most bufferBytes. Connections stay open as long
+// as the server allows. A download whose connection was closed continues where it
+// stopped.
 func (g *Gate) Pause() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -36,7 +36,7 @@ func (g *Gate) Resume() {
 	}
 }
 
-// wait returns when n more bytes may pass.
+// wait returns when n more bytes may pass. The error is the cause of ctx.
 func (g *Gate) wait(ctx context.Context, n int) error {
 	if g == nil {
 		return context.Cause(ctx)
@@ -59,6 +59,7 @@ func (g *Gate) wait(ctx context.Context, n int) error {
 	}
 }
 
+// sleep waits for d. The error is the cause of ctx, if that ends first.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

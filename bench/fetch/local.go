@@ -11,29 +11,29 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
-// File is a model that is there and whose header is sound.
+// File is a model on this machine, in one file or in several. Its header is sound.
 type File struct {
-	Path   string     // of its file, or of the first of several
-	Paths  []string   // of all of them, in order
-	Bytes  int64      // of all of them
-	Header *gguf.File // merged, if there are several
+	Path   string     // of the first file
+	Paths  []string   // of all files, in order
+	Bytes  int64      // of all files
+	Header *gguf.File // of all files, merged
 
-	SHA256     string // 64 hexadecimal digits, where Fetch verified it
-	Downloaded int64  // bytes that Fetch took from the network
-	Retries    int    // requests of Fetch after the first
+	SHA256     string // 64 hexadecimal digits; empty if Fetch has not verified it
+	Downloaded int64  // bytes that Fetch downloaded
+	Retries    int    // retries of Fetch
 }
 
 // Errors of Local.
 var (
-	ErrNotFound   = errors.New("no such model file")                   // in none of the places looked at
-	ErrNotRegular = errors.New("a device, pipe or socket, not a file") // and no directory
+	ErrNotFound   = errors.New("no such model file")
+	ErrNotRegular = errors.New("not a file but a device, pipe or socket")
 )
 
-// Local finds a model by its path or, for a bare name, in the working directory
-// or the first of dirs that has it, and reads its header; of a model in several
-// files, found by its first, those of all. Headers are untrusted: they are read
-// here, in bounded time and memory, before the library sees them. Errors wrap ErrNotFound, ErrNotRegular, those of package gguf, and
-// those of the file system.
+// Local finds a model by the path of its first file and reads the headers of all
+// its files. A bare name is looked up in the working directory and then in dirs.
+// Headers are not trusted: they are read here, in bounded time and memory, before
+// the library sees them. Errors wrap ErrNotFound, ErrNotRegular, the errors of
+// package gguf and those of the file system.
 func Local(model string, dirs ...string) (File, error) {
 	places := []string{model}
 	if filepath.Base(model) == model {
@@ -60,7 +60,7 @@ func Local(model string, dirs ...string) (File, error) {
 	return File{}, fmt.Errorf("%w: %s", ErrNotFound, model)
 }
 
-// readHeader reads the header of one file, whose size it returns, too.
+// readHeader reads the header of one file and returns the file's size in bytes.
 func readHeader(path string) (*gguf.File, int64, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -68,7 +68,7 @@ func readHeader(path string) (*gguf.File, int64, error) {
 		return nil, 0, fmt.Errorf("%w: %s", ErrNotFound, path)
 	case err != nil:
 		return nil, 0, err
-	case !info.Mode().IsRegular() && !info.IsDir(): // opening a pipe waits for its writer
+	case !info.Mode().IsRegular() && !info.IsDir(): // opening a pipe would wait for its writer
 		return nil, 0, fmt.Errorf("%s: %w", path, ErrNotRegular)
 	}
 	header, err := gguf.ReadFile(path)

@@ -4,44 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
-// lockPoll is how often a waiting download looks whether the lock is free: a
-// blocking flock cannot be cancelled.
+// lockPoll is how often a waiting download tries to take the lock: a blocking
+// flock(2) cannot be cancelled.
 const lockPoll = 250 * time.Millisecond
 
-// lock makes this process, and in it this call, the only one that writes the
-// named file. waiting is called once if another holds the lock. The lock goes
-// with its holder, so nothing stale remains.
+// lock makes this call the only one, in all processes, that writes the named
+// file. waiting is called once if another holds the lock. The lock ends with its
+// holder, so no stale lock remains. On a file system without locks nothing is
+// locked.
 func lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
 	path := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".lock")
 	for tries := 0; ; tries++ {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
-			return nil, fmt.Errorf("lock: %w", err)
-		}
-		err = flock(f)
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) {
-			err = nil // a file system without locks: better unlocked than not at all
-		}
-		if err == nil && same(f, path) {
-			return func() {
-				// Removed while held: who waits for this one sees that it is gone and makes its own.
-				_ = os.Remove(path)
-				_ = f.Close()
-			}, nil
-		}
-		_ = f.Close()
+		l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW), flock.SetPermissions(0o644))
+		locked, err := l.TryLock()
 		switch {
-		case err == nil: // removed by its last holder in between
+		case errors.Is(err, unix.EINTR):
 			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
+		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
+			return func() { _ = os.Remove(path) }, nil
+		case errors.As(err, new(*fs.PathError)): // it holds the path
+			return nil, fmt.Errorf("lock: %w", err)
+		case err != nil:
 			return nil, fmt.Errorf("lock %s: %w", path, err)
+		case locked && current(l):
+			return func() {
+				// The file is removed while it is locked. A waiting call then finds that its
+				// own lock is of a removed file, and makes a new one.
+				_ = os.Remove(path)
+				_ = l.Close()
+			}, nil
+		case locked: // the last holder removed it before it was locked here
+			_ = l.Close()
+			continue
 		}
 		if tries == 0 {
 			waiting()
@@ -52,26 +55,9 @@ func lock(ctx context.Context, name string, waiting func()) (unlock func(), err 
 	}
 }
 
-func flock(f *os.File) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-// same is whether the open file is still the one of that name.
-func same(f *os.File, path string) bool {
-	here, err1 := f.Stat()
-	there, err2 := os.Lstat(path)
-	return err1 == nil && err2 == nil && os.SameFile(here, there)
-}
-
-// freeBytes is what an unprivileged user may still write in a directory.
-func freeBytes(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", dir, err)
-	}
-	return int64(s.Bavail) * s.Bsize, nil
+// current reports whether a held lock is still the file of that name.
+func current(l *flock.Flock) bool {
+	held, err1 := l.Stat()
+	there, err2 := os.Lstat(l.Path())
+	return err1 == nil && err2 == nil && os.SameFile(held, there)
 }

@@ -1,17 +1,14 @@
 package fetch
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
-// Hold is what keeps a queue's downloads back.
+// Hold says whether a queue's downloads are paused.
 type Hold int
 
 // The holds. Auto is for QueueOptions.Force only.
 const (
 	Auto Hold = iota
-	Free      // nothing
+	Free
 	Paused
 )
 
@@ -20,41 +17,42 @@ func (h Hold) String() string {
 }
 
 const (
-	// pauseMargin is the part of the expected time within which a download must
-	// end to be called in time: tests are stopped early, and rates vary.
+	// pauseMargin is the share of the expected time within which a download must
+	// finish to be in time: tests may be stopped early, and rates vary.
 	pauseMargin = 0.8
-	// lostShare is the part of the run's wall time that holding back may cost.
+	// lostShare is the share of the run's wall time that pauses may cost.
 	lostShare = 0.04
-	// Before much was seen, a tenth of the time is taken to be not timed.
+	// Until more was measured, a tenth of the time is assumed to be untimed.
 	priorUntimed = 6 * time.Second
 	priorTotal   = 60 * time.Second
-	// shortGap is how long after a repetition the next may start without a
-	// download in between: opening a connection's window for milliseconds only
-	// moves its bytes into the next repetition.
+	// shortGap is the length of a gap between repetitions that is not used for
+	// downloads: a connection whose window opens for milliseconds sends its bytes
+	// during the next repetition.
 	shortGap = 100 * time.Millisecond
 )
 
-// pacer decides what a timed repetition does to downloads. It holds no clock and
-// does nothing, so a whole run can be replayed on it.
+// pacer decides whether downloads are paused while a repetition is timed. It has
+// no clock and no side effects, so a whole run can be simulated with it.
 //
-// A download is paused while repetitions are timed if all files still to come
-// then arrive before they are needed. Where they do not, pausing makes the run
-// longer, and it may do so by lostShare of the run so far: beyond, downloads run
-// beside repetitions, at low priority. There is no rate in between: at 4 MB/s
-// tests that used every CPU were measurably slower already, so the choice is
-// between all repetitions a little wrong and few that are known to be.
+// Downloads are paused during timed repetitions if all remaining files still arrive
+// before they are needed. Otherwise pausing makes the run longer. It may do so by
+// lostShare of the run so far; after that, downloads run beside repetitions, at low
+// priority. Downloads are never slowed down instead: at 4 MB/s, tests that use all
+// CPUs are already measurably slower. It is better to disturb a few repetitions than
+// to disturb all of them a little.
 type pacer struct {
-	link    float64       // bytes per second of network and disk; 0 is unknown
-	untimed time.Duration // in which downloads were free, waits for them excluded
+	link    float64       // bytes per second of network and disk; 0 if unknown
+	untimed time.Duration // time in which downloads were free, without waits for them
 	total   time.Duration // untimed and timed
 	elapsed time.Duration // of the run, waits included
-	lost    float64       // seconds of the link that were not used
+	lost    float64       // seconds in which the link was not used
 
-	spent time.Duration // on the tests of the current model, so far
-	left  time.Duration // that they still take, told at spent; 0 is unknown
+	spent time.Duration // on the tests of the current model so far
+	left  time.Duration // that these tests still need; 0 if unknown
 }
 
-// seen counts time that passed under a hold, with or without somebody waiting.
+// seen counts time that has passed under a hold. waiting says whether somebody
+// waited for a file.
 func (p *pacer) seen(t time.Duration, timed, waiting bool, h Hold) {
 	p.elapsed += t
 	if waiting {
@@ -73,37 +71,37 @@ func (p *pacer) seen(t time.Duration, timed, waiting bool, h Hold) {
 	}
 }
 
-// need is one file to come, in bytes still missing; -1 is unknown.
+// need is the number of bytes that a file still needs; -1 if unknown.
 type need int64
 
-// hold is for a timed repetition; needs are the files of the models after the
+// hold decides for a timed repetition. needs are the files of the models after the
 // current one, in order.
-func (p *pacer) hold(needs []need) (Hold, string) {
-	lost, why := p.lost, "the link's rate is not known yet"
+func (p *pacer) hold(needs []need) Hold {
+	lost := p.lost
 	if p.link > 0 {
 		idle := float64(p.untimed+priorUntimed) / float64(p.total+priorTotal)
 		if p.inTime(needs, idle*p.link) {
-			return Paused, "the files still to come arrive in time"
+			return Paused
 		}
 		rest := 0.0
 		for _, n := range needs {
 			rest += max(0, float64(n)) / p.link
 		}
-		// What is not here yet cannot cost more than to fetch it.
-		lost, why = min(lost, rest), "the files still to come are late in any case"
+		// The remaining files cannot cost more time than it takes to fetch them.
+		lost = min(lost, rest)
 	}
 	if lost > lostShare*p.elapsed.Seconds() {
-		return Free, fmt.Sprintf("pausing has cost %.0f s so far", lost)
+		return Free
 	}
-	return Paused, why
+	return Paused
 }
 
-// inTime is whether all files arrive before their models' turn at a rate in
-// bytes per second. Each model's tests are taken to last as long as the current
-// one's.
+// inTime reports whether all files arrive before their models' turn, at a rate in
+// bytes per second. It assumes that the tests of every model take as long as those
+// of the current one.
 func (p *pacer) inTime(needs []need, rate float64) bool {
 	left := p.left
-	if left == 0 { // what has lasted will last as long again
+	if left == 0 { // assume that half of the tests are done
 		left = p.spent
 	}
 	model := (p.spent + left).Seconds()

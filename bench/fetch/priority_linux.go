@@ -8,15 +8,15 @@ const (
 	ioprioClassIdle  = 3 << 13
 )
 
-// lowerPriority puts the calling OS thread behind all others, as far as the
-// kernel allows. There is no way back without privileges, so the thread has to
-// end with its work.
+// lowerPriority gives the calling OS thread the lowest priority that the kernel
+// allows, for CPU and disk. This cannot be undone without privileges, so the thread
+// must end with its work.
 func lowerPriority() {
 	if unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19) // of the thread, on Linux
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19) // on Linux, of the calling thread
 	}
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioClassIdle)
 }
 
-// mainThread is whether the calling OS thread is the process's first.
+// mainThread reports whether the calling OS thread is the first of the process.
 func mainThread() bool { return unix.Gettid() == unix.Getpid() }

@@ -2,7 +2,7 @@
 
 package fetch
 
-// lowerPriority does nothing where threads have no priority of their own.
+// lowerPriority does nothing on systems whose threads have no own priority.
 func lowerPriority() {}
 
 func mainThread() bool { return false }

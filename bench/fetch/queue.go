@@ -4,117 +4,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
-// Item is one model of a Queue, in one file or in several.
-type Item struct {
-	Source Source // of the first
-	SHA256 string // hexadecimal, of a single file; empty is what the hub says
-}
-
-// QueueOptions are those of Prefetch.
+// QueueOptions are the options of Prefetch.
 type QueueOptions struct {
-	Dir       string           // models directory
-	Fetch     Options          // of each file; Gate, Deadline, SHA256 and Progress are the queue's
-	SpareCPUs bool             // the engine leaves CPUs idle: downloads go on beside timed repetitions
-	Event     func(QueueEvent) // from the queue's goroutine; must not call Close or Wait
-	Force     Hold             // what a timed repetition does to downloads, for experiments; Auto decides by what was seen
+	Dir       string  // models directory
+	Sizes     []Size  // of the sources, as Client.Sizes returned them; nil if unknown
+	Fetch     Options // of each file; the queue sets Gate, Deadline and Progress
+	SpareCPUs bool    // the engine leaves CPUs idle: downloads continue during timed repetitions
+	Force     Hold    // for experiments: what happens to downloads during timed repetitions; Auto decides by what was measured
 }
 
-// EventKind is what a QueueEvent tells.
-type EventKind string
-
-// The kinds of events.
-const (
-	ItemStarted  EventKind = "started"
-	ItemProgress EventKind = "progress" // about once a second while bytes arrive
-	ItemDone     EventKind = "done"
-	ItemFailed   EventKind = "failed" // unless it was skipped or put off
-)
-
-// QueueEvent is a step of a Queue. Local sources have none.
-type QueueEvent struct {
-	Kind     EventKind
-	Item     int      // its index
-	Source   Source   //
-	Progress Progress // of ItemProgress
-	File     File     // of ItemDone
-	Err      error    // of ItemFailed, without secrets
-}
-
-// QueueState is what a Queue does.
+// QueueState is what a Queue is doing.
 type QueueState struct {
-	Item     int      // that is on its way; -1 is none
-	Progress Progress // of it
+	Item     int      // index of the source that is being downloaded; -1 if none is
+	Progress Progress // of that download
 	Hold     Hold     // Free or Paused
-	Reason   string   // of the hold, for a reader; empty when free
 }
 
-// ErrSkipped is an item that was given up with Skip.
-var ErrSkipped = errors.New("the file is not wanted any more")
+// ErrClosed is the error of a file that had not arrived when the queue was closed.
+var ErrClosed = errors.New("the download queue is closed")
 
-// ErrClosed is an item of a queue that was closed before it was here.
-var ErrClosed = errors.New("the download queue was closed")
-
-// errPutOff ends a download in favour of one that somebody waits for.
-var errPutOff = errors.New("put off for a file that is waited for")
+// errPutOff ends a download in favour of another one.
+var errPutOff = errors.New("put off for another file")
 
 // Queue fetches files in the background, one after the other. Its methods may be
 // called from any goroutine.
 //
-// A file is fetched over one connection. Several would multiply what a server
-// gives that limits each of them; but most of a run's downloads are in the
-// background, where a faster one disturbs more, and 3,524 recorded runs got a
-// median of 158 MB/s. Whether the hub's servers limit a connection is not known.
+// Each file uses one connection. More connections could be faster where a server
+// limits each of them, but most downloads run in the background, where speed
+// disturbs the tests.
 type Queue struct {
-	client *Client
-	items  []Item
-	o      QueueOptions
-	gate   Gate
-	low    *background
+	client  *Client
+	sources []source.Source
+	o       QueueOptions
+	gate    Gate
+	low     *background
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	joined sync.WaitGroup
-	wake   chan struct{} // of one: there may be something to do
-	once   sync.Once     // Start
+	wake   chan struct{} // holds one value if there may be work
+	once   sync.Once     // for Start
 
 	mu       sync.Mutex
 	entries  []entry
-	current  int                     // -1 is none
-	stop     context.CancelCauseFunc // of the current item
-	progress Progress                // of the current item
+	current  int                     // index of the entry that is being downloaded; -1 if none is
+	stop     context.CancelCauseFunc // ends the current download
+	progress Progress                // of the current download
 	started  time.Time               // zero before Start
-	at       time.Time               // counted until here
+	at       time.Time               // the pacer has counted time until here
 	pace     pacer
-	timing   bool
-	timed    bool        // timing, or so shortly after it that it counts as such
-	free     bool        // this timed phase goes on beside a download
+	timing   bool        // a repetition is being timed
+	timed    bool        // timing, or a gap that is too short to use
+	free     bool        // downloads continue until the next gap
 	gap      *time.Timer // ends timed
-	tick     *time.Timer // decides again
+	tick     *time.Timer // calls control again
 	hold     Hold
-	reason   string
 	closed   bool
 }
 
-// entry is what is known of an item.
+// entry is what the queue knows of one source.
 type entry struct {
-	done     chan struct{} // closed when file and err are final; guarded like them, for a failure may be tried again
+	done     chan struct{} // closed when file and err are final; replaced if a failure is tried again
 	file     File
 	err      error
-	waiters  int
-	deadline time.Time // the latest of the waiters'; zero with none
-	again    time.Time // when the next attempt may start, where one failed; else zero
-	last     error     // of the attempt before
-	bytes    int64     // of all its files; 0 is unknown
-	have     int64     // of them
+	waiters  int       // calls of Wait
+	deadline time.Time // the latest deadline of the waiters; zero without one
+	again    time.Time // when a failed attempt may be repeated; zero if none failed
+	last     error     // of the previous attempt
+	bytes    int64     // of all its files; 0 if unknown
+	have     int64     // bytes of them that are here
 }
 
 func (e *entry) final() bool {
@@ -126,25 +90,29 @@ func (e *entry) final() bool {
 	}
 }
 
-// Prefetch makes a queue of items, which are fetched in order; files of this
-// machine are looked up at once. Nothing is downloaded before Start or the first
-// Wait. ctx ends the queue like Close, which must be called in any case.
-func (c *Client) Prefetch(ctx context.Context, items []Item, o QueueOptions) *Queue {
-	q := &Queue{client: c, items: items, o: o, wake: make(chan struct{}, 1), current: -1, hold: Free,
-		entries: make([]entry, len(items))}
+// Prefetch makes a queue of sources, which are fetched in this order. Local
+// sources are read at once. Nothing is downloaded before Start or the first Wait.
+// The end of ctx closes the queue; Close must be called in any case.
+func (c *Client) Prefetch(ctx context.Context, sources []source.Source, o QueueOptions) *Queue {
+	q := &Queue{client: c, sources: sources, o: o, wake: make(chan struct{}, 1), current: -1, hold: Free,
+		entries: make([]entry, len(sources))}
 	q.ctx, q.cancel = context.WithCancelCause(ctx)
-	for i, item := range items {
-		q.entries[i].done = make(chan struct{})
-		if item.Source.Local() {
-			q.entries[i].file, q.entries[i].err = Local(item.Source.Path)
-			close(q.entries[i].done)
+	for i, src := range sources {
+		e := &q.entries[i]
+		e.done = make(chan struct{})
+		if i < len(o.Sizes) && o.Sizes[i].Err == nil {
+			e.bytes, e.have = o.Sizes[i].Bytes, o.Sizes[i].Bytes-o.Sizes[i].Missing
+		}
+		if src.Local() {
+			e.file, e.err = Local(src.Path)
+			close(e.done)
 		}
 	}
 	q.o.Fetch.Gate, q.o.Fetch.Deadline = &q.gate, time.Time{}
 	return q
 }
 
-// Start lets downloads begin; further calls do nothing.
+// Start begins the downloads. Further calls do nothing.
 func (q *Queue) Start() {
 	q.once.Do(func() {
 		q.mu.Lock()
@@ -184,9 +152,9 @@ func (q *Queue) loop() {
 	}
 }
 
-// next picks the item that is waited for, else the first that is not here; -1
-// is none until the time again, or for ever if that is zero. The context is the
-// item's.
+// next picks the entry that somebody waits for, else the first that is not here.
+// The context is for its download. If pick is -1, there is none until the time
+// again; a zero again means that there is none at all.
 func (q *Queue) next() (pick int, _ context.Context, again time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -215,13 +183,10 @@ func (q *Queue) next() (pick int, _ context.Context, again time.Time) {
 	return pick, ctx, again
 }
 
-// fetch gets one item and keeps what came of it.
+// fetch gets one file and keeps the outcome.
 func (q *Queue) fetch(ctx context.Context, i int) {
-	item := q.items[i]
-	q.event(QueueEvent{Kind: ItemStarted, Item: i})
 	o := q.o.Fetch
-	o.SHA256 = item.SHA256
-	o.Progress = func(p Progress) { q.told(i, p) }
+	o.Progress = func(p Progress) { q.progressed(i, p) }
 	o.hooks = hooks{
 		do: func(work func()) {
 			if q.waitedFor(i) {
@@ -241,42 +206,29 @@ func (q *Queue) fetch(ctx context.Context, i int) {
 			e := &q.entries[i]
 			e.again, e.last = until, after
 			if e.waiters == 0 && time.Until(until) > longestWait {
-				q.stop(errPutOff) // the server wants to be left alone: others may go on
+				q.stop(errPutOff) // the server asks for a long pause; use it for other files
 			}
 		},
 	}
-	file, err := q.client.Fetch(ctx, item.Source, q.o.Dir, o)
+	file, err := q.client.Fetch(ctx, q.sources[i], q.o.Dir, o)
 
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	e := &q.entries[i]
 	q.stop(nil)
 	q.current, q.stop = -1, nil
-	putOff := err != nil && !e.final() && (errors.Is(err, errPutOff) || q.ctx.Err() != nil)
-	tell := !e.final() && !putOff
-	if tell {
+	putOff := err != nil && (errors.Is(err, errPutOff) || q.ctx.Err() != nil)
+	if !e.final() && !putOff {
 		e.file, e.err = file, err
 		close(e.done)
 	}
 	q.control()
-	q.mu.Unlock()
-	switch {
-	case !tell:
-	case err != nil:
-		q.event(QueueEvent{Kind: ItemFailed, Item: i, Err: err})
-	default:
-		q.event(QueueEvent{Kind: ItemDone, Item: i, File: file})
-	}
 }
 
-func (q *Queue) event(e QueueEvent) {
-	if q.o.Event != nil {
-		e.Source = q.items[e.Item].Source
-		q.o.Event(e)
-	}
-}
-
-func (q *Queue) told(i int, p Progress) {
+// progressed takes note of a download's progress.
+func (q *Queue) progressed(i int, p Progress) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	e := &q.entries[i]
 	e.bytes, e.have, e.again = p.Total, p.Done, time.Time{}
 	q.progress = p
@@ -284,8 +236,6 @@ func (q *Queue) told(i int, p Progress) {
 		q.pace.link = p.link
 	}
 	q.control()
-	q.mu.Unlock()
-	q.event(QueueEvent{Kind: ItemProgress, Item: i, Progress: p})
 }
 
 func (q *Queue) waitedFor(i int) bool {
@@ -294,20 +244,19 @@ func (q *Queue) waitedFor(i int) bool {
 	return q.entries[i].waiters > 0
 }
 
-// Wait returns an item's verified file when it is here. Until then its download
-// comes before all others, at full speed and normal priority, and is given up
-// within seconds when it is dead, or hopeless against a deadline; a zero deadline
-// is none. What failed in the background is tried once more if that may help. A
-// Wait after the item's failure returns that failure. Errors are those of Fetch,
-// ErrSkipped, ErrClosed, and the cause of ctx, which ends the Wait but not the
-// download.
+// Wait returns the verified file of source i when it is here. Until then its
+// download comes before all others, at full speed and normal priority. It is
+// given up within seconds if the server is dead or the deadline is out of reach;
+// a zero deadline is none. A failure in the background is tried once more if that
+// may help; otherwise Wait returns it. Errors are those of Fetch, ErrClosed, and
+// the cause of ctx, which ends the Wait but not the download.
 func (q *Queue) Wait(ctx context.Context, i int, deadline time.Time) (File, error) {
-	if i < 0 || i >= len(q.items) {
-		return File{}, fmt.Errorf("%w: no item %d in a queue of %d", ErrNotFound, i, len(q.items))
+	if i < 0 || i >= len(q.sources) {
+		return File{}, fmt.Errorf("%w: no source %d in a queue of %d", ErrNotFound, i, len(q.sources))
 	}
 	q.mu.Lock()
 	e := &q.entries[i]
-	local := q.items[i].Source.Local()
+	local := q.sources[i].Local()
 	if !local && e.final() && e.waiters == 0 && !q.closed && (errors.Is(e.err, ErrUnavailable) || errors.Is(e.err, ErrNoDisk)) {
 		e.done, e.file, e.err = make(chan struct{}), File{}, nil
 	}
@@ -366,7 +315,8 @@ func (q *Queue) Wait(ctx context.Context, i int, deadline time.Time) (File, erro
 	}
 }
 
-// tooLate gives an item up at its deadline.
+// tooLate ends a Wait at its deadline. If the download itself has that deadline,
+// it is ended instead, and its error reaches the Wait at once.
 func (q *Queue) tooLate(i int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -376,13 +326,13 @@ func (q *Queue) tooLate(i int) error {
 		if q.current == i {
 			q.stop(ErrHopeless)
 		}
-		return nil // done follows at once
-	default: // not begun yet, or others wait for longer
+		return nil
+	default: // it has not begun, or another Wait has a later deadline
 		return &HopelessError{Done: e.have, Total: e.bytes, BytesPerSecond: q.pace.link, Last: e.last}
 	}
 }
 
-// leave is the end of a Wait.
+// leave is called at the end of a Wait.
 func (q *Queue) leave(i int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -394,7 +344,7 @@ func (q *Queue) leave(i int) {
 	q.nextModel()
 }
 
-// nextModel starts counting the time of a model's tests.
+// nextModel starts to count the time of a model's tests.
 func (q *Queue) nextModel() {
 	if !q.started.IsZero() {
 		q.count()
@@ -403,24 +353,7 @@ func (q *Queue) nextModel() {
 	q.control()
 }
 
-// Skip gives an item up: its download ends, its part stays, its Wait returns
-// ErrSkipped. An item that is here already stays so.
-func (q *Queue) Skip(i int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if i < 0 || i >= len(q.entries) || q.entries[i].final() {
-		return
-	}
-	e := &q.entries[i]
-	e.err = ErrSkipped
-	close(e.done)
-	if q.current == i {
-		q.stop(ErrSkipped)
-	}
-	q.control()
-}
-
-// Timing tells that a repetition is being timed, or no longer is.
+// Timing says whether a repetition is being timed from now on.
 func (q *Queue) Timing(on bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -448,8 +381,8 @@ func (q *Queue) Timing(on bool) {
 	q.control()
 }
 
-// Expect tells how long the tests of the current model still take, from now;
-// 0 is unknown.
+// Expect says how much longer the tests of the current model will take. 0 is
+// unknown.
 func (q *Queue) Expect(left time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -458,22 +391,22 @@ func (q *Queue) Expect(left time.Duration) {
 	q.control()
 }
 
-// State is what the queue does now.
+// State is what the queue is doing now.
 func (q *Queue) State() QueueState {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return QueueState{q.current, q.progress, q.hold, q.reason}
+	return QueueState{q.current, q.progress, q.hold}
 }
 
-// Passed is how many bytes all downloads took so far, those of a pause excluded:
-// the buffer that was under way when it began counts when it ends.
+// Passed is the number of bytes that all downloads have taken so far. A buffer
+// that was on its way when a pause began counts when the pause ends.
 func (q *Queue) Passed() int64 {
 	q.gate.mu.Lock()
 	defer q.gate.mu.Unlock()
 	return q.gate.passed
 }
 
-// Close ends the downloads, whose parts stay, and the queue's goroutines. It may
+// Close ends the downloads and the queue's goroutines. Partial files stay. It may
 // be called again.
 func (q *Queue) Close() {
 	q.mu.Lock()
@@ -489,7 +422,7 @@ func (q *Queue) Close() {
 	q.finish()
 }
 
-// finish ends the items that never came.
+// finish gives every entry that has not arrived the error of the closed queue.
 func (q *Queue) finish() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -502,6 +435,7 @@ func (q *Queue) finish() {
 	}
 }
 
+// poke wakes the loop.
 func (q *Queue) poke() {
 	select {
 	case q.wake <- struct{}{}:
@@ -509,7 +443,7 @@ func (q *Queue) poke() {
 	}
 }
 
-// count brings the pacer up to now.
+// count tells the pacer how much time has passed. The caller holds mu.
 func (q *Queue) count() {
 	if q.started.IsZero() {
 		return
@@ -528,21 +462,21 @@ func (q *Queue) waiting() bool {
 	return false
 }
 
-// control sets the gate. It holds until something changes or a second passes.
+// control opens or closes the gate. It is called whenever something changes, and
+// every second during timed repetitions. The caller holds mu.
 func (q *Queue) control() {
 	if q.closed || q.started.IsZero() {
 		return
 	}
 	q.count()
-	hold, reason := Free, ""
+	hold := Free
 	if q.timed && !q.waiting() && !q.o.SpareCPUs && q.current >= 0 {
 		switch {
 		case q.o.Force != Auto:
-			hold, reason = q.o.Force, "told so"
-		case q.free: // until the gap: rather one test beside a download than a piece of every test
-			hold, reason = q.hold, q.reason
+			hold = q.o.Force
+		case q.free: // until the gap: better to disturb one whole test than a piece of every test
 		default:
-			hold, reason = q.pace.hold(q.needs())
+			hold = q.pace.hold(q.needs())
 			q.free = hold == Free
 		}
 		if q.tick == nil {
@@ -560,7 +494,7 @@ func (q *Queue) control() {
 	} else {
 		q.gate.Resume()
 	}
-	q.hold, q.reason = hold, reason
+	q.hold = hold
 }
 
 // needs are the files still to come.
@@ -575,124 +509,4 @@ func (q *Queue) needs() (all []need) {
 		}
 	}
 	return all
-}
-
-// Totals are what a queue has to download.
-type Totals struct {
-	Bytes   int64       // that are missing, as far as known
-	Files   int         // that they belong to
-	Unknown int         // files whose size could not be had; they are not in Bytes
-	Free    int64       // bytes on the file system of the directory, without the reserve
-	Items   []ItemTotal // one for each item
-}
-
-// ItemTotal is one item's part of Totals.
-type ItemTotal struct {
-	Bytes   int64 // of its files; 0 is unknown
-	Missing int64 // of them
-	Files   int   // that these belong to
-	NoRoom  bool  // it does not fit beside the items before it
-	Err     error // why the size is unknown, as of Fetch
-}
-
-// Total asks for the sizes of what is missing, all at once, and looks whether it
-// fits the disk; files that are here cost nothing. It downloads nothing. The
-// error is that of the file system; what a server says wrong is in ItemTotal.Err.
-func (q *Queue) Total(ctx context.Context) (Totals, error) {
-	t := Totals{Items: make([]ItemTotal, len(q.items))}
-	var asked sync.WaitGroup
-	for i, item := range q.items {
-		if item.Source.Local() {
-			t.Items[i] = ItemTotal{Bytes: q.entries[i].file.Bytes, Err: q.entries[i].err}
-			continue
-		}
-		asked.Go(func() { t.Items[i] = q.total(ctx, item.Source) })
-	}
-	asked.Wait()
-	if ctx.Err() != nil {
-		return Totals{}, context.Cause(ctx)
-	}
-
-	q.mu.Lock()
-	for i, item := range t.Items {
-		if e := &q.entries[i]; e.bytes == 0 && item.Err == nil {
-			e.bytes, e.have = item.Bytes, item.Bytes-item.Missing
-		}
-	}
-	q.mu.Unlock()
-
-	var err error
-	if t.Free, err = q.room(); err != nil {
-		return Totals{}, err
-	}
-	used := int64(0)
-	for i := range t.Items {
-		item := &t.Items[i]
-		switch {
-		case item.Err != nil:
-			t.Unknown++
-			continue
-		case item.Missing == 0:
-			continue
-		}
-		t.Files += item.Files
-		t.Bytes += item.Missing
-		if item.NoRoom = used+item.Missing > t.Free; !item.NoRoom {
-			used += item.Missing
-		}
-	}
-	return t, nil
-}
-
-// total asks for the size of one model.
-func (q *Queue) total(ctx context.Context, src Source) ItemTotal {
-	if gguf.IsShard(src.Name()) {
-		s, err := q.client.Survey(ctx, src, q.o.Dir)
-		missing, files := s.Missing()
-		return ItemTotal{Bytes: s.Bytes(), Missing: missing, Files: files, Err: err}
-	}
-	path := filepath.Join(q.o.Dir, src.Name())
-	if _, bytes, err := readHeader(path); err == nil {
-		return ItemTotal{Bytes: bytes}
-	}
-	remote, err := q.client.Probe(ctx, src)
-	if err != nil {
-		return ItemTotal{Err: err}
-	}
-	missing := remote.Bytes - partBytes(path, src, remote)
-	return ItemTotal{Bytes: remote.Bytes, Missing: missing, Files: 1}
-}
-
-// room is what downloads may take of the disk. The directory need not exist yet.
-func (q *Queue) room() (int64, error) {
-	free := q.client.FreeBytes
-	if free == nil {
-		free = freeBytes
-	}
-	reserve := q.o.Fetch.ReserveBytes
-	if reserve == 0 {
-		reserve = DefaultReserveBytes
-	}
-	for dir := filepath.Clean(q.o.Dir); ; dir = filepath.Dir(dir) {
-		got, err := free(dir)
-		if err == nil {
-			return max(0, got-reserve), nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return 0, err
-		}
-	}
-}
-
-// partBytes is how much of a file an earlier download left.
-func partBytes(path string, src Source, remote Remote) int64 {
-	state, err := readRecord(path + partSuffix + ".json")
-	if err != nil || state.Source != src.String() || state.Bytes != remote.Bytes || state.Validator != remote.validator {
-		return 0
-	}
-	info, err := os.Stat(path + partSuffix)
-	if err != nil || info.Size() > remote.Bytes {
-		return 0
-	}
-	return info.Size()
 }

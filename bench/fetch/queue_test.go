@@ -18,6 +18,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 // paths answers each path by its own function.
@@ -52,10 +53,10 @@ func (l *limited) Write(p []byte) (written int, err error) {
 	return written, err
 }
 
-func items(t *testing.T, sources ...string) (all []fetch.Item) {
+func sources(t *testing.T, texts ...string) (all []source.Source) {
 	t.Helper()
-	for _, s := range sources {
-		all = append(all, fetch.Item{Source: parse(t, s)})
+	for _, text := range texts {
+		all = append(all, parse(t, text))
 	}
 	return all
 }
@@ -73,14 +74,8 @@ func TestQueue(t *testing.T) {
 		dir := t.TempDir()
 		local := filepath.Join(dir, "local.gguf")
 		write(t, local, string(a))
-		var events []string
-		q := w.client.Prefetch(t.Context(), items(t, "http://x.test/a.gguf?k=s3cret", "http://x.test/none.gguf?k=s3cret", "http://x.test/html.gguf", "http://x.test/b.gguf", local),
-			fetch.QueueOptions{Dir: dir, Event: func(e fetch.QueueEvent) {
-				if e.Kind != fetch.ItemProgress {
-					events = append(events, fmt.Sprintf("%d %s", e.Item, e.Kind))
-				}
-				silent(t, fmt.Sprint(e.Err), e.Source.String())
-			}})
+		q := w.client.Prefetch(t.Context(), sources(t, "http://x.test/a.gguf?k=s3cret", "http://x.test/none.gguf?k=s3cret", "http://x.test/html.gguf", "http://x.test/b.gguf", local),
+			fetch.QueueOptions{Dir: dir})
 		defer q.Close()
 		start := time.Now()
 		if f, err := q.Wait(t.Context(), 4, time.Time{}); err != nil || f.Path != local || time.Since(start) != 0 {
@@ -106,9 +101,9 @@ func TestQueue(t *testing.T) {
 		if _, err := q.Wait(t.Context(), 5, time.Time{}); err == nil {
 			t.Error("there is no item 5")
 		}
-		want := []string{"0 started", "0 done", "1 started", "1 failed", "2 started", "2 failed", "3 started", "3 done"}
-		if diff := cmp.Diff(want, events); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
+		want := []string{"/a.gguf", "/none.gguf", "/html.gguf", "/b.gguf"}
+		if diff := cmp.Diff(want, w.paths()); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
 		}
 		silent(t, w.log.String())
 	})
@@ -119,7 +114,7 @@ func TestWaitComesFirst(t *testing.T) {
 	a, b := blob(t, 1), blob(t, 2)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, paths(map[string]http.HandlerFunc{"/a.gguf": slowly(a, 1e4), "/b.gguf": slowly(b, 1e6)}))
-		q := w.client.Prefetch(t.Context(), items(t, "http://x.test/a.gguf", "http://x.test/b.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
+		q := w.client.Prefetch(t.Context(), sources(t, "http://x.test/a.gguf", "http://x.test/b.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
 		defer q.Close()
 		q.Start()
 		time.Sleep(10 * time.Second)
@@ -139,12 +134,12 @@ func TestWaitComesFirst(t *testing.T) {
 	})
 }
 
-func TestSkipAndClose(t *testing.T) {
+func TestClose(t *testing.T) {
 	a := blob(t, 1)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, paths(map[string]http.HandlerFunc{"/a.gguf": slowly(a, 1e4), "/b.gguf": slowly(a, 1e4)}))
 		dir := t.TempDir()
-		q := w.client.Prefetch(t.Context(), items(t, "http://x.test/a.gguf", "http://x.test/b.gguf", "http://x.test/c.gguf"), fetch.QueueOptions{Dir: dir})
+		q := w.client.Prefetch(t.Context(), sources(t, "http://x.test/a.gguf", "http://x.test/b.gguf", "http://x.test/c.gguf"), fetch.QueueOptions{Dir: dir})
 		q.Start()
 		time.Sleep(10 * time.Second)
 		waited := make(chan error)
@@ -155,26 +150,19 @@ func TestSkipAndClose(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		q.Skip(0)
-		q.Skip(0)
-		if err := <-waited; !errors.Is(err, fetch.ErrSkipped) {
-			t.Errorf("got %v", err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "a.gguf.part")); err != nil {
-			t.Errorf("the part is gone: %v", err)
-		}
-		time.Sleep(time.Second)
-		if s := q.State(); s.Item != 1 {
-			t.Errorf("state %+v", s)
-		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		if _, err := q.Wait(ctx, 2, time.Time{}); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, fetch.ErrNotFound) {
 			t.Errorf("got %v", err)
 		}
 		cancel()
 		q.Close()
-		if err := <-waited; !errors.Is(err, fetch.ErrClosed) {
-			t.Errorf("got %v", err)
+		for range 2 {
+			if err := <-waited; !errors.Is(err, fetch.ErrClosed) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "a.gguf.part")); err != nil {
+			t.Errorf("the part is gone: %v", err)
 		}
 		q.Close()
 		q.Timing(true)
@@ -186,7 +174,7 @@ func TestSkipAndClose(t *testing.T) {
 	// A queue that never started, and one whose context ended.
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, http.NotFoundHandler())
-		q := w.client.Prefetch(t.Context(), items(t, "http://x.test/a.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
+		q := w.client.Prefetch(t.Context(), sources(t, "http://x.test/a.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
 		q.Close()
 		q.Start()
 		if _, err := q.Wait(t.Context(), 0, time.Time{}); !errors.Is(err, fetch.ErrClosed) {
@@ -194,7 +182,7 @@ func TestSkipAndClose(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		enough := errors.New("enough")
-		q = w.client.Prefetch(ctx, items(t, "http://x.test/a.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
+		q = w.client.Prefetch(ctx, sources(t, "http://x.test/a.gguf"), fetch.QueueOptions{Dir: t.TempDir()})
 		cancel(enough)
 		if _, err := q.Wait(t.Context(), 0, time.Time{}); !errors.Is(err, enough) {
 			t.Errorf("got %v", err)
@@ -230,7 +218,7 @@ func TestWaitGivesUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, tt.answer)
-				q := w.client.Prefetch(t.Context(), items(t, plainURL), fetch.QueueOptions{Dir: t.TempDir()})
+				q := w.client.Prefetch(t.Context(), sources(t, plainURL), fetch.QueueOptions{Dir: t.TempDir()})
 				defer q.Close()
 				q.Start()
 				time.Sleep(tt.before)
@@ -255,7 +243,7 @@ func TestRetryAfterDoesNotBlockOthers(t *testing.T) {
 		w := newWorld(t, paths(map[string]http.HandlerFunc{
 			"/a.gguf": script(status(429, "Retry-After", "600"), slowly(a, 1e6)).ServeHTTP, "/b.gguf": slowly(a, 1e6)}))
 		dir := t.TempDir()
-		q := w.client.Prefetch(t.Context(), items(t, "http://x.test/a.gguf", "http://x.test/b.gguf"), fetch.QueueOptions{Dir: dir})
+		q := w.client.Prefetch(t.Context(), sources(t, "http://x.test/a.gguf", "http://x.test/b.gguf"), fetch.QueueOptions{Dir: dir})
 		defer q.Close()
 		q.Start()
 		time.Sleep(5 * time.Second)
@@ -285,17 +273,15 @@ func TestTiming(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, slowly(a, 2e4))
-				var have int64
 				tt.o.Dir = t.TempDir()
-				tt.o.Event = func(e fetch.QueueEvent) { have = max(have, e.Progress.Done) }
-				q := w.client.Prefetch(t.Context(), items(t, plainURL), tt.o)
+				q := w.client.Prefetch(t.Context(), sources(t, plainURL), tt.o)
 				defer q.Close()
 				q.Start()
 				time.Sleep(5 * time.Second)
 				q.Timing(true)
 				time.Sleep(time.Second)
 				before, passed := q.State(), q.Passed()
-				if before.Hold != tt.hold || (before.Reason == "") != (tt.hold == fetch.Free && tt.o.SpareCPUs) {
+				if before.Hold != tt.hold {
 					t.Errorf("state %+v", before)
 				}
 				for range 10 {
@@ -335,11 +321,11 @@ func TestWallOfARun(t *testing.T) {
 		{1.05e8, 60 * time.Second}, {4.07e8, 90 * time.Second}, {1.5e9, 150 * time.Second},
 		{4.08e9, 250 * time.Second}, {9.05e9, 400 * time.Second},
 	}
-	sources := make([]string, len(run))
+	urls := make([]string, len(run))
 	answers := make(map[string][]byte)
 	for i, m := range run {
 		name := fmt.Sprintf("/m%d.gguf", i)
-		sources[i] = "http://x.test" + name
+		urls[i] = "http://x.test" + name
 		answers[name] = sized(t, int(m.bytes/scale))
 	}
 	wall := func(t *testing.T, link float64, spare bool) (took time.Duration) {
@@ -349,12 +335,13 @@ func TestWallOfARun(t *testing.T) {
 				handlers[name] = slowly(b, link/scale)
 			}
 			w := newWorld(t, paths(handlers))
-			q := w.client.Prefetch(t.Context(), items(t, sources...), fetch.QueueOptions{Dir: t.TempDir(), SpareCPUs: spare})
-			defer q.Close()
-			start := time.Now()
-			if _, err := q.Total(t.Context()); err != nil {
+			dir, start := t.TempDir(), time.Now()
+			sizes, err := w.client.Sizes(t.Context(), sources(t, urls...), dir)
+			if err != nil {
 				t.Fatal(err)
 			}
+			q := w.client.Prefetch(t.Context(), sources(t, urls...), fetch.QueueOptions{Dir: dir, Sizes: sizes, SpareCPUs: spare})
+			defer q.Close()
 			for i, m := range run {
 				if _, err := q.Wait(t.Context(), i, time.Time{}); err != nil {
 					t.Fatal(err)
@@ -396,8 +383,8 @@ func sized(t testing.TB, n int) []byte {
 	return append(b, make([]byte, f.Size()-f.DataOffset)...)
 }
 
-// Before the first byte: what is missing, and whether it fits.
-func TestTotal(t *testing.T) {
+// Before the first byte: what is missing, and the room for it.
+func TestSizes(t *testing.T) {
 	a := blob(t, 1)
 	size := int64(len(a))
 	synctest.Test(t, func(t *testing.T) {
@@ -416,23 +403,34 @@ func TestTotal(t *testing.T) {
 		write(t, filepath.Join(dir, "half.gguf.part"), string(a[:1000]))
 		write(t, filepath.Join(dir, "half.gguf.part.json"), fmt.Sprintf(`{"source":"http://x.test/half.gguf","bytes":%d,"validator":"\"%.8s\""}`, size, sha(a)))
 		write(t, filepath.Join(dir, "broken.gguf"), string(a[:1000]))
-		q := w.client.Prefetch(t.Context(), items(t, local, "http://x.test/here.gguf", "http://x.test/half.gguf", "http://x.test/none.gguf",
-			"http://x.test/broken.gguf", "http://x.test/new.gguf"), fetch.QueueOptions{Dir: dir})
-		defer q.Close()
-		got, err := q.Total(t.Context())
+		got, err := w.client.Sizes(t.Context(), sources(t, local, "http://x.test/here.gguf", "http://x.test/half.gguf", "http://x.test/none.gguf",
+			"http://x.test/broken.gguf", "http://x.test/new.gguf"), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !errors.Is(got.Items[3].Err, fetch.ErrNotFound) {
-			t.Errorf("got %v", got.Items[3].Err)
+		if !errors.Is(got[3].Err, fetch.ErrNotFound) {
+			t.Errorf("got %v", got[3].Err)
 		}
-		got.Items[3].Err = nil
-		want := fetch.Totals{Bytes: 3*size - 1000, Files: 3, Unknown: 1, Free: 2 * size, Items: []fetch.ItemTotal{
+		got[3].Err = nil
+		want := []fetch.Size{
 			{Bytes: size}, {Bytes: size}, {Bytes: size, Missing: size - 1000, Files: 1}, {}, {Bytes: size, Missing: size, Files: 1},
-			{Bytes: size, Missing: size, Files: 1, NoRoom: true},
-		}}
+			{Bytes: size, Missing: size, Files: 1},
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if room, err := w.client.Room(dir); err != nil || room != 2*size {
+			t.Errorf("room for %d bytes, %v", room, err)
+		}
+		w.client.FreeBytes = func(string) (int64, error) { return fetch.DefaultReserveBytes - 1, nil }
+		if room, err := w.client.Room(dir); err != nil || room != 0 {
+			t.Errorf("room for %d bytes, %v", room, err)
+		}
+		ended, cancel := context.WithCancelCause(t.Context())
+		enough := errors.New("enough")
+		cancel(enough)
+		if sizes, err := w.client.Sizes(ended, sources(t, "http://x.test/new.gguf"), dir); !errors.Is(err, enough) || sizes != nil {
+			t.Errorf("got %v, %v", sizes, err)
 		}
 		for _, r := range w.ranges() {
 			if r != "bytes=0-0" {
@@ -440,10 +438,8 @@ func TestTotal(t *testing.T) {
 			}
 		}
 	})
-	q := new(fetch.Client).Prefetch(t.Context(), nil, fetch.QueueOptions{Dir: filepath.Join(t.TempDir(), "not/yet/there")})
-	defer q.Close()
-	if got, err := q.Total(t.Context()); err != nil || got.Bytes != 0 || got.Free == 0 {
-		t.Errorf("got %+v, %v", got, err)
+	if room, err := new(fetch.Client).Room(filepath.Join(t.TempDir(), "not/yet/there")); err != nil || room == 0 {
+		t.Errorf("room for %d bytes, %v", room, err)
 	}
 }
 

@@ -38,7 +38,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 			}
 			defer func() { _, _ = unix.SetfsuidRetUid(0) }()
 		}
-		file, err := w.client.Fetch(t.Context(), parse(t, plainURL), dir, fetch.Options{SHA256: sha(a)})
+		file, err := w.client.Fetch(t.Context(), pinned(t, plainURL, sha(a)), dir, fetch.Options{})
 		if err != nil || file.SHA256 != sha(a) || len(w.ranges()) != 0 {
 			t.Errorf("got %+v, %v", file, err)
 		}

@@ -8,10 +8,11 @@ import (
 	"sync"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
-// Survey is a model on a server as the headers of its files tell, in one or in
-// several, and what of them is here.
+// Survey describes a model on a server by the headers of its files, and says how
+// much of them is here.
 type Survey struct {
 	Header *gguf.File // merged, if there are several files
 	Files  []Surveyed // in order
@@ -19,9 +20,9 @@ type Survey struct {
 
 // Surveyed is one file of a Survey.
 type Surveyed struct {
-	Source  Source
+	Source  source.Source
 	Bytes   int64
-	Missing int64 // bytes of it that are still to be fetched
+	Missing int64 // bytes still to be fetched
 
 	header *gguf.File
 }
@@ -34,8 +35,8 @@ func (s Survey) Bytes() (n int64) {
 	return n
 }
 
-// Missing is how much of all files is still to be fetched, in bytes, and how
-// many files that belongs to.
+// Missing is the number of bytes still to be fetched, and of the files that they
+// belong to.
 func (s Survey) Missing() (n int64, files int) {
 	for _, f := range s.Files {
 		if n += f.Missing; f.Missing > 0 {
@@ -45,18 +46,19 @@ func (s Survey) Missing() (n int64, files int) {
 	return n, files
 }
 
-// surveyors is how many headers are asked for at once.
+// surveyors is the number of headers that are requested at the same time.
 const surveyors = 8
 
-// Survey reads the headers of all files of a model, given by its first: of those
-// that are whole in dir there, of others on the server. With no dir none is here.
-// What does not belong together is refused; errors are those of Fetch.
-func (c *Client) Survey(ctx context.Context, src Source, dir string) (Survey, error) {
-	return survey(src, dir, func(src Source) (*gguf.File, Remote, error) { return c.Header(ctx, src) })
+// Survey reads the headers of all files of a model. The source names the first
+// file. Headers of files that are complete in dir are read there, the others on the
+// server; an empty dir is no directory. Files that do not belong together are
+// refused. Errors are those of Fetch.
+func (c *Client) Survey(ctx context.Context, src source.Source, dir string) (Survey, error) {
+	return survey(src, dir, func(src source.Source) (*gguf.File, Remote, error) { return c.Header(ctx, src) })
 }
 
-func survey(first Source, dir string, ask func(Source) (*gguf.File, Remote, error)) (Survey, error) {
-	look := func(src Source) (Surveyed, error) {
+func survey(first source.Source, dir string, ask func(source.Source) (*gguf.File, Remote, error)) (Survey, error) {
+	look := func(src source.Source) (Surveyed, error) {
 		path := filepath.Join(dir, src.Name())
 		if dir != "" {
 			if header, bytes, err := readHeader(path); err == nil {
@@ -89,7 +91,7 @@ func survey(first Source, dir string, ask func(Source) (*gguf.File, Remote, erro
 		room <- struct{}{}
 		all.Go(func() {
 			defer func() { <-room }()
-			files[1+i], errs[1+i] = look(first.beside(name))
+			files[1+i], errs[1+i] = look(first.Beside(name))
 		})
 	}
 	all.Wait()
@@ -110,26 +112,26 @@ func survey(first Source, dir string, ask func(Source) (*gguf.File, Remote, erro
 	return Survey{merged, files}, nil
 }
 
-// share is one file's part in the model that is fetched.
+// share is what a file's download knows of the model's other files.
 type share struct {
-	bytes   int64 // of the file, known before its first byte; 0 is not known
-	here    int64 // bytes of the model's other files that are here
-	missing int64 // bytes of them that are still to be fetched
-	retries int   // for those that were fetched
+	bytes   int64 // size of this file; 0 if unknown
+	here    int64 // bytes of the other files that are here
+	missing int64 // bytes of the other files still to be fetched
+	retries int   // for the other files that were fetched
 }
 
-// fetchShards is Fetch of a model in several files. A file that is missing or of
-// another model, and a disk without room for all of them, are found before the
-// first byte.
-func (c *Client) fetchShards(ctx context.Context, first Source, dir string, o Options) (File, error) {
+// fetchShards fetches a model in several files. A file that is missing or belongs
+// to another model, and a disk without room for all files, are found before
+// anything is downloaded.
+func (c *Client) fetchShards(ctx context.Context, first source.Source, dir string, o Options) (File, error) {
 	failure := c.newDownload(first, dir, o, share{}).failure
-	s, err := survey(first, dir, func(src Source) (*gguf.File, Remote, error) {
+	s, err := survey(first, dir, func(src source.Source) (*gguf.File, Remote, error) {
 		return c.newDownload(src, dir, o, share{}).header(ctx)
 	})
 	if err != nil {
 		return File{}, failure(err)
 	}
-	var fetched File // the sums of all
+	var fetched File // sums over all files
 	missing, _ := s.Missing()
 	for _, f := range s.Files {
 		missing -= f.Missing
@@ -148,7 +150,7 @@ func (c *Client) fetchShards(ctx context.Context, first Source, dir string, o Op
 	return file, nil
 }
 
-// header reads the header of a file ahead of it, as patiently as the file.
+// header reads the header of the file before its download, with the same retries.
 func (d *download) header(ctx context.Context) (header *gguf.File, remote Remote, err error) {
 	if err := d.Gate.wait(ctx, 0); err != nil {
 		return nil, Remote{}, err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 // shards are the files of a model of a megabyte in each, in order; seed changes
@@ -133,24 +134,24 @@ func TestShardsRefused(t *testing.T) {
 		answer  http.HandlerFunc
 		given   int
 		free    int64 // bytes
-		options fetch.Options
+		options pinnedOptions
 		kind    error
 		text    string
 	}{
-		"missing": {3, http.NotFound, 1, 1 << 40, fetch.Options{}, fetch.ErrNotFound,
-			"m-00001-of-00003.gguf: one of 3 files: http://files.test/dir/m-00003-of-00003.gguf: 404 not found: no such file there"},
-		"gated":            {2, status(403), 1, 1 << 40, fetch.Options{}, fetch.ErrRefused, "one of 3 files: http://files.test/dir/m-00002-of-00003.gguf: 403"},
-		"more by name":     {1, as(two[0]), 1, 1 << 40, fetch.Options{}, gguf.ErrCorrupt, `"m-00001-of-00003.gguf" is one of 2 files by its header, and of 3 by its name`},
-		"fewer by name":    {1, as(other[0]), 1, 1 << 40, fetch.Options{}, gguf.ErrCorrupt, `"m-00001-of-00003.gguf" is one of 4 files by its header, and of 3 by its name`},
-		"of another model": {2, as(other[1]), 1, 1 << 40, fetch.Options{}, gguf.ErrCorrupt, "file 2 of 3 is one of 4 by its header"},
-		"twice the same":   {3, as(files[1]), 1, 1 << 40, fetch.Options{}, gguf.ErrCorrupt, "file 3 of 3 says that it is file 2"},
-		"not split":        {2, as(blob(t, 1)), 1, 1 << 40, fetch.Options{}, gguf.ErrCorrupt, "file 2 of 3 is one of 1 by its header"},
-		"a page":           {3, as([]byte("<!DOCTYPE html>")), 1, 1 << 40, fetch.Options{}, gguf.ErrNotGGUF, "it looks like an html page"},
-		"not the first":    {0, nil, 2, 1 << 40, fetch.Options{}, gguf.ErrUnsupported, `"m-00002-of-00003.gguf" is not the first of its 3 files`},
-		"503 for ever":     {2, status(503), 1, 1 << 40, fetch.Options{}, fetch.ErrUnavailable, "one of 3 files: the download does not succeed, 5 retries: "},
-		"alone for long": {3, status(429, "Retry-After", "3600"), 1, 1 << 40, fetch.Options{Deadline: time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)},
+		"missing": {3, http.NotFound, 1, 1 << 40, pinnedOptions{}, fetch.ErrNotFound,
+			"m-00001-of-00003.gguf: one of 3 files: http://files.test/dir/m-00003-of-00003.gguf: 404 not found: no such file"},
+		"gated":            {2, status(403), 1, 1 << 40, pinnedOptions{}, fetch.ErrRefused, "one of 3 files: http://files.test/dir/m-00002-of-00003.gguf: 403"},
+		"more by name":     {1, as(two[0]), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, `"m-00001-of-00003.gguf" is one of 2 files by its header, and of 3 by its name`},
+		"fewer by name":    {1, as(other[0]), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, `"m-00001-of-00003.gguf" is one of 4 files by its header, and of 3 by its name`},
+		"of another model": {2, as(other[1]), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, "file 2 of 3 is one of 4 by its header"},
+		"twice the same":   {3, as(files[1]), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, "file 3 of 3 says that it is file 2"},
+		"not split":        {2, as(blob(t, 1)), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, "file 2 of 3 is one of 1 by its header"},
+		"a page":           {3, as([]byte("<!DOCTYPE html>")), 1, 1 << 40, pinnedOptions{}, gguf.ErrNotGGUF, "it looks like an html page"},
+		"not the first":    {0, nil, 2, 1 << 40, pinnedOptions{}, gguf.ErrUnsupported, `"m-00002-of-00003.gguf" is not the first of its 3 files`},
+		"503 for ever":     {2, status(503), 1, 1 << 40, pinnedOptions{}, fetch.ErrUnavailable, "one of 3 files: the download does not succeed, 5 retries: "},
+		"alone for long": {3, status(429, "Retry-After", "3600"), 1, 1 << 40, deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)),
 			fetch.ErrHopeless, "try again in 1h0m0s"},
-		"a checksum": {0, nil, 1, 1 << 40, fetch.Options{SHA256: sha(files[0])}, fetch.ErrSource, "m-00001-of-00003.gguf is one of several files, a sha256 is of one"},
+		"a checksum": {0, nil, 1, 1 << 40, pinnedOptions{SHA256: sha(files[0])}, source.ErrBad, "m-00001-of-00003.gguf is one of several files, but a sha256 belongs to a single file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -159,7 +160,7 @@ func TestShardsRefused(t *testing.T) {
 					answers["/dir/"+shardName(tt.number, 3)] = tt.answer
 				}
 				w, dir := newWorld(t, paths(answers)), t.TempDir()
-				_, err := w.client.Fetch(t.Context(), parse(t, "http://files.test/dir/"+shardName(tt.given, 3)+"?sig=s3cret"), dir, tt.options)
+				_, err := w.client.Fetch(t.Context(), pinned(t, "http://files.test/dir/"+shardName(tt.given, 3)+"?sig=s3cret", tt.options.SHA256), dir, tt.options.Options)
 				if !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("got %v", err)
 				}
@@ -177,7 +178,7 @@ func TestShardsRefused(t *testing.T) {
 			w, dir := newWorld(t, paths(hosted(files))), t.TempDir()
 			write(t, filepath.Join(dir, shardName(2, 3)), string(here))
 			_, err := w.client.Fetch(t.Context(), parse(t, shardsURL), dir, fetch.Options{})
-			want := shardName(1, 3) + ": files that are here do not go with the model's others: " + dir + ": gguf: " + text
+			want := shardName(1, 3) + ": files in the directory do not belong to the model's other files: " + dir + ": gguf: " + text
 			if !errors.Is(err, fetch.ErrMixed) || err.Error() != want || len(w.bodies()) > 0 {
 				t.Errorf("got %v, want %s, asked for %q", err, want, w.bodies())
 			}
@@ -317,22 +318,19 @@ func TestShardsInQueue(t *testing.T) {
 		write(t, filepath.Join(dir, shardName(3, 3)), string(files[2]))
 		write(t, filepath.Join(dir, shardName(2, 3)+".part"), string(files[1][:1000]))
 		write(t, filepath.Join(dir, shardName(2, 3)+".part.json"), fmt.Sprintf(`{"source":"http://files.test/dir/%s","bytes":%d,"validator":"\"%.8s\""}`, shardName(2, 3), size, sha(files[1])))
-		var events []string
-		q := w.client.Prefetch(t.Context(), items(t, shardsURL, "http://files.test/a.gguf"), fetch.QueueOptions{Dir: dir, Force: fetch.Paused, Event: func(e fetch.QueueEvent) {
-			if e.Kind != fetch.ItemProgress {
-				events = append(events, fmt.Sprintf("%d %s", e.Item, e.Kind))
-			}
-		}})
-		defer q.Close()
-		total, err := q.Total(t.Context())
+		wanted := sources(t, shardsURL, "http://files.test/a.gguf")
+		sizes, err := w.client.Sizes(t.Context(), wanted, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]fetch.ItemTotal{
+		if diff := cmp.Diff([]fetch.Size{
 			{Bytes: sum, Missing: sum - size - 1000, Files: 2}, {Bytes: int64(len(a)), Missing: int64(len(a)), Files: 1},
-		}, total.Items); diff != "" || total.Files != 3 || total.Bytes != sum-size-1000+int64(len(a)) {
-			t.Errorf("%d bytes of %d files, items (-want +got):\n%s", total.Bytes, total.Files, diff)
+		}, sizes); diff != "" {
+			t.Errorf("sizes (-want +got):\n%s", diff)
 		}
+		asked := len(w.paths())
+		q := w.client.Prefetch(t.Context(), wanted, fetch.QueueOptions{Dir: dir, Sizes: sizes, Force: fetch.Paused})
+		defer q.Close()
 		q.Start()
 		time.Sleep(5 * time.Second)
 		q.Timing(true)
@@ -353,9 +351,15 @@ func TestShardsInQueue(t *testing.T) {
 		if err != nil || len(file.Paths) != 3 || file.Bytes != sum {
 			t.Errorf("got %+v, %v", file, err)
 		}
-		synctest.Wait() // the event comes after the file
-		if diff := cmp.Diff([]string{"0 started", "1 started", "1 done", "0 started", "0 done"}, events); diff != "" {
-			t.Errorf("events (-want +got):\n%s", diff)
+		shard1, shard2, shard3 := "/dir/"+shardName(1, 3), "/dir/"+shardName(2, 3), "/dir/"+shardName(3, 3)
+		want := []string{
+			shard1, shard2, shard1, // two headers and the first file, which is put off
+			"/a.gguf",
+			shard1, shard2, shard1, shard2, // two headers again and the rest of both files
+			shard3, // its checksum: it was here
+		}
+		if diff := cmp.Diff(want, w.paths()[asked:]); diff != "" {
+			t.Errorf("requests (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -370,7 +374,7 @@ func TestShardsWait(t *testing.T) {
 		answers[third] = script(status(429, "Retry-After", "600"), answers[third]).ServeHTTP
 		answers["/a.gguf"] = slowly(a, 1e6)
 		w, dir := newWorld(t, paths(answers)), t.TempDir()
-		q := w.client.Prefetch(t.Context(), items(t, shardsURL, "http://files.test/a.gguf"), fetch.QueueOptions{Dir: dir})
+		q := w.client.Prefetch(t.Context(), sources(t, shardsURL, "http://files.test/a.gguf"), fetch.QueueOptions{Dir: dir})
 		defer q.Close()
 		q.Start()
 		time.Sleep(5 * time.Second)
@@ -396,7 +400,7 @@ func TestShardsWait(t *testing.T) {
 			whole(rw, r)
 		}
 		w := newWorld(t, paths(answers))
-		q := w.client.Prefetch(t.Context(), items(t, shardsURL), fetch.QueueOptions{Dir: t.TempDir()})
+		q := w.client.Prefetch(t.Context(), sources(t, shardsURL), fetch.QueueOptions{Dir: t.TempDir()})
 		defer q.Close()
 		if _, err := q.Wait(t.Context(), 0, time.Time{}); !errors.Is(err, fetch.ErrUnavailable) {
 			t.Errorf("got %v", err)

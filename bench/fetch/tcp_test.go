@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 // childVariable makes this test's binary a process that fetches one file.
@@ -61,7 +62,7 @@ func fetchAsChild(order string) int {
 			return 2
 		}
 	}
-	src, err := fetch.ParseSource(c.URL)
+	src, err := source.Parse(c.URL)
 	if err != nil {
 		fmt.Println(err)
 		return 2
@@ -71,7 +72,8 @@ func fetchAsChild(order string) int {
 	if c.Impatient {
 		client.SetPatience(time.Millisecond)
 	}
-	o := fetch.Options{SHA256: c.SHA256}
+	src.SHA256 = c.SHA256
+	var o fetch.Options
 	if c.NoSpace {
 		o.Progress = func(fetch.Progress) {
 			if err := noSpace(); err != nil {
@@ -154,7 +156,7 @@ func TestFaultsOverTCP(t *testing.T) {
 			client := fetch.Client{Token: "hf_t0ken", Log: slog.New(slog.NewTextHandler(&log, nil))}
 			client.SetPatience(time.Second)
 			dir, start := t.TempDir(), time.Now()
-			file, err := client.Fetch(t.Context(), parse(t, server.URL+"/m.gguf?sig=s3cret"), dir, fetch.Options{SHA256: tt.pinned})
+			file, err := client.Fetch(t.Context(), pinned(t, server.URL+"/m.gguf?sig=s3cret", tt.pinned), dir, fetch.Options{})
 			switch {
 			case tt.want == nil:
 				if !errors.Is(err, tt.kind) {
@@ -405,7 +407,7 @@ func TestBrisk(t *testing.T) {
 				},
 			}}
 			c.SetPatience(time.Millisecond)
-			src, err := fetch.ParseSource(server.URL + "/m.gguf")
+			src, err := source.Parse(server.URL + "/m.gguf")
 			if err != nil {
 				t.Fatal(err)
 			}

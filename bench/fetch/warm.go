@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// WarmOptions bound a Warm.
+// WarmOptions are the limits of Warm.
 type WarmOptions struct {
-	AvailableBytes int64 // of memory that the model may take; a larger one is not read, 0 or less is unknown and reads it
+	AvailableBytes int64 // memory for the model; a larger model is not read; 0 or less is unknown, and the model is read
 }
 
-// warmBytesPerSecond is the slowest disk that is waited for: a file on a slower
-// one is read as far as that time goes.
+// warmBytesPerSecond is the speed of the slowest disk from which a model is read
+// completely.
 const warmBytesPerSecond = 50e6
 
-// Warm reads a model's file, or files, into the page cache, so that loading it is
-// not charged for a slow disk. It stops when the time that it takes at 50 MB/s is
-// over, and returns how many bytes it read; neither that nor a model that is
-// larger than the memory available is an error. Errors are those of the file
-// system and the cause of the context.
+// Warm reads a model's files into the page cache, to take a slow disk out of the
+// load time. It returns the number of bytes that it read. It stops after the time
+// that the files take at 50 MB/s. This is not an error, and neither is a model that
+// is larger than the available memory. Errors are those of the file system and the
+// cause of the context.
 func Warm(ctx context.Context, paths []string, o WarmOptions) (read int64, err error) {
 	var size int64
 	files := make([]io.Reader, len(paths))
@@ -43,6 +43,7 @@ func Warm(ctx context.Context, paths []string, o WarmOptions) (read int64, err e
 	return warm(ctx, io.MultiReader(files...), time.Duration(float64(size)/warmBytesPerSecond*float64(time.Second)))
 }
 
+// warm reads until the end of r, for at most limit.
 func warm(ctx context.Context, r io.Reader, limit time.Duration) (read int64, err error) {
 	end := time.Now().Add(limit)
 	buf := make([]byte, 1<<20)

@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// cgroupDirs are the directories of this process's control groups for a
-// controller, from its own up to the mount point, each a path below the root.
-// A limit may stand in any of them, and the tightest holds. v2 tells which
-// version of the files they have.
+// cgroupDirs returns the directories of this process's control groups for a
+// controller, from its own group up to the mount point, as paths below the root. Any
+// of them may set a limit, and the lowest limit applies. v2 says that the files have
+// the format of cgroup version 2.
 func (m machine) cgroupDirs(controller string) (dirs []string, v2 bool) {
 	self, err := m.self()
 	if err != nil {
@@ -27,8 +27,8 @@ func (m machine) cgroupDirs(controller string) (dirs []string, v2 bool) {
 	if err != nil {
 		return nil, false
 	}
-	// Version 2 has number 0 and comes last: where both are mounted, version 1
-	// lists the controllers it has taken.
+	// Version 2 has number 0 and is sorted last. If both are mounted, version 1 lists
+	// the controllers that it handles.
 	slices.SortFunc(groups, func(a, b procfs.Cgroup) int { return b.HierarchyID - a.HierarchyID })
 	for _, g := range groups {
 		v2 := g.HierarchyID == 0
@@ -45,9 +45,9 @@ func (m machine) cgroupDirs(controller string) (dirs []string, v2 bool) {
 	return nil, false
 }
 
-// inside is the path of a group below the mount point of a tree of which only
-// the part below root is mounted, as in containers. A group outside of that
-// part is hidden: what can be seen is the mount point.
+// inside returns the path of a group relative to the mount point. In a container
+// only the part of the tree below root is mounted. A group outside that part is
+// hidden, and only the mount point is visible.
 func inside(root, group string) string {
 	rest, ok := strings.CutPrefix(path.Clean(group)+"/", strings.TrimSuffix(path.Clean(root), "/")+"/")
 	if !ok || strings.HasPrefix(group, "/..") {
@@ -56,6 +56,7 @@ func inside(root, group string) string {
 	return path.Join("/", rest)[1:]
 }
 
+// upwards returns the directories from the group up to the mount point.
 func upwards(mount, group string) []string {
 	dirs := []string{path.Join(mount, group)}
 	for group = path.Clean(group); group != "." && group != ""; {
@@ -65,7 +66,7 @@ func upwards(mount, group string) []string {
 	return dirs
 }
 
-// cpuQuota is the tightest CPU quota, in CPUs.
+// cpuQuota returns the lowest CPU quota, in CPUs. ok is false without a quota.
 func (m machine) cpuQuota() (cpus float64, ok bool) {
 	dirs, v2 := m.cgroupDirs("cpu")
 	cpus = math.Inf(1)
@@ -74,7 +75,7 @@ func (m machine) cpuQuota() (cpus float64, ok bool) {
 		if v2 {
 			quota, period, _ = strings.Cut(m.text(dir+"/cpu.max"), " ")
 		}
-		// "max" and -1 are no quota.
+		// "max" and -1 mean no quota.
 		q, err := strconv.ParseFloat(quota, 64)
 		p, perr := strconv.ParseFloat(period, 64)
 		if err == nil && perr == nil && q > 0 && p > 0 {
@@ -84,13 +85,13 @@ func (m machine) cpuQuota() (cpus float64, ok bool) {
 	return cpus, !math.IsInf(cpus, 1)
 }
 
-// unlimited is the least number that version 1 shows in place of "no limit":
-// it is near 2^63, rounded down to a page.
+// unlimited is a lower bound of the number that version 1 shows for "no limit",
+// which is 2^63 rounded down to a page.
 const unlimited = 1 << 62
 
-// memoryLimit is the tightest limit of memory, and what is left of the one with
-// the least left, in bytes. Cached files that the kernel would drop first count
-// as left.
+// memoryLimit returns the lowest memory limit and how much the groups leave at
+// least, both in bytes. File cache that the kernel can drop counts as left. ok is
+// false without a limit.
 func (m machine) memoryLimit() (limit, left uint64, ok bool) {
 	dirs, v2 := m.cgroupDirs("memory")
 	limits, usage, droppable := []string{"memory.limit_in_bytes"}, "memory.usage_in_bytes", "total_inactive_file"
@@ -100,7 +101,7 @@ func (m machine) memoryLimit() (limit, left uint64, ok bool) {
 	limit, left = unlimited, unlimited
 	for _, dir := range dirs {
 		for _, file := range limits {
-			// "max" is not a number, and no limit.
+			// "max" is no number and means no limit.
 			bytes, err := strconv.ParseUint(m.text(dir+"/"+file), 10, 64)
 			if err != nil || bytes >= unlimited {
 				continue
@@ -114,7 +115,7 @@ func (m machine) memoryLimit() (limit, left uint64, ok bool) {
 	return limit, left, limit < unlimited
 }
 
-// bytes is the number after the key on a line of a file, 0 when there is none.
+// bytes returns the number after the key on a line of a file, 0 without one.
 func (m machine) bytes(path, key string) uint64 {
 	for line := range strings.Lines(m.text(path)) {
 		if number, ok := strings.CutPrefix(strings.TrimSpace(line), key); ok {

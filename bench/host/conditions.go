@@ -2,35 +2,35 @@ package host
 
 import "github.com/prometheus/procfs"
 
-// Conditions change while a benchmark runs. Observe them before and after, and
+// Conditions change while a benchmark runs. Observe them before and after it, and
 // compare.
 type Conditions struct {
-	LoadAverage1         *float64  `json:"load_average_1,omitempty"`         // /proc/loadavg, of one minute
-	LoadAverage5         *float64  `json:"load_average_5,omitempty"`         // of five minutes
-	LoadAverage15        *float64  `json:"load_average_15,omitempty"`        // of fifteen minutes
+	LoadAverage1         *float64  `json:"load_average_1,omitempty"`         // /proc/loadavg, mean of one minute
+	LoadAverage5         *float64  `json:"load_average_5,omitempty"`         // mean of five minutes
+	LoadAverage15        *float64  `json:"load_average_15,omitempty"`        // mean of fifteen minutes
 	CPUPressure          *Pressure `json:"cpu_pressure,omitempty"`           // /proc/pressure/cpu
 	MemoryPressure       *Pressure `json:"memory_pressure,omitempty"`        // /proc/pressure/memory
 	IOPressure           *Pressure `json:"io_pressure,omitempty"`            // /proc/pressure/io
 	CPUTime              *CPUTime  `json:"cpu_time,omitempty"`               // first line of /proc/stat
-	MemoryAvailableBytes *uint64   `json:"memory_available_bytes,omitempty"` // MemAvailable of /proc/meminfo, or what the cgroup has left if that is less
+	MemoryAvailableBytes *uint64   `json:"memory_available_bytes,omitempty"` // MemAvailable of /proc/meminfo, or what the cgroup's limit leaves if that is less
 }
 
-// Pressure is pressure stall information: how long some task waited for a
-// resource.
+// Pressure is the kernel's pressure stall information: the time in which at least
+// one task waited for a resource.
 type Pressure struct {
-	Avg10        float64 `json:"avg10"` // share of the last ten seconds, in percent
-	TotalSeconds float64 `json:"total_s"`
+	Avg10        float64 `json:"avg10"`   // share of the last ten seconds, in percent (0…100)
+	TotalSeconds float64 `json:"total_s"` // since the machine started
 }
 
-// CPUTime counts the time of all CPUs together since the machine started.
+// CPUTime is the time of all CPUs together since the machine started.
 type CPUTime struct {
-	TotalSeconds float64 `json:"total_s"` // idle time included
+	TotalSeconds float64 `json:"total_s"` // includes idle time
 	IdleSeconds  float64 `json:"idle_s"`
-	StealSeconds float64 `json:"steal_s"` // a task was ready, but the hypervisor ran another guest
+	StealSeconds float64 `json:"steal_s"` // a task was ready but the hypervisor ran another virtual machine
 }
 
-// Observe reads the conditions of the machine whose files lie below root, "/"
-// for this one.
+// Observe reads the conditions of the machine whose files lie below root, "/" for
+// this one.
 func Observe(root string) Conditions {
 	m := open(root)
 	var c Conditions
@@ -52,9 +52,9 @@ func Observe(root string) Conditions {
 	return c
 }
 
-// StealShare is the share, in [0, 1], of the time CPUs were asked to work
-// between before and c that the hypervisor gave to other guests. ok is false
-// when it is not known: there is no /proc/stat, or no CPU worked.
+// StealShare returns which share of the busy CPU time between before and c the
+// hypervisor gave to other virtual machines, in [0, 1]. ok is false if there is no
+// /proc/stat or no CPU was busy.
 func (c Conditions) StealShare(before Conditions) (share float64, ok bool) {
 	if c.CPUTime == nil || before.CPUTime == nil {
 		return 0, false
@@ -63,12 +63,12 @@ func (c Conditions) StealShare(before Conditions) (share float64, ok bool) {
 	if busy <= 0 {
 		return 0, false
 	}
-	// The kernel's counters are known to step back a little.
+	// The kernel's counters may step back a little.
 	steal := c.CPUTime.StealSeconds - before.CPUTime.StealSeconds
 	return min(1, max(0, steal/busy)), true
 }
 
-// cpuTime sums up: time of guests is contained in user time.
+// cpuTime sums up the counters. User time includes the time of guests.
 func cpuTime(s procfs.CPUStat) *CPUTime {
 	idle := s.Idle + s.Iowait
 	return &CPUTime{

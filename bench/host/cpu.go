@@ -12,23 +12,23 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// CPU is what computes. Counts of cores and CPUs are those of the machine but
-// for the Allowed ones, which are those this process may run on.
+// CPU describes the machine's CPUs. The Allowed fields count what this process may
+// run on, the other fields the whole machine.
 type CPU struct {
 	Model         string   `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
 	Sockets       int      `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
-	PhysicalCores int      `json:"physical_cores,omitempty"` // distinct thread_siblings_list, same place
-	LogicalCPUs   int      `json:"logical_cpus,omitempty"`   // online, same place
-	AllowedCores  int      `json:"allowed_cores,omitempty"`  // physical cores with a CPU that Cpus_allowed_list of /proc/self/status names
-	AllowedCPUs   int      `json:"allowed_cpus,omitempty"`   // that Cpus_allowed_list names and that are online
-	QuotaCPUs     *float64 `json:"quota_cpus,omitempty"`     // tightest CPU quota of the cgroup, in CPUs
+	PhysicalCores int      `json:"physical_cores,omitempty"` // distinct thread_siblings_list, in the same place
+	LogicalCPUs   int      `json:"logical_cpus,omitempty"`   // online, in the same place
+	AllowedCores  int      `json:"allowed_cores,omitempty"`  // physical cores with a CPU in Cpus_allowed_list of /proc/self/status
+	AllowedCPUs   int      `json:"allowed_cpus,omitempty"`   // online CPUs in Cpus_allowed_list
+	QuotaCPUs     *float64 `json:"quota_cpus,omitempty"`     // lowest CPU quota of the cgroup, in CPUs
 	Threads       int      `json:"threads"`                  // DefaultThreads
-	Features      []string `json:"features,omitempty"`       // instruction sets that ggml uses, of /proc/cpuinfo
+	Features      []string `json:"features,omitempty"`       // instruction sets that ggml uses, from /proc/cpuinfo
 	Caches        []Cache  `json:"caches,omitempty"`         // /sys/devices/system/cpu/*/cache, else CPUID
-	Governors     []string `json:"governors,omitempty"`      // distinct scaling_governor, of all CPUs
+	Governors     []string `json:"governors,omitempty"`      // distinct scaling_governor of all CPUs
 }
 
-// Cache is a level of the cache.
+// Cache is one kind of cache. Instances counts how often it exists.
 type Cache struct {
 	Level     int    `json:"level"`
 	Type      string `json:"type"` // Data, Instruction or Unified
@@ -36,10 +36,10 @@ type Cache struct {
 	Instances int    `json:"instances,omitempty"`
 }
 
-// DefaultThreads is the number of threads a test uses unless told otherwise:
-// the physical cores that this process may run on, and no more than its
-// cgroup's CPU quota, rounded down, because a thread that waits for the quota
-// holds all others up at every barrier. It is at least 1.
+// DefaultThreads returns the default number of threads of a test: the physical
+// cores that this process may run on, limited to its cgroup's CPU quota, rounded
+// down. A thread that waits for the quota would hold up all others at every barrier.
+// The result is at least 1.
 func DefaultThreads() int { return open("/").countCPUs().Threads }
 
 func (m machine) describeCPU(info cpuInfo) CPU {
@@ -57,16 +57,16 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 	return c
 }
 
-// countCPUs fills in the counts. Without sysfs, as in some containers, the
-// cores are estimated from the hyperthreads per core of /proc/cpuinfo.
+// countCPUs returns a CPU with its counts. Some containers have no sysfs. Then the
+// cores are estimated from the hyperthreads per core in /proc/cpuinfo.
 //
-// The mask of allowed CPUs is the one that sched_getaffinity reports, read from
-// /proc, which has no limit of 1024 CPUs.
+// The allowed CPUs are those of sched_getaffinity, read from /proc, which has no
+// limit of 1024 CPUs.
 func (m machine) countCPUs() CPU {
 	var c CPU
 	allowed := m.allowedCPUs()
 	sockets, cores, allowedCores := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // of online CPUs only
+	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // only online CPUs have it
 		id, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(filepath.Dir(dir)), "cpu"), 10, 64)
 		siblings := readText(filepath.Join(dir, "thread_siblings_list"))
 		if err != nil || siblings == "" {
@@ -74,7 +74,7 @@ func (m machine) countCPUs() CPU {
 		}
 		c.LogicalCPUs++
 		cores[siblings] = true
-		if socket := readText(filepath.Join(dir, "physical_package_id")); socket != "" && socket != "-1" { // -1: not known
+		if socket := readText(filepath.Join(dir, "physical_package_id")); socket != "" && socket != "-1" { // -1: unknown
 			sockets[socket] = true
 		}
 		if slices.Contains(allowed, id) {
@@ -119,9 +119,9 @@ func (m machine) self() (procfs.Proc, error) {
 	return proc.Self()
 }
 
-// cpuInfo are the distinct values of each key of /proc/cpuinfo, in its order.
-// procfs reads that file in the form of one architecture only, the one it is
-// built for, and has no field for arm64's features.
+// cpuInfo holds the distinct values of each key of /proc/cpuinfo, in file order.
+// procfs reads only the format of the architecture that it is built for, and has no
+// field for arm64's features.
 type cpuInfo map[string][]string
 
 func (m machine) readCPUInfo() cpuInfo {
@@ -136,14 +136,15 @@ func (m machine) readCPUInfo() cpuInfo {
 	return info
 }
 
-// hasFlag tells whether a CPU has the flag, in the kernel's name.
+// hasFlag reports whether a CPU has the flag, by the kernel's name.
 func (info cpuInfo) hasFlag(flag string) bool {
 	return slices.ContainsFunc(slices.Concat(info["flags"], info["Features"]), func(flags string) bool {
 		return slices.Contains(strings.Fields(flags), flag)
 	})
 }
 
-// threadsPerCore is at least 1. Only x86-64 tells.
+// threadsPerCore returns the hyperthreads per core, at least 1. Only x86-64 reports
+// them.
 func (info cpuInfo) threadsPerCore() int {
 	first := func(key string) int {
 		if len(info[key]) == 0 {
@@ -162,14 +163,14 @@ func (info cpuInfo) threadsPerCore() int {
 	return siblings / cores
 }
 
-// model is the name of the CPU, or of each kind of core, or "".
+// model returns the name of the CPU, or the names of all kinds of cores, or "".
 func (info cpuInfo) model() string {
 	if names := info["model name"]; len(names) > 0 {
 		return strings.Join(names, " + ")
 	}
 	implementers := info["CPU implementer"]
 	if len(implementers) != 1 {
-		return "" // no machine mixes implementers
+		return "" // a machine has cores of one implementer
 	}
 	var cores []string
 	for _, part := range info["CPU part"] {
@@ -182,9 +183,9 @@ func (info cpuInfo) model() string {
 	return strings.Join(cores, " + ")
 }
 
-// armCores are names of arm64 cores by implementer and part of the MIDR_EL1
-// register, those that servers have. Source: arch/arm64/include/asm/cputype.h
-// of Linux and lscpu-arm.c of util-linux.
+// armCores names the arm64 cores of servers by implementer and part of the MIDR_EL1
+// register. Source: arch/arm64/include/asm/cputype.h of Linux and lscpu-arm.c of
+// util-linux.
 var armCores = map[[2]string]string{
 	{"0x41", "0xd03"}: "Arm Cortex-A53",
 	{"0x41", "0xd08"}: "Arm Cortex-A72",
@@ -204,8 +205,8 @@ var armCores = map[[2]string]string{
 	{"0xc0", "0xac4"}: "Ampere-1a",
 }
 
-// ggmlFeatures are the flags of /proc/cpuinfo for which ggml 0.27 has code of
-// its own, on x86-64 and on arm64.
+// ggmlFeatures lists the flags of /proc/cpuinfo for which ggml 0.27 has special
+// code, on x86-64 and arm64.
 var ggmlFeatures = []string{
 	"sse4_2", "avx", "f16c", "fma", "avx2", "bmi2", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi",
 	"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
@@ -238,7 +239,7 @@ func (m machine) caches() []Cache {
 	for _, c := range []struct {
 		level int
 		kind  string
-		bytes int // -1 when not known
+		bytes int // -1: unknown
 	}{{1, "Data", m.cpu.Cache.L1D}, {1, "Instruction", m.cpu.Cache.L1I}, {2, "Unified", m.cpu.Cache.L2}, {3, "Unified", m.cpu.Cache.L3}} {
 		if c.bytes > 0 {
 			caches = append(caches, Cache{Level: c.level, Type: c.kind, SizeBytes: uint64(c.bytes)})
@@ -249,7 +250,7 @@ func (m machine) caches() []Cache {
 
 var cachePattern = regexp.MustCompile(`^([0-9]{1,12})([KMG]?)$`)
 
-// cacheSize reads the kernel's "32K".
+// cacheSize parses the kernel's "32K".
 func cacheSize(s string) (bytes uint64, ok bool) {
 	match := cachePattern.FindStringSubmatch(s)
 	if match == nil {

@@ -67,7 +67,7 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// Whatever the text around it, no secret is left, and once is enough.
+// No secret is left, whatever text surrounds it, and redacting twice changes nothing.
 func FuzzRedact(f *testing.F) {
 	for _, s := range []string{"", " ", "?", "://", "a://b@", "?x=", `"`, "hf_", "#", "Bearer "} {
 		f.Add(s, "/m.gguf ")

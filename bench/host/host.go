@@ -1,14 +1,19 @@
-// Package host collects facts and conditions of the machine. A fact that is
-// not known is absent, never 0: containers, guests and other operating systems
-// hide many. Every field names its source.
+// Package host collects facts and conditions of the machine. A fact that is not
+// known is absent, never 0. Containers, virtual machines and other operating
+// systems hide many facts. Every field names its source.
 //
-// Files are read below a root, "/" for this machine, so tests read a made-up
-// one. What no file tells (CPUID, the environment) is asked of this machine
-// only.
+// Files are read below a root, "/" for this machine, so tests read a made-up one.
+// CPUID and the environment are read for this machine only.
+//
+// /proc is read with procfs, /sys with readers of our own, because
+// procfs/sysfs loses facts. Topology drops a CPU if one of four files is missing,
+// where two are enough. SystemCpufreq fails for all CPUs if one of ten files is
+// missing for one CPU, and reads clocks, which takes the kernel up to 50 ms for each
+// CPU. DMIClass reads twenty files for two. Package gpu says why PCI devices are
+// read the same way.
 package host
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,38 +21,40 @@ import (
 
 	"github.com/klauspost/cpuid/v2"
 	"github.com/prometheus/procfs"
+
+	"github.com/sparecores/benchmark-llm/bench/gpu"
 )
 
 // Facts do not change while a benchmark runs.
 type Facts struct {
-	Arch           string            `json:"arch"` // of this program, in Go's names
+	Arch           string            `json:"arch"` // of this program, by Go's name: "amd64"
 	CPU            CPU               `json:"cpu"`
 	Memory         Memory            `json:"memory,omitzero"`
-	GPUs           []GPU             `json:"gpus,omitempty"`
-	NVMLProblem    string            `json:"nvml_problem,omitempty"` // why NVIDIA's library, which is there, does not work
+	GPUs           []gpu.Facts       `json:"gpus,omitempty"`
+	NVMLProblem    string            `json:"nvml_problem,omitempty"` // why NVIDIA's management library is installed but does not work
 	Virtualization Virtualization    `json:"virtualization,omitzero"`
 	Kernel         string            `json:"kernel,omitempty"`      // /proc/sys/kernel/osrelease
 	OS             string            `json:"os,omitempty"`          // PRETTY_NAME of /etc/os-release
 	Environment    map[string]string `json:"environment,omitempty"` // variables that change speed; secrets redacted
 }
 
-// Memory is what this process may use.
+// Memory is the memory that this process may use.
 type Memory struct {
 	TotalBytes uint64 `json:"total_bytes,omitempty"` // MemTotal of /proc/meminfo
-	LimitBytes uint64 `json:"limit_bytes,omitempty"` // tightest limit of the cgroup; absent without one below the total
+	LimitBytes uint64 `json:"limit_bytes,omitempty"` // lowest memory limit of the cgroup; absent if none is below the total
 }
 
-// Virtualization hints at what is between this process and the hardware.
+// Virtualization describes what lies between this process and the hardware.
 type Virtualization struct {
 	Hypervisor string `json:"hypervisor,omitempty"` // CPUID, else /sys/hypervisor/type, else "unknown" for the CPU flag "hypervisor"
 	System     string `json:"system,omitempty"`     // vendor and product of /sys/class/dmi/id, else /proc/device-tree/model
 	Container  string `json:"container,omitempty"`  // /run/systemd/container, /run/.containerenv, /.dockerenv
 }
 
-// machine is where facts are read from.
+// machine reads facts below a root.
 type machine struct {
 	root string
-	cpu  *cpuid.CPUInfo // nil for another root than "/"
+	cpu  *cpuid.CPUInfo // nil unless root is "/"
 }
 
 func open(root string) machine {
@@ -64,10 +71,10 @@ func (m machine) proc() (procfs.FS, error) { return procfs.NewFS(m.path("proc"))
 
 func (m machine) text(path string) string { return readText(m.path(path)) }
 
-// glob are the files below the root that match, as paths that readText takes.
+// glob returns the paths below the root that match the pattern.
 func (m machine) glob(pattern string) []string {
 	paths, err := filepath.Glob(m.path(pattern))
-	if err != nil { // a root that is no pattern matches nothing
+	if err != nil { // a root that is no valid pattern matches nothing
 		return nil
 	}
 	return paths
@@ -78,8 +85,8 @@ func (m machine) exists(path string) bool {
 	return err == nil
 }
 
-// readText is the content of a file without the white space around it, "" when
-// it cannot be read. Files of the device tree end with a zero byte.
+// readText returns a file without the white space around its content, "" if it
+// cannot be read. Files of the device tree end with a zero byte.
 func readText(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -88,8 +95,8 @@ func readText(path string) string {
 	return strings.Trim(string(b), " \n\x00")
 }
 
-// Collect reads the facts of the machine whose files lie below root, "/" for
-// this one. It takes some milliseconds per hundred CPUs.
+// Collect reads the facts of the machine whose files lie below root, "/" for this
+// one. It takes a few milliseconds per hundred CPUs.
 func Collect(root string) Facts {
 	m := open(root)
 	info := m.readCPUInfo()
@@ -97,22 +104,13 @@ func Collect(root string) Facts {
 		Arch:           runtime.GOARCH,
 		CPU:            m.describeCPU(info),
 		Memory:         m.memory(),
-		GPUs:           m.gpus(),
 		Virtualization: m.virtualization(info),
 		Kernel:         m.text("proc/sys/kernel/osrelease"),
 		OS:             m.osName(),
 	}
+	f.GPUs, f.NVMLProblem = gpu.Collect(root)
 	if m.cpu != nil {
 		f.Environment = environment(os.Environ())
-		switch n, err := OpenNVML(NVMLName); {
-		case err == nil:
-			f.GPUs = withNVML(f.GPUs, n.Devices())
-			n.Close()
-		case errors.Is(err, ErrNoNVML), errors.Is(err, ErrNoDriver):
-			// No sign of a GPU. One without a driver is among those of the PCI bus.
-		default:
-			f.NVMLProblem = err.Error()
-		}
 	}
 	return f
 }

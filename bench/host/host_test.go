@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// tree unpacks a made-up machine, whose process has number 7.
+// tree unpacks a made-up machine. Its own process has id 7.
 func tree(t *testing.T, path string) (root string) {
 	t.Helper()
 	archive, err := txtar.ParseFile(path)
@@ -35,8 +35,7 @@ func tree(t *testing.T, path string) (root string) {
 	return root
 }
 
-// The golden files hold what is known of each made-up machine, and nothing
-// that is not.
+// The golden files hold the known facts of each made-up machine, and no others.
 func TestMachines(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
@@ -72,7 +71,7 @@ func TestMachines(t *testing.T) {
 	}
 }
 
-// Nothing to read is no fact, not a zero, and no reason to fail.
+// Missing files give no facts, not zeros, and no failure.
 func TestNothingToRead(t *testing.T) {
 	for name, root := range map[string]string{
 		"empty":   t.TempDir(),
@@ -91,7 +90,7 @@ func TestNothingToRead(t *testing.T) {
 	}
 }
 
-// Files full of nonsense are as good as missing ones.
+// Files with invalid content count as missing.
 func TestNonsense(t *testing.T) {
 	machines, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -126,7 +125,7 @@ func TestNonsense(t *testing.T) {
 	}
 }
 
-// This machine, whatever it is, has what no machine lacks.
+// This machine has the facts that every machine has.
 func TestThisMachine(t *testing.T) {
 	f := Collect("/")
 	if n := DefaultThreads(); n < 1 || n > runtime.NumCPU() || n != f.CPU.Threads {

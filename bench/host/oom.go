@@ -5,16 +5,15 @@ import (
 	"strings"
 )
 
-// OOMKills counts the processes that the kernel has killed for lack of memory
-// so far: those of this process's control group, or of the nearest one above it
-// that counts them, else those of the whole machine. root is "/" for this
-// machine; ok is false when nothing counts them. A count that rises between two
-// calls tells that a process was killed in between.
+// OOMKills returns how many processes the kernel has killed for lack of memory so
+// far: in this process's control group, else in the nearest group above it that
+// counts them, else on the whole machine. root is "/" for this machine. ok is false
+// if nothing counts them. If the count rises between two calls, a process was killed
+// in between.
 //
-// The sources are oom_kill of memory.events (cgroup version 2), of
-// memory.oom_control (version 1), and of /proc/vmstat. The kernel counts a kill
-// in the group of the process killed before it sends the signal, whichever limit
-// was the reason.
+// The sources are oom_kill of memory.events (cgroup version 2), of memory.oom_control
+// (version 1) and of /proc/vmstat. The kernel counts a kill in the group of the
+// killed process before it sends the signal, whichever limit was the reason.
 func OOMKills(root string) (count uint64, ok bool) {
 	m := open(root)
 	dirs, v2 := m.cgroupDirs("memory")
@@ -30,7 +29,7 @@ func OOMKills(root string) (count uint64, ok bool) {
 	return m.counter("proc/vmstat", "oom_kill")
 }
 
-// counter is the number after the word on a line of a file of such pairs.
+// counter returns the number after the word on a line of a file of "word number" lines.
 func (m machine) counter(path, word string) (count uint64, ok bool) {
 	for line := range strings.Lines(m.text(path)) {
 		name, number, found := strings.Cut(strings.TrimSpace(line), " ")

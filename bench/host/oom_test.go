@@ -8,7 +8,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// The lines of a machine with the control groups of one version.
+// The /proc lines of a machine with one version of control groups.
 const (
 	groupV2 = `-- proc/7/cgroup --
 0::/run/inner
@@ -83,7 +83,7 @@ func TestOOMKills(t *testing.T) {
 	}
 }
 
-// Linux has counted since 4.13.
+// Linux counts kills since 4.13.
 func TestOOMKillsOfThisMachine(t *testing.T) {
 	if _, err := os.Stat("/proc/vmstat"); err != nil {
 		return // not Linux

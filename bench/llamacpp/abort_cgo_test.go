@@ -14,9 +14,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// alone tells whether a test is in a process of its own, and runs it in one when
-// it is not: an RPC server's devices stay with a process, which ends when it needs
-// them and the server is gone.
+// alone reports whether the test runs in its own process. If not, it starts that
+// process. The devices of an RPC server stay registered in a process, and the
+// process ends when it needs a server that is gone.
 func alone(t *testing.T) bool {
 	t.Helper()
 	const mark = "BENCHMARK_LLM_TEST_ALONE"
@@ -32,10 +32,10 @@ func alone(t *testing.T) bool {
 	return false
 }
 
-// A device does not look at the abort flag: with all layers on it, a prompt ends
-// between two of its ubatches, a generation between two tokens, and the context
-// is as good as before. Whether that is so is counted at the device, which is
-// held until the deadline has passed.
+// A device does not look at the abort flag. With all layers on it, an aborted
+// prompt ends between two ubatches, an aborted generation between two tokens, and
+// the context stays usable. The test counts the graphs at the device, which waits
+// until the deadline has passed.
 func TestAbortOnDevice(t *testing.T) {
 	if !alone(t) {
 		return
@@ -46,7 +46,7 @@ func TestAbortOnDevice(t *testing.T) {
 	job.Model.Name = "tiny.Q4_K_M.gguf"
 	job.Repetitions, job.NoWarmup = 1, true
 	job.Settings.RPC, job.Settings.Threads = []string{proxy.Endpoint}, 1
-	// A pass of 1 MiB is more than sockets take in ahead, and each batch has several.
+	// A pass of 1 MiB does not fit the sockets' buffers, and each batch has several.
 	job.Settings.UBatch, job.Settings.Batch = 1024, 5120
 	e, err := New(job, Options{})
 	if err != nil {
@@ -57,7 +57,7 @@ func TestAbortOnDevice(t *testing.T) {
 	if err != nil || facts.Offload == nil || facts.Offload.Layers != facts.Offload.Of {
 		t.Fatalf("not all layers on the device: %+v, %v", facts, err)
 	}
-	// run runs a test and tells how it ended and how many graphs were computed for it.
+	// run runs a test. It returns how the test ended and how many graphs it took.
 	run := func(test bench.TestBudget, told func()) (status result.Status, graphs int) {
 		t.Helper()
 		before := proxy.Graphs()
@@ -109,7 +109,7 @@ func TestAbortOnDevice(t *testing.T) {
 				if status, _ := run(after, nil); status != result.OK {
 					t.Fatalf("the test after an aborted one: %s", status)
 				}
-				// All that was sent is computed now.
+				// The device computes all that was sent.
 				if graphs := proxy.Graphs() - first - afterGraphs; graphs < 0 || graphs > tt.hold+tt.more {
 					t.Errorf("aborted in graph %d of %d, and %d were computed", tt.hold, tt.graphs, graphs)
 				}

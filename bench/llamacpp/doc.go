@@ -1,13 +1,13 @@
-// Package llamacpp is the bench.Engine and the synth.Quantizer over package
-// llama: the one place where the suite's words meet the library's.
+// Package llamacpp implements bench.Engine and synth.Quantizer with package llama.
+// It translates settings, facts and errors between package bench and the library.
 //
-// Built without cgo it has the same names, and everything that needs the
+// Built without cgo, the package has the same names, and all that needs the
 // library returns ErrNoLibrary.
 //
-// Build tags: by default every back-end module that is installed is opened.
-// With cuda, New fails unless the CUDA back-end and a device of it are there, or
-// the caller accepts the CPU. With cpu, only the best CPU variant is opened and
-// no GPU code is touched.
+// By default every installed back-end module is opened. With build tag cuda, New
+// fails if the CUDA back-end or a CUDA device is missing, unless the caller accepts
+// the CPU. With build tag cpu, only the best CPU variant is opened, and no code for
+// GPUs runs.
 package llamacpp
 
 import (
@@ -30,27 +30,28 @@ var (
 // Device is a device that the library can compute on.
 type Device = llama.Device
 
-// Options are how to start the engine.
+// Options say how to start the engine.
 type Options struct {
-	Log      slog.Handler // of the library; nil: discarded
-	LogLevel slog.Level   //
-	AllowCPU bool         // in a cuda build: go on without a CUDA device
-	RPC      []string     // of Devices: servers, HOST:PORT each, whose devices to list; a job of New names its own
-	// AnyThread leaves the engine's goroutine unlocked, to show what the lock is
-	// worth. It is never right for a measurement.
+	Log      slog.Handler // receives the library's log; nil: it is discarded
+	LogLevel slog.Level   // lowest level that Log receives
+	AllowCPU bool         // with build tag cuda: go on without a CUDA device
+	RPC      []string     // for Devices: RPC servers, HOST:PORT each; New takes them from its job
+	// AnyThread makes calls on the caller's OS thread, to measure what the thread
+	// rule of package llama is worth. Measurements must not set it.
 	AnyThread bool
 }
 
-// Facts of the build, set by the linker (-X) from the pin or from what was
-// found instead of it.
+// Facts of the build, set by the linker (-X) from the library that scripts/llama-env
+// found.
 var (
 	libraryFacts = "" // "libllama0=1:0.7.0+dfsg-2,libggml0=0.27.0-1,source=pin"
 	buildCommit  = "unknown"
 	buildNumber  = "0"
 )
 
-// Library is what the program was built with: package → version, and "source".
-// It is empty when the build did not say.
+// Library says which library packages the program was built with: package →
+// version, and "source" → where they are from. It is empty if the build did not
+// set it.
 func Library() map[string]string {
 	facts := make(map[string]string)
 	for f := range strings.SplitSeq(libraryFacts, ",") {
@@ -61,8 +62,8 @@ func Library() map[string]string {
 	return facts
 }
 
-// Build is the commit and number of the build, as llama-bench of the same
-// packages prints them.
+// Build is the commit and the build number that llama-bench of the same packages
+// prints.
 func Build() (commit string, number int) {
 	n, err := strconv.Atoi(buildNumber)
 	if err != nil {

@@ -14,15 +14,15 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// endToEnd is what an end-to-end test has beside others.
+// endToEnd is the state that only an end-to-end test has.
 type endToEnd struct {
 	sampler *llama.SamplerChain
-	at      []time.Duration // of the tokens generated
-	bytes   int64           // of their text
+	at      []time.Duration // when the text of each token was there, since the start
+	bytes   int64           // length of the text
 }
 
-// fits refuses an end-to-end test that is longer than the model can follow: what
-// it says beyond is not what anyone waits for. Other tests are not text.
+// fits refuses an end-to-end test that is longer than the context with which the
+// model was trained: beyond it the text makes no sense. Other tests have no text.
 func (e *Engine) fits(t result.Test) error {
 	most := e.model.Facts().ContextTokens
 	if t.E2E && most > 0 && t.Context() > most {
@@ -32,14 +32,14 @@ func (e *Engine) fits(t result.Test) error {
 	return nil
 }
 
-// beginText makes the tokens of the prompt's text, and the sampler. Everything that
-// a repetition writes to is allocated here.
+// beginText tokenizes the prompt and makes the sampler. It allocates all that a
+// repetition writes to.
 func (e *Engine) beginText() error {
-	how := bench.DefaultE2E()
+	settings := bench.DefaultE2E()
 	if e.job.E2E != nil {
-		how = *e.job.E2E
+		settings = *e.job.E2E
 	}
-	text := how.Prompt
+	text := settings.Prompt
 	if text == "" {
 		text = synth.Text
 	}
@@ -49,18 +49,18 @@ func (e *Engine) beginText() error {
 	e.e2e.at = make([]time.Duration, len(e.gen))
 	s := llama.NewSamplerChain()
 	e.e2e.sampler = s
-	if how.Temperature == 0 {
+	if settings.Temperature == 0 {
 		return s.AddGreedy()
 	}
 	return errors.Join(
-		s.AddTopK(how.TopK),
-		s.AddTopP(float32(how.TopP), 1),
-		s.AddTemp(float32(how.Temperature)),
+		s.AddTopK(settings.TopK),
+		s.AddTopP(float32(settings.TopP), 1),
+		s.AddTemp(float32(settings.Temperature)),
 		s.AddDist(uint32(e.job.Seed)^uint32(e.job.Seed>>32)))
 }
 
-// write fills the prompt with the text's tokens, from the start again where they
-// do not suffice, after BOS where the vocabulary adds it.
+// write fills the prompt with the text's tokens, repeated as often as needed. BOS
+// comes first if the vocabulary adds it.
 func (e *Engine) write(text string) error {
 	tokens, err := e.model.Tokenize(text, false, false)
 	if err != nil {
@@ -79,17 +79,18 @@ func (e *Engine) write(text string) error {
 	return nil
 }
 
-// generate runs the prompt and n tokens from end to end.
+// generate evaluates the prompt and generates n tokens.
 func (e *Engine) generate(n int) (time.Duration, error) {
 	if err := e.e2e.sampler.Reset(); err != nil {
 		return 0, err
 	}
-	elapsed, bytes, err := e.ctx.Generate(e.e2e.sampler, e.prompt, e.gen[:n], e.e2e.at[:n], e.job.Settings.Batch)
+	elapsed, bytes, err := e.ctx.Timed().Generation(e.e2e.sampler, e.prompt, e.gen[:n], e.e2e.at[:n], e.job.Settings.Batch)
 	e.e2e.bytes = bytes
 	return elapsed, err
 }
 
-// Generated is what the last repetition generated.
+// Generated is what the last repetition of an end-to-end test generated; nil for
+// other tests.
 func (e *Engine) Generated() *result.Generated {
 	if !e.test.E2E {
 		return nil

@@ -43,8 +43,8 @@ func tinyEngine(t *testing.T, job bench.Job) *Engine {
 	return e
 }
 
-// Repetitions from end to end compute the same from the same text, and note when
-// each token was there; tests of other kinds have nothing of that.
+// Repetitions of an end-to-end test generate the same tokens from the same text,
+// and note when each was there. Other tests generate no text.
 func TestEndToEnd(t *testing.T) {
 	how := bench.DefaultE2E()
 	how.Prompt = "The machine answers in words. "
@@ -88,7 +88,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// A temperature of 0 takes the likeliest tokens, whatever the seed.
+// With a temperature of 0 the likeliest tokens are picked, whatever the seed.
 func TestGreedy(t *testing.T) {
 	run := func(seed uint64, temperature float64) []int32 {
 		how := bench.DefaultE2E()

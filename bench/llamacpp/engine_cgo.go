@@ -22,26 +22,27 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// Engine runs one model through libllama. It implements bench.Engine: all calls
-// into the library are made on one OS thread, whatever goroutine calls it.
+// Engine runs one model with libllama. It implements bench.Engine. It makes all
+// calls into the library on one OS thread of its own, whatever goroutine calls it.
 type Engine struct {
 	job    bench.Job
 	facts  bench.EngineFacts
 	thread *llama.Thread
 	model  *llama.Model
 
-	// Of the test begun.
+	// Of the current test.
 	test   result.Test
 	pool   *llama.Threadpool
 	depth  *llama.State // the KV cache at the test's depth; nil until computed
 	pcg    rand.PCG
 	rng    *rand.Rand    // over pcg
-	last   time.Duration // of the passes of the test begun; 0 before the first
+	last   time.Duration // time of the test's last pass; 0 before the first
 	prompt []llama.Token
-	gen    []llama.Token // to decode; of an end-to-end test, that were sampled
+	gen    []llama.Token // tokens to decode; in an end-to-end test, tokens that were sampled
 	e2e    endToEnd
 
-	// Abort comes from any goroutine, also while no context exists.
+	// mu protects ctx and aborting: Abort comes from any goroutine, and also while
+	// there is no context.
 	mu       sync.Mutex
 	ctx      *llama.Context
 	aborting bool
@@ -49,11 +50,11 @@ type Engine struct {
 
 var _ bench.Engine = (*Engine)(nil)
 
-// Version is the release of the library: "0.7.0".
+// Version is the release of the library, such as "0.7.0".
 func Version() (string, error) { return llama.Version(), nil }
 
-// New starts the engine's thread and opens the back-ends. The model of the job
-// is loaded by Load. Close ends the thread.
+// New starts the engine's thread and opens the back-ends. Load then loads the
+// job's model. Close ends the thread.
 func New(job bench.Job, o Options) (*Engine, error) {
 	job.Settings = job.Effective()
 	e := &Engine{job: job, thread: llama.StartThread()}
@@ -84,8 +85,8 @@ func New(job bench.Job, o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Devices lists the devices that the library can compute on, also those of the
-// RPC servers of o, and what the engine says of itself.
+// Devices lists the devices that the library can compute on, including those of
+// the RPC servers in o, and the engine's facts.
 func Devices(o Options) ([]Device, bench.EngineFacts, error) {
 	e, err := New(bench.Job{Settings: bench.Settings{RPC: o.RPC}}, o)
 	if err != nil {
@@ -97,7 +98,7 @@ func Devices(o Options) ([]Device, bench.EngineFacts, error) {
 	return devices, e.facts, nil
 }
 
-// do runs f on the engine's thread.
+// do runs f on the engine's thread, or with AnyThread on the caller's.
 func (e *Engine) do(f func()) {
 	if e.thread == nil {
 		f()
@@ -112,10 +113,10 @@ func (e *Engine) stop() {
 	}
 }
 
-// facts describes the engine in llama-bench's words: cpu_info and gpu_info are
-// the descriptions of the devices, backends those that have one, but for the
-// CPU's when there is another.
-// It is an error when a device of wanted is not there.
+// facts describes the engine as llama-bench does: CPUInfo and GPUInfo are the
+// descriptions of the devices. Backends are the back-ends that have a device; CPU
+// is among them only if it is the only one. A wanted device that does not exist is
+// an error.
 func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
@@ -159,12 +160,12 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	return f, nil
 }
 
-// aLittle is memory that every device has which has any, in bytes.
+// aLittle is an amount of memory in bytes that every usable device can give.
 const aLittle = 1 << 20
 
-// problem is why nothing can be put on a CUDA device, which the library lists
-// also where another process has it for itself, and at whose first use it would
-// end the process. It is empty for other devices.
+// problem says why a CUDA device cannot be used; it is empty if the device can be.
+// The library also lists a device that another process has for itself, and ends
+// this process at the first use of it. For other back-ends problem is empty.
 func problem(d llama.Device) string {
 	if d.Backend != "CUDA" {
 		return ""
@@ -181,7 +182,8 @@ func problem(d llama.Device) string {
 	return ""
 }
 
-// mapped is the file of a shared library in use; empty when it is not.
+// mapped is the path of a shared library that this process has loaded; empty if it
+// has not.
 func mapped(name string) string {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
@@ -195,11 +197,11 @@ func mapped(name string) string {
 	return ""
 }
 
-// Facts is what is known before a model is loaded.
+// Facts is what the engine knows before a model is loaded.
 func (e *Engine) Facts() bench.EngineFacts { return e.facts }
 
-// Load loads the job's model from its file, or streams it from its shape. Where
-// the settings leave open how many layers go to devices, it is as many as fit.
+// Load loads the job's model from its file, or streams synthetic weights. If the
+// settings leave the number of layers on devices open, as many as fit go there.
 func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
 	params, err := modelParams(e.job.Settings)
 	if err != nil {
@@ -241,14 +243,14 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 	}
 	if why != "" {
 		facts.Warnings = []result.Warning{{
-			Code:    "partial_offload",
+			Code:    result.WarnPartialOffload,
 			Message: fmt.Sprintf("%d of %d layers on devices: %s", facts.Offload.Layers, facts.Offload.Of, why),
 		}}
 	}
 	return facts, nil
 }
 
-// opener makes the function that loads the job's model, which may be called more
+// opener returns the function that loads the job's model. It may be called more
 // than once, on the engine's thread.
 func (e *Engine) opener(tell llama.Progress) (func(llama.ModelParams) (*llama.Model, error), error) {
 	if e.job.Model.Weights != result.SyntheticWeights {
@@ -263,23 +265,19 @@ func (e *Engine) opener(tell llama.Progress) (func(llama.ModelParams) (*llama.Mo
 	}, nil
 }
 
-// longest is the job's test with the longest context, also among those that an
-// earlier worker did: all are to run with the same settings.
+// longest is the job's test with the longest context. Tests that an earlier worker
+// ran count too, so that every worker chooses the same settings.
 func (e *Engine) longest() (t result.Test) {
 	for _, b := range e.job.Tests {
-		if b.Test.Context() > t.Context() {
-			t = b.Test
-		}
+		t = result.Longest(t, b.Test)
 	}
 	for _, p := range e.job.Past {
-		if p.Test.Context() > t.Context() {
-			t = p.Test
-		}
+		t = result.Longest(t, p.Test)
 	}
 	return t
 }
 
-// offloaded counts the layers on devices.
+// offloaded counts the model's layers, and those of them on devices.
 func offloaded(a llama.Allocation, devices []llama.Device) *result.Offload {
 	o := result.Offload{Layers: a.Together()}
 	for name, n := range a.Layers {
@@ -291,7 +289,7 @@ func offloaded(a llama.Allocation, devices []llama.Device) *result.Offload {
 	return &o
 }
 
-// placed is what of a model lies on GPUs.
+// placed lists the GPUs that hold a part of the model.
 func placed(a llama.Allocation, devices []llama.Device) []bench.Placement {
 	var on []bench.Placement
 	for _, d := range devices {
@@ -306,8 +304,8 @@ func placed(a llama.Allocation, devices []llama.Device) []bench.Placement {
 	return on
 }
 
-// stream is the job's model with generated weights: of the header that its path
-// names, else of the default model of its name.
+// stream is the job's model with synthetic weights. Its header is the file at the
+// model's path or, without a path, that of the default model of its name.
 func (e *Engine) stream() (llama.Stream, error) {
 	m := e.job.Model
 	header, err := headerOf(m)
@@ -320,6 +318,7 @@ func (e *Engine) stream() (llama.Stream, error) {
 	return synth.FromHeader(m.Name, header, m.Seed, Quantizer{})
 }
 
+// headerOf is the header of a model with synthetic weights.
 func headerOf(m bench.Model) (*gguf.File, error) {
 	if m.Path != "" {
 		return synth.ReadHeaderFile(m.Path)
@@ -377,7 +376,8 @@ func (e *Engine) adopt(ctx *llama.Context) {
 	}
 }
 
-// Warmup runs llama-bench's untimed pass: the whole prompt, one token.
+// Warmup runs the warm-up of llama-bench: the whole prompt and one token. Its time
+// is no sample.
 func (e *Engine) Warmup() (time.Duration, error) {
 	e.drawFor(warmup)
 	var elapsed time.Duration
@@ -392,8 +392,8 @@ func (e *Engine) Warmup() (time.Duration, error) {
 	return elapsed, translate(err)
 }
 
-// Repeat primes the CPUs, empties the KV cache, fills it to the test's depth, and
-// times one repetition with tokens drawn before.
+// Repeat draws the tokens of repetition n, counted from 1, primes the CPUs, empties
+// the KV cache, fills it to the test's depth, and times the repetition.
 func (e *Engine) Repeat(n int) (time.Duration, error) {
 	e.drawFor(n)
 	var elapsed time.Duration
@@ -405,12 +405,13 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 	return elapsed, translate(err)
 }
 
+// repeat times one repetition, primed or not. It runs on the engine's thread.
 func (e *Engine) repeat(primed bool) (time.Duration, error) {
 	if err := e.ctx.ClearMemory(); err != nil {
 		return 0, err
 	}
 	if primed && e.test.Depth == 0 && !e.test.E2E {
-		return e.ctx.PrimedRepetition(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
+		return e.ctx.Timed().PrimedRepetition(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
 	}
 	if primed {
 		if err := errors.Join(e.prime(), e.ctx.ClearMemory()); err != nil {
@@ -423,35 +424,41 @@ func (e *Engine) repeat(primed bool) (time.Duration, error) {
 	return e.pass(len(e.gen))
 }
 
-// A repetition of llama-bench follows the one before at once. Here that one was
-// written down in between, the threads of the pool fell asleep and the clocks went
-// down, which costs the next one about a millisecond. So it is primed by an untimed
-// pass of the same shape, for which the graph is kept, too: the prompt, or tokens.
+// In llama-bench a repetition follows the previous one directly. Here the parent
+// first writes the previous one to disk. Meanwhile the pool's threads fall asleep
+// and the clocks go down, which costs the next repetition about 1 ms. So an untimed
+// pass primes it. The pass has the repetition's shape (the prompt, or single
+// tokens), because the library then keeps its graph.
 const (
-	primedBelow = 500 * time.Millisecond // a repetition as long as this does not mind in what state it finds the CPUs
-	primedFor   = 50 * time.Millisecond  // where tokens are generated: after a rest those of the first 10 ms take up to a sixth longer
+	// primedBelow is the time from which on a repetition is not primed: 1 ms does not
+	// matter to it.
+	primedBelow = 500 * time.Millisecond
+	// primedFor is how long priming generates tokens. After a rest, tokens of the
+	// first 10 ms take up to a sixth longer.
+	primedFor = 50 * time.Millisecond
 )
 
-// prime is for what PrimedRepetition does not do.
+// prime runs the untimed pass for the tests that PrimedRepetition does not cover:
+// those with a depth, and end-to-end tests.
 func (e *Engine) prime() error {
 	if e.test.E2E {
 		_, err := e.generate(e.short())
 		return err
 	}
-	return e.ctx.Prime(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
+	return e.ctx.Timed().Prime(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
 }
 
-// pass runs the timed calls of the test begun, with n tokens of its generation.
+// pass runs the timed calls of the current test, generating n tokens.
 func (e *Engine) pass(n int) (time.Duration, error) {
 	if e.test.E2E {
 		return e.generate(n)
 	}
-	return e.ctx.Repetition(e.prompt, e.gen[:n], e.job.Settings.Batch)
+	return e.ctx.Timed().Repetition(e.prompt, e.gen[:n], e.job.Settings.Batch)
 }
 
-// short is how many tokens of a generation show all that its pass does: one, as
-// llama-bench's warm-up has it; from end to end the second is the first to be
-// decoded.
+// short is the number of tokens to generate so that a pass does everything once.
+// It is one, as in llama-bench's warm-up, and two in an end-to-end test, where the
+// first token is only sampled if no other follows.
 func (e *Engine) short() int {
 	if e.test.E2E {
 		return min(2, len(e.gen))
@@ -459,7 +466,8 @@ func (e *Engine) short() int {
 	return min(1, len(e.gen))
 }
 
-// fill brings the KV cache to the test's depth: computed once, then restored.
+// fill brings the KV cache to the test's depth. It is computed the first time, and
+// restored afterwards.
 func (e *Engine) fill() error {
 	if e.test.Depth == 0 {
 		return nil
@@ -470,7 +478,7 @@ func (e *Engine) fill() error {
 	tokens := make([]llama.Token, e.test.Depth)
 	e.seed(depth)
 	e.draw(tokens)
-	if _, err := e.ctx.Repetition(tokens, nil, e.job.Settings.Batch); err != nil {
+	if _, err := e.ctx.Timed().Repetition(tokens, nil, e.job.Settings.Batch); err != nil {
 		return fmt.Errorf("prefill of %d tokens: %w", e.test.Depth, err)
 	}
 	var err error
@@ -478,30 +486,31 @@ func (e *Engine) fill() error {
 	return err
 }
 
-// What tokens are drawn for, beside the repetitions from 1 on.
+// What tokens are drawn for. Repetitions have numbers from 1 on.
 const (
 	warmup = 0
 	depth  = -1
 )
 
-// seed starts the numbers of one pass of the test begun. Each has a stream of
-// its own, so that its tokens do not depend on what ran before it.
+// seed seeds the random numbers for one pass of the current test. Every pass has
+// its own seed, so its tokens do not depend on what ran before.
 func (e *Engine) seed(pass int) {
 	t := e.test
 	e.pcg.Seed(e.job.Seed+uint64(pass)<<32, uint64(t.Prompt)<<40|uint64(t.Gen)<<20|uint64(t.Depth))
 }
 
-// Tokens is how many tokens of the repetition under way are done.
+// Tokens is the number of tokens done of the running repetition. It may be called
+// from any goroutine.
 func (e *Engine) Tokens() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ctx == nil {
 		return 0
 	}
-	return e.ctx.TokensDone()
+	return e.ctx.Timed().TokensDone()
 }
 
-// drawFor makes the tokens of one pass. Those of an end-to-end test are its text.
+// drawFor draws the tokens of one pass. An end-to-end test has its text instead.
 func (e *Engine) drawFor(pass int) {
 	if e.test.E2E {
 		return
@@ -511,8 +520,8 @@ func (e *Engine) drawFor(pass int) {
 	e.draw(e.gen)
 }
 
-// draw fills tokens as llama-bench does: BOS first where the vocabulary adds
-// it, the others uniform over the vocabulary. It allocates nothing.
+// draw fills tokens as llama-bench does: BOS first if the vocabulary adds it, the
+// others at random, uniform over the vocabulary. It allocates nothing.
 func (e *Engine) draw(tokens []llama.Token) {
 	f := e.model.Facts()
 	for i := range tokens {
@@ -523,7 +532,7 @@ func (e *Engine) draw(tokens []llama.Token) {
 	}
 }
 
-// End frees the context and the threads of the test begun.
+// End frees the context and the threads of the current test, if there is one.
 func (e *Engine) End() error {
 	var errs []error
 	e.mu.Lock()
@@ -547,10 +556,11 @@ func (e *Engine) End() error {
 	return errors.Join(errs...)
 }
 
-// Abort makes the decode that is running, and all later ones, return soon.
+// Abort makes the running decode and all later ones return soon, until ClearAbort.
+// It may be called from any goroutine.
 func (e *Engine) Abort() { e.setAbort(true) }
 
-// ClearAbort allows decodes again.
+// ClearAbort takes Abort back. It may be called from any goroutine.
 func (e *Engine) ClearAbort() { e.setAbort(false) }
 
 func (e *Engine) setAbort(abort bool) {
@@ -578,7 +588,7 @@ func (e *Engine) Close() error {
 	return errors.Join(errs...)
 }
 
-// translate gives the library's errors the words of package bench.
+// translate makes errors of the library match those of package bench.
 func translate(err error) error {
 	for _, m := range []struct{ from, to error }{
 		{llama.ErrAborted, bench.ErrAborted},
@@ -595,19 +605,19 @@ func translate(err error) error {
 	return err
 }
 
-// translated is an error of the library that is also one of package bench; its
+// translated is an error of the library that also matches one of package bench. Its
 // text is the library's.
 type translated struct{ error, class error }
 
 func (t *translated) Error() string   { return t.error.Error() }
 func (t *translated) Unwrap() []error { return []error{t.error, t.class} }
 
-// Quantizer is synth.Quantizer over ggml_quantize_chunk.
+// Quantizer implements synth.Quantizer with ggml_quantize_chunk.
 type Quantizer struct{}
 
 var _ synth.Quantizer = Quantizer{}
 
-// Quantize encodes rows of n values as a ggml type.
+// Quantize encodes rows of n values each as a ggml type.
 func (Quantizer) Quantize(t gguf.Type, values []float32, n int) ([]byte, error) {
 	return llama.Quantize(int32(t), values, n)
 }

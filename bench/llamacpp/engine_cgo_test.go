@@ -35,7 +35,7 @@ func testSettings() bench.Settings {
 	return s
 }
 
-// loaded is an engine with SmolLM in it.
+// loaded is an engine that has loaded SmolLM.
 func loaded(t *testing.T, job bench.Job) *Engine {
 	t.Helper()
 	e, err := New(job, Options{})
@@ -58,43 +58,8 @@ func loaded(t *testing.T, job bench.Job) *Engine {
 	return e
 }
 
-func TestRunJob(t *testing.T) {
-	tests := []bench.TestBudget{
-		{Test: result.Test{Prompt: 16}},
-		{Test: result.Test{Gen: 4}},
-		{Test: result.Test{Prompt: 8, Gen: 2}},
-		{Test: result.Test{Gen: 2, Depth: 32}},
-	}
-	e := loaded(t, smolJob(tests...))
-	a := bench.Assembler{Job: e.job}
-	a.Add(bench.Stamped{At: time.Now(), Event: bench.EngineReady{Facts: e.Facts()}})
-	var got []*result.Outcome
-	for _, test := range tests {
-		err := bench.Run(t.Context(), e, e.job, test, func(ev bench.Event) error {
-			if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
-				got = append(got, o)
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(got) != len(tests) {
-		t.Fatalf("%d outcomes of %d tests", len(got), len(tests))
-	}
-	for i, o := range got {
-		if o.Status != result.OK || o.Test != tests[i].Test || o.Record.AvgTS <= 0 || len(o.Record.SamplesNs) != 2 {
-			t.Errorf("%v: %+v", tests[i].Test, o)
-		}
-	}
-	if got[0].Record.Backends == "" || got[0].Record.CPUInfo == "" {
-		t.Errorf("the record does not say what it ran on: %+v", got[0].Record)
-	}
-}
-
-// Before a repetition that generates, tokens are decoded for as long as CPUs that
-// slept take to wake: one alone would leave the first of a tg16 a sixth slower.
+// Before a repetition that generates, tokens are decoded until the CPUs are awake.
+// After a single token the first tokens of a tg16 would be a sixth slower.
 func TestGenerationIsPrimed(t *testing.T) {
 	e := loaded(t, smolJob())
 	for _, test := range []result.Test{{Gen: 64}, {Gen: 64, Depth: 8}} {
@@ -120,8 +85,8 @@ func TestGenerationIsPrimed(t *testing.T) {
 	}
 }
 
-// One OS thread owns the engine, and libgomp's team does not grow: a second
-// team would make generation three times slower without any error.
+// One OS thread owns the engine, and libgomp has one team of threads. With a second
+// team generation would be three times slower without any error.
 func TestOneThreadAndOneTeam(t *testing.T) {
 	e := loaded(t, smolJob())
 	threads := func() int {
@@ -139,7 +104,7 @@ func TestOneThreadAndOneTeam(t *testing.T) {
 	}
 	var after []int
 	for range 4 {
-		// Each from a goroutine of its own, as a careless caller would.
+		// Each call comes from another goroutine.
 		done := make(chan error)
 		go func() {
 			if err := e.Begin(result.Test{Gen: 4}); err != nil {
@@ -160,8 +125,8 @@ func TestOneThreadAndOneTeam(t *testing.T) {
 		})
 		after = append(after, threads())
 	}
-	// Go's own threads may come and go by one or two; a team is as many as the
-	// settings say, for each of the calls.
+	// The number of Go's own threads may change by one or two. A second team would
+	// add as many as the settings say, for each call.
 	if grown := after[len(after)-1] - after[0]; grown >= e.job.Settings.Threads {
 		t.Errorf("the process grew from %d to %d threads over %d tests: %v", after[0], after[len(after)-1], len(after), after)
 	}
@@ -187,7 +152,7 @@ func TestAbortAtDeadline(t *testing.T) {
 	if done.Status != result.Timeout || returned == nil {
 		t.Fatalf("%+v, %+v", done, returned)
 	}
-	// The engine is usable after an abort.
+	// The engine stays usable after an abort.
 	if err := bench.Run(t.Context(), e, e.job, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
 		t.Fatal(err)
 	}

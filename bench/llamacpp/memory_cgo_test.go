@@ -9,8 +9,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// The library keeps a token embedding that is the output, too, once when it does
-// not repack, and otherwise at most twice: what the estimate of memory counts.
+// If the token embedding is also the output, the library keeps it once without
+// repacking, and at most twice with it. The estimate of memory counts on this.
 func TestWeightsInMemory(t *testing.T) {
 	const margin = 2 * 0.01 * (1 << 20) // two buffers, as the library rounds them
 	for _, name := range []string{synth.Tiny, "SmolLM-135M.Q4_K_M.gguf"} {

@@ -15,12 +15,14 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// offload finds the largest number of layers that fits on devices beside the
-// context of the job's longest test, and loads the model so. What fits only an
-// allocation tells: a device may report memory that it will not give. Each try
-// makes a context of a model without weights, which tells what it would take;
-// holds that much; and has the library allocate the weights. None is read before
-// both were had. Its methods run on the engine's thread.
+// offload finds the largest number of layers that fits on devices together with
+// the context of the job's longest test, and loads the model with that number.
+//
+// Only an allocation tells what fits: a device may report memory that it does not
+// give. Each try makes a context for a model without weights to learn its size,
+// reserves that much, and makes the library allocate the weights. No weight is read
+// before both have succeeded. A bisection needs few tries. The methods run on the
+// engine's thread.
 type offload struct {
 	settings bench.Settings
 	longest  result.Test
@@ -31,11 +33,11 @@ type offload struct {
 	tell     func(bench.Event)
 }
 
-// errFits ends a try that was only to show that the layers fit.
+// errFits ends a try that was made only to see whether the layers fit.
 var errFits = errors.New("fits")
 
-// load loads the model with as many layers on devices as fit. why tells why not
-// more; it is empty when all are there.
+// load loads the model with as many layers on devices as fit. why says why it is
+// not more; it is empty if all layers fit.
 func (o *offload) load(p llama.ModelParams) (m *llama.Model, why string, err error) {
 	of, err := o.layers(p)
 	if err != nil {
@@ -46,7 +48,8 @@ func (o *offload) load(p llama.ModelParams) (m *llama.Model, why string, err err
 		most = min(of, o.limit.Layers)
 		why = fmt.Sprintf("with %d, %s", o.limit.Tried, o.limit.Reason)
 	}
-	// fits is the most that is known to fit: nothing on devices is what is left.
+	// fits is the largest number known to fit, fails the smallest known not to. Zero
+	// layers always fit.
 	fits, fails := 0, most+1
 	for n := most; ; n = (fits + fails) / 2 {
 		o.tell(bench.OffloadTry{Layers: n, Of: of, Reason: why})
@@ -57,7 +60,7 @@ func (o *offload) load(p llama.ModelParams) (m *llama.Model, why string, err err
 			fits = n
 		case n > 0 && o.noRoom(err):
 			fails, why = n, fmt.Sprintf("with %d, %v", n, err)
-			if fits >= fails { // what fitted a moment ago
+			if fits >= fails { // it fitted a moment ago
 				fits = 0
 			}
 		default:
@@ -66,7 +69,7 @@ func (o *offload) load(p llama.ModelParams) (m *llama.Model, why string, err err
 	}
 }
 
-// layers are those of the model that can be offloaded, the output being one.
+// layers is the number of layers that can be offloaded, including the output layer.
 func (o *offload) layers(p llama.ModelParams) (int, error) {
 	m, err := o.open(dry(p, 0))
 	if err != nil {
@@ -75,14 +78,14 @@ func (o *offload) layers(p llama.ModelParams) (int, error) {
 	return m.Facts().Layers + 1, m.Close()
 }
 
-// dry is a load that allocates nothing.
+// dry changes p to a load that allocates nothing.
 func dry(p llama.ModelParams, layers int) llama.ModelParams {
 	p.NoAlloc, p.LoadMode, p.LazyMode, p.GPULayers = true, llama.LoadNone, llama.LazyOff, layers
 	return p
 }
 
-// try loads the model with so many layers on devices. Unless whole, it ends with
-// errFits before any weight is read.
+// try loads the model with a number of layers on devices. Unless whole is set, it
+// ends with errFits before any weight is read.
 func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model, error) {
 	p.GPULayers = layers
 	if layers == 0 {
@@ -128,13 +131,14 @@ func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model
 	return o.open(p)
 }
 
-// beside is memory that a back-end with a device of its own takes while it
-// computes, which the library does not count: handles of its libraries and
-// scratch space.
+// beside is the memory in bytes that a GPU's back-end takes while it computes and
+// that the library does not count: handles of its libraries and scratch space. It
+// is an estimate.
 const beside = 256 << 20
 
-// needs is what the context of the longest test takes on each device, in bytes.
-// It is empty when the library refuses the context: the test will tell.
+// needs is the memory in bytes that the context of the longest test takes on each
+// device. It is empty if the library refuses the context: the test then reports
+// why.
 func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 	m, err := o.open(dry(p, layers))
 	if err != nil {
@@ -158,7 +162,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 		switch {
 		case need == 0:
 		case d.Backend == "RPC":
-			need += o.largest // a server takes a tensor in before it puts it in its place
+			need += o.largest // a server receives a tensor before it copies it to its place
 		case d.Type == llama.GPUDevice:
 			need += beside
 		}
@@ -167,8 +171,8 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 	return needs
 }
 
-// noRoom tells whether a load failed for want of memory on a device: with fewer
-// layers there the host would need more.
+// noRoom reports whether a load failed because a device's memory is short. If the
+// host's memory is short, fewer layers on devices would not help.
 func (o *offload) noRoom(err error) bool {
 	if !errors.Is(err, llama.ErrOutOfMemory) {
 		return false
@@ -185,9 +189,9 @@ func (o *offload) noRoom(err error) bool {
 	return false
 }
 
-// offloadDevices are the devices beside the CPU that a model is spread over, as
-// the library chooses them: those named, else all graphics cards, else the
-// integrated ones.
+// offloadDevices are the devices besides the CPU across which the library spreads a
+// model: those that the settings name, else all GPUs with memory of their own, else
+// integrated GPUs.
 func offloadDevices(s bench.Settings) []llama.Device {
 	var named, cards, integrated []llama.Device
 	for _, d := range llama.Devices() {
@@ -214,20 +218,21 @@ func offloadDevices(s bench.Settings) []llama.Device {
 	return named
 }
 
-// mostDevices is how many devices the library spreads a model over: with more it
-// ends the process.
+// mostDevices is the largest number of devices across which the library spreads a
+// model. With more it ends the process.
 func mostDevices() int {
 	most := llama.MaxOffloadDevices
 	for _, d := range llama.Devices() {
-		if d.Type == llama.AcceleratorDevice { // beside the CPU
+		if d.Type == llama.AcceleratorDevice { // it counts besides the CPU
 			most--
 		}
 	}
 	return most
 }
 
-// limitDevices leaves out devices beyond those that the library takes, and says
-// which are left. It does nothing where a single one is used.
+// limitDevices removes devices beyond mostDevices from the settings and returns
+// those that remain, with a warning. It does nothing if there are few enough, or if
+// one device alone is used.
 func limitDevices(s *bench.Settings) (used []string, w []result.Warning) {
 	devices, most := offloadDevices(*s), mostDevices()
 	if len(devices) <= most || s.SplitMode == "none" {
@@ -239,7 +244,7 @@ func limitDevices(s *bench.Settings) (used []string, w []result.Warning) {
 		s.TensorSplit = s.TensorSplit[:most]
 	}
 	return used, []result.Warning{{
-		Code:    bench.DevicesLimited,
+		Code:    result.WarnDevicesLimited,
 		Message: fmt.Sprintf("%d of %d devices used, the most that the library takes: %s to %s", most, len(devices), used[0], used[most-1]),
 	}}
 }
@@ -252,7 +257,7 @@ func deviceNames(devices []llama.Device) []string {
 	return names
 }
 
-// checkDevices refuses settings that do not go with the devices there are.
+// checkDevices refuses settings that do not fit the devices of this machine.
 func checkDevices(s bench.Settings) error {
 	devices := offloadDevices(s)
 	refuse := func(there []llama.Device, format string, args ...any) error {
@@ -272,7 +277,7 @@ func checkDevices(s bench.Settings) error {
 	}
 	for _, d := range devices {
 		if s.SplitMode == "row" && s.GPULayers != 0 && !d.SplitsRows {
-			return refuse(devices, "split mode row on %s, whose back-end does not split rows (tensor is what this library has instead)", d.Name)
+			return refuse(devices, "split mode row on %s, whose back-end does not split rows (use split mode tensor)", d.Name)
 		}
 	}
 	shares := s.TensorSplit

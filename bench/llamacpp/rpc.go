@@ -8,12 +8,12 @@ import (
 
 // Errors of New, Devices and CheckRPC that concern RPC servers.
 var (
-	ErrRPC   = llama.ErrRPCServer // one that cannot be reached, is busy, or is none
-	ErrNoRPC = llama.ErrNoRPC     // this machine or build has no RPC back-end
+	ErrRPC   = llama.ErrRPCServer // a server cannot be reached, is busy, or is no RPC server
+	ErrNoRPC = llama.ErrNoRPC     // the RPC back-end is not installed, or not part of this build
 )
 
-// ParseRPC refuses a list of RPC servers that cannot be meant: one that is not
-// HOST:PORT, or is named twice. It asks none of them.
+// ParseRPC refuses a list of RPC servers in which one is not HOST:PORT or occurs
+// twice. It asks none of them.
 func ParseRPC(servers []string) error {
 	seen := make(map[string]bool)
 	for _, s := range servers {

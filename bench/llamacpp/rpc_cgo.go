@@ -10,8 +10,9 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// CheckRPC asks each of the RPC servers whether it is there, is free and speaks
-// this library's protocol. One that does not is found within 15 seconds.
+// CheckRPC asks each RPC server whether it is free and speaks the library's
+// protocol. It returns the first error, at most 15 seconds after it asked that
+// server.
 func CheckRPC(ctx context.Context, servers []string) error {
 	for _, s := range servers {
 		if err := llama.CheckRPCServer(ctx, s); err != nil {
@@ -21,12 +22,13 @@ func CheckRPC(ctx context.Context, servers []string) error {
 	return nil
 }
 
-// busyFor is how long a server may take to answer a worker of a run, which has
-// asked it before: it may still compute what a worker that was ended had sent, and
-// serves one program at a time.
+// busyFor is the time that a server has to answer a worker of a run. The server
+// serves one program at a time, and may still compute what an earlier worker sent
+// before it was ended.
 const busyFor = 90 * time.Second
 
-// addRPC registers the devices of RPC servers, on the engine's thread.
+// addRPC registers the devices of the job's RPC servers. It runs on the engine's
+// thread.
 func addRPC(job bench.Job) error {
 	var answer time.Duration
 	if len(job.Tests) > 0 {

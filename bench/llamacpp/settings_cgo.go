@@ -11,7 +11,7 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// The words of llama-bench's options, in the library's enums.
+// Values of llama-bench's options, and the constants of package llama for them.
 var (
 	splitModes = map[string]llama.SplitMode{
 		"layer": llama.SplitLayer, "none": llama.SplitNone, "row": llama.SplitRow, "tensor": llama.SplitTensor,
@@ -27,6 +27,7 @@ var (
 	}
 )
 
+// lookup translates one value of an option. what names the option in the error.
 func lookup[K comparable, V any](what string, words map[K]V, word K) (V, error) {
 	v, ok := words[word]
 	if !ok {
@@ -35,10 +36,11 @@ func lookup[K comparable, V any](what string, words map[K]V, word K) (V, error) 
 	return v, nil
 }
 
+// modelParams translates settings into parameters of a load.
 func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
 	devices := s.Devices
 	if slices.Equal(devices, []string{bench.NoDevice}) {
-		devices = []string{} // none; nil is all
+		devices = []string{} // no device; nil would mean all
 	}
 	p = llama.ModelParams{
 		Devices: devices, GPULayers: s.GPULayers, MainGPU: s.MainGPU, TensorSplit: s.TensorSplit,
@@ -54,7 +56,7 @@ func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
 		return p, err
 	}
 	for i := range s.CPUMoE {
-		// llama.cpp's common/arg.cpp: the experts of the first layers.
+		// The experts of the first layers, by the pattern of llama.cpp's common/arg.cpp.
 		p.TensorOverrides = append(p.TensorOverrides, llama.TensorOverride{
 			Pattern: fmt.Sprintf(`blk\.%d\.ffn_(up|down|gate)_(ch|)exps`, i), Buffer: "CPU",
 		})
@@ -62,6 +64,8 @@ func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
 	return p, nil
 }
 
+// contextParams translates settings into parameters of a test's context and its
+// threadpool.
 func contextParams(s bench.Settings, t result.Test) (p llama.ContextParams, tp llama.ThreadpoolParams, err error) {
 	p = llama.ContextParams{
 		Context: t.Context(), Batch: s.Batch, UBatch: s.UBatch, Threads: s.Threads,

@@ -12,8 +12,7 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// A cpu build opens one CPU variant and not so much as looks into another
-// back-end.
+// With build tag cpu one CPU variant is opened, and no other back-end's file.
 func TestCPUBuildOpensNothingElse(t *testing.T) {
 	devices, _, err := Devices(Options{})
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 )
 
-// A cuda build starts with a CUDA device, or when the CPU is accepted, and not
-// otherwise.
+// With build tag cuda the engine starts only with a CUDA device, or if the caller
+// accepts the CPU.
 func TestCUDABuildNeedsADevice(t *testing.T) {
 	devices, _, err := Devices(Options{AllowCPU: true})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// withVocabulary loads a default model with a generated vocabulary.
+// withVocabulary loads a default model with a synthetic vocabulary.
 func withVocabulary(t *testing.T, name string, f func(*llama.Model)) {
 	t.Helper()
 	shape, err := synth.Lookup(name)
@@ -89,7 +89,7 @@ func TestVocabularyOfTheLibrary(t *testing.T) {
 
 const bosName = "<|begin_of_text|>"
 
-// The default models have the figures that they have without words.
+// A vocabulary does not change the size and the parameters of a default model.
 func TestVocabulariesChangeNothingElse(t *testing.T) {
 	for _, name := range slices.Concat(synth.Names()[:1], []string{synth.Tiny}) {
 		shape, err := synth.Lookup(name)

@@ -25,11 +25,11 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
-// Every type that ggml produces can be streamed, from the same seed the same
-// bytes; the others are refused by name.
+// Every type that ggml produces can be streamed, and the same seed gives the same
+// bytes. Other types are refused by name.
 func TestEveryType(t *testing.T) {
 	refused := map[gguf.Type]bool{
-		gguf.Q8_1: true, gguf.Q8_K: true, // only for what passes through the graph
+		gguf.Q8_1: true, gguf.Q8_K: true, // only for intermediate results
 		gguf.I8: true, gguf.I16: true, gguf.I32: true, gguf.I64: true, gguf.F64: true,
 	}
 	golden := sha256.New()
@@ -58,13 +58,13 @@ func TestEveryType(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	const want = "3b1067fe51176859396b9a175b1f72dc2c4ac6750ecb29a267ad59828d91c344" // changes when the weights do, or the library's quantisers: say so in the changelog
+	const want = "3b1067fe51176859396b9a175b1f72dc2c4ac6750ecb29a267ad59828d91c344" // if synthetic weights or the library's quantisers change: say so in the changelog
 	if got := hex.EncodeToString(golden.Sum(nil)); got != want {
 		t.Errorf("sha256 of all types is %s, want %s", got, want)
 	}
 }
 
-// What 512 tokens come to in a model with synthetic weights is finite.
+// The logits of 512 tokens in a model with synthetic weights are finite.
 func TestLogitsAreFinite(t *testing.T) {
 	const tokens = 512
 	for _, arch := range []string{"llama", "qwen2", "gemma", "phi3", "moe"} {
@@ -74,8 +74,8 @@ func TestLogitsAreFinite(t *testing.T) {
 	}
 }
 
-// The default models, those above a gigabyte only as LARGEST_MODEL_BYTES asks for
-// them: 7 billion parameters take a minute on two cores.
+// The same for the default models. Those above 1 GiB run only if LARGEST_MODEL_BYTES
+// allows it: 7 billion parameters take a minute on two cores.
 func TestDefaultLogitsAreFinite(t *testing.T) {
 	asked, _ := strconv.ParseUint(os.Getenv("LARGEST_MODEL_BYTES"), 10, 64)
 	for _, name := range synth.Names() {
@@ -93,7 +93,7 @@ func TestDefaultLogitsAreFinite(t *testing.T) {
 	}
 }
 
-// small is the header of a small model, as parity compares them.
+// small is the header of a small model that scripts/parity uses.
 func small(t *testing.T, arch string) *gguf.File {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../scripts/parity/testdata", arch+".yaml"))
@@ -111,7 +111,7 @@ func small(t *testing.T, arch string) *gguf.File {
 	return header
 }
 
-// finite checks the logits of a prompt, and that they say something.
+// finite checks that the logits of a prompt are finite and differ.
 func finite(t *testing.T, name string, header *gguf.File, n int) {
 	t.Helper()
 	stream, err := synth.FromHeader(name, header, 1, Quantizer{})
@@ -152,7 +152,7 @@ func finite(t *testing.T, name string, header *gguf.File, n int) {
 		for i := range prompt {
 			prompt[i] = int32(i * 7919 % m.Facts().Vocab)
 		}
-		if _, err := c.Repetition(prompt, nil, n); err != nil {
+		if _, err := c.Timed().Repetition(prompt, nil, n); err != nil {
 			t.Error(err)
 			return
 		}
@@ -178,9 +178,8 @@ func finite(t *testing.T, name string, header *gguf.File, n int) {
 	})
 }
 
-// The engine makes a model that is no default one from the header that its path
-// names: what the library says of it is what it says of the whole file, words
-// included.
+// A model with synthetic weights can come from a header file. The library reports
+// the same facts as for the whole file, including the vocabulary.
 func TestEngineLoadsByHeader(t *testing.T) {
 	whole := small(t, "qwen2")
 	tokens, scores, types := make([]string, 32000), make([]float32, 32000), make([]int32, 32000)
@@ -239,7 +238,7 @@ func TestEngineLoadsByHeader(t *testing.T) {
 	}
 }
 
-// fileFacts are those of a header with its weights, words and all.
+// fileFacts is what the library reports for a header with weights and vocabulary.
 func fileFacts(t *testing.T, header *gguf.File) bench.ModelFacts {
 	t.Helper()
 	stream, err := synth.FromHeader("whole.gguf", header, 1, Quantizer{})
@@ -270,9 +269,9 @@ func fileFacts(t *testing.T, header *gguf.File) bench.ModelFacts {
 	return facts
 }
 
-// BenchmarkLoad7B alternates loads of seven billion parameters: streamed, and of
-// the same bytes in a file that the page cache holds. The stream must not take
-// more than a tenth longer than the file read the same way.
+// BenchmarkLoad7B loads seven billion parameters in turns: from a stream, and from
+// a file with the same bytes in the page cache. The stream must not take over a
+// tenth longer than the file in load mode none.
 func BenchmarkLoad7B(b *testing.B) {
 	const name = "llama-7b.Q4_K_M.gguf"
 	shape, err := synth.Lookup(name)

@@ -2,8 +2,8 @@ package result
 
 import "time"
 
-// Accounting tells where the wall time of a run went. The parts are never
-// negative and sum to Wall exactly.
+// Accounting divides the wall time of a run into parts. No part is negative, and
+// their sum is exactly Wall.
 type Accounting struct {
 	Wall    time.Duration `json:"wall_ns"`
 	Timed   time.Duration `json:"timed_ns"`   // repetitions of tests that completed
@@ -11,7 +11,7 @@ type Accounting struct {
 	Load    time.Duration `json:"load_ns"`    // loading models, and reading their files into memory before
 	Context time.Duration `json:"context_ns"` // creating the contexts of tests that completed
 	Wait    time.Duration `json:"wait_ns"`    // waiting for model files
-	Lost    time.Duration `json:"lost_ns"`    // everything spent in tests that did not complete, and in workers that were lost
+	Lost    time.Duration `json:"lost_ns"`    // tests that did not complete, and workers that were lost
 	Other   time.Duration `json:"other_ns"`   // the rest: starting workers, preparing repetitions
 }
 
@@ -21,7 +21,7 @@ type Part struct {
 	Time time.Duration
 }
 
-// Parts are the parts, in the order in which they are shown.
+// Parts lists the parts in the order in which reports show them.
 func (a Accounting) Parts() []Part {
 	return []Part{
 		{"timed", a.Timed},
@@ -34,8 +34,8 @@ func (a Accounting) Parts() []Part {
 	}
 }
 
-// Share is the share of the wall time that d is, in [0, 1] for a part; 0 of a
-// run that took no time.
+// Share is d as a share of the wall time, in [0, 1] for a part. It is 0 for a run
+// that took no time.
 func (a Accounting) Share(d time.Duration) float64 {
 	if a.Wall <= 0 {
 		return 0

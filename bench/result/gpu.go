@@ -2,38 +2,37 @@ package result
 
 import "time"
 
-// GPUReading is what the driver said of one GPU at one moment. What it does not
-// tell is nil.
+// GPUReading is what the driver reported of one GPU at one moment. A value that it
+// does not report is nil.
 type GPUReading struct {
 	At             time.Time
-	PowerWatts     *float64 // of the whole board; on recent ones the mean of the second before
+	PowerWatts     *float64 // of the whole board; on recent boards the mean of the last second
 	EnergyJoules   *float64 // counted since the driver was loaded
 	SMClockMHz     *float64
 	MemoryClockMHz *float64
 	TemperatureC   *float64
 	UsedBytes      *uint64  // memory in use, of all processes together
-	Throttled      []string // why clocks are lower than they could be; empty: they are not, or it is not told
+	Throttled      []string // why clocks are lower than they could be; empty: they are not, or the driver does not report it
 }
 
-// GPU is what a record says of the GPUs that it was measured on. A value that is
-// not known is absent.
+// GPU describes the GPUs of a record. A value that is not known is absent.
 type GPU struct {
 	Devices        []GPUDevice `json:"devices"`           // that hold layers
 	PowerWatts     *float64    `json:"power_w,omitempty"` // mean during the timed repetitions, of all these devices together
 	JoulesPerToken *float64    `json:"joules_per_token,omitempty"`
 }
 
-// GPUDevice is one of them.
+// GPUDevice is one GPU of a record.
 type GPUDevice struct {
 	Name         string `json:"name"`                  // as the engine names it: "CUDA0"
 	Model        string `json:"model"`                 // "NVIDIA L4"
 	PCIAddress   string `json:"pci_address,omitempty"` //
 	Layers       int    `json:"layers"`                // of the model, the output layer being one
-	WeightsBytes uint64 `json:"weights_bytes"`         // in its memory, by the engine's report
+	WeightsBytes uint64 `json:"weights_bytes"`         // in its memory, as the engine reports
 	GPUTelemetry
 }
 
-// GPUTelemetry is what the driver said of one GPU during the timed repetitions
+// GPUTelemetry is what the driver reported of one GPU during the timed repetitions
 // of a test.
 type GPUTelemetry struct {
 	Driver         string   `json:"driver,omitempty"`  // its version
@@ -45,10 +44,10 @@ type GPUTelemetry struct {
 	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`
 	UsedBytes      *uint64  `json:"memory_used_max_bytes,omitempty"` // of all processes together
 	Throttled      []string `json:"throttled,omitempty"`             // why clocks were lower than they could be
-	Others         int      `json:"other_processes,omitempty"`       // that computed on it before or after the test, at most
+	Others         int      `json:"other_processes,omitempty"`       // the most that computed on it before or after the test
 }
 
-// Range is the least and the most of some readings.
+// Range is the least and the greatest of several readings.
 type Range struct {
 	Min float64 `json:"min"`
 	Max float64 `json:"max"`

@@ -4,9 +4,9 @@ package result
 // its meaning; new fields do not change it.
 const SchemaVersion = 1
 
-// Record is one completed (model, test) as llama-bench 0.7.0 prints it, field
-// by field and in its order, then use_mmap for older readers, then everything
-// of our own in Ext. A value that cannot be known is absent, never 0 or NaN.
+// Record is one completed test of a model. It has the fields of llama-bench 0.7.0
+// in their order, then use_mmap for older readers, then Ext with the fields of this
+// program. In Ext, a value that is not known is absent, never 0 or NaN.
 type Record struct {
 	BuildCommit         string    `json:"build_commit"`
 	BuildNumber         int       `json:"build_number"`
@@ -61,37 +61,37 @@ func (r *Record) Test() Test {
 	return Test{Prompt: r.PromptTokens, Gen: r.GenTokens, Depth: r.DepthTokens, E2E: r.Ext.E2E != nil}
 }
 
-// Ext is everything of our own in a record. Readers of llama-bench output
+// Ext holds the fields of this program in a record. Readers of llama-bench output
 // ignore it.
 type Ext struct {
-	Schema         int               `json:"schema"`
-	Version        string            `json:"version"`               // of this program
-	Library        map[string]string `json:"library,omitempty"`     // package name → version; "source" tells where it came from
-	Weights        Weights           `json:"weights"`               // what was computed with
-	Seed           uint64            `json:"seed"`                  // of the tokens
-	CPUVariant     string            `json:"cpu_variant,omitempty"` // the CPU back-end module that ggml chose: "zen4"
-	Statistics     Statistics        `json:"statistics"`            // of the per-repetition rates, tokens/second
-	LoadSeconds    float64           `json:"load_s,omitempty"`      // of the model, once for all its tests
-	ContextSeconds float64           `json:"context_s,omitempty"`   // creation of the context
-	WarmupSeconds  float64           `json:"warmup_s,omitempty"`    // absent when there was none
-	JITSeconds     float64           `json:"jit_seconds,omitempty"` // untimed passes before the model's first test, at which a GPU's kernels are compiled; absent on the CPU
-	GPU            *GPU              `json:"gpu,omitempty"`         // absent when no GPU holds layers
-	Offload        *Offload          `json:"offload,omitempty"`     // absent where no device but the CPU was to be used
-	E2E            *E2E              `json:"e2e,omitempty"`         // of an end-to-end test; absent from all others
-	Warnings       []Warning         `json:"warnings,omitempty"`    //
+	Schema            int               `json:"schema"`
+	Version           string            `json:"version"`                // of this program
+	Library           map[string]string `json:"library,omitempty"`      // package name → version; "source" tells where it came from
+	Weights           Weights           `json:"weights"`                // where the weights came from
+	Seed              uint64            `json:"seed"`                   // of the tokens
+	CPUVariant        string            `json:"cpu_variant,omitempty"`  // the CPU back-end module that ggml chose: "zen4"
+	Statistics        Statistics        `json:"statistics"`             // of the per-repetition rates, tokens/second
+	LoadSeconds       float64           `json:"load_s,omitempty"`       // of the model, once for all its tests
+	ContextSeconds    float64           `json:"context_s,omitempty"`    // creation of the context
+	WarmupSeconds     float64           `json:"warmup_s,omitempty"`     // absent when there was none
+	PrecompileSeconds float64           `json:"precompile_s,omitempty"` // untimed passes before the model's first test, at which a GPU's kernels are compiled; absent on the CPU
+	GPU               *GPU              `json:"gpu,omitempty"`          // absent when no GPU holds layers
+	Offload           *Offload          `json:"offload,omitempty"`      // absent where no device but the CPU was to be used
+	E2E               *E2E              `json:"e2e,omitempty"`          // of an end-to-end test; absent from all others
+	Warnings          []Warning         `json:"warnings,omitempty"`     //
 }
 
-// Offload is how much of a model lies on devices other than the CPU.
+// Offload is how many layers of a model are on devices other than the CPU.
 type Offload struct {
 	Layers int `json:"layers"` // the output layer being one
 	Of     int `json:"of"`
 }
 
-// E2E is what an end-to-end test says of latency: over the tokens of all
-// repetitions, from their times on the monotonic clock, in seconds.
+// E2E is the latency of an end-to-end test over the tokens of all repetitions, in
+// seconds on the monotonic clock.
 type E2E struct {
-	Prompt         PromptSource `json:"prompt"`                          // whose text it was
-	Temperature    float64      `json:"temperature"`                     // 0: the likeliest token, without chance
+	Prompt         PromptSource `json:"prompt"`                          // where its text came from
+	Temperature    float64      `json:"temperature"`                     // 0: always the likeliest token
 	TopK           int          `json:"top_k"`                           // 0: all
 	TopP           float64      `json:"top_p"`                           // 1: all
 	FirstToken     Latency      `json:"time_to_first_token_s"`           // from the start of the prompt, of each repetition
@@ -108,11 +108,11 @@ type Latency struct {
 	Max    float64 `json:"max"`
 }
 
-// PromptSource tells whose text a prompt is made of.
+// PromptSource tells where the text of a prompt comes from.
 type PromptSource string
 
-// Where the text of a prompt comes from. Either is cut, or repeated, to its
-// length in tokens.
+// The sources of a prompt. The text is cut or repeated to the length of the prompt
+// in tokens.
 const (
 	BuiltInPrompt PromptSource = "built_in"
 	GivenPrompt   PromptSource = "given"
@@ -121,14 +121,14 @@ const (
 // Weights tells where the weights came from.
 type Weights string
 
-// Where weights come from.
+// The sources of weights.
 const (
 	FileWeights      Weights = "file"      // a GGUF file
-	SyntheticWeights Weights = "synthetic" // generated, in the exact shape of the file
+	SyntheticWeights Weights = "synthetic" // generated in the exact shape of the file
 )
 
-// Statistics of the per-repetition rates of one record, in tokens/second. A
-// value that does not exist for the number of repetitions is absent.
+// Statistics describes the rates of the repetitions of one record, in
+// tokens/second. A value that the number of repetitions does not allow is absent.
 type Statistics struct {
 	Median float64   `json:"median"`
 	Min    float64   `json:"min"`
@@ -137,8 +137,8 @@ type Statistics struct {
 	CI     *Interval `json:"ci,omitempty"` // of the median, distribution-free; absent for one repetition
 }
 
-// Interval is a confidence interval with the confidence really achieved, which
-// for five repetitions is below the 0.95 one would like.
+// Interval is a confidence interval with the confidence that it reaches. For five
+// repetitions this is less than the usual 0.95.
 type Interval struct {
 	Low        float64 `json:"low"`
 	High       float64 `json:"high"`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,6 +91,42 @@ func TestValidate(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.test, got, tt.want)
 		}
+	}
+}
+
+func TestSeries(t *testing.T) {
+	tests := []result.Test{{Gen: 32}, {Prompt: 16}, {Prompt: 16, Depth: 1}, {Gen: 16}, {Prompt: 16, Gen: 8}, {Prompt: 8, Gen: 16, E2E: true}, {Prompt: 512}}
+	for i, series := range []int{0, 1, 2, 0, 4, 5, 1} { // by its first test
+		for j, other := range []int{0, 1, 2, 0, 4, 5, 1} {
+			if got := tests[i].SameSeries(tests[j]); got != (series == other) {
+				t.Errorf("%v and %v are of one series: %v", tests[i], tests[j], got)
+			}
+		}
+	}
+	slices.SortStableFunc(tests, result.Test{Gen: 1}.SeriesLast)
+	want := []result.Test{{Prompt: 16}, {Prompt: 16, Depth: 1}, {Prompt: 16, Gen: 8}, {Prompt: 8, Gen: 16, E2E: true}, {Prompt: 512}, {Gen: 32}, {Gen: 16}}
+	if diff := cmp.Diff(want, tests); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLongest(t *testing.T) {
+	if got := result.Longest(); got != (result.Test{}) {
+		t.Errorf("of none: %v", got)
+	}
+	first := result.Test{Prompt: 16, Depth: 16}
+	if got := result.Longest(result.Test{Gen: 16}, first, result.Test{Gen: 32}); got != first {
+		t.Errorf("%v, want %v", got, first)
+	}
+}
+
+func TestElapsed(t *testing.T) {
+	if got := result.Elapsed(nil); got != nil {
+		t.Errorf("of none: %v", got)
+	}
+	got := result.Elapsed([]result.Sample{{Elapsed: 2}, {Elapsed: 1}})
+	if diff := cmp.Diff([]time.Duration{2, 1}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

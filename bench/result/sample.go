@@ -2,31 +2,40 @@ package result
 
 import "time"
 
-// Sample is one timed repetition. It is written to disk before the next one
-// starts; everything a reader sees is derived from samples.
+// Sample is one timed repetition. It is on disk before the next one starts. All
+// figures of a record are derived from its samples.
 type Sample struct {
 	Repetition int           `json:"repetition"` // from 1
-	Start      time.Time     `json:"start"`      // wall clock, UTC, for people; never used for timing
+	Start      time.Time     `json:"start"`      // wall clock, UTC; not used for timing
 	Elapsed    time.Duration `json:"elapsed_ns"` // monotonic clock, nanoseconds
 
 	Generated       *Generated `json:"generated,omitempty"`        // of an end-to-end test; nil for the others
-	DownloadedBytes int64      `json:"downloaded_bytes,omitempty"` // by this program, beside the repetition
+	DownloadedBytes int64      `json:"downloaded_bytes,omitempty"` // by this program during the repetition
 }
 
 // Generated is what one repetition of an end-to-end test generated.
 type Generated struct {
 	Tokens []int32         `json:"tokens"`
-	At     []time.Duration `json:"at_ns"` // when each token's text was there, since the repetition's start, monotonic clock
+	At     []time.Duration `json:"at_ns"` // from the start of the repetition to the text of each token, monotonic clock
 	Bytes  int64           `json:"bytes"` // of all text
 }
 
-// MaxGenerated bounds the tokens of all repetitions of an end-to-end test: their
-// times are kept in events.
+// Elapsed lists the times of the samples, in their order.
+func Elapsed(samples []Sample) []time.Duration {
+	var times []time.Duration
+	for _, s := range samples {
+		times = append(times, s.Elapsed)
+	}
+	return times
+}
+
+// MaxGenerated bounds the tokens of all repetitions of an end-to-end test, because
+// an event holds the time of each token.
 const MaxGenerated = 1 << 17
 
-// TokensPerSecond is the rate of a repetition of t that took elapsed.
-// It is 0 when elapsed is not positive. The order of the operations is
-// llama-bench's, so that all digits agree.
+// TokensPerSecond is the rate of a repetition of t that took elapsed. It is 0 when
+// elapsed is not positive. It computes in the order of llama-bench, which makes
+// all digits agree.
 func (t Test) TokensPerSecond(elapsed time.Duration) float64 {
 	if elapsed <= 0 {
 		return 0
@@ -34,32 +43,25 @@ func (t Test) TokensPerSecond(elapsed time.Duration) float64 {
 	return 1e9 * float64(t.Tokens()) / float64(elapsed.Nanoseconds())
 }
 
-// Status is what became of a test.
+// Status tells how a test ended.
 type Status string
 
 // The statuses of a test. Only OK has a Record.
 const (
 	OK               Status = "ok"                // all repetitions completed
 	Timeout          Status = "timeout"           // the test's time budget ended
-	PredictedTimeout Status = "predicted_timeout" // given up: could not have completed in its budget
+	PredictedTimeout Status = "predicted_timeout" // given up or not started: it would not have completed in its budget
 	TimeLimit        Status = "time_limit"        // the time limit of the run ended
 	Aborted          Status = "aborted"           // the user or a signal ended the run
 	Failed           Status = "failed"            // the engine returned an error
-	Crashed          Status = "crashed"           // the engine took its process down, or hung
-	OutOfMemory      Status = "out_of_memory"     // memory of the host or of a device did not suffice
-	NoDisk           Status = "no_disk"           // the model did not fit the disk
+	Crashed          Status = "crashed"           // the engine ended its process, or hung
+	OutOfMemory      Status = "out_of_memory"     // the host or a device had too little memory
+	NoDisk           Status = "no_disk"           // the disk was too small for the model
 	DownloadFailed   Status = "download_failed"   // the model could not be fetched
 	Unsupported      Status = "unsupported"       // the library or the device cannot run it
 )
 
-// Warning is a reason to read a number with care. Warnings travel with the
-// record they belong to and are printed as footnotes.
-type Warning struct {
-	Code    string `json:"code"`    // stable, for programs: "slow_first_repetition"
-	Message string `json:"message"` // one line, lower case, no full stop, with its numbers
-}
-
-// Outcome is what became of one test of one model.
+// Outcome is the result of one test of one model.
 type Outcome struct {
 	Model    string    // file name as given
 	Test     Test      //

@@ -1,8 +1,8 @@
-// Package result is the data model: what was asked (Test), what was measured
-// (Sample), what became of it (Outcome), and the record that readers of
-// llama-bench output understand (Record).
+// Package result is the data model: what to measure (Test), what was measured
+// (Sample), how a test ended (Outcome), and the record that readers of llama-bench
+// output understand (Record).
 //
-// It imports nothing of this module, so every other package can speak it.
+// It imports no other package of this module, and every other package may use it.
 package result
 
 import (
@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Kind is the kind of a test, in llama-bench's two-letter names, and one of our
-// own.
+// Kind is the kind of a test. The names are llama-bench's, except that of
+// EndToEnd.
 type Kind string
 
 // The kinds of test.
@@ -23,16 +23,15 @@ const (
 	EndToEnd         Kind = "e2e" // text in, sampled tokens out as text, each with its time
 )
 
-// MaxTokens bounds each length of a test. No model of today has a longer
-// context, and a larger number is a typing mistake that would end in a failed
-// allocation of the KV cache.
+// MaxTokens bounds each length of a test. No current model has a longer context. A
+// larger number is a typing mistake, and the KV cache could not be allocated.
 const MaxTokens = 1 << 24
 
-// Test is one measurement: Prompt tokens processed in batches, then Gen tokens
-// generated one at a time, after Depth tokens that are in the KV cache already
-// and are not timed. Lengths are in tokens, each in [0, MaxTokens]. With E2E the
-// prompt is text, and generated tokens are sampled and turned into text; it has
-// both lengths and no depth.
+// Test is one measurement. Prompt tokens are processed in batches, then Gen tokens
+// are generated one at a time. Before, the KV cache is filled with Depth tokens,
+// which is not timed. Lengths are in tokens, each in [0, MaxTokens]. In an
+// end-to-end test (E2E) the prompt is text, and generated tokens are sampled and
+// turned into text. It has both lengths and no depth.
 type Test struct {
 	Prompt int  `json:"n_prompt"`
 	Gen    int  `json:"n_gen"`
@@ -54,15 +53,44 @@ func (t Test) Kind() Kind {
 	}
 }
 
-// Tokens is the number of tokens that one repetition times: what llama-bench
-// divides by the elapsed time.
+// Tokens is the number of tokens that one repetition times. Divided by the elapsed
+// time it is the speed, as in llama-bench.
 func (t Test) Tokens() int { return t.Prompt + t.Gen }
 
 // Context is the number of tokens the KV cache must hold.
 func (t Test) Context() int { return t.Prompt + t.Gen + t.Depth }
 
-// String names the test as llama-bench's table does: pp512, tg128,
-// pp512+tg128, tg32 @ d4096; and e2e512+128.
+// SameSeries tells whether the two tests belong to one series: tests of one kind
+// and depth, which differ only in length.
+func (t Test) SameSeries(other Test) bool { return t.Kind() == other.Kind() && t.Depth == other.Depth }
+
+// SeriesLast compares two tests for a stable sort that puts the tests of t's
+// series behind all others.
+func (t Test) SeriesLast(a, b Test) int {
+	switch aSame, bSame := t.SameSeries(a), t.SameSeries(b); {
+	case aSame == bSame:
+		return 0
+	case aSame:
+		return 1
+	default:
+		return -1
+	}
+}
+
+// Longest is the test with the longest context, the first of several. It is the
+// zero Test where there is none.
+func Longest(tests ...Test) Test {
+	var longest Test
+	for _, t := range tests {
+		if t.Context() > longest.Context() {
+			longest = t
+		}
+	}
+	return longest
+}
+
+// String names the test as the table of llama-bench does: pp512, tg128,
+// pp512+tg128, tg32 @ d4096. An end-to-end test is e2e512+128.
 func (t Test) String() string {
 	var b strings.Builder
 	switch t.Kind() {

@@ -7,16 +7,17 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Target is the speed expected of tests of a length.
+// Target is the expected speed of tests of one length.
 type Target struct {
-	Tokens          int     // of the test, at least 1
-	TokensPerSecond float64 // above 0
+	Tokens          int     `json:"tokens"`            // of the test, at least 1
+	TokensPerSecond float64 `json:"tokens_per_second"` // above 0
 }
 
-// Targets are the speeds expected by length, shortest first. A test that is
-// slower than its target is not worth its time on that machine.
+// Targets are the expected speeds by length, shortest first. A test that is slower
+// than its target is not worth its time on that machine.
 type Targets struct {
-	Prompt, Generation []Target
+	Prompt     []Target `json:"prompt"`
+	Generation []Target `json:"generation"`
 }
 
 // DefaultTargets are those of the default suite.
@@ -27,22 +28,21 @@ func DefaultTargets() Targets {
 	}
 }
 
-// rateAt is the target of the shortest listed length that is not below n, or of
-// the longest.
+// rateAt is the target of the shortest listed length that is at least n, or else of
+// the longest listed length.
 func rateAt(targets []Target, n int) float64 {
 	i, _ := slices.BinarySearchFunc(targets, n, func(t Target, n int) int { return t.Tokens - n })
 	return targets[min(i, len(targets)-1)].TokensPerSecond
 }
 
-// loadRate is the speed of loading that is expected of any machine: 250 MB/s,
-// as GiB/second.
+// loadRate is the loading speed that is expected of any machine, in GiB/s.
 const loadRate = 0.25
 
-// Budget is the time that a test of a model of sizeBytes may take, from the
-// creation of its context to its last repetition, times scale:
-// size_GiB/0.25 + 1 + repetitions·n/target, the default suite's formula with
-// its five repetitions. A combined test gets the sum of its two parts, and a
-// depth is computed once.
+// Budget is the time that a test may take, from the creation of its context to its
+// last repetition, times scale. sizeBytes is the size of the model's tensors. In
+// seconds, it is size_GiB/0.25 + 1 + repetitions·n/target, the formula of the
+// benchmark that the default suite replaces. A combined test gets the sum for its
+// two parts. A depth counts once, with the target of a prompt.
 func (t Targets) Budget(test result.Test, sizeBytes uint64, repetitions int, scale float64) time.Duration {
 	s := float64(sizeBytes)/(1<<30)/loadRate + 1
 	if n := test.Prompt; n > 0 {
@@ -57,11 +57,11 @@ func (t Targets) Budget(test result.Test, sizeBytes uint64, repetitions int, sca
 	return seconds(s * scale)
 }
 
-// longest is far above every budget that is meant, so that a large scale cannot
-// overflow.
+// longest is the limit for budgets. It is far above every useful budget, and keeps
+// a large scale from overflowing.
 const longest = 365 * 24 * time.Hour
 
-// seconds is s as a duration, at most longest.
+// seconds converts s seconds into a duration of at most longest.
 func seconds(s float64) time.Duration {
 	return time.Duration(min(s*float64(time.Second), float64(longest)))
 }

@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/url"
-	"path"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,41 +15,41 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
-// MaxRepetitions of a test.
+// MaxRepetitions is the limit for the repetitions of a test.
 const MaxRepetitions = 10_000
 
-// What a suite file may hold; more is a mistake, and would take time to read.
+// Limits of a suite file. They bound the time and memory that reading it takes.
 const (
 	maxFileBytes = 1 << 20
 	maxModels    = 100
-	maxTests     = 1000 // of a model, and lengths of a list
-	maxName      = 200  // bytes, as of files that are fetched
+	maxTests     = 1000 // of a model; also the limit for the items of a list of lengths
 )
 
-// Read reads a suite file: a YAML mapping in which every key may be left out and
-// then is what the default suite has.
+// Read reads a suite file: a YAML mapping. A key that is left out has the value of
+// the default suite.
 //
-//	models:            # sources as -m takes them, or default models' file names
+//	models:            # sources as in -m, or file names of default models
 //	  - SmolLM-135M.Q4_K_M.gguf
 //	  - source: hf:user/repository/file.gguf@revision
-//	    name: file.gguf      # of the file; default: as the source says
-//	    sha256: …            # of the file, 64 hexadecimal digits; not of several
-//	    prompt: [16, 128]    # and generation, depth, combined, e2e, for this model
-//	prompt: [16, 128]        # tokens, a test each; one number, or [] for none
-//	generation: 128          # tokens, a test each
-//	depth: [0, 4096]         # every test at each of them
-//	combined: [[512, 128]]   # prompt and generation, timed together
-//	e2e: [[512, 128]]        # end-to-end tests: tokens of text in, tokens out as text
+//	    name: file.gguf      # name in the records; default: the source's file name
+//	    sha256: …            # 64 hexadecimal digits; only for a model in one file
+//	    prompt: [16, 128]    # for this model; also generation, depth, combined, e2e
+//	prompt: [16, 128]        # tokens; a test for each; one number, or [] for none
+//	generation: 128          # tokens; a test for each
+//	depth: [0, 4096]         # tokens; every test is run at each of these depths
+//	combined: [[512, 128]]   # prompt and generation in tokens, timed together
+//	e2e: [[512, 128]]        # end-to-end tests: tokens of input text, tokens of output text
 //	repetitions: 5           # of each test, 1…10000
-//	targets:                 # tokens per second expected, by length in tokens:
-//	  prompt: {16: 2, 512: 25}   # budgets come from them
+//	targets:                 # expected tokens per second by test length in tokens;
+//	  prompt: {16: 2, 512: 25}   # budgets are computed from them
 //	  generation: {16: 1}
 //
-// A default model is taken from the hub, at its pinned revision. Other paths are
-// relative to the working directory. Every error is one line that starts with
-// name and, where it has one, the line: "suite.yaml:3: …".
+// Default models come from the hub, at their pinned revisions. Other paths are
+// relative to the working directory. Every error is one line. It starts with name
+// and, if the mistake is in a line, with its number: "suite.yaml:3: …".
 func Read(r io.Reader, name string) (Suite, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
@@ -70,18 +66,22 @@ func Read(r io.Reader, name string) (Suite, error) {
 	return s, nil
 }
 
-// file is a suite file that is read. Its first mistake is kept, and what is read
-// after that does not count.
+// file is a suite file while it is read. It keeps the first mistake; what is read
+// after a mistake is discarded.
 //
-// Nodes are walked by hand: it gives every mistake its line, and an alias is
-// followed only as deep as the schema goes, so no file grows when it is read.
+// It walks the nodes itself. The library's decoding into structs with known fields
+// would be worse for the user: it takes a key without a value for a key that is
+// left out, it takes numbers for texts, an unknown key is reported with a Go type
+// instead of the known keys, and a mistake in an alias gets the line of its anchor.
+// An alias is followed only as deep as the schema goes, so a small file cannot
+// become large when it is read.
 type file struct {
 	name        string
-	err         error
-	repetitions int // of each test
+	err         error // the first mistake
+	repetitions int   // of each test
 }
 
-// fail notes a mistake at a node, or in the file as a whole.
+// fail notes a mistake at a node, or in the whole file if at is nil.
 func (f *file) fail(at *yaml.Node, format string, args ...any) {
 	if f.err != nil {
 		return
@@ -93,14 +93,14 @@ func (f *file) fail(at *yaml.Node, format string, args ...any) {
 	f.err = fmt.Errorf("%s: "+format, append([]any{place}, args...)...)
 }
 
-// document is the mapping that the file is.
+// document is the root node of the file's only document.
 func (f *file) document(text []byte) *yaml.Node {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
 	err := d.Decode(&doc)
 	if err == nil {
 		if err = d.Decode(&more); err == nil {
-			f.fail(&more, "a second document: a suite is one")
+			f.fail(&more, "a second document; a suite file has one")
 			return nil
 		}
 	} else if errors.Is(err, io.EOF) {
@@ -126,27 +126,29 @@ func (f *file) document(text []byte) *yaml.Node {
 	return nil
 }
 
-// the is the node that an alias stands for.
-func the(n *yaml.Node) *yaml.Node {
+// resolve returns the node that an alias refers to. Other nodes it returns as they
+// are.
+func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
 	}
 	return n
 }
 
-// fields are the values of a mapping by their keys, each of which is known.
+// fields returns the values of a mapping by their keys. Other keys than the known
+// ones are a mistake.
 func (f *file) fields(n *yaml.Node, what string, known ...string) map[string]*yaml.Node {
 	values := make(map[string]*yaml.Node)
-	if the(n).Kind != yaml.MappingNode {
-		f.fail(n, "%s is not a mapping of keys to values; known keys are %s", what, strings.Join(known, ", "))
+	if resolve(n).Kind != yaml.MappingNode {
+		f.fail(n, "%s must be a mapping of keys to values; known keys are %s", what, strings.Join(known, ", "))
 		return values
 	}
-	f.pairs(n, func(key, value *yaml.Node) {
+	f.eachPair(n, func(key, value *yaml.Node) {
 		switch name := key.Value; {
 		case key.Kind != yaml.ScalarNode || !slices.Contains(known, name):
-			f.fail(key, "unknown key %q of %s, known are %s", name, what, strings.Join(known, ", "))
+			f.fail(key, "unknown key %q of %s; known keys are %s", name, what, strings.Join(known, ", "))
 		case values[name] != nil:
-			f.fail(key, "%s is given a second time", name)
+			f.fail(key, "%s is given twice", name)
 		default:
 			values[name] = value
 		}
@@ -154,17 +156,18 @@ func (f *file) fields(n *yaml.Node, what string, known ...string) map[string]*ya
 	return values
 }
 
-// pairs calls each with the keys and values of a mapping, until a mistake.
-func (f *file) pairs(n *yaml.Node, each func(key, value *yaml.Node)) {
-	content := the(n).Content
+// eachPair calls do with the keys and values of a mapping, until a mistake.
+func (f *file) eachPair(n *yaml.Node, do func(key, value *yaml.Node)) {
+	content := resolve(n).Content
 	for i := 0; i+1 < len(content) && f.err == nil; i += 2 {
-		each(content[i], content[i+1])
+		do(content[i], content[i+1])
 	}
 }
 
-// The keys that give lengths.
+// lengthKeys are the keys for lengths of tests.
 var lengthKeys = []string{"prompt", "generation", "depth", "combined", "e2e"}
 
+// suite reads the whole file.
 func (f *file) suite(n *yaml.Node) Suite {
 	s := Default()
 	if f.err != nil || n == nil {
@@ -191,14 +194,14 @@ func (f *file) suite(n *yaml.Node) Suite {
 		return s
 	}
 	s.Models = nil
-	if f.list(v, "models", maxModels); len(the(v).Content) == 0 {
+	if f.checkList(v, "models", maxModels); len(resolve(v).Content) == 0 {
 		f.fail(v, "models is empty; leave it out for the default models")
 	}
 	lines := make(map[string]int)
-	f.each(v, func(item *yaml.Node) {
+	f.eachItem(v, func(item *yaml.Node) {
 		m := f.model(item, lengths)
 		if line, taken := lines[m.Name]; taken && f.err == nil {
-			f.fail(item, "%s is the file name of the model in line %d too; records are told apart by it", m.Name, line)
+			f.fail(item, "the model in line %d is also called %s; records are told apart by this name", line, m.Name)
 		}
 		lines[m.Name] = item.Line
 		s.Models = append(s.Models, m)
@@ -206,8 +209,9 @@ func (f *file) suite(n *yaml.Node) Suite {
 	return s
 }
 
+// model reads one of the models: a source alone, or a mapping.
 func (f *file) model(n *yaml.Node, lengths Lengths) Entry {
-	if the(n).Kind == yaml.ScalarNode {
+	if resolve(n).Kind == yaml.ScalarNode {
 		return f.source(n, f.tests(n, lengths))
 	}
 	values := f.fields(n, "a model", append([]string{"source", "name", "sha256"}, lengthKeys...)...)
@@ -220,88 +224,41 @@ func (f *file) model(n *yaml.Node, lengths Lengths) Entry {
 	several := gguf.IsShard(m.Name)
 	if v := values["name"]; v != nil {
 		m.Name = f.text(v, "name")
-		if err := checkName(m.Name); err != nil {
+		if err := source.CheckName(m.Name); err != nil {
 			f.fail(v, "%w", err)
 		}
 	}
 	if v := values["sha256"]; v != nil {
-		if m.SHA256 = strings.ToLower(f.text(v, "sha256")); !sha256Form.MatchString(m.SHA256) {
-			f.fail(v, "sha256 is not 64 hexadecimal digits")
+		if m.Source.SHA256 = strings.ToLower(f.text(v, "sha256")); !source.IsSHA256(m.Source.SHA256) {
+			f.fail(v, "sha256 must be 64 hexadecimal digits")
 		}
 		if several {
-			f.fail(v, "sha256 is of one file, the model is in several")
+			f.fail(v, "sha256 belongs to a single file, but the model is in several")
 		}
 	}
 	return m
 }
 
-var sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-// source is a model as far as its source tells.
+// source is a model with what its source says of it.
 func (f *file) source(n *yaml.Node, tests []result.Test) Entry {
-	m := Entry{Source: f.text(n, "source"), Tests: tests}
+	text := f.text(n, "source")
 	for _, known := range models {
-		if m.Source == known.File || m.Source == known.Source() {
-			m.Source, m.Name, m.SizeBytes = known.Source(), known.File, known.SizeBytes
-			return m
+		if from := known.Source(); text == known.File || text == from.Given {
+			return Entry{Source: from, Name: known.File, SizeBytes: known.SizeBytes, Tests: tests}
 		}
 	}
-	var err error
-	if m.Name, err = fileName(m.Source); err == nil {
-		err = checkName(m.Name)
+	from, err := source.Parse(text)
+	if err == nil {
+		err = source.CheckName(from.Name())
 	}
 	if err != nil {
 		f.fail(n, "%w", err)
 	}
-	return m
+	return Entry{Source: from, Name: from.Name(), Tests: tests}
 }
 
-// A scheme has two letters or more, so that ./a:b is a path.
-var scheme = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+):`)
-
-// fileName is the name of a source's file. Errors do not hold the source: a URL
-// may have secrets.
-func fileName(source string) (string, error) {
-	kind := ""
-	if m := scheme.FindStringSubmatch(source); m != nil {
-		kind = strings.ToLower(m[1])
-	}
-	switch kind {
-	case "":
-		return filepath.Base(source), nil
-	case "hf":
-		file := source[len("hf:"):]
-		if at := strings.LastIndexByte(file, '@'); at >= 0 {
-			file = file[:at]
-		}
-		if strings.Count(file, "/") < 2 {
-			return "", errors.New("the source is not hf:user/repository/file[@revision]")
-		}
-		return path.Base(file), nil
-	case "http", "https":
-		u, err := url.Parse(source)
-		if err != nil || u.Host == "" || strings.HasSuffix(u.Path, "/") {
-			return "", errors.New("the source is not the URL of a file")
-		}
-		return path.Base(u.Path), nil
-	default:
-		return "", fmt.Errorf("unknown scheme %s of a source, known are https, http, hf and file paths", kind)
-	}
-}
-
-// checkName refuses what is no file name, or one that surprises.
-func checkName(name string) error {
-	switch {
-	case name == "" || strings.ContainsAny(name, `/\`) || name[0] == '.' || name[0] == '-' ||
-		strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("%q is not the name of a model file", name)
-	case len(name) > maxName:
-		return fmt.Errorf("a file name of %d bytes is longer than %d", len(name), maxName)
-	}
-	return nil
-}
-
-// lengths are those of a mapping, and for keys that it lacks those of otherwise.
+// lengths reads the lengths in a mapping. A key that it lacks has the value of
+// otherwise.
 func (f *file) lengths(values map[string]*yaml.Node, otherwise Lengths) Lengths {
 	l := otherwise
 	for i, to := range []*[]int{&l.Prompt, &l.Gen, &l.Depth} {
@@ -312,24 +269,24 @@ func (f *file) lengths(values map[string]*yaml.Node, otherwise Lengths) Lengths 
 	for i, to := range []*[][2]int{&l.Combined, &l.E2E} {
 		key := lengthKeys[3+i]
 		if v := values[key]; v != nil {
-			*to = f.pairsOf(v, key)
+			*to = f.pairs(v, key)
 		}
 	}
 	return l
 }
 
-// pairsOf is a list of pairs of lengths: prompt, generation.
-func (f *file) pairsOf(n *yaml.Node, what string) (pairs [][2]int) {
-	f.list(n, what, maxTests)
-	f.each(n, func(item *yaml.Node) {
+// pairs reads a list of pairs of lengths: prompt, generation.
+func (f *file) pairs(n *yaml.Node, what string) (pairs [][2]int) {
+	f.checkList(n, what, maxTests)
+	f.eachItem(n, func(item *yaml.Node) {
 		pair := f.numbers(item, what)
 		switch {
 		case len(pair) != 2 || pair[0]+pair[1] == 0:
-			f.fail(item, "%s is not a list of pairs, as [[512, 128]]", what)
+			f.fail(item, "%s must be a list of pairs, as in [[512, 128]]", what)
 		case what == "e2e" && (pair[0] == 0 || pair[1] == 0):
-			f.fail(item, "e2e: both numbers of a pair are above 0, as [[512, 128]]")
+			f.fail(item, "e2e: both numbers of a pair must be above 0, as in [[512, 128]]")
 		case what == "e2e" && f.repetitions*pair[1] > result.MaxGenerated:
-			f.fail(item, "e2e: the times of %d × %d tokens are more than are kept; %d repetitions can have %d tokens each",
+			f.fail(item, "e2e: %d repetitions of %d tokens are too many, because the time of each token is kept; with %d repetitions the limit is %d tokens",
 				f.repetitions, pair[1], f.repetitions, result.MaxGenerated/f.repetitions)
 		default:
 			pairs = append(pairs, [2]int{pair[0], pair[1]})
@@ -338,10 +295,10 @@ func (f *file) pairsOf(n *yaml.Node, what string) (pairs [][2]int) {
 	return pairs
 }
 
-// tests are those of lengths; n is what to name in a mistake.
+// tests lists the tests of lengths. n is the node that a mistake is reported at.
 func (f *file) tests(n *yaml.Node, l Lengths) []result.Test {
 	if many := (len(l.Prompt)+len(l.Gen)+len(l.Combined))*max(1, len(l.Depth)) + len(l.E2E); many > maxTests {
-		f.fail(n, "%d tests of a model are more than %d", many, maxTests)
+		f.fail(n, "the model has %d tests, more than %d", many, maxTests)
 		return nil
 	}
 	tests, err := l.Tests()
@@ -354,7 +311,8 @@ func (f *file) tests(n *yaml.Node, l Lengths) []result.Test {
 	return tests
 }
 
-// targets are those of a mapping; a kind that it lacks has the default ones.
+// targets reads the targets in a mapping. A kind that it lacks has the default
+// targets.
 func (f *file) targets(n *yaml.Node) Targets {
 	t := DefaultTargets()
 	values := f.fields(n, "targets", lengthKeys[:2]...)
@@ -364,20 +322,20 @@ func (f *file) targets(n *yaml.Node) Targets {
 		if v == nil {
 			continue
 		}
-		if the(v).Kind != yaml.MappingNode || len(the(v).Content) == 0 {
-			f.fail(v, "targets of %s are not a mapping of tokens to tokens per second, as {16: 2, 512: 25}", key)
+		if resolve(v).Kind != yaml.MappingNode || len(resolve(v).Content) == 0 {
+			f.fail(v, "targets of %s must be a mapping of tokens to tokens per second, as in {16: 2, 512: 25}", key)
 			continue
 		}
 		*to = nil
-		f.pairs(v, func(length, speed *yaml.Node) {
+		f.eachPair(v, func(length, speed *yaml.Node) {
 			n := f.whole(length, "a target's length", 1, result.MaxTokens)
 			i, taken := slices.BinarySearchFunc(*to, n, func(t Target, n int) int { return t.Tokens - n })
 			if taken {
-				f.fail(length, "the target of %d tokens is given a second time", n)
+				f.fail(length, "the target of %d tokens is given twice", n)
 			}
-			rate, err := strconv.ParseFloat(the(speed).Value, 64)
-			if the(speed).Kind != yaml.ScalarNode || err != nil || !(rate > 0) || math.IsInf(rate, 0) {
-				f.fail(speed, "the target of %d tokens is not a number of tokens per second above 0", n)
+			rate, err := strconv.ParseFloat(resolve(speed).Value, 64)
+			if resolve(speed).Kind != yaml.ScalarNode || err != nil || !(rate > 0) || math.IsInf(rate, 0) {
+				f.fail(speed, "the target of %d tokens must be a number of tokens per second above 0", n)
 			}
 			if len(*to) >= maxTests {
 				f.fail(length, "more than %d targets", maxTests)
@@ -388,19 +346,19 @@ func (f *file) targets(n *yaml.Node) Targets {
 	return t
 }
 
-// list checks that a node is a list of at most so many items.
-func (f *file) list(n *yaml.Node, what string, most int) {
+// checkList checks that a node is a list of at most so many items.
+func (f *file) checkList(n *yaml.Node, what string, most int) {
 	switch {
-	case the(n).Kind != yaml.SequenceNode:
-		f.fail(n, "%s is not a list", what)
-	case len(the(n).Content) > most:
-		f.fail(n, "%s has %d items, more than %d", what, len(the(n).Content), most)
+	case resolve(n).Kind != yaml.SequenceNode:
+		f.fail(n, "%s must be a list", what)
+	case len(resolve(n).Content) > most:
+		f.fail(n, "%s has %d items, more than %d", what, len(resolve(n).Content), most)
 	}
 }
 
-// each calls do with the items of a list, until a mistake.
-func (f *file) each(n *yaml.Node, do func(*yaml.Node)) {
-	for _, item := range the(n).Content {
+// eachItem calls do with the items of a list, until a mistake.
+func (f *file) eachItem(n *yaml.Node, do func(*yaml.Node)) {
+	for _, item := range resolve(n).Content {
 		if f.err != nil {
 			return
 		}
@@ -408,39 +366,40 @@ func (f *file) each(n *yaml.Node, do func(*yaml.Node)) {
 	}
 }
 
-// numbers is a list of lengths, or one.
+// numbers reads a list of lengths, or one length.
 func (f *file) numbers(n *yaml.Node, what string) []int {
-	if the(n).Kind == yaml.ScalarNode {
+	if resolve(n).Kind == yaml.ScalarNode {
 		return []int{f.whole(n, what, 0, result.MaxTokens)}
 	}
 	var values []int
-	f.list(n, what, maxTests)
-	f.each(n, func(item *yaml.Node) {
+	f.checkList(n, what, maxTests)
+	f.eachItem(n, func(item *yaml.Node) {
 		values = append(values, f.whole(item, what, 0, result.MaxTokens))
 	})
 	return values
 }
 
+// whole reads a whole number from least to most.
 func (f *file) whole(n *yaml.Node, what string, least, most int) int {
-	v, err := strconv.Atoi(the(n).Value)
+	v, err := strconv.Atoi(resolve(n).Value)
 	switch {
-	case the(n).Kind != yaml.ScalarNode || err != nil && !errors.Is(err, strconv.ErrRange):
-		f.fail(n, "%s: expected a whole number, %d…%d", what, least, most)
+	case resolve(n).Kind != yaml.ScalarNode || err != nil && !errors.Is(err, strconv.ErrRange):
+		f.fail(n, "%s must be a whole number, %d…%d", what, least, most)
 	case err != nil || v < least || v > most:
-		f.fail(n, "%s: %s is outside %d…%d", what, the(n).Value, least, most)
+		f.fail(n, "%s: %s is outside %d…%d", what, resolve(n).Value, least, most)
 	}
 	return v
 }
 
-// text is a string that is not empty.
+// text reads a string that is not empty.
 func (f *file) text(n *yaml.Node, what string) string {
-	v := the(n)
+	v := resolve(n)
 	if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!str" || v.Value == "" {
-		f.fail(n, "%s is not a text", what)
+		f.fail(n, "%s must be a text that is not empty", what)
 		return ""
 	}
 	if strings.ContainsFunc(v.Value, unicode.IsControl) {
-		f.fail(n, "%s holds control characters", what)
+		f.fail(n, "%s contains control characters", what)
 	}
 	return v.Value
 }

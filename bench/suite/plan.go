@@ -7,35 +7,32 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Plan is what one model is to be measured with.
+// Plan holds the tests of one model and their budgets.
 type Plan struct {
-	Model       string        // as given
-	SizeBytes   uint64        // of its tensors
-	LoadBudget  time.Duration //
+	LoadBudget  time.Duration // for loading the model; 0 is no limit
 	Tests       []PlannedTest // in this order
 	Repetitions int           // of each test
 }
 
-// PlannedTest is a test and the time it may take; 0 is no limit.
+// PlannedTest is a test and its budget; 0 is no limit.
 type PlannedTest struct {
 	Test   result.Test
 	Budget time.Duration
 }
 
-// Lengths are the lengths of tests asked for, in tokens, and llama-bench's
-// combined tests.
+// Lengths are the lengths of tests that are wanted, in tokens.
 type Lengths struct {
-	Prompt   []int    // one pp test each
-	Gen      []int    // one tg test each
-	Combined [][2]int // one pg test each: prompt, generation
-	Depth    []int    // every test but the end-to-end ones at each of these depths; empty: 0
-	E2E      [][2]int // one end-to-end test each: prompt, generation
+	Prompt   []int    // a pp test for each
+	Gen      []int    // a tg test for each
+	Combined [][2]int // a pg test for each: prompt, generation
+	Depth    []int    // depths at which all tests but the end-to-end ones are run; empty is depth 0
+	E2E      [][2]int // an end-to-end test for each: prompt, generation
 }
 
-// Tests lists the tests in llama-bench's order: for each depth prompts, then
-// generations, then combined ones; end-to-end tests come last. Zero lengths are
-// left out, as llama-bench does, and so is what was listed before: readers keep one record per test. The
-// error is that of the first length out of range.
+// Tests lists the tests in llama-bench's order: for each depth first prompts, then
+// generations, then combined tests. End-to-end tests come last. Zero lengths are
+// left out, as llama-bench does. A test is listed once, because readers of results
+// keep one record per test. The error is that of the first length out of range.
 func (l Lengths) Tests() ([]result.Test, error) {
 	depths := l.Depth
 	if len(depths) == 0 {
@@ -73,17 +70,18 @@ func (l Lengths) Tests() ([]result.Test, error) {
 	return tests, nil
 }
 
-// Plan plans the tests of one of the suite's models, whose tensors have
-// sizeBytes; 0, not known yet, gives the least budgets. A timeout is the budget
-// of every test; nil gives each the budget of its length and size, times scale; 0
-// is no limit.
+// Plan plans the tests of one of the suite's models. sizeBytes is the size of its
+// tensors; 0 if unknown, which gives the smallest budgets. With a timeout, it is the
+// budget of every test, and 0 is no limit. Without one, each test gets the budget of
+// its length and the model's size, times scale.
 func (s Suite) Plan(m Entry, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
-	p := Plan{Model: m.Source, SizeBytes: sizeBytes, Repetitions: s.Repetitions}
+	p := Plan{Repetitions: s.Repetitions}
 	for i, t := range m.Tests {
 		budget := s.Targets.Budget(t, sizeBytes, s.Repetitions, scale)
 		if i == 0 {
-			// In the suite that this one replaces, every test loaded the model within its
-			// own budget. What could load there within the first test's loads here.
+			// In the benchmark that the default suite replaces, every test loads the model
+			// within its own budget. So a model that loads there within the budget of the
+			// first test also loads here.
 			p.LoadBudget = budget
 		}
 		if timeout != nil {

@@ -1,6 +1,8 @@
 package suite_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
@@ -99,7 +102,7 @@ func TestLengths(t *testing.T) {
 
 func TestPlanTimeout(t *testing.T) {
 	s := suite.Suite{Repetitions: 5, Targets: suite.DefaultTargets()}
-	m := suite.Entry{Source: "m", Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
+	m := suite.Entry{Tests: []result.Test{{Prompt: 16}, {Gen: 16}}}
 	minute, none := time.Minute, time.Duration(0)
 	first := s.Targets.Budget(m.Tests[0], 1<<30, 5, 2)
 	if p := s.Plan(m, 1<<30, &minute, 2); p.Tests[0].Budget != minute || p.Tests[1].Budget != minute || p.LoadBudget != first {
@@ -108,7 +111,7 @@ func TestPlanTimeout(t *testing.T) {
 	if p := s.Plan(m, 1<<30, &none, 1); p.Tests[0].Budget != 0 || p.LoadBudget != 0 {
 		t.Errorf("%+v", p)
 	}
-	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != first || p.LoadBudget != first || p.SizeBytes != 1<<30 || p.Repetitions != 5 {
+	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != first || p.LoadBudget != first || p.Repetitions != 5 {
 		t.Errorf("%+v", p)
 	}
 	if p := s.Plan(m, 1<<30, nil, 1e300); p.Tests[0].Budget <= 0 || p.LoadBudget <= 0 {
@@ -149,7 +152,7 @@ func TestDefault(t *testing.T) {
 		{"hf:microsoft/phi-4-gguf/phi-4-q4.gguf@b1e764cfdbdd0a3ed824d6a8424129eb0a2232ff", 9049559040, 14659507200},
 		{"hf:unsloth/Llama-3.3-70B-Instruct-GGUF/Llama-3.3-70B-Instruct-Q4_K_M.gguf@7bcd751e48e909680bd2168359dcf7fb53b12da8", 42512531712, 70553706560},
 	} {
-		if m := suite.Models()[i]; m.Source() != want.source || m.SizeBytes != want.size || m.Params != want.params {
+		if m := suite.Models()[i]; m.Source().String() != want.source || m.SizeBytes != want.size || m.Params != want.params {
 			t.Errorf("%+v is not %+v", m, want)
 		}
 	}
@@ -173,5 +176,39 @@ func TestModelsAreOrderedBySize(t *testing.T) {
 		if m.SizeBytes <= suite.Models()[i].SizeBytes {
 			t.Errorf("%s comes after a larger model", m.File)
 		}
+	}
+}
+
+// An Entry is stored with snake_case keys, and is read again whatever was redacted.
+func TestEntryJSON(t *testing.T) {
+	e := suite.Entry{
+		Source: parse(t, "https://u:p@h.example/m.gguf?k=v", strings.Repeat("a", 64)), Name: "m.gguf", SizeBytes: 7,
+		Tests: []result.Test{{Prompt: 16}},
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"source":"https://u:p@h.example/m.gguf?k=v","name":"m.gguf","sha256":"` + strings.Repeat("a", 64) +
+		`","size_bytes":7,"tests":[{"n_prompt":16,"n_gen":0}]}`
+	if string(text) != want {
+		t.Errorf("%s\nwant %s", text, want)
+	}
+	for _, given := range []string{e.Source.Given, "hf:u/r/m.gguf", "./m.gguf", "gemma-2b.Q4_K_M.gguf", "https://(redacted)@h.example/m.gguf?(redacted)"} {
+		e.Source = parse(t, given, e.Source.SHA256)
+		var again suite.Entry
+		if text, err = json.Marshal(e); err == nil {
+			err = json.Unmarshal(text, &again)
+		}
+		if diff := cmp.Diff(e, again); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", given, err, diff)
+		}
+	}
+	var bad suite.Entry
+	if err := json.Unmarshal([]byte(`{"source":"hf:(redacted)","name":"m.gguf"}`), &bad); err != nil || bad.Source != (source.Source{Given: "hf:(redacted)"}) || bad.Source.Name() != "" {
+		t.Errorf("%+v, %v", bad, err)
+	}
+	if err := json.Unmarshal([]byte(`{"source":7}`), &bad); err == nil {
+		t.Error("a number is a source")
 	}
 }

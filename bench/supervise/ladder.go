@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -24,8 +25,8 @@ const StopWithin = 1500 * time.Millisecond
 // cannot help itself any more. The zero ladder is not set.
 type ladder struct {
 	timer    *time.Timer
-	loss     loss // when the timer fires
-	stopping bool // the last deadline is set
+	loss     record.Loss // when the timer fires
+	stopping bool        // the last deadline is set
 
 	test   time.Time // start of the test under way
 	budget time.Duration
@@ -35,7 +36,7 @@ type ladder struct {
 // it passes.
 func (l *ladder) set(limit time.Duration, status result.Status, what string) {
 	l.stop()
-	l.loss = loss{status, "the worker " + what + " and was ended"}
+	l.loss = record.Loss{Status: status, Reason: "the worker " + what + " and was ended", Gone: true}
 	if limit > 0 {
 		l.timer = time.NewTimer(limit)
 	}
@@ -75,9 +76,9 @@ func (l *ladder) follow(e bench.Event) {
 		l.within(e.Budget, bench.Grace(0), "did not load the model")
 	case bench.LoadDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
-	case bench.CompileStarted:
+	case bench.PrecompileStarted:
 		l.within(e.Budget, bench.Grace(0), "did not compute the passes before the first test")
-	case bench.CompileDone:
+	case bench.PrecompileDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.TestStarted:
 		l.test, l.budget = time.Now(), e.Budget
@@ -89,7 +90,7 @@ func (l *ladder) follow(e bench.Event) {
 	case bench.AbortRequested:
 		l.set(e.Grace+margin, e.Status, "did not return within "+e.Grace.String()+" of being told to abort")
 	case bench.GraceExpired:
-		l.set(margin, l.loss.status, "did not return within "+e.Grace.String()+" of being told to abort")
+		l.set(margin, l.loss.Status, "did not return within "+e.Grace.String()+" of being told to abort")
 	case bench.TestDone:
 		l.set(betweenLimit, result.Crashed, "did not go on")
 	case bench.JobDone:

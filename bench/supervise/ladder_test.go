@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -20,30 +21,30 @@ func TestLadder(t *testing.T) {
 		name   string
 		events []bench.Event // one each second
 		want   time.Duration // of silence after the last; 0: no limit
-		loss   loss
+		loss   record.Loss
 	}{
-		{"engine ready", []bench.Event{bench.EngineReady{}}, time.Minute, loss{result.Crashed, "the worker did not begin to load and was ended"}},
-		{"loading", []bench.Event{bench.LoadStarted{Budget: 10 * s}}, 42 * s, loss{result.Timeout, "the worker did not load the model within its budget and 30s of grace and was ended"}},
-		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, loss{result.Timeout, "the worker did not load the model within its budget and 30s of grace and was ended"}},
-		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, loss{}},
-		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, loss{result.Crashed, "the worker did not begin a test and was ended"}},
-		{"making a context", []bench.Event{started}, 42 * s, loss{result.Timeout, "the worker did not end the test within its budget and 30s of grace and was ended"}},
-		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, loss{result.Timeout, "the worker did not end the test within its budget and 30s of grace and was ended"}},
-		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, loss{result.Timeout, "the worker did not end the test within its budget and 4s of grace and was ended"}},
-		{"measuring further", []bench.Event{started, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: 2 * s}}, 17 * s, loss{result.Timeout, "the worker did not end the test within its budget and 7s of grace and was ended"}},
-		{"measuring without a budget", []bench.Event{bench.TestStarted{}, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: s}}, 0, loss{}},
+		{"engine ready", []bench.Event{bench.EngineReady{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin to load and was ended", Gone: true}},
+		{"loading", []bench.Event{bench.LoadStarted{Budget: 10 * s}}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not load the model within its budget and 30s of grace and was ended", Gone: true}},
+		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not load the model within its budget and 30s of grace and was ended", Gone: true}},
+		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, record.Loss{}},
+		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was ended", Gone: true}},
+		{"making a context", []bench.Event{started}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 30s of grace and was ended", Gone: true}},
+		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 30s of grace and was ended", Gone: true}},
+		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 4s of grace and was ended", Gone: true}},
+		{"measuring further", []bench.Event{started, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: 2 * s}}, 17 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 7s of grace and was ended", Gone: true}},
+		{"measuring without a budget", []bench.Event{bench.TestStarted{}, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: s}}, 0, record.Loss{}},
 		{
 			// It ended while the abort was on its way.
 			"a repetition after the budget", []bench.Event{
 				bench.TestStarted{Budget: s}, bench.WarmupDone{UBatch: s},
 				bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.RepetitionDone{UBatch: 2 * s},
 			},
-			9 * s, loss{result.Timeout, "the worker did not end the test within its budget and 7s of grace and was ended"},
+			9 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 7s of grace and was ended", Gone: true},
 		},
-		{"aborting", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}}, 6 * s, loss{result.Timeout, "the worker did not return within 4s of being told to abort and was ended"}},
-		{"grace expired", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.GraceExpired{Grace: 4 * s}}, 2 * s, loss{result.Timeout, "the worker did not return within 4s of being told to abort and was ended"}},
-		{"freeing a test", []bench.Event{started, bench.TestDone{}}, time.Minute, loss{result.Crashed, "the worker did not go on and was ended"}},
-		{"exiting", []bench.Event{bench.JobDone{}}, time.Minute, loss{result.Crashed, "the worker did not exit and was ended"}},
+		{"aborting", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}}, 6 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not return within 4s of being told to abort and was ended", Gone: true}},
+		{"grace expired", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.GraceExpired{Grace: 4 * s}}, 2 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not return within 4s of being told to abort and was ended", Gone: true}},
+		{"freeing a test", []bench.Event{started, bench.TestDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not go on and was ended", Gone: true}},
+		{"exiting", []bench.Event{bench.JobDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not exit and was ended", Gone: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -66,7 +67,7 @@ func TestLadder(t *testing.T) {
 				if got := time.Since(start); got != tt.want {
 					t.Errorf("after %v, want %v", got, tt.want)
 				}
-				if diff := cmp.Diff(tt.loss, l.loss, cmp.AllowUnexported(loss{})); diff != "" {
+				if diff := cmp.Diff(tt.loss, l.loss); diff != "" {
 					t.Error(diff)
 				}
 			})
@@ -89,7 +90,7 @@ func TestLadderStopping(t *testing.T) {
 		if got := time.Since(start); got != StopWithin {
 			t.Errorf("after %v, want %v", got, StopWithin)
 		}
-		if want := (loss{result.Aborted, "the worker did not stop when told to and was ended"}); l.loss != want {
+		if want := (record.Loss{Status: result.Aborted, Reason: "the worker did not stop when told to and was ended", Gone: true}); l.loss != want {
 			t.Errorf("loss %v, want %v", l.loss, want)
 		}
 	})

@@ -12,7 +12,6 @@
 package supervise
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -44,93 +44,102 @@ type Options struct {
 	// since the warm-up. It is called after each repetition and may be nil.
 	Downloaded func() int64
 
-	// Event is called with every event before the worker goes on; it has the
-	// event safe when it returns. Outcome is called with every outcome. An error
-	// of either ends the run.
-	Event   func(bench.Stamped) error
-	Outcome func(*result.Outcome) error
+	// Consumers take every event before the worker goes on, and every outcome.
+	Consumers Consumers
 }
-
-// The crash rule: a test is not retried after its second crash; after the third
-// crash of a model its remaining tests are recorded as crashed. Loading counts
-// as a test here, whose loss is that of all others. Every load of a model after
-// its first is charged to what that left of the load budget.
-const (
-	crashesOfTest  = 2
-	crashesOfModel = 3
-)
 
 // Run runs the job's tests in worker processes and reports an outcome for each:
 // in the order of the tests, but for longer tests of a kind that crashed, which
 // come last. It returns an error when a worker or its engine could not be
-// started, or Event or Outcome failed; no worker is left then. When ctx ends, the
+// started, or a consumer failed; no worker is left then. When ctx ends, the
 // worker is told to stop, and ended if it does not within StopWithin; the tests
 // not completed are Aborted.
 func Run(ctx context.Context, job bench.Job, o Options) error {
-	return (&model{job: job, options: o, crashed: make(map[result.Test]int)}).run(ctx)
+	return newModel(job, o).run(ctx)
 }
 
 // Probe starts a worker to ask what its engine says of itself, with the job's
-// settings and nothing to run. It returns ErrStart, ErrEngine, or how the worker
-// was lost: a back-end may end its process.
+// settings and nothing to run. The error wraps ErrStart, ErrEngine, or
+// bench.ErrWorkerLost if the worker ended before it answered.
 func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, error) {
 	job.Tests = nil
 	var facts bench.EngineFacts
-	o.Event = func(s bench.Stamped) error {
-		if ready, ok := s.Event.(bench.EngineReady); ok {
-			facts = ready.Facts
-		}
-		return nil
-	}
-	lost, err := (&attempt{job: job, options: o}).run(ctx)
+	o.Consumers = Consumers{factsOf{&facts}}
+	lost, err := newAttempt(job, o).run(ctx)
 	switch {
 	case err != nil:
 		return facts, err
 	case ctx.Err() != nil:
 		return facts, context.Cause(ctx)
 	case lost != nil:
-		return facts, errors.New(lost.reason)
+		return facts, lostError{lost.Reason}
 	}
 	return facts, nil
 }
 
+// factsOf keeps what the engine says of itself.
+type factsOf struct{ facts *bench.EngineFacts }
+
+func (f factsOf) Event(s bench.Stamped) error {
+	if ready, ok := s.Event.(bench.EngineReady); ok {
+		*f.facts = ready.Facts
+	}
+	return nil
+}
+
+func (factsOf) Outcome(*result.Outcome) error { return nil }
+
+// lostError says how a worker was lost. It is a bench.ErrWorkerLost.
+type lostError struct{ reason string }
+
+func (e lostError) Error() string        { return e.reason }
+func (e lostError) Is(target error) bool { return target == bench.ErrWorkerLost }
+
 // model is the tests of one job, over all its workers.
 type model struct {
-	job     bench.Job // Tests are those that have no outcome yet, Past those that have
+	*record.Remaining
 	options Options
-	crashes int                 // of the model
-	crashed map[result.Test]int // of each test; the zero Test is loading
-	loads   time.Duration       // spent on loading
-	started bool                // an engine has worked, of this model or another
+	loads   time.Duration // spent on loading
+	started bool          // an engine has worked, of this model or another
+}
+
+func newModel(job bench.Job, o Options) *model {
+	return &model{Remaining: record.NewRemaining(job), options: o}
 }
 
 func (m *model) run(ctx context.Context) error {
-	for len(m.job.Tests) > 0 {
+	for len(m.Job.Tests) > 0 {
 		if ctx.Err() != nil {
-			return m.giveUp(m.job.Tests, loss{result.Aborted, stopReason(ctx)})
+			return m.giveUp(m.Job.Tests, record.Loss{Status: result.Aborted, Reason: stopReason(ctx)})
+		}
+		if spent := m.loadBudgetSpent(); spent != nil {
+			return m.giveUp(m.Job.Tests, *spent)
 		}
 		a, lost, err := m.attempt(ctx)
 		switch {
 		case errors.Is(err, ErrEngine) && m.started: // a device that was there is gone
-			return m.giveUp(m.job.Tests, loss{result.Crashed, err.Error()})
+			return m.giveUp(m.Job.Tests, record.Loss{Status: result.Crashed, Reason: err.Error()})
 		case err != nil:
 			return err
 		}
 		m.started = true
-		switch pending := m.job.Tests; {
+		failed := a.worker.LoadFailed()
+		switch pending := m.Job.Tests; {
 		case len(pending) == 0:
 			return nil
 		case ctx.Err() != nil:
-			return m.lose(a, pending, loss{result.Aborted, stopReason(ctx)})
-		case a.loadFailed != nil:
-			if a.loadFailed.Status == result.OutOfMemory && m.gentler(a.loadFailed.Reason) {
+			return m.lose(a, pending, record.Loss{Status: result.Aborted, Reason: stopReason(ctx)})
+		case failed != nil:
+			loss := record.Loss{Status: failed.Status, Reason: failed.Reason}
+			if m.recover(a, loss) {
 				continue
 			}
-			return m.giveUp(pending, loss{a.loadFailed.Status, a.loadFailed.Reason})
+			return m.giveUp(pending, loss)
 		case lost == nil: // a signal that was not ours
-			return m.giveUp(pending, loss{result.Aborted, "the worker was told to stop by another process"})
+			return m.giveUp(pending, record.Loss{Status: result.Aborted, Reason: "the worker was told to stop by another process"})
+		case m.recover(a, *lost):
 		default:
-			if err := m.recover(a, *lost); err != nil {
+			if err := m.goOnWithout(a, *lost); err != nil {
 				return err
 			}
 		}
@@ -138,135 +147,73 @@ func (m *model) run(ctx context.Context) error {
 	return nil
 }
 
+// loadBudgetSpent is the loss of the remaining tests when loading has taken all
+// of its budget; nil while it has not.
+func (m *model) loadBudgetSpent() *record.Loss {
+	if m.Job.LoadBudget == 0 || m.loads < m.Job.LoadBudget {
+		return nil
+	}
+	return &record.Loss{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its budget of %s is spent",
+		m.Job.LoadBudget.Round(time.Millisecond))}
+}
+
 // attempt runs the pending tests in one worker.
-func (m *model) attempt(ctx context.Context) (*attempt, *loss, error) {
-	job := m.job
+func (m *model) attempt(ctx context.Context) (*attempt, *record.Loss, error) {
+	job := m.Job
 	if job.LoadBudget > 0 {
-		if job.LoadBudget -= m.loads; job.LoadBudget <= 0 {
-			failed := bench.LoadDone{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its budget of %s is spent",
-				m.job.LoadBudget.Round(time.Millisecond))}
-			return &attempt{loadFailed: &failed}, nil, nil
-		}
+		job.LoadBudget -= m.loads
 	}
 	if !m.options.Deadline.IsZero() {
 		job.TimeLeft = max(time.Until(m.options.Deadline), 1)
 	}
-	a := &attempt{job: job, options: m.options, assembler: bench.Assembler{Version: m.options.Version, Job: job}}
-	a.ended = func(o *result.Outcome) error {
-		m.over(o.Test, a.past(o))
-		return m.options.Outcome(o)
+	a := newAttempt(job, m.options)
+	a.outcome = func(o *result.Outcome) error {
+		m.Done(a.worker.Past(o))
+		return m.options.Consumers.Outcome(o)
 	}
 	lost, err := a.run(ctx)
 	m.loads += a.loading
 	return a, lost, err
 }
 
-// over moves a test to those that have an outcome.
-func (m *model) over(t result.Test, past bench.PastTest) {
-	m.job.Tests = slices.DeleteFunc(slices.Clone(m.job.Tests), func(p bench.TestBudget) bool { return p.Test == t })
-	m.job.Past = append(slices.Clone(m.job.Past), past)
+// recover looks for a remedy and tells whether there is one.
+func (m *model) recover(a *attempt, l record.Loss) bool {
+	how, ok := m.Recover(a.worker, l)
+	if ok {
+		args := []any{"model", m.Job.Model.Name}
+		if hit := m.Hit(a.worker); a.worker.Loaded() && len(hit) == 1 {
+			args = append(args, "test", hit[0].Test)
+		}
+		m.options.Log.Warn("trying again", append(args, "how", how, "reason", l.Reason)...)
+	}
+	return ok
 }
 
-// recover decides what the loss of a worker costs: nothing but time the first
-// time, then the test under way or the next one, and without a model all tests. A
-// pass before the first test costs time alone: a test that needs none like it
-// may do well.
-func (m *model) recover(a *attempt, lost loss) error {
-	pending := m.job.Tests
-	if a.pass != nil {
-		m.options.Log.Warn("the worker was lost before the first test, trying again without what it computed",
-			"model", m.job.Model.Name, "pass", *a.pass, "reason", lost.reason)
-		m.job.NoPasses = m.job.LostPass != nil || lost.status == result.Timeout
-		m.job.LostPass = a.pass
-		return nil
-	}
-	hit, culprit := pending[:1], pending[0].Test
-	if !a.loaded {
-		hit, culprit = pending, result.Test{}
-	}
-	if lost.status == result.Crashed || lost.status == result.OutOfMemory {
-		m.crashes++
-		m.crashed[culprit]++
-		again := m.crashed[culprit] < crashesOfTest && m.crashes < crashesOfModel
-		if !a.loaded && m.offloadLess(a.offload, lost.reason) || again || !a.loaded && lost.status == result.OutOfMemory && m.gentler(lost.reason) {
-			m.options.Log.Warn("the worker was lost, trying again", "test", pending[0].Test, "reason", lost.reason)
-			if done, ok := a.assembler.Begun(); ok {
-				m.job.Tests = slices.Clone(pending)
-				m.job.Tests[0].Done = done // completed repetitions are kept
-			}
-			return nil
-		}
-	}
-	if err := m.lose(a, hit, lost); err != nil {
+// goOnWithout records the tests that a lost worker cost.
+func (m *model) goOnWithout(a *attempt, l record.Loss) error {
+	hit := m.Hit(a.worker)
+	if err := m.lose(a, hit, l); err != nil {
 		return err
 	}
-	if m.crashes >= crashesOfModel {
-		return m.giveUp(m.job.Tests, loss{result.Crashed, fmt.Sprintf("not run after %d crashes: %s", m.crashes, lost.reason)})
+	if all, givenUp := m.GivenUp(l); givenUp {
+		return m.giveUp(m.Job.Tests, all)
 	}
-	// Longer tests of the kind may well crash too: the others come first.
-	slices.SortStableFunc(m.job.Tests, func(a, b bench.TestBudget) int {
-		return cmp.Compare(like(a.Test, culprit), like(b.Test, culprit))
-	})
+	if len(hit) == 1 {
+		m.Postpone(hit[0].Test)
+	}
 	return nil
 }
 
-// like is 1 when two tests differ in length alone, else 0.
-func like(a, b result.Test) int {
-	if a.Kind() == b.Kind() && a.Depth == b.Depth {
-		return 1
-	}
-	return 0
-}
-
-// gentler changes the settings of a model that did not fit into memory of the
-// process to ones that need less of it. It tells whether there were any.
-func (m *model) gentler(reason string) bool {
-	s := m.job.Effective()
-	if s.NoRepack {
-		return false
-	}
-	// Repacked weights are a second copy in memory of the process, where a
-	// mapped file needs none.
-	s.NoRepack = true
-	m.warn("no_repack", "weights not repacked for the CPU, because with that memory did not suffice (%s)", reason)
-	m.job.Gentler = &s
-	return true
-}
-
-// offloadLess limits the layers on devices after a worker was lost while it
-// loaded with tried of them: to half of them, then to none. The engine looks for
-// the largest number that fits, but an allocation that ends the process leaves
-// nobody to look on. It tells whether it did.
-func (m *model) offloadLess(tried int, reason string) bool {
-	if tried == 0 || m.crashes >= crashesOfModel {
-		return false
-	}
-	m.job.Offload = &bench.OffloadLimit{Layers: tried / 2, Tried: tried, Reason: reason}
-	if m.crashes > 1 {
-		m.job.Offload.Layers = 0
-	}
-	m.options.Log.Warn("trying again with fewer layers on devices", "model", m.job.Model.Name, "layers", m.job.Offload.Layers, "reason", reason)
-	return true
-}
-
-// warn adds a warning to all records to come; it replaces one of the same code.
-func (m *model) warn(code, format string, args ...any) {
-	w := result.Warning{Code: code, Message: fmt.Sprintf(format, args...)}
-	m.options.Log.Warn("trying again with gentler settings", "model", m.job.Model.Name, "because", w.Message)
-	kept := slices.DeleteFunc(slices.Clone(m.job.Warnings), func(w result.Warning) bool { return w.Code == code })
-	m.job.Warnings = append(kept, w)
-}
-
 // giveUp records tests that are not run.
-func (m *model) giveUp(tests []bench.TestBudget, l loss) error {
+func (m *model) giveUp(tests []bench.TestBudget, l record.Loss) error {
 	for _, t := range slices.Clone(tests) {
-		skipped := bench.TestSkipped{Model: m.job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason}
-		if err := m.options.Event(bench.Stamped{At: time.Now(), Event: skipped}); err != nil {
+		skipped := bench.TestSkipped{Model: m.Job.Model.Name, Test: t.Test, Status: l.Status, Reason: l.Reason}
+		if err := m.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: skipped}); err != nil {
 			return err
 		}
-		m.over(t.Test, bench.PastTest{Test: t.Test, Status: l.status})
-		err := m.options.Outcome(&result.Outcome{Model: m.job.Model.Name, Test: t.Test, Status: l.status, Reason: l.reason, Samples: t.Done})
-		if err != nil {
+		m.Done(bench.PastTest{Test: t.Test, Status: l.Status})
+		o := &result.Outcome{Model: m.Job.Model.Name, Test: t.Test, Status: l.Status, Reason: l.Reason, Samples: t.Done}
+		if err := m.options.Consumers.Outcome(o); err != nil {
 			return err
 		}
 	}
@@ -274,11 +221,11 @@ func (m *model) giveUp(tests []bench.TestBudget, l loss) error {
 }
 
 // lose records tests as lost, the first one with its samples when it had begun.
-func (m *model) lose(a *attempt, tests []bench.TestBudget, l loss) error {
+func (m *model) lose(a *attempt, tests []bench.TestBudget, l record.Loss) error {
 	tests = slices.Clone(tests)
-	if begun := a.assembler.Lost(l.status, l.reason); begun != nil {
-		m.over(begun.Test, bench.PastTest{Test: begun.Test, Status: begun.Status})
-		if err := m.options.Outcome(begun); err != nil {
+	if begun := a.worker.Lost(l); begun != nil {
+		m.Done(bench.PastTest{Test: begun.Test, Status: begun.Status})
+		if err := m.options.Consumers.Outcome(begun); err != nil {
 			return err
 		}
 		tests = slices.DeleteFunc(tests, func(t bench.TestBudget) bool { return t.Test == begun.Test })
@@ -288,32 +235,24 @@ func (m *model) lose(a *attempt, tests []bench.TestBudget, l loss) error {
 
 func stopReason(ctx context.Context) string { return fmt.Sprintf("stopped: %v", context.Cause(ctx)) }
 
-// loss is why tests have no result.
-type loss struct {
-	status result.Status
-	reason string
-}
-
 // attempt is one worker's life.
 type attempt struct {
-	job        bench.Job
-	options    Options
-	assembler  bench.Assembler
-	ended      func(*result.Outcome) error // called with each outcome
-	loading    time.Duration               // spent on it
-	began      time.Time                   // of the load; zero when it is over
-	setup      time.Duration               // of the test under way, before its first pass
-	offload    int                         // layers tried on devices, in a load that is not over; 0: none
-	pass       *result.Test                // under way before the first test
-	loaded     bool                        // LoadDone arrived, with a model
-	loadFailed *bench.LoadDone
-	done       bool // JobDone arrived
-	ladder     ladder
+	job     bench.Job
+	options Options
+	worker  *record.Worker              // what its events tell
+	outcome func(*result.Outcome) error // called with each outcome
+	loading time.Duration               // spent on loading
+	began   time.Time                   // of the load; zero when it is over
+	ladder  ladder
+}
+
+func newAttempt(job bench.Job, o Options) *attempt {
+	return &attempt{job: job, options: o, worker: record.NewWorker(o.Version, job), outcome: o.Consumers.Outcome}
 }
 
 // run starts a worker and follows it to its end. lost is nil when it did all it
 // could.
-func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
+func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	w, err := start(a.options, a.job)
 	if err != nil {
 		return nil, err
@@ -323,10 +262,10 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 	a.ladder.set(startupLimit, result.Crashed, "did not start")
 	defer a.ladder.stop()
 
-	end := func(because loss) {
+	end := func(because record.Loss) {
 		lost = &because
 		w.kill()
-		a.ladder.set(killLimit, because.status, "could not be killed")
+		a.ladder.set(killLimit, because.Status, "could not be killed")
 	}
 	lines, stop := w.lines, ctx.Done()
 	var exited <-chan struct{} // looked at when all that the worker wrote was read
@@ -345,7 +284,7 @@ func (a *attempt) run(ctx context.Context) (lost *loss, err error) {
 			}
 			var ev bench.Stamped
 			if err := ev.UnmarshalLine(line); err != nil {
-				end(loss{result.Crashed, fmt.Sprintf("the worker wrote something that is not an event (%v)", err)})
+				end(record.Loss{Status: result.Crashed, Reason: fmt.Sprintf("the worker wrote something that is not an event (%v)", err), Gone: true})
 				continue
 			}
 			if err := a.observe(ev); err != nil {
@@ -396,7 +335,7 @@ func (a *attempt) take(s bench.Stamped) error {
 		e.Sample.DownloadedBytes = a.options.Downloaded()
 		s.Event = e
 	}
-	if err := a.options.Event(s); err != nil {
+	if err := a.options.Consumers.Event(s); err != nil {
 		return err
 	}
 	a.ladder.follow(s.Event)
@@ -405,28 +344,11 @@ func (a *attempt) take(s bench.Stamped) error {
 		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
 	case bench.LoadStarted:
 		a.began = time.Now()
-	case bench.OffloadTry:
-		a.offload = e.Layers
 	case bench.LoadDone:
 		a.loadEnded()
-		if a.loaded = e.Status == result.OK; !a.loaded {
-			a.loadFailed = &e
-		}
-	case bench.CompilePass:
-		a.pass = &e.Shape
-	case bench.CompileDone:
-		a.pass = nil
-	case bench.ContextReady:
-		a.setup = e.Elapsed
-	case bench.WarmupDone:
-		if t, ok := a.assembler.Running(); ok && t.Kind() != result.PromptProcessing {
-			a.setup += e.Elapsed // one token; a prompt's is a pass
-		}
-	case bench.JobDone:
-		a.done = true
 	}
-	if o := a.assembler.Add(s); o != nil {
-		return a.ended(o)
+	if o := a.worker.Add(s); o != nil {
+		return a.outcome(o)
 	}
 	return nil
 }
@@ -438,31 +360,19 @@ func (a *attempt) loadEnded() {
 	}
 }
 
-// past is a test as later workers need to know it.
-func (a *attempt) past(o *result.Outcome) bench.PastTest {
-	p := bench.PastTest{Test: o.Test, Status: o.Status}
-	if o.Status == result.OK {
-		p.Setup = a.setup
-		for _, s := range o.Samples {
-			p.Repetitions = append(p.Repetitions, s.Elapsed)
-		}
-	}
-	return p
-}
-
-// gone tells how a worker was lost; because is why the parent ended it, nil when
-// it did not.
-func (a *attempt) gone(w *worker, because *loss) (*loss, error) {
+// gone tells how a worker was lost. because is why the parent ended it; nil when
+// the parent did not.
+func (a *attempt) gone(w *worker, because *record.Loss) (*record.Loss, error) {
 	output := w.output.lines()
 	switch {
 	case because != nil:
-	case a.done, a.loadFailed != nil:
+	case a.worker.Finished():
 		return nil, nil
 	default:
 		because = w.describe(output)
 	}
-	lost := bench.WorkerLost{Status: because.status, Reason: because.reason, Output: output}
-	return because, a.options.Event(bench.Stamped{At: time.Now(), Event: lost})
+	lost := bench.WorkerLost{Status: because.Status, Reason: because.Reason, Output: output}
+	return because, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: lost})
 }
 
 // Errors of Run that concern no single test.

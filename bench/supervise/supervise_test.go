@@ -295,10 +295,12 @@ type history struct {
 	outcomes []outcome
 	events   []bench.Stamped
 	log      bytes.Buffer
-	onEvent  func(bench.Stamped) error // may be nil
+	// Both may be nil.
+	onEvent   func(bench.Stamped) error
+	onOutcome func(*result.Outcome) error
 }
 
-func (h *history) event(s bench.Stamped) error {
+func (h *history) Event(s bench.Stamped) error {
 	h.events = append(h.events, s)
 	if h.onEvent != nil {
 		return h.onEvent(s)
@@ -306,7 +308,12 @@ func (h *history) event(s bench.Stamped) error {
 	return nil
 }
 
-func (h *history) outcome(o *result.Outcome) error {
+func (h *history) Outcome(o *result.Outcome) error {
+	if h.onOutcome != nil {
+		if err := h.onOutcome(o); err != nil {
+			return err
+		}
+	}
 	if (o.Record != nil) != (o.Status == result.OK) {
 		return fmt.Errorf("%v is %s with record %v", o.Test, o.Status, o.Record)
 	}
@@ -359,11 +366,10 @@ func (h *history) options(scenario string) supervise.Options {
 	return supervise.Options{
 		Command: []string{os.Args[0]},
 		// The race detector makes every process sleep for a second at its end.
-		Env:     []string{scenarioEnv + "=" + scenario, dirEnv + "=" + h.dir, "GORACE=atexit_sleep_ms=0"},
-		Version: "test",
-		Log:     slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Event:   h.event,
-		Outcome: h.outcome,
+		Env:       []string{scenarioEnv + "=" + scenario, dirEnv + "=" + h.dir, "GORACE=atexit_sleep_ms=0"},
+		Version:   "test",
+		Log:       slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Consumers: supervise.Consumers{h},
 	}
 }
 
@@ -529,8 +535,8 @@ func TestFewerLayers(t *testing.T) {
 	if err := run(t.Context(), t, &h, "too many layers", jobOf(0)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"layers=15 ", "layers=0 "} {
-		if n := strings.Count(h.log.String(), `fewer layers on devices" model=m.gguf `+want); n != 1 {
+	for _, want := range []string{"15 layers", "0 layers"} {
+		if n := strings.Count(h.log.String(), `how="with at most `+want); n != 1 {
 			t.Errorf("%d times %q in\n%s", n, want, h.log.String())
 		}
 	}
@@ -544,7 +550,7 @@ func TestOutput(t *testing.T) {
 	if err := run(t.Context(), t, &h, "assertion", jobOf(0)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`level=WARN msg="odd tensor" source=llama`, `level=DEBUG msg=stack source=worker`, `level=WARN msg="the worker was lost, trying again" test=pp32`} {
+	for _, want := range []string{`level=WARN msg="odd tensor" source=llama`, `level=DEBUG msg=stack source=worker`, `level=WARN msg="trying again" model=m.gguf test=pp32 how="once more"`} {
 		if !strings.Contains(h.log.String(), want) {
 			t.Errorf("log lacks %q:\n%s", want, h.log.String())
 		}
@@ -744,7 +750,7 @@ func TestOutcomeFails(t *testing.T) {
 			var h history
 			h.dir = t.TempDir()
 			o := h.options(scenario)
-			o.Outcome = func(*result.Outcome) error { return full }
+			h.onOutcome = func(*result.Outcome) error { return full }
 			if err := supervise.Run(t.Context(), jobOf(0), o); !errors.Is(err, full) {
 				t.Errorf("error %v, want %v", err, full)
 			}

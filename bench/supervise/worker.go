@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -135,7 +136,7 @@ func (w *worker) end() {
 
 // describe says in a user's words how a worker ended that nobody had ended; the
 // process has exited.
-func (w *worker) describe(output []string) *loss {
+func (w *worker) describe(output []string) *record.Loss {
 	exit := w.cmd.ProcessState
 	status, ok := exit.Sys().(syscall.WaitStatus)
 	said := telling(output)
@@ -148,21 +149,26 @@ func (w *worker) describe(output []string) *loss {
 		killed, known := w.killedForMemory()
 		switch {
 		case killed:
-			return &loss{result.OutOfMemory, "the worker was killed by the kernel for memory"}
+			return lost(result.OutOfMemory, "the worker was killed by the kernel for memory")
 		case known:
-			return &loss{result.Crashed, "the worker was killed (SIGKILL), not by the kernel for memory"}
+			return lost(result.Crashed, "the worker was killed (SIGKILL), not by the kernel for memory")
 		default:
-			return &loss{result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory"}
+			return lost(result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory")
 		}
 	case noMemory(said):
-		return &loss{result.OutOfMemory, "the worker could not get the memory it needed" + cause}
+		return lost(result.OutOfMemory, "the worker could not get the memory it needed"+cause)
 	case ok && status.Signaled():
-		return &loss{result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause)}
+		return lost(result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause))
 	case exit.Success():
-		return &loss{result.Crashed, "the worker ended before its work was done" + cause}
+		return lost(result.Crashed, "the worker ended before its work was done"+cause)
 	default:
-		return &loss{result.Crashed, fmt.Sprintf("the worker crashed (exit code %d)%s", exit.ExitCode(), cause)}
+		return lost(result.Crashed, fmt.Sprintf("the worker crashed (exit code %d)%s", exit.ExitCode(), cause))
 	}
+}
+
+// lost is the loss of a worker that is gone.
+func lost(status result.Status, reason string) *record.Loss {
+	return &record.Loss{Status: status, Reason: reason, Gone: true}
 }
 
 // killedForMemory tells whether the kernel has killed a process for memory since

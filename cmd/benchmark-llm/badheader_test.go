@@ -148,7 +148,7 @@ func TestBadHeaders(t *testing.T) {
 		{"2³¹ layers", model("block_count", uint32(1<<31)), 0, "llama.block_count is 2147483648, not 1 to 512"},
 		{"2³²-1 layers", model("block_count", uint32(1<<32-1)), 0, "llama.block_count is 4294967295, not 1 to 512"},
 		{"layers to predict", model("block_count", uint32(1), "nextn_predict_layers", uint32(2)), 0, "nextn_predict_layers is 2, more than the 1 of block_count"},
-		{"all layers to predict", model("block_count", uint32(1), "nextn_predict_layers", uint32(1)), 0, "nextn_predict_layers is 1, as block_count"},
+		{"all layers to predict", model("block_count", uint32(1), "nextn_predict_layers", uint32(1)), 0, "nextn_predict_layers equals block_count, 1"},
 		{"1025 experts", model("block_count", uint32(1), "expert_count", uint32(1025)), 0, "llama.expert_count is 1025, more than the limit of 1024"},
 		{"2³²-1 experts", model("block_count", uint32(1), "expert_count", uint32(1<<32-1)), 0, "llama.expert_count is 4294967295, more than the limit of 1024"},
 		{"experts that are not used", model("block_count", uint32(1), "expert_count", uint32(8)), 0, "llama.expert_used_count is 0, of 8 experts"},

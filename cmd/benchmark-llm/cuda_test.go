@@ -16,6 +16,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
+	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -50,18 +51,18 @@ func TestCUDARecords(t *testing.T) {
 		warnings []string // that every record has, prefixes
 		stderr   string   // part of it
 	}{
-		{name: "native kernels", args: all, backends: "CUDA", layers: []int{31}, kernels: nativeKernels},
+		{name: "native kernels", args: all, backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels},
 		{
-			name: "PTX", settings: []string{"FAKECUDA_CAPABILITY=90", "NVML_CAPABILITY=90"}, args: all, backends: "CUDA", layers: []int{31}, kernels: ptxKernels,
+			name: "PTX", settings: []string{"FAKECUDA_CAPABILITY=90", "NVML_CAPABILITY=90"}, args: all, backends: "CUDA", layers: []int{31}, kernels: gpu.PTXKernels,
 		},
 		{
 			name: "a driver too old for the PTX", settings: []string{"FAKECUDA_CAPABILITY=75", "NVML_CAPABILITY=75", "NVML_CUDA=12030"}, args: all, backends: "CPU",
-			warnings: []string{"gpu_not_used: measured on the CPU, though there is a GPU: CUDA0 (Fake GPU 0): its driver 550.54.15 knows CUDA 12.3, and kernels for " +
-				"compute capability 7.5 must be compiled by one for CUDA 12.4 or newer"},
+			warnings: []string{"gpu_not_used: measured on the CPU although there is a GPU: CUDA0 (Fake GPU 0): driver 550.54.15 supports CUDA 12.3, but compiling kernels " +
+				"for compute capability 7.5 needs CUDA 12.4 or newer"},
 		},
 		{
 			name: "a driver too old for the back-end", settings: []string{"FAKECUDA_CODE=35"}, args: all, backends: "CPU",
-			warnings: []string{"gpu_not_used: measured on the CPU, though there is a GPU: ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient"},
+			warnings: []string{"gpu_not_used: measured on the CPU although there is a GPU: ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient"},
 		},
 		{
 			name: "no device", settings: []string{"FAKECUDA_CODE=100", "NVML_CODE=9"}, args: all, backends: "CPU",
@@ -74,39 +75,39 @@ func TestCUDARecords(t *testing.T) {
 		},
 		{
 			name: "a device that another process has for itself", settings: []string{"FAKECUDA_BUSY=1"}, args: all, backends: "CPU",
-			warnings: []string{"gpu_not_used: measured on the CPU, though there is a GPU: CUDA0 (Fake GPU 0): it gives no memory: allocating 1.00 MiB on device 0: " +
+			warnings: []string{"gpu_not_used: measured on the CPU although there is a GPU: CUDA0 (Fake GPU 0): no memory can be allocated on it: allocating 1.00 MiB on device 0: " +
 				"cudaMalloc failed: CUDA-capable device(s) is/are busy"},
 		},
 		{
 			name: "the same, and a GPU is required", settings: []string{"FAKECUDA_BUSY=1"}, args: append([]string{"--require-gpu"}, all...), code: exitLibrary,
-			stderr: "benchmark-llm: no GPU is used: CUDA0 (Fake GPU 0): it gives no memory",
+			stderr: "benchmark-llm: no GPU is used: CUDA0 (Fake GPU 0): no memory can be allocated on it",
 		},
 		{
 			name: "one of two is too old", settings: append(gpus(2), "FAKECUDA_CAPABILITIES=35,89", "NVML_CAPABILITIES=35,89"), args: all, backends: "CUDA", layers: []int{31},
-			stderr:   "WRN a GPU is there and is left out reason=\"CUDA0 (Fake GPU 0): the CUDA back-end has no kernels",
-			kernels:  nativeKernels,
-			warnings: []string{"gpu_not_used: measured without a GPU that is there: CUDA0 (Fake GPU 0): the CUDA back-end has no kernels for compute capability 3.5"},
+			stderr:   "WRN a GPU is left out reason=\"CUDA0 (Fake GPU 0): the CUDA back-end has no kernels",
+			kernels:  gpu.NativeKernels,
+			warnings: []string{"gpu_not_used: measured without one of the GPUs: CUDA0 (Fake GPU 0): the CUDA back-end has no kernels for compute capability 3.5"},
 		},
 		{
-			name: "more than the back-end takes", settings: gpus(17), args: all, backends: "CUDA", layers: []int{3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, kernels: nativeKernels,
-			warnings: []string{"devices_limited: 15 of 17 NVIDIA GPUs used"},
+			name: "more than the back-end takes", settings: gpus(17), args: all, backends: "CUDA", layers: []int{3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, kernels: gpu.NativeKernels,
+			warnings: []string{"devices_limited: 15 of 17 NVIDIA GPUs are used"},
 		},
 		{
-			name: "too little memory for all layers", settings: []string{"FAKECUDA_MEMORY_MIB=320"}, args: all, backends: "CUDA", layers: []int{14}, kernels: nativeKernels,
+			name: "too little memory for all layers", settings: []string{"FAKECUDA_MEMORY_MIB=320"}, args: all, backends: "CUDA", layers: []int{14}, kernels: gpu.NativeKernels,
 			warnings: []string{"partial_offload: 14 of 31 layers on devices: with 15, "},
 		},
 		{
 			name: "memory that is said to be free and is not", settings: []string{"FAKECUDA_MEMORY_MIB=1000", "FAKECUDA_RESERVED_MIB=680"}, args: all, backends: "CUDA",
-			layers: []int{14}, kernels: nativeKernels, warnings: []string{"partial_offload: 14 of 31 layers on devices: with 15, "},
+			layers: []int{14}, kernels: gpu.NativeKernels, warnings: []string{"partial_offload: 14 of 31 layers on devices: with 15, "},
 		},
 		{
 			name: "one test's context does not fit", settings: []string{"FAKECUDA_MEMORY_MIB=500"}, args: []string{"-ngl", "99", "-p", "8,60000", "-n", "0"},
-			backends: "CUDA", layers: []int{31}, kernels: nativeKernels,
+			backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels,
 		},
-		{name: "split by layer", settings: gpus(3), args: append([]string{"--tensor-split", "1/0/2"}, all...), backends: "CUDA", layers: []int{11, 20}, kernels: nativeKernels},
-		{name: "one of three", settings: gpus(3), args: append([]string{"--device", "CUDA2"}, all...), backends: "CUDA", layers: []int{31}, kernels: nativeKernels},
-		{name: "the main one", settings: gpus(2), args: append([]string{"--split-mode", "none", "--main-gpu", "1"}, all...), backends: "CUDA", layers: []int{31}, kernels: nativeKernels},
-		{name: "split by tensor", settings: gpus(2), args: append([]string{"--split-mode", "tensor"}, all...), backends: "CUDA", layers: []int{31, 31}, kernels: nativeKernels},
+		{name: "split by layer", settings: gpus(3), args: append([]string{"--tensor-split", "1/0/2"}, all...), backends: "CUDA", layers: []int{11, 20}, kernels: gpu.NativeKernels},
+		{name: "one of three", settings: gpus(3), args: append([]string{"--device", "CUDA2"}, all...), backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels},
+		{name: "the main one", settings: gpus(2), args: append([]string{"--split-mode", "none", "--main-gpu", "1"}, all...), backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels},
+		{name: "split by tensor", settings: gpus(2), args: append([]string{"--split-mode", "tensor"}, all...), backends: "CUDA", layers: []int{31, 31}, kernels: gpu.NativeKernels},
 		{
 			name: "split by row", settings: gpus(2), args: append([]string{"--split-mode", "row"}, all...), code: exitUsage,
 			stderr: "split mode row on CUDA0, whose back-end does not split rows",
@@ -116,7 +117,7 @@ func TestCUDARecords(t *testing.T) {
 			warnings: []string{"gpu_not_used: measured on the CPU: the driver says that the memory in use is less than the model's weights on CUDA0"},
 		},
 		{
-			name: "another process computes there", settings: []string{"NVML_OTHERS=2"}, args: all, backends: "CUDA", layers: []int{31}, kernels: nativeKernels,
+			name: "another process computes there", settings: []string{"NVML_OTHERS=2"}, args: all, backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels,
 			warnings: []string{"gpu_shared: 2 other processes compute on CUDA0"},
 		},
 		{
@@ -201,7 +202,7 @@ func TestCUDAKernelsAreCompiledBefore(t *testing.T) {
 				if err := s.UnmarshalLine([]byte(strings.TrimSuffix(line, "\n"))); err != nil {
 					t.Fatal(err)
 				}
-				if done, ok := s.Event.(bench.CompileDone); ok {
+				if done, ok := s.Event.(bench.PrecompileDone); ok {
 					if ready = s.At; done.Status != result.OK {
 						t.Errorf("kernels were not compiled: %+v", done)
 					}

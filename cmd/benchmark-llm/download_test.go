@@ -9,10 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -101,34 +98,5 @@ func TestNotFetched(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(models, "*.gguf")); len(left) > 0 {
 			t.Errorf("%s left %v", source, left)
 		}
-	}
-}
-
-// What is downloaded beside a repetition is counted from the event before it on.
-func TestDownloaded(t *testing.T) {
-	server, name := served(t)
-	src, err := fetch.ParseSource(server + "/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &models{options: &runOptions{}, queue: new(fetch.Client).Prefetch(t.Context(), []fetch.Item{{Source: src}}, fetch.QueueOptions{Dir: t.TempDir()})}
-	defer m.close()
-	if n := m.downloaded(); n != 0 {
-		t.Errorf("%d bytes before the first", n)
-	}
-	file, err := m.queue.Wait(t.Context(), 0, time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.event(bench.WarmupDone{})
-	if n := m.downloaded(); n != 0 {
-		t.Errorf("%d bytes since the warm-up", n)
-	}
-	m.passed = 0
-	if n := m.downloaded(); n != file.Downloaded {
-		t.Errorf("%d bytes since the start, of a file of %d", n, file.Downloaded)
-	}
-	if n := (&models{}).downloaded(); n != 0 {
-		t.Errorf("%d bytes without downloads", n)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
@@ -17,31 +16,36 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// endToEndOptions are the flags of run that say how end-to-end tests are done.
+// endToEndOptions are the flags of run for end-to-end tests.
 type endToEndOptions struct {
-	how        bench.E2E
+	endToEnd   bench.E2E
 	promptFile string
 	tokenTimes string
 }
 
 func (o *endToEndOptions) register(f *pflag.FlagSet) {
-	o.how = bench.DefaultE2E()
-	f.StringVar(&o.promptFile, "prompt-file", "", "`file` with the text of --e2e, cut or repeated to its length; -: stdin (default: a text on measuring)")
-	f.Float64Var(&o.how.Temperature, "temp", o.how.Temperature, "`temperature` that --e2e samples with; 0: always the likeliest token")
-	f.IntVar(&o.how.TopK, "top-k", o.how.TopK, "`number` of likeliest tokens that --e2e samples from; 0: all")
-	f.Float64Var(&o.how.TopP, "top-p", o.how.TopP, "`probability`, 0…1, that the tokens that --e2e samples from have together")
-	f.StringVar(&o.tokenTimes, "token-times", "", "`file` for the time of every token of --e2e, as JSON lines")
+	o.endToEnd = bench.DefaultE2E()
+	e := &o.endToEnd
+	inGroup(f, groupHow, func() {
+		f.StringVar(&o.promptFile, "prompt-file", "", "text `file` for --e2e, cut or repeated to the length; -: stdin (default: a built-in text)")
+		f.Float64Var(&e.Temperature, "temp", e.Temperature, "sampling `temperature` of --e2e; 0: always the likeliest token")
+		f.IntVar(&e.TopK, "top-k", e.TopK, "`number` of likeliest tokens that --e2e samples from; 0: all")
+		f.Float64Var(&e.TopP, "top-p", e.TopP, "total `probability` of the tokens that --e2e samples from, 0…1")
+	})
+	inGroup(f, groupOutput, func() {
+		f.StringVar(&o.tokenTimes, "token-times", "", "`file` for the time of every token of --e2e (JSON lines)")
+	})
 }
 
-// check refuses what cannot be meant.
+// check refuses values that make no sense.
 func (o *endToEndOptions) check() error {
-	switch how := o.how; {
-	case !(how.Temperature >= 0) || math.IsInf(float64(float32(how.Temperature)), 0):
-		return usage("0.8 is the default, 0 takes the likeliest token", "--temp: %v is not a temperature", how.Temperature)
-	case how.TopK < 0 || how.TopK > math.MaxInt32:
-		return usage("40 is the default, 0 is all", "--top-k: %d is outside 0…%d", how.TopK, math.MaxInt32)
-	case !(how.TopP >= 0 && how.TopP <= 1):
-		return usage("0.95 is the default, 1 is all", "--top-p: %v is outside 0…1", how.TopP)
+	switch e := o.endToEnd; {
+	case !(e.Temperature >= 0) || math.IsInf(float64(float32(e.Temperature)), 0):
+		return usage("0.8 is the default, 0 takes the likeliest token", "--temp: %v is not a temperature", e.Temperature)
+	case e.TopK < 0 || e.TopK > math.MaxInt32:
+		return usage("40 is the default, 0 is all", "--top-k: %d is outside 0…%d", e.TopK, math.MaxInt32)
+	case !(e.TopP >= 0 && e.TopP <= 1):
+		return usage("0.95 is the default, 1 is all", "--top-p: %v is outside 0…1", e.TopP)
 	}
 	return nil
 }
@@ -81,19 +85,8 @@ func (o *endToEndOptions) readPrompt() error {
 		}
 		rest = rest[n:]
 	}
-	o.how.Prompt = string(text)
+	o.endToEnd.Prompt = string(text)
 	return nil
-}
-
-// apply gives the job what its end-to-end tests need, if it has any. Generated
-// weights get words only then: the library takes a moment to read these, and no
-// other test needs them.
-func (o *endToEndOptions) apply(job *bench.Job, tests []result.Test) {
-	if slices.ContainsFunc(tests, func(t result.Test) bool { return t.E2E }) {
-		how := o.how
-		job.E2E = &how
-		job.Model.Words = job.Model.Weights == result.SyntheticWeights
-	}
 }
 
 // tokenTimes is the file of --token-times: a line of JSON for each token that an
@@ -110,9 +103,9 @@ type tokenTime struct {
 	At         int64  `json:"ns"`         // when its text was there, since the start of the repetition
 }
 
-// create makes the file anew, for a run that is about to measure; nil when none is
-// wanted.
-func (o *endToEndOptions) create() (*tokenTimes, error) {
+// createTokenTimes makes the file anew, for a run that is about to measure; nil if
+// none is wanted.
+func (o *endToEndOptions) createTokenTimes() (*tokenTimes, error) {
 	if o.tokenTimes == "" {
 		return nil, nil //nolint:nilnil // as documented
 	}
@@ -123,9 +116,12 @@ func (o *endToEndOptions) create() (*tokenTimes, error) {
 	return &tokenTimes{f}, nil
 }
 
-// write adds the tokens of all repetitions that completed, also of a test that did
-// not. A nil receiver keeps nothing.
-func (t *tokenTimes) write(o *result.Outcome) error {
+// Event does nothing: the file gets outcomes.
+func (*tokenTimes) Event(bench.Stamped) error { return nil }
+
+// Outcome adds the tokens of all repetitions that completed, also of a test that
+// did not. A nil receiver keeps nothing.
+func (t *tokenTimes) Outcome(o *result.Outcome) error {
 	if t == nil {
 		return nil
 	}

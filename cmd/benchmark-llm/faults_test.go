@@ -120,26 +120,26 @@ func (r *faulty) steps() []bench.Event {
 	return steps
 }
 
-// record is what is checked of a line of stdout.
-type record struct {
+// printedRecord is what is checked of a line of stdout.
+type printedRecord struct {
 	Prompt    int     `json:"n_prompt"`
 	Gen       int     `json:"n_gen"`
 	AvgTS     float64 `json:"avg_ts"`
 	SamplesNs []int64 `json:"samples_ns"`
 }
 
-func (r record) test() result.Test { return result.Test{Prompt: r.Prompt, Gen: r.Gen} }
+func (r printedRecord) test() result.Test { return result.Test{Prompt: r.Prompt, Gen: r.Gen} }
 
 // printed are the records on stdout, of which every line must be one.
-func (r *faulty) printed() []record {
+func (r *faulty) printed() []printedRecord {
 	r.t.Helper()
 	text := r.stdout.String()
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		r.t.Errorf("stdout does not end with a line: %q", text)
 	}
-	var records []record
+	var records []printedRecord
 	for line := range strings.Lines(text) {
-		var rec record
+		var rec printedRecord
 		if err := json.Unmarshal([]byte(line), &rec); err != nil || rec.AvgTS <= 0 || len(rec.SamplesNs) == 0 {
 			r.t.Errorf("malformed line on stdout: %v: %q", err, line)
 			continue
@@ -322,7 +322,7 @@ func TestFaultWorkerHangs(t *testing.T) {
 	r.untilEvent("worker_lost", 1)
 	time.Sleep(11 * time.Second) // busy for longer than it may be when a run begins
 	r.kill(server.Pid, syscall.SIGCONT)
-	if left := inGroup(t, pid); len(left) > 0 {
+	if left := processesIn(t, pid); len(left) > 0 {
 		t.Errorf("of the group of worker %d there are %v", pid, left)
 	}
 	r.over(exitOK)
@@ -363,8 +363,8 @@ func TestFaultWorkerHangs(t *testing.T) {
 	}
 }
 
-// inGroup are the processes of a process group that still run.
-func inGroup(t *testing.T, pgid int) []string {
+// processesIn are the processes of a process group that still run.
+func processesIn(t *testing.T, pgid int) []string {
 	t.Helper()
 	out, err := exec.Command("ps", "-A", "-o", "pgid=", "-o", "pid=", "-o", "stat=", "-o", "args=").Output()
 	if err != nil {
@@ -707,24 +707,32 @@ func faultJob(m bench.Model) bench.Job {
 // and returns the outcomes and events.
 func supervised(t *testing.T, job bench.Job, script string, oomKills func() (uint64, bool)) ([]*result.Outcome, []bench.Event, error) {
 	t.Helper()
-	var outcomes []*result.Outcome
-	var events []bench.Event
+	var all gathered
 	err := supervise.Run(t.Context(), job, supervise.Options{
-		Command:  []string{"sh", "-c", script + "; exec benchmark-llm worker --log-level error"},
-		Env:      []string{"GGML_NO_BACKTRACE=1"},
-		Version:  "test",
-		Log:      slog.New(slog.DiscardHandler),
-		OOMKills: oomKills,
-		Event: func(s bench.Stamped) error {
-			events = append(events, s.Event)
-			return nil
-		},
-		Outcome: func(o *result.Outcome) error {
-			outcomes = append(outcomes, o)
-			return nil
-		},
+		Command:   []string{"sh", "-c", script + "; exec benchmark-llm worker --log-level error"},
+		Env:       []string{"GGML_NO_BACKTRACE=1"},
+		Version:   "test",
+		Log:       slog.New(slog.DiscardHandler),
+		OOMKills:  oomKills,
+		Consumers: supervise.Consumers{&all},
 	})
-	return outcomes, events, err
+	return all.outcomes, all.events, err
+}
+
+// gathered consumes a run and keeps all of it.
+type gathered struct {
+	outcomes []*result.Outcome
+	events   []bench.Event
+}
+
+func (g *gathered) Event(s bench.Stamped) error {
+	g.events = append(g.events, s.Event)
+	return nil
+}
+
+func (g *gathered) Outcome(o *result.Outcome) error {
+	g.outcomes = append(g.outcomes, o)
+	return nil
 }
 
 // Workers with ever more address space: with too little they cannot start, with

@@ -9,28 +9,27 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// fakeNVML puts a library that answers as NVIDIA's where the run's processes
-// find it, with settings for it.
+// fakeNVML makes the run's processes find a stand-in for NVIDIA's management
+// library. settings configure it.
 func fakeNVML(t *testing.T, r *faulty, settings ...string) {
 	t.Helper()
 	r.Env = append(append(r.Env, "LD_LIBRARY_PATH="+filepath.Dir(nvmlLibrary(t))), settings...)
 }
 
-// nvmlLibrary builds that library.
+// nvmlLibrary builds the stand-in and returns its path.
 func nvmlLibrary(t *testing.T) string {
 	t.Helper()
-	return sharedLibrary(t, host.NVMLName, "../../bench/host/testdata/nvml/nvml.c")
+	return sharedLibrary(t, gpu.NVMLName, "../../bench/gpu/testdata/nvml/nvml.c")
 }
 
 func sharedLibrary(t *testing.T, name, source string) string {
@@ -42,8 +41,8 @@ func sharedLibrary(t *testing.T, name, source string) string {
 	return path
 }
 
-// A GPU that is there and not used is told loudly: before the run, with every
-// record, in the report and at the end.
+// The reason why a GPU is not used is given before the run, in every record, in the
+// report and at the end.
 func TestGPUNotUsed(t *testing.T) {
 	t.Parallel()
 	const noBackend = "the CUDA back-end (libggml-cuda.so) is not installed"
@@ -62,7 +61,7 @@ func TestGPUNotUsed(t *testing.T) {
 			r.start()
 			r.over(exitOK)
 			line := r.stdout.String()
-			for _, want := range []string{`"backends":"CPU"`, `"gpu_info":""`, `"code":"` + bench.GPUNotUsed + `"`, tt.reason} {
+			for _, want := range []string{`"backends":"CPU"`, `"gpu_info":""`, `"code":"` + result.WarnGPUNotUsed + `"`, tt.reason} {
 				if !strings.Contains(line, want) {
 					t.Errorf("the record has no %s: %s", want, line)
 				}
@@ -96,12 +95,12 @@ func TestGPUNotUsed(t *testing.T) {
 	}
 }
 
-// A GPU whose back-end ends the process costs no run: it is hidden from the
-// workers, and everything says why.
+// A GPU whose back-end ends the process does not end the run. It is hidden from the
+// workers, and every command says why.
 func TestGPUThatCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	backend := sharedLibrary(t, "libggml-lost.so", "testdata/lostgpu/lostgpu.c")
-	const reason = "it cannot be opened: the worker crashed (exit code 2): CUDA error: all CUDA-capable devices are busy or unavailable"
+	const reason = "the GPU cannot be opened: the worker crashed (exit code 2): CUDA error: all CUDA-capable devices are busy or unavailable"
 	output := func(t *testing.T, code int, args ...string) (stdout, stderr string) {
 		t.Helper()
 		r := newFaulty(t, "-p", "8", "-n", "0", "-r", "1")
@@ -118,7 +117,7 @@ func TestGPUThatCannotBeOpened(t *testing.T) {
 	if out, log := output(t, exitOK, "run"); !strings.Contains(out, `"backends":"CPU"`) || !strings.Contains(out, "there is a GPU: "+reason) || !strings.Contains(log, reason) {
 		t.Errorf("run:\n%s%s", out, log)
 	}
-	if out, log := output(t, exitOK, "run", "--n-gpu-layers", "0"); !strings.Contains(out, `"backends":"CPU"`) || strings.Contains(out, bench.GPUNotUsed) {
+	if out, log := output(t, exitOK, "run", "--n-gpu-layers", "0"); !strings.Contains(out, `"backends":"CPU"`) || strings.Contains(out, result.WarnGPUNotUsed) {
 		t.Errorf("run without layers on it:\n%s%s", out, log)
 	}
 	if _, log := output(t, exitLibrary, "run", "--require-gpu"); !strings.HasPrefix(log, "benchmark-llm: no GPU is used: "+reason) {
@@ -135,14 +134,13 @@ func TestGPUThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// Plans and lists of devices tell of it, too, with the same reason, on the GPU
-// that is there.
+// Plans and lists of devices give the same reason.
 func TestGPUNotUsedIsSaid(t *testing.T) {
 	t.Parallel()
 	for setting, reason := range map[string]string{
-		"NVML_DEVICES=1": "the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build",
+		"NVML_DEVICES=1": "the CUDA back-end (libggml-cuda.so) is not installed, or this build does not open it",
 		"NVML_CODE=18": "the driver's library does not work: libnvidia-ml.so.1 cannot be started: Driver/library version mismatch; " +
-			"the CUDA back-end (libggml-cuda.so) is not installed, or not opened by this build",
+			"the CUDA back-end (libggml-cuda.so) is not installed, or this build does not open it",
 	} {
 		output := func(args ...string) (stdout, stderr string) {
 			t.Helper()
@@ -153,21 +151,22 @@ func TestGPUNotUsedIsSaid(t *testing.T) {
 			r.over(exitOK)
 			return r.stdout.String(), r.stderr.String()
 		}
-		if out, log := output("devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, `WRN a GPU is there and cannot be used reason="`+reason+`"`) {
+		if out, log := output("devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, `WRN a GPU cannot be used reason="`+reason+`"`) {
 			t.Errorf("%s: devices:\n%s%s", setting, out, log)
 		}
 		flags := []string{"plan", "-m", embedded, "--weights", "synthetic"}
-		if out, _ := output(flags...); !strings.Contains(out, "\na GPU is there and cannot be used: "+reason+"\n") {
+		if out, _ := output(flags...); !strings.Contains(out, "\na GPU cannot be used: "+reason+"\n") {
 			t.Errorf("%s: plan:\n%s", setting, out)
 		}
-		var p plan
+		var p acquire.Plan
 		if out, _ := output(append(flags, "-o", "json")...); json.Unmarshal([]byte(out), &p) != nil || p.GPUNotUsed != reason {
 			t.Errorf("%s: plan as JSON:\n%s", setting, out)
 		}
 	}
 }
 
-// The driver's library alone is no GPU: images for all kinds of machines have it.
+// The driver's library alone is no sign of a GPU. Images for all kinds of machines
+// have it.
 func TestNoGPU(t *testing.T) {
 	t.Parallel()
 	r := newFaulty(t)
@@ -180,8 +179,8 @@ func TestNoGPU(t *testing.T) {
 	}
 }
 
-// Devices whose kernels are known are listed and planned with them; the memory of
-// those that nothing can run on does not count.
+// Lists and plans say how devices get their kernels. The memory of devices that
+// cannot be used does not count.
 func TestDevicesOfCUDA(t *testing.T) {
 	found := foundDevices{
 		devices: []llamacpp.Device{
@@ -189,13 +188,13 @@ func TestDevicesOfCUDA(t *testing.T) {
 			{Name: "CUDA1", Description: "NVIDIA T4", Type: "gpu", Backend: "CUDA", ID: "0000:c2:00.0", MemoryFreeBytes: 15 << 30, MemoryTotalBytes: 16 << 30},
 			{Name: "CPU", Description: "a CPU", Type: "cpu", Backend: "CPU"},
 		},
-		gpus: gpuVerdict{kernels: map[string]string{"0000:c1:00.0": nativeKernels, "0000:c2:00.0": ptxKernels}, doubts: []string{"CUDA1 (NVIDIA T4): why"}},
+		gpus: gpu.Usage{Kernels: map[string]string{"0000:c1:00.0": gpu.NativeKernels, "0000:c2:00.0": gpu.PTXKernels}, Doubts: []string{"CUDA1 (NVIDIA T4): why"}},
 	}
-	gpu, cpu := found.devices[0].Type, found.devices[2].Type
+	gpuType, cpuType := found.devices[0].Type, found.devices[2].Type
 	want := []table.Row{
-		{"CUDA0", gpu, "CUDA", "23 GiB", "24 GiB", "NVIDIA L4, native kernels"},
-		{"CUDA1", gpu, "CUDA", "15 GiB", "16 GiB", "NVIDIA T4, kernels compiled by its driver at first use (PTX)"},
-		{"CPU", cpu, "CPU", "?", "?", "a CPU"},
+		{"CUDA0", gpuType, "CUDA", "23 GiB", "24 GiB", "NVIDIA L4, native kernels"},
+		{"CUDA1", gpuType, "CUDA", "15 GiB", "16 GiB", "NVIDIA T4, kernels compiled by the driver at first use (PTX)"},
+		{"CPU", cpuType, "CPU", "?", "?", "a CPU"},
 	}
 	if diff := cmp.Diff(want, found.rows()); diff != "" {
 		t.Errorf("rows (-want +got)\n%s", diff)
@@ -204,13 +203,13 @@ func TestDevicesOfCUDA(t *testing.T) {
 	if free == nil || *free != 38<<30 {
 		t.Errorf("free: %v", free)
 	}
-	p := plan{Devices: devices, GPUDoubts: found.gpus.doubts}
+	p := planText{Devices: devices, GPUDoubts: found.gpus.Doubts}
 	text := p.devicesLine() + "\n" + p.gpuLines()
-	if diff := cmp.Diff("devices: CUDA0 (gpu, 23 GiB free, native kernels), CUDA1 (gpu, 15 GiB free, kernels compiled by its driver at first use (PTX)), "+
+	if diff := cmp.Diff("devices: CUDA0 (gpu, 23 GiB free, native kernels), CUDA1 (gpu, 15 GiB free, kernels compiled by the driver at first use (PTX)), "+
 		"CPU (cpu, ? free)\na GPU may not work: CUDA1 (NVIDIA T4): why", text); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	found.gpus = gpuVerdict{unused: "why"}
+	found.gpus = gpu.Usage{UnusedReason: "why"}
 	if _, free := found.plan(); free != nil {
 		t.Errorf("%d bytes free on devices that cannot be used", *free)
 	}
@@ -241,76 +240,11 @@ func TestRequireGPU(t *testing.T) {
 			if tt.code != exitOK {
 				return
 			}
-			for _, want := range []string{`"gpu":{"devices":[{"name":"RPC0","model":"` + endpoint + `","layers":31,`, `"jit_seconds":`, `"backends":"RPC"`} {
+			for _, want := range []string{`"gpu":{"devices":[{"name":"RPC0","model":"` + endpoint + `","layers":31,`, `"precompile_s":`, `"backends":"RPC"`} {
 				if !strings.Contains(r.stdout.String(), want) {
 					t.Errorf("the record has no %s:\n%s", want, r.stdout.String())
 				}
 			}
 		})
-	}
-}
-
-// What the driver says during the timed part of a test is summed up at its end.
-func TestGPUWatch(t *testing.T) {
-	t.Setenv("NVML_THROTTLE", "0x40")
-	t.Setenv("NVML_OTHERS", "3")
-	w := watchGPUs(nvmlLibrary(t), 10*time.Millisecond, map[string]string{"0000:c1:00.0": ptxKernels})
-	if w == nil {
-		t.Fatal("not watched")
-	}
-	defer w.close()
-	step := func(e bench.Event) []bench.Event { return w.observe(bench.Stamped{At: time.Now(), Event: e}) }
-	step(bench.EngineReady{PID: os.Getpid()}) // the library names the process that asks
-	step(bench.TestStarted{Test: result.Test{Gen: 1}})
-	step(bench.WarmupDone{})
-	start := time.Now()
-	time.Sleep(30 * time.Millisecond)
-	step(bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Since(start)}})
-	got := step(bench.TestDone{})
-	number := func(f float64) *float64 { return &f }
-	used := uint64(1 << 30)
-	want := []bench.Event{bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:c1:00.0", GPUTelemetry: result.GPUTelemetry{
-		Driver: "550.54.15", Kernels: ptxKernels, PowerWatts: number(71.5), TemperatureC: number(54), UsedBytes: &used,
-		SMClockMHz: &result.Range{Min: 2040, Max: 2040}, MemoryClockMHz: &result.Range{Min: 6251, Max: 6251},
-		Throttled: []string{"temperature (hardware)"}, Others: 3,
-	}}}}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
-	before := len(w.readings[0])
-	w.read() // between tests
-	if len(w.readings[0]) != before {
-		t.Error("read between tests")
-	}
-	if w := watchGPUs(filepath.Join(t.TempDir(), "none"), time.Second, nil); w != nil || w.observe(bench.Stamped{Event: bench.TestDone{}}) != nil {
-		t.Error("watched without a library")
-	}
-	if w := watchGPUs(nvmlLibrary(t), 0, nil); w != nil {
-		t.Error("watched though it was switched off")
-	}
-}
-
-// A driver that does not answer holds a run only once.
-func TestGPUWatchIsNotHeld(t *testing.T) {
-	w := &gpuWatch{asks: make(chan func())} // nobody takes what is asked
-	w.observe(bench.Stamped{Event: bench.RepetitionDone{}})
-	if !w.stuck {
-		t.Error("asked again and again")
-	}
-	w.ask(func() { t.Error("asked") })
-}
-
-func TestOtherProcesses(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		pids []int
-		want int
-	}{
-		{"none", nil, 0}, {"the worker", []int{7}, 0}, {"the worker and two", []int{1, 7, 9}, 2},
-		{"the worker by another number, in a container", []int{1}, 0}, {"that and another", []int{1, 2}, 1},
-	} {
-		if got := othersThan(7, tt.pids); got != tt.want {
-			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
-		}
 	}
 }

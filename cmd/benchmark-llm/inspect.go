@@ -3,16 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -21,10 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/host"
-	"github.com/sparecores/benchmark-llm/bench/synth"
+	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 func newInspectCommand() *cobra.Command {
@@ -32,27 +25,33 @@ func newInspectCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "inspect NAME|URL|FILE",
-		Short: "Show what a model is, by its header alone",
-		Long: `Show what a model is, by its header alone: architecture, tensors by type, size,
-and the memory that tests of given lengths need. NAME is a default model's. Of a
-URL or hf:user/repository/file[@revision] no more than the header is read; of a
-model in several files, the header of each. The library is not needed; with it,
-and a GPU, the memory of all GPUs counts too.
+		Short: "Show what a model is, from its header",
+		Long: `Show what a model is, from its header: architecture, tensors by type, size, and
+the memory that tests of given lengths need. NAME is a default model. Of a URL or
+hf:user/repository/file[@revision] only the header is read; of a model in several
+files, the header of each. The library is not needed. With it, the memory of GPUs
+counts too.
 
-Weights and KV cache are exact for models of plain attention, an upper bound for
-those with sliding windows; compute buffers are an estimate. A token embedding
-that is the output, too, counts twice: so the library keeps it where it repacks
-or offloads the output, which --no-repack on a CPU spares.`,
+Weights and KV cache are exact for models with plain attention, and an upper bound
+with sliding windows. Compute buffers are an estimate. A token embedding that is
+also the output counts twice: the library keeps it twice if it repacks or offloads
+the output. --no-repack on a CPU avoids that.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "json" {
 				return usage("one of table, json", "--output: unknown value %q", format)
 			}
-			ctx, cancel := context.WithCancelCause(context.Background())
-			defer cancel(nil)
-			defer catchSignals(cancel, nil)()
-			found, err := findHeader(ctx, newClient(false), args[0])
+			src, err := source.Parse(args[0])
 			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(nil)
+			defer stop()
+			found, err := acquire.ReadHeader(ctx, newClient(false), src)
+			if err != nil {
+				if cause := context.Cause(ctx); cause != nil {
+					return fmt.Errorf("nothing was read: %w", cause)
+				}
 				return err
 			}
 			in := inspect(found, slices.Concat(prompt.values, gen.values))
@@ -63,17 +62,15 @@ or offloads the output, which --no-repack on a CPU spares.`,
 			}
 			in.Devices, in.DevicesFree = devices.plan()
 			if format == "json" {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return outputFailure(e.Encode(in))
+				return printJSON(cmd.OutOrStdout(), in)
 			}
 			return in.print(cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().VarP(&prompt, "n-prompt", "p", "prompt lengths in tokens, whose memory is shown; 0: none")
-	cmd.Flags().VarP(&gen, "n-gen", "n", "generation lengths in tokens, the same")
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "`form` of stdout: table, json")
+	cmd.Flags().VarP(&prompt, "n-prompt", "p", "prompt lengths in `tokens` to show the memory for; 0: none")
+	cmd.Flags().VarP(&gen, "n-gen", "n", "generation lengths in `tokens`, likewise")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "output `format`: table, json")
 	return cmd
 }
 
@@ -81,113 +78,10 @@ or offloads the output, which --no-repack on a CPU spares.`,
 func oneModel(command string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return usage("benchmark-llm models lists the names of default models", "%s needs one model, got %d", command, len(args))
+			return usage("benchmark-llm models lists the default models", "%s needs one model, got %d", command, len(args))
 		}
 		return nil
 	}
-}
-
-// foundHeader is a model's header, wherever it was.
-type foundHeader struct {
-	name      string // of the model's file, without folder
-	file      *gguf.File
-	shards    int
-	fileBytes int64 // of all files; as it would be, for a default model
-	shape     bool  // of a default model, and so without words
-}
-
-// outline is what the synthetic model is made from.
-func (f foundHeader) outline() (*gguf.File, error) {
-	if f.shape {
-		return f.file, nil
-	}
-	o, err := synth.Outline(f.name, f.file)
-	if err != nil {
-		return nil, fail(exitModel, err, "--weights file measures it")
-	}
-	return o, nil
-}
-
-// findHeader reads the header of a default model's shape, of a file here or of
-// one on a server, and merges those of a model in several files.
-func findHeader(ctx context.Context, client *fetch.Client, model string) (foundHeader, error) {
-	source, err := fetch.ParseSource(model)
-	if err != nil {
-		return foundHeader{}, fail(exitModel, err, sourcesHint)
-	}
-	if source.Local() {
-		return localHeader(model, source)
-	}
-	s, err := client.Survey(ctx, source, "")
-	if err != nil {
-		return foundHeader{}, downloadFailure(ctx, err)
-	}
-	return foundHeader{name: source.Name(), file: s.Header, shards: len(s.Files), fileBytes: s.Bytes()}, nil
-}
-
-// localHeader is findHeader for what is no address.
-func localHeader(model string, source fetch.Source) (foundHeader, error) {
-	if shape, err := synth.Lookup(model); err == nil {
-		file, err := shape.File()
-		if err != nil {
-			return foundHeader{}, fail(exitModel, err, "")
-		}
-		return foundHeader{shape.Name, file, 1, file.Size(), true}, nil
-	}
-	if _, err := os.Stat(source.Path); errors.Is(err, fs.ErrNotExist) && filepath.Base(model) == model {
-		_, err := lookupShape(model) // what it may have meant
-		return foundHeader{}, err
-	}
-	f, err := fetch.Local(source.Path)
-	if err != nil {
-		return foundHeader{}, localFailure(source.Path, err)
-	}
-	return foundHeader{name: source.Name(), file: f.Header, shards: len(f.Paths), fileBytes: f.Bytes}, nil
-}
-
-var pinnedRevision = regexp.MustCompile(`^[0-9a-f]{40}$`)
-
-// keepOutline makes the header file of a model that is to be measured by its
-// header alone, in the first of dirs that takes it, and returns its path: Path of
-// bench.Model. What an earlier run kept serves where it cannot have changed, and
-// where the server cannot be asked.
-func keepOutline(ctx context.Context, client *fetch.Client, model string, dirs ...string) (path string, outline *gguf.File, err error) {
-	source, err := fetch.ParseSource(model)
-	if err != nil {
-		return "", nil, fail(exitModel, err, sourcesHint)
-	}
-	name := fmt.Sprintf("%x.gguf-header", sha256.Sum256([]byte(source.String())))
-	var kept *gguf.File
-	for _, dir := range dirs {
-		path = filepath.Join(dir, name)
-		if kept, err = synth.ReadHeaderFile(path); err == nil {
-			break
-		}
-	}
-	if kept != nil && pinnedRevision.MatchString(source.Revision) {
-		return path, kept, nil
-	}
-	found, err := findHeader(ctx, client, model)
-	if err != nil {
-		if kept != nil && !source.Local() && !errors.As(context.Cause(ctx), new(*signalError)) {
-			slog.Warn("using the header that an earlier run kept", "model", source, "reason", err)
-			return path, kept, nil
-		}
-		return "", nil, err
-	}
-	if outline, err = found.outline(); err != nil {
-		return "", nil, err
-	}
-	for _, dir := range dirs {
-		path = filepath.Join(dir, name)
-		if err = os.MkdirAll(dir, 0o755); err == nil {
-			err = synth.WriteHeaderFile(path, outline)
-		}
-		if err == nil {
-			return path, outline, nil
-		}
-	}
-	return "", nil, fail(exitModel, fmt.Errorf("keep the header: %w", err), "choose another place with --models-dir")
 }
 
 // inspection is what models inspect shows. Sizes are in bytes, lengths in tokens.
@@ -210,8 +104,8 @@ type inspection struct {
 	Memory        []gguf.Memory `json:"memory"`
 	Available     *uint64       `json:"memory_available_bytes,omitempty"`
 
-	Devices     []plannedDevice `json:"devices,omitempty"`
-	DevicesFree *uint64         `json:"devices_free_bytes,omitempty"` // of all GPUs with memory of their own; absent without one
+	Devices     []acquire.PlannedDevice `json:"devices,omitempty"`
+	DevicesFree *uint64                 `json:"devices_free_bytes,omitempty"` // of all GPUs with memory of their own; absent without one
 }
 
 // typeSum is all tensors of one type.
@@ -222,11 +116,11 @@ type typeSum struct {
 	Bytes    uint64    `json:"bytes"`
 }
 
-func inspect(found foundHeader, lengths []int) inspection {
-	f := found.file
+func inspect(found acquire.Header, lengths []int) inspection {
+	f := found.File
 	in := inspection{
-		Model: found.name, Architecture: f.Architecture(), Params: f.Params(), TensorBytes: f.TensorBytes(),
-		FileBytes: found.fileBytes, Files: found.shards, HeaderBytes: f.DataOffset, Types: []typeSum{}, Memory: []gguf.Memory{},
+		Model: found.Name, Architecture: f.Architecture(), Params: f.Params(), TensorBytes: f.TensorBytes(),
+		FileBytes: found.FileBytes, Files: found.Files, HeaderBytes: f.DataOffset, Types: []typeSum{}, Memory: []gguf.Memory{},
 	}
 	v, _ := f.Get("general.name")
 	in.Name, _ = v.(string)
@@ -287,7 +181,7 @@ func (in inspection) print(w io.Writer) error {
 	}
 	fmt.Fprintln(&facts)
 	if _, err := io.WriteString(w, facts.String()); err != nil {
-		return outputFailure(err)
+		return printed(err)
 	}
 	var types []table.Row
 	for _, s := range in.Types {
@@ -327,7 +221,7 @@ func (in inspection) print(w io.Writer) error {
 		memory = append(memory, row)
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
-		return outputFailure(err)
+		return printed(err)
 	}
 	return printTable(w, header, memory, "context", "weights", "KV cache", "compute", "total")
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +18,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -163,8 +164,8 @@ func TestInspectRefuses(t *testing.T) {
 		{"ftp://h/x.gguf", "unknown scheme"},
 	} {
 		out, err := runModels(t, "inspect", tt.model)
-		var f *failure
-		if !errors.As(err, &f) || f.code != exitModel || !strings.Contains(err.Error(), tt.want) || f.hint == "" || out != "" {
+		f, ok := lookup(err)
+		if !ok || f.code != exitModel || !strings.Contains(err.Error(), tt.want) || f.hint == "" || out != "" {
 			t.Errorf("%s: %v; want %q", tt.model, err, tt.want)
 		}
 	}
@@ -208,8 +209,11 @@ func TestKeepOutline(t *testing.T) {
 	files := shardsOf(t, 2)
 	url, _, asked := serve(t, files)
 	dir := filepath.Join(t.TempDir(), "headers")
-	model := url + "big-00001-of-00002.gguf"
-	kept, outline, err := keepOutline(t.Context(), newClient(false), model, dir)
+	model, err := source.Parse(url + "big-00001-of-00002.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, outline, err := acquire.KeepOutline(t.Context(), newClient(false), model, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,16 +231,16 @@ func TestKeepOutline(t *testing.T) {
 	for name := range files {
 		delete(files, name)
 	}
-	again, _, err := keepOutline(t.Context(), newClient(false), model, dir)
+	again, _, err := acquire.KeepOutline(t.Context(), newClient(false), model, dir)
 	if err != nil || again != kept || asked.Load() == before {
 		t.Errorf("kept %s, then %s, %v; %d requests", kept, again, err, asked.Load()-before)
 	}
-	if _, _, err := keepOutline(t.Context(), newClient(false), url+"other.gguf", dir); err == nil {
+	if _, _, err := acquire.KeepOutline(t.Context(), newClient(false), model.Beside("other.gguf"), dir); err == nil {
 		t.Error("kept what there is not")
 	}
 	stopped, cancel := context.WithCancelCause(t.Context())
-	cancel(&signalError{2})
-	if _, _, err := keepOutline(stopped, newClient(false), model, dir); err == nil {
+	cancel(&signalError{signal: 2})
+	if _, _, err := acquire.KeepOutline(stopped, newClient(false), model, dir); err == nil {
 		t.Error("a signal was ignored")
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {

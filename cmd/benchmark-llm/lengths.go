@@ -12,8 +12,8 @@ import (
 // separated by commas, ranges first-last, first-last+step, first-last*factor.
 // Giving the flag again adds to it; the first time it replaces the default.
 type lengthsFlag struct {
-	values []int
-	set    bool
+	values  []int
+	changed bool
 }
 
 func (l *lengthsFlag) Type() string { return "tokens" }
@@ -40,10 +40,10 @@ func (l *lengthsFlag) Set(text string) error {
 			return fmt.Errorf("more than %d lengths", maxLengths)
 		}
 	}
-	if !l.set {
+	if !l.changed {
 		l.values = nil
 	}
-	l.values, l.set = append(l.values, values...), true
+	l.values, l.changed = append(l.values, values...), true
 	return nil
 }
 

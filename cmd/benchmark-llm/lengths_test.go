@@ -85,7 +85,7 @@ func FuzzLengths(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		var l lengthsFlag
 		if err := l.Set(s); err != nil {
-			if l.set || l.values != nil {
+			if l.changed || l.values != nil {
 				t.Errorf("%q was refused (%v) and left %v", s, err, l.values)
 			}
 			return

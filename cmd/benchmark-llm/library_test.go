@@ -218,7 +218,7 @@ func TestSecondSignal(t *testing.T) {
 			r.kill(pid, syscall.SIGSTOP)
 			r.until("the worker's stop", func() bool { return stopped(pid) }) // the kernel wakes none that is still stopping
 			r.kill(r.Process.Pid, syscall.SIGINT)
-			r.until("the first signal", func() bool { return strings.Contains(r.stderr.String(), "once more to stop at once") })
+			r.until("the first signal", func() bool { return strings.Contains(r.stderr.String(), "a second signal stops at once") })
 			r.kill(r.Process.Pid, syscall.SIGINT)
 			if code := r.exitCode(); code != tc.code {
 				t.Errorf("exit code %d, want %d", code, tc.code)

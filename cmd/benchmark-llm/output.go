@@ -6,12 +6,13 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// output is what goes to stdout. A destination that fails does not end the
-// run: the records are in the run directory too.
+// output prints records to stdout. It consumes the outcomes of a run. If stdout
+// fails, the run continues: the records are in the run's directory too.
 type output struct {
 	format  string
 	writer  report.Writer
@@ -34,13 +35,17 @@ func newOutput(format string, stdout io.Writer) (*output, error) {
 	return &output{format: format, writer: w}, nil
 }
 
-func (o *output) write(r *result.Outcome) {
+// Event does nothing: stdout gets outcomes.
+func (*output) Event(bench.Stamped) error { return nil }
+
+// Outcome prints a record, if there is one. A failure is noted and logged once.
+func (o *output) Outcome(r *result.Outcome) error {
 	if o.err != nil {
-		return
+		return nil
 	}
 	if o.err = o.writer.Write(*r); o.err != nil {
-		slog.Warn("stdout cannot be written, the run goes on", "error", o.err)
-		return
+		slog.Warn("stdout cannot be written; the run continues", "error", o.err)
+		return nil
 	}
 	if r.Status == result.OK {
 		o.printed++
@@ -48,6 +53,7 @@ func (o *output) write(r *result.Outcome) {
 			o.lines.Add(1)
 		}
 	}
+	return nil
 }
 
 func (o *output) close() {
@@ -55,12 +61,12 @@ func (o *output) close() {
 		return
 	}
 	if o.err = o.writer.Close(); o.err != nil {
-		o.printed = 0 // the forms for people are written at the end
+		o.printed = 0 // formats for people are written at the end
 	}
 }
 
 // exitNow is the exit code of a run that a signal ends at once, from any
-// goroutine: lines that were printed are good, other forms are not complete.
+// goroutine: lines that were printed are good, other formats are incomplete.
 func (o *output) exitNow(s syscall.Signal) int {
 	if o.lines.Load() > 0 {
 		return exitOK

@@ -3,30 +3,19 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/fetch"
-	"github.com/sparecores/benchmark-llm/bench/gguf"
-	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/report"
-	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/suite"
-	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // planOptions are the flags of plan.
@@ -43,14 +32,15 @@ func newPlanCommand(global *globalOptions) *cobra.Command {
 		Use:   "plan",
 		Short: "Show what run would do, and whether it fits, without doing it",
 		Long: `Show what run would do with the same flags: models and tests, where each file is
-or how much must be fetched, whether it fits the disk, the memory and the devices,
-and how long it may take by its budgets. Nothing is measured and nothing is
-fetched, but the header of a model that is neither here nor a default one. With
---weights auto a file that cannot be had is replaced by generated weights.
+or how much must be downloaded, whether it fits the disk, the memory and the
+devices, and how long it may take by its budgets. Nothing is measured. Nothing is
+downloaded except the header of a model that is neither on this machine nor a
+default model. With --weights auto, synthetic weights replace a file that cannot be
+had.
 
 Memory is an estimate for the longest test: weights, KV cache and compute buffers.
-"fits" counts all of it against what is free now, so a model that does not fit the
-devices may still run with a part of its layers there.`,
+"fits" compares all of it with what is free now. A model that does not fit the
+devices may still run with some of its layers there.`,
 		Example: `  benchmark-llm plan
   benchmark-llm plan --suite mine.yaml -o json`,
 		Args: noArguments,
@@ -61,82 +51,11 @@ devices may still run with a part of its layers there.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	o.register(f)
-	f.StringVarP(&o.format, "output", "o", "table", "`form` of stdout: table, json")
-	f.StringVar(&o.like, "like", "", "`directory` of an earlier run: tests that it has records of likely take as long")
+	inGroup(f, groupOutput, func() {
+		f.StringVarP(&o.format, "output", "o", "table", "output `format`: table, json")
+		f.StringVar(&o.like, "like", "", "`directory` of an earlier run, for the time that its tests likely take")
+	})
 	return cmd
-}
-
-// verdict is whether something fits; empty when it need not.
-type verdict string
-
-const (
-	fits       verdict = "fits"
-	doesNotFit verdict = "does not fit"
-	unknown    verdict = "unknown"
-)
-
-func verdictOf(fit bool) verdict {
-	if fit {
-		return fits
-	}
-	return doesNotFit
-}
-
-// plan is what a run would do.
-type plan struct {
-	Models      []plannedModel `json:"models"` // in the order they run
-	Repetitions int            `json:"repetitions"`
-	Weights     string         `json:"weights"` // as --weights
-
-	Directory     string `json:"models_dir"`
-	DownloadBytes int64  `json:"download_bytes"`       // that are missing, as far as known
-	FreeBytes     *int64 `json:"free_bytes,omitempty"` // for downloads in the directory
-
-	MemoryAvailableBytes *uint64         `json:"memory_available_bytes,omitempty"`
-	Devices              []plannedDevice `json:"devices,omitempty"`
-	DevicesUnknown       string          `json:"devices_unknown,omitempty"` // why
-	GPUNotUsed           string          `json:"gpu_not_used,omitempty"`    // why a GPU that is there cannot be used
-	GPUDoubts            []string        `json:"gpu_doubts,omitempty"`      // why one that is used may not work
-
-	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // of models whose size is known, by budgets; absent: no limit
-	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // models that are not in it
-	LikelySeconds     *float64 `json:"likely_s,omitempty"`      // of tests that --like has records of
-	LikelyTests       int      `json:"likely_tests,omitempty"`  // their number
-	Tests             int      `json:"tests"`                   // of all models
-	TimeLimitSeconds  *float64 `json:"time_limit_s,omitempty"`
-}
-
-// plannedModel is a model of a plan. Its file is at Path, or DownloadBytes of it
-// are to be fetched from Source, or it has no file.
-type plannedModel struct {
-	Name          string  `json:"name"`
-	Source        string  `json:"source,omitempty"`
-	Instead       bool    `json:"instead,omitempty"` // with --weights auto: generated weights if the file does not come
-	Path          string  `json:"path,omitempty"`
-	DownloadBytes int64   `json:"download_bytes,omitempty"`
-	About         bool    `json:"download_about,omitempty"` // it is the size of the tensors, a little less than the file's
-	Disk          verdict `json:"disk,omitempty"`
-
-	SizeBytes         uint64        `json:"size_bytes,omitempty"` // of its tensors; absent: unknown
-	Tests             []plannedTest `json:"tests"`
-	LoadBudgetSeconds float64       `json:"load_budget_s,omitempty"`
-	TestBudgetSeconds float64       `json:"test_budgets_s,omitempty"` // their sum
-
-	Memory    *gguf.Memory `json:"memory,omitempty"`
-	Longest   string       `json:"longest_test"`
-	InMemory  verdict      `json:"fits_memory"`
-	OnDevices verdict      `json:"fits_devices,omitempty"` // of all GPUs together; absent without one
-	Notes     []string     `json:"notes,omitempty"`
-
-	wanted suite.Entry
-	source fetch.Source
-	header *gguf.File // nil: unknown
-}
-
-type plannedTest struct {
-	Name string `json:"name"`
-	result.Test
-	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
 }
 
 func (o *planOptions) run(stdout io.Writer) error {
@@ -150,274 +69,50 @@ func (o *planOptions) run(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	known, err := o.known()
+	measured, err := o.measured()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	defer catchSignals(cancel, nil)()
-
-	p, err := o.plan(ctx, s, known)
+	ctx, stop := interruptible(nil)
+	defer stop()
+	p, err := acquire.NewPlan(ctx, s, acquire.PlanOptions{
+		Finder: o.finder(), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured,
+	})
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("nothing was planned: %w", cause)
+	}
 	if err != nil {
+		return err
+	}
+	if err := o.addDevices(ctx, p); err != nil {
 		return err
 	}
 	if o.format == "json" {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		return outputFailure(e.Encode(p))
+		return printJSON(stdout, p)
 	}
-	return p.print(stdout)
+	return (*planText)(p).print(stdout)
 }
 
-// plan finds the models and counts what they need.
-func (o *planOptions) plan(ctx context.Context, s suite.Suite, known earlier) (*plan, error) {
-	p := &plan{Repetitions: s.Repetitions, Weights: o.weights, Directory: o.downloadDir()}
-	for _, m := range s.Models {
-		found, err := o.find(ctx, m)
-		if err != nil {
-			return nil, err
-		}
-		p.Models = append(p.Models, found)
-	}
-	client := newClient(o.auto())
-	p.ask(ctx, client, o.askedWithin())
-	var stopped *signalError
-	if errors.As(context.Cause(ctx), &stopped) {
-		return nil, stopped.failure("nothing was planned", "")
-	}
-	p.sortBySize()
-	if err := p.disk(ctx, client); err != nil {
-		return nil, fail(exitModel, fmt.Errorf("models directory: %w", err), "choose another place with --models-dir")
-	}
+// addDevices adds the devices, and whether models fit them.
+func (o *planOptions) addDevices(ctx context.Context, p *acquire.Plan) error {
 	level, err := o.global.level()
-	if err != nil {
-		return nil, err
-	}
-	gpu := p.devices(ctx, level)
-	p.MemoryAvailableBytes = host.Observe("/").MemoryAvailableBytes
-	o.times(p, s, known)
-	for i := range p.Models {
-		p.Models[i].memory(p.MemoryAvailableBytes, gpu)
-	}
-	return p, nil
-}
-
-// find looks for a model on this machine.
-func (o *planOptions) find(ctx context.Context, wanted suite.Entry) (plannedModel, error) {
-	m := plannedModel{Name: wanted.Name, wanted: wanted}
-	var err error
-	if m.source, err = fetch.ParseSource(wanted.Source); err != nil {
-		return m, fail(exitModel, err, sourcesHint)
-	}
-	published, ok := suite.LookupModel(wanted.Name)
-	isDefault := ok && published.Source() == wanted.Source
-	var file fetch.File
-	switch {
-	case result.Weights(o.weights) == result.SyntheticWeights:
-		m.header, err = o.header(ctx, wanted)
-		return m, err
-	case m.source.Local():
-		if file, err = fetch.Local(m.source.Path, o.dirs()...); err == nil {
-			break
-		}
-		header, unknown := o.header(ctx, wanted)
-		if !o.auto() || unknown != nil {
-			return m, localFailure(m.source.Path, err)
-		}
-		m.header, m.Notes = header, append(m.Notes, fmt.Sprintf("synthetic weights: %v", err))
-		return m, nil
-	default:
-		m.Source, m.Instead = m.source.String(), o.auto()
-		path := filepath.Join(o.downloadDir(), m.source.Name())
-		if file, err = fetch.Local(path); err != nil && !errors.Is(err, fetch.ErrNotFound) {
-			m.Notes = append(m.Notes, fmt.Sprintf("%v; it will be fetched again", err))
-		}
-	}
-	if m.Path, m.header = file.Path, file.Header; m.header != nil || !isDefault {
-		return m, nil
-	}
-	shape, err := lookupShape(published.File) // needs no network
-	if err != nil {
-		return m, err
-	}
-	if m.header, err = shape.File(); err != nil {
-		return m, fail(exitModel, err, "")
-	}
-	m.DownloadBytes, m.About = int64(published.SizeBytes), true
-	return m, nil
-}
-
-// header is that of a model whose weights are generated. Nothing is kept of it.
-func (o *planOptions) header(ctx context.Context, wanted suite.Entry) (*gguf.File, error) {
-	if shape, err := synth.Lookup(wanted.Name); err == nil {
-		return shape.File()
-	}
-	ctx, cancel := context.WithTimeout(ctx, o.askedWithin())
-	defer cancel()
-	found, err := findHeader(ctx, newClient(o.auto()), wanted.Source)
-	if err != nil {
-		return nil, err
-	}
-	return found.outline()
-}
-
-// ask reads the headers of models that are not known here, all at once.
-func (p *plan) ask(ctx context.Context, client *fetch.Client, within time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	var asked sync.WaitGroup
-	for i := range p.Models {
-		m := &p.Models[i]
-		if m.header != nil {
-			continue
-		}
-		asked.Go(func() {
-			s, err := client.Survey(ctx, m.source, p.Directory)
-			if err != nil {
-				m.Notes = append(m.Notes, fmt.Sprintf("size unknown: %v", err))
-				return
-			}
-			m.header = s.Header
-			m.DownloadBytes, _ = s.Missing()
-		})
-	}
-	asked.Wait()
-	for i := range p.Models {
-		m := &p.Models[i]
-		if m.header != nil {
-			m.SizeBytes = m.header.TensorBytes()
-		}
-	}
-}
-
-// sortBySize puts smaller models first, as a run does.
-func (p *plan) sortBySize() {
-	if slices.ContainsFunc(p.Models, func(m plannedModel) bool { return m.SizeBytes == 0 }) {
-		return
-	}
-	slices.SortStableFunc(p.Models, func(a, b plannedModel) int { return cmp.Compare(a.SizeBytes, b.SizeBytes) })
-}
-
-// disk counts what is to be fetched, in the order of the run, against the room.
-func (p *plan) disk(ctx context.Context, client *fetch.Client) error {
-	if !slices.ContainsFunc(p.Models, func(m plannedModel) bool { return m.Source != "" && m.Path == "" }) {
-		return nil
-	}
-	q := client.Prefetch(ctx, nil, fetch.QueueOptions{Dir: p.Directory})
-	defer q.Close()
-	room, err := q.Total(ctx)
 	if err != nil {
 		return err
 	}
-	p.FreeBytes = &room.Free
-	var used int64
-	for i := range p.Models {
-		m := &p.Models[i]
-		switch {
-		case m.Source == "" || m.Path != "":
-			continue
-		case m.DownloadBytes == 0:
-			m.Disk = unknown
-			continue
-		}
-		p.DownloadBytes += m.DownloadBytes
-		m.Disk = verdictOf(used+m.DownloadBytes <= room.Free)
-		switch {
-		case m.Disk == fits:
-			used += m.DownloadBytes
-		case m.Instead:
-			p.DownloadBytes -= m.DownloadBytes
-			m.Notes = append(m.Notes, "synthetic weights: the disk has no room for its file")
-		}
-	}
-	return nil
-}
-
-// devices lists the devices, and gives the free memory of GPUs with memory of
-// their own: nil without one that says, or that can be used.
-func (p *plan) devices(ctx context.Context, level slog.Level) (gpu *uint64) {
+	var free *uint64
 	found, err := findDevices(ctx, level, nil)
 	if err != nil {
 		p.DevicesUnknown = err.Error()
-		return nil
+	} else {
+		p.GPUNotUsed, p.GPUDoubts = cmp.Or(found.gpus.UnusedReason, found.gpus.LeftOutReason), found.gpus.Doubts
+		p.Devices, free = found.plan()
 	}
-	p.GPUNotUsed, p.GPUDoubts = cmp.Or(found.gpus.unused, found.gpus.without), found.gpus.doubts
-	p.Devices, gpu = found.plan()
-	return gpu
+	p.Fit(free)
+	return nil
 }
 
-// times gives each model its budgets, and the plan their sum.
-func (o *planOptions) times(p *plan, s suite.Suite, known earlier) {
-	bound, limited := time.Duration(0), true
-	var likely time.Duration
-	for i := range p.Models {
-		m := &p.Models[i]
-		planned := s.Plan(m.wanted, m.SizeBytes, o.timeout, o.scale)
-		m.Longest = planned.Longest().String()
-		p.Tests += len(planned.Tests)
-		took, tests := planned.Likely(known[m.Name])
-		likely += took
-		p.LikelyTests += tests
-		for _, t := range planned.Tests {
-			test := plannedTest{Name: t.Test.String(), Test: t.Test}
-			if m.SizeBytes > 0 {
-				test.BudgetSeconds = t.Budget.Seconds()
-				m.TestBudgetSeconds += t.Budget.Seconds()
-			}
-			m.Tests = append(m.Tests, test)
-		}
-		if m.SizeBytes == 0 {
-			p.UnknownSizes++
-			continue
-		}
-		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch)
-		m.Memory = &need
-		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
-		all, ok := planned.UpperBound()
-		bound += all
-		limited = limited && ok
-	}
-	if limited && p.UnknownSizes < len(p.Models) {
-		p.UpperBoundSeconds = secondsOf(bound)
-	}
-	if p.LikelyTests > 0 {
-		p.LikelySeconds = secondsOf(likely)
-	}
-	if o.timeLimit > 0 {
-		p.TimeLimitSeconds = secondsOf(o.timeLimit)
-	}
-}
-
-func secondsOf(d time.Duration) *float64 {
-	s := d.Seconds()
-	return &s
-}
-
-// memory tells whether the longest test fits.
-func (m *plannedModel) memory(available, gpu *uint64) {
-	m.InMemory = unknown
-	if gpu != nil {
-		m.OnDevices = unknown
-	}
-	if m.Memory == nil {
-		return
-	}
-	need := m.Memory.Total()
-	if available != nil {
-		m.InMemory = verdictOf(need <= *available)
-	}
-	if gpu != nil {
-		m.OnDevices = verdictOf(need <= *gpu)
-	}
-}
-
-// earlier is what an earlier run measured: by model and test, the time of one
-// repetition.
-type earlier map[string]map[result.Test]time.Duration
-
-// known are the records of --like.
-func (o *planOptions) known() (earlier, error) {
+// measured is what the run of --like measured.
+func (o *planOptions) measured() (acquire.Measured, error) {
 	if o.like == "" {
 		return nil, nil
 	}
@@ -430,24 +125,22 @@ func (o *planOptions) known() (earlier, error) {
 	if err != nil {
 		return nil, usage("give the directory of a run", "--like: %s: %w", f.Name(), err)
 	}
-	known := make(earlier)
+	m := acquire.Measured{}
 	for i := range read {
-		r := &read[i]
-		name := filepath.Base(r.ModelFilename)
-		if known[name] == nil {
-			known[name] = make(map[result.Test]time.Duration)
-		}
-		known[name][r.Test()] = time.Duration(r.AvgNs)
+		m.Add(&read[i])
 	}
-	return known, nil
+	return m, nil
 }
 
-// print shows the plan to a person.
-func (p *plan) print(w io.Writer) error {
+// planText shows a plan to a person.
+type planText acquire.Plan
+
+// print writes the table and the lines below it.
+func (p *planText) print(w io.Writer) error {
 	header := table.Row{"model", "tests", "size", "file", "disk", "load", "tests take", "needs", "memory", "devices"}
 	var rows []table.Row
 	for i := range p.Models {
-		rows = append(rows, p.Models[i].row())
+		rows = append(rows, planRow(&p.Models[i]))
 	}
 	if err := printTable(w, header, rows, "tests", "size", "load", "tests take", "needs"); err != nil {
 		return err
@@ -465,10 +158,10 @@ func (p *plan) print(w io.Writer) error {
 		}
 	}
 	_, err := io.WriteString(w, b.String())
-	return outputFailure(err)
+	return printed(err)
 }
 
-func (m *plannedModel) row() table.Row {
+func planRow(m *acquire.PlannedModel) table.Row {
 	size, load, tests, needs := "?", "?", "?", "?"
 	if m.SizeBytes > 0 {
 		size, load, tests = humanize.IBytes(m.SizeBytes), budgetText(m.LoadBudgetSeconds), budgetText(m.TestBudgetSeconds)
@@ -485,13 +178,13 @@ func (m *plannedModel) row() table.Row {
 	case m.Source != "":
 		file = "to fetch, " + humanize.IBytes(uint64(m.DownloadBytes))
 	}
-	if m.Instead && m.Path == "" {
+	if m.Fallback && m.Path == "" {
 		file += ", else synthetic"
 	}
 	return table.Row{oneLine(m.Name), len(m.Tests), size, file, orDash(m.Disk), load, tests, needs, orDash(m.InMemory), orDash(m.OnDevices)}
 }
 
-func orDash(v verdict) string { return cmp.Or(string(v), "-") }
+func orDash(f acquire.Fit) string { return cmp.Or(string(f), "-") }
 
 // budgetText is a budget for people; 0 is no limit.
 func budgetText(seconds float64) string {
@@ -514,16 +207,16 @@ func durationText(seconds float64) string {
 	return text
 }
 
-func (p *plan) diskLine() string {
+func (p *planText) diskLine() string {
 	if p.FreeBytes == nil {
 		return ""
 	}
-	about, all := "", fits
+	about, all := "", acquire.Fits
 	for _, m := range p.Models {
 		if m.About && m.Path == "" {
 			about = "about "
 		}
-		if m.Disk == doesNotFit || m.Disk == unknown && all == fits {
+		if m.Disk == acquire.DoesNotFit || m.Disk == acquire.Unknown && all == acquire.Fits {
 			all = m.Disk
 		}
 	}
@@ -531,14 +224,14 @@ func (p *plan) diskLine() string {
 		oneLine(p.Directory), humanize.IBytes(uint64(max(*p.FreeBytes, 0))), all)
 }
 
-func (p *plan) memoryLine() string {
+func (p *planText) memoryLine() string {
 	if p.MemoryAvailableBytes == nil {
 		return "memory: unknown"
 	}
 	return fmt.Sprintf("memory: %s available", humanize.IBytes(*p.MemoryAvailableBytes))
 }
 
-func (p *plan) devicesLine() string {
+func (p *planText) devicesLine() string {
 	if p.DevicesUnknown != "" {
 		return "devices unknown: " + oneLine(p.DevicesUnknown)
 	}
@@ -553,9 +246,8 @@ func (p *plan) devicesLine() string {
 	return "devices: " + strings.Join(names, ", ")
 }
 
-// gpuLines are what is to be known of GPUs that are not used, or may not work;
-// empty when nothing is.
-func (p *plan) gpuLines() string {
+// gpuLines say which GPUs are not used or may not work; empty if there are none.
+func (p *planText) gpuLines() string {
 	var lines []string
 	if p.GPUNotUsed != "" {
 		lines = append(lines, gpuUnused+": "+oneLine(p.GPUNotUsed))
@@ -566,7 +258,7 @@ func (p *plan) gpuLines() string {
 	return strings.Join(lines, "\n")
 }
 
-func (p *plan) timeLine() string {
+func (p *planText) timeLine() string {
 	var b strings.Builder
 	switch {
 	case p.UpperBoundSeconds != nil:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -57,7 +58,7 @@ func TestPlanRemote(t *testing.T) {
 		return out.String()
 	}
 
-	var p plan
+	var p acquire.Plan
 	if err := json.Unmarshal([]byte(output("-o", "json")), &p); err != nil {
 		t.Fatal(err)
 	}
@@ -65,12 +66,12 @@ func TestPlanRemote(t *testing.T) {
 		t.Fatalf("%+v", p)
 	}
 	gone, small := p.Models[0], p.Models[1]
-	if gone.SizeBytes != 0 || gone.Disk != unknown || gone.InMemory != unknown || gone.Memory != nil || len(gone.Notes) != 1 ||
+	if gone.SizeBytes != 0 || gone.Disk != acquire.Unknown || gone.InMemory != acquire.Unknown || gone.Memory != nil || len(gone.Notes) != 1 ||
 		!strings.HasPrefix(gone.Notes[0], "size unknown: ") || !strings.Contains(gone.Notes[0], "404") {
 		t.Errorf("%+v", gone)
 	}
-	if small.SizeBytes != file.TensorBytes() || small.DownloadBytes != file.Size() || small.Disk == unknown || small.About ||
-		small.InMemory != fits || small.Source != server.URL+"/small.gguf" {
+	if small.SizeBytes != file.TensorBytes() || small.DownloadBytes != file.Size() || small.Disk == acquire.Unknown || small.About ||
+		small.InMemory != acquire.Fits || small.Source != server.URL+"/small.gguf" {
 		t.Errorf("%+v", small)
 	}
 	if p.UnknownSizes != 1 || p.DownloadBytes != file.Size() || p.UpperBoundSeconds == nil || *p.UpperBoundSeconds > 300 {
@@ -109,13 +110,13 @@ func TestPlanShards(t *testing.T) {
 	if err := cmd.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	var p plan
+	var p acquire.Plan
 	if err := json.Unmarshal(out.Bytes(), &p); err != nil {
 		t.Fatal(err)
 	}
 	const tensors = 3 << 30 / 32 * 34
 	missing := files["big-00001-of-00003.gguf"].size + files["big-00003-of-00003.gguf"].size
-	if m := p.Models[0]; m.SizeBytes != tensors || m.DownloadBytes != missing || p.DownloadBytes != missing || len(m.Notes) > 0 || m.Disk == unknown || m.Path != "" {
+	if m := p.Models[0]; m.SizeBytes != tensors || m.DownloadBytes != missing || p.DownloadBytes != missing || len(m.Notes) > 0 || m.Disk == acquire.Unknown || m.Path != "" {
 		t.Errorf("%+v", m)
 	}
 }

@@ -10,23 +10,22 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// progress tells a person what happens: a line of the log for every step, and
-// on a terminal below it one line that moves.
+// progress tells a person what happens: a line of the log for every step and, on
+// a terminal, the live line below it.
 type progress struct {
 	threads  int
-	runEnds  time.Time     // zero: no limit
-	fetching func() string // the download under way; empty: none
-	noLoad   bool          // the model could not be loaded
-	several  bool          // models
-	skipped  notRun        // not told yet
-	stopping bool          // the test under way was told to
+	runEnds  time.Time                       // zero: no limit
+	fetching func() (acquire.Download, bool) // the download under way
+	noLoad   bool                            // the model could not be loaded
+	several  bool                            // models
+	skipped  notRun                          // not told yet
+	stopping bool                            // the test under way was told to
 
 	mu       sync.Mutex
 	model    string // under way
@@ -35,63 +34,32 @@ type progress struct {
 	deadline time.Time // of the test; zero: none
 	state    string    // "repetition 2/5  366.1 t/s"
 
-	live    *mpb.Progress // nil when stderr is no terminal
-	bar     *mpb.Bar
-	refresh chan any
-	ticker  *time.Ticker
-	before  *slog.Logger
-	closed  sync.Once
+	live   *liveLine // nil when stderr is no terminal
+	before *slog.Logger
+	closed sync.Once
 }
 
-// refreshEvery is how often the time left moves. The parent is idle otherwise,
-// so that it does not wake a CPU that the worker computes on.
-const refreshEvery = time.Second
-
-// newProgress shows the moving line only where it can move, and not between
-// lines of JSON.
-func newProgress(stderr io.Writer, threads int, runEnds time.Time, fetching func() string, g *globalOptions) *progress {
+// newProgress shows the live line only where a line can be drawn again, and not
+// between lines of JSON.
+func newProgress(stderr io.Writer, threads int, runEnds time.Time, fetching func() (acquire.Download, bool), g *globalOptions) *progress {
 	p := &progress{threads: threads, runEnds: runEnds, fetching: fetching, state: "starting"}
 	if !moves(stderr) || g.quiet || g.logFormat != "text" {
 		return p
 	}
-	p.refresh = make(chan any, 1)
-	p.live = mpb.New(mpb.WithOutput(stderr), mpb.WithManualRefresh(p.refresh))
-	p.bar = p.live.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.line() })))
-	p.ticker = time.NewTicker(refreshEvery)
-	go func() {
-		for range p.ticker.C {
-			p.redraw()
-		}
-	}()
-	// Lines of the log appear above the moving one.
+	p.live = newLiveLine(stderr, p.line)
 	p.before = slog.Default()
 	level, _ := g.level() // checked when the command began
-	slog.SetDefault(newLogger(fromFirstColumn{p.live}, g.logFormat, level, color(stderr)))
+	slog.SetDefault(newLogger(p.live, g.logFormat, level, color(stderr)))
 	return p
 }
 
-// fromFirstColumn starts every write in the first column: a ^C that the terminal
-// echoed has moved the cursor.
-type fromFirstColumn struct{ io.Writer }
-
-func (w fromFirstColumn) Write(b []byte) (int, error) {
-	n, err := w.Writer.Write(append([]byte{'\r'}, b...))
-	return max(n-1, 0), err
-}
-
-// redraw asks for a redraw without waiting for it.
 func (p *progress) redraw() {
-	if p.live == nil {
-		return
-	}
-	select {
-	case p.refresh <- time.Now():
-	default:
+	if p.live != nil {
+		p.live.draw()
 	}
 }
 
-// line is the moving line.
+// line is what the live line says.
 func (p *progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,10 +70,19 @@ func (p *progress) line() string {
 	if !p.runEnds.IsZero() {
 		s += fmt.Sprintf("  run %s left", max(time.Until(p.runEnds), 0).Round(time.Second))
 	}
-	if text := p.fetching(); text != "" {
-		s += "  " + oneLine(text)
+	if d, ok := p.fetching(); ok {
+		s += "  " + downloadText(d)
 	}
 	return s
+}
+
+// downloadText is the download under way for a person.
+func downloadText(d acquire.Download) string {
+	text := fmt.Sprintf("downloading %s %d %%", oneLine(d.Name), d.Done*100/max(d.Total, 1))
+	if d.Paused {
+		return text + " (paused)"
+	}
+	return text + fmt.Sprintf(" %s/s", humanize.IBytes(uint64(max(d.BytesPerSecond, 0))))
 }
 
 func (p *progress) set(format string, args ...any) {
@@ -123,7 +100,7 @@ func (p *progress) stage(format string, args ...any) {
 	}
 }
 
-// step logs a step that the moving line shows too, where there is one.
+// step logs a step that the live line shows too, where there is one.
 func (p *progress) step(message string, args ...any) {
 	level := slog.LevelInfo
 	if p.live != nil {
@@ -153,8 +130,8 @@ func (p *progress) flush() {
 	slog.Log(context.Background(), level, "not run", "model", n.model, "tests", strings.Join(n.tests, " "), "status", n.status, "reason", n.reason)
 }
 
-// event shows one event.
-func (p *progress) event(s bench.Stamped) {
+// Event shows one event.
+func (p *progress) Event(s bench.Stamped) error {
 	if _, skip := s.Event.(bench.TestSkipped); !skip {
 		p.flush()
 	}
@@ -191,14 +168,14 @@ func (p *progress) event(s bench.Stamped) {
 			slog.Info("model loaded", "model", p.model, "weights", p.weights, "type", e.Facts.Type,
 				"size", humanize.IBytes(e.Facts.SizeBytes), "took", e.Elapsed.Round(time.Millisecond))
 		}
-	case bench.CompileStarted:
-		p.set("%s  compiling kernels, untimed", p.model)
-		p.step("one untimed pass of each shape, at which the GPU's kernels are compiled", "model", p.model, "shapes", len(e.Shapes))
-	case bench.CompileDone:
+	case bench.PrecompileStarted:
+		p.set("%s  precompiling", p.model)
+		p.step("precompiling: one untimed pass of each shape", "model", p.model, "shapes", len(e.Shapes))
+	case bench.PrecompileDone:
 		if e.Status != result.OK {
-			slog.Warn("kernels may not be compiled", "model", p.model, "status", e.Status, "reason", e.Reason)
+			slog.Warn("precompiling not completed", "model", p.model, "status", e.Status, "reason", e.Reason)
 		} else {
-			slog.Info("kernels ready", "model", p.model, "took", e.Elapsed.Round(time.Millisecond))
+			slog.Info("precompiled", "model", p.model, "took", e.Elapsed.Round(time.Millisecond))
 		}
 	case bench.TestStarted:
 		p.mu.Lock()
@@ -237,10 +214,11 @@ func (p *progress) event(s bench.Stamped) {
 		p.set("the worker was lost")
 		slog.Debug("worker lost", "reason", e.Reason) // a retry and an outcome tell
 	}
+	return nil
 }
 
-// outcome shows what became of a test.
-func (p *progress) outcome(o *result.Outcome) {
+// Outcome shows what became of a test.
+func (p *progress) Outcome(o *result.Outcome) error {
 	p.mu.Lock()
 	p.deadline = time.Time{}
 	p.mu.Unlock()
@@ -250,7 +228,7 @@ func (p *progress) outcome(o *result.Outcome) {
 			*n = notRun{model: o.Model, status: o.Status, reason: o.Reason}
 		}
 		p.skipped.tests = append(p.skipped.tests, o.Test.String())
-		return
+		return nil
 	}
 	p.flush()
 	p.test = bench.TestStarted{}
@@ -261,7 +239,7 @@ func (p *progress) outcome(o *result.Outcome) {
 		}
 		slog.Log(context.Background(), level, "test not completed",
 			"test", o.Test, "status", o.Status, "reason", o.Reason, "repetitions", len(o.Samples))
-		return
+		return nil
 	}
 	rate := fmt.Sprintf("%.2f", o.Record.AvgTS)
 	if len(o.Samples) > 1 {
@@ -269,23 +247,21 @@ func (p *progress) outcome(o *result.Outcome) {
 	}
 	slog.Info("test done", "test", o.Test, "t/s", rate)
 	for _, w := range o.Warnings {
-		if w.Code != bench.NoGPU { // the same for all, told when the engine was ready
+		if w.Code != result.WarnNoGPU { // the same for all, told when the engine was ready
 			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
 		}
 	}
+	return nil
 }
 
-// close takes the moving line away. It is idempotent.
+// close takes the live line away. It is idempotent.
 func (p *progress) close() {
 	p.closed.Do(func() {
 		p.flush()
 		if p.live == nil {
 			return
 		}
-		p.ticker.Stop()
-		p.bar.Abort(true)
-		p.redraw()
-		p.live.Wait()
+		p.live.close()
 		slog.SetDefault(p.before)
 	})
 }

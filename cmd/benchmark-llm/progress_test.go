@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -128,7 +129,7 @@ func display(t *testing.T, s string, columns int) []string {
 }
 
 // nothing is fetched.
-func nothing() string { return "" }
+func nothing() (acquire.Download, bool) { return acquire.Download{}, false }
 
 // play shows a whole run, with names that come from outside.
 func play(p *progress) {
@@ -148,11 +149,11 @@ func play(p *progress) {
 		bench.WorkerLost{Reason: evil},
 	}
 	for _, e := range events {
-		p.event(bench.Stamped{Event: e})
+		_ = p.Event(bench.Stamped{Event: e})
 	}
 	slog.Warn(evil, "reason", evil, "error", errors.New(evil), "test", test)
-	p.outcome(&result.Outcome{Model: evil, Test: test, Status: result.Failed, Reason: evil})
-	p.outcome(&result.Outcome{
+	_ = p.Outcome(&result.Outcome{Model: evil, Test: test, Status: result.Failed, Reason: evil})
+	_ = p.Outcome(&result.Outcome{
 		Model: evil, Test: test, Status: result.OK, Samples: make([]result.Sample, 2), Record: &result.Record{AvgTS: 512, StddevTS: 1},
 		Warnings: []result.Warning{{Code: "outlier", Message: evil}},
 	})
@@ -218,7 +219,7 @@ func TestStoppingStays(t *testing.T) {
 			{bench.TestStarted{Test: result.Test{Gen: 16}}, "tg16  preparing"},
 			{bench.ContextReady{}, "tg16  warming up"},
 		} {
-			p.event(bench.Stamped{Event: step.event})
+			_ = p.Event(bench.Stamped{Event: step.event})
 			if got := p.line(); got != step.want {
 				t.Errorf("after %T: %q, want %q", step.event, got, step.want)
 			}
@@ -300,7 +301,7 @@ func TestProgressWithoutCUDADevice(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var log bytes.Buffer
 			setDefaultLog(t, &log, "text")
-			(&progress{}).event(bench.Stamped{Event: bench.EngineReady{Facts: test.facts}})
+			_ = (&progress{}).Event(bench.Stamped{Event: bench.EngineReady{Facts: test.facts}})
 			switch found := strings.Contains(log.String(), "has no device"); {
 			case found != (test.want != ""):
 				t.Errorf("the log is\n%s", &log)

@@ -9,7 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/policy"
 )
 
 // replayOptions are the flags of "replay".
@@ -23,13 +23,13 @@ func newReplayCommand() *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
-		Short: "Judge the stop policy by recorded runs",
-		Long: `Replay recorded runs of the suite (JSON lines, plain or gzipped; one object per
-server and model) under the stop policy and under simpler rules, and print for
-each the hours it takes, the hours lost in tests that were killed or given up,
-the records it keeps, and those it loses wrongly: recorded, but not under the
-rule. Wall is that of a server with at least one record, waits for downloads
-left out.`,
+		Short: "Try the stop policy on recorded runs",
+		Long: `Replay recorded runs of the suite under the stop policy and under simpler rules.
+FILE has JSON lines, plain or gzipped, one object per server and model. For each
+rule, replay prints the hours that the runs take, the hours lost in tests that were
+killed or given up, the records, and the records that the rule loses although they
+were recorded. Wall time is that of servers with at least one record, without waits
+for downloads.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(cmd.CommandPath()+" FILE", "replay needs one file of recorded runs, not %d", len(args))
@@ -40,16 +40,16 @@ left out.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.overhead, "overhead", "recorded", "`when` loading is charged: recorded (in every test), once (per model)")
-	f.StringVar(&o.censored, "censored", string(suite.CensoredPredicted),
-		"how long a pass of a killed test is taken to last, a `mode`: pred (as shorter tests\npredict), fast (just too long), slow (for ever)")
+	f.StringVar(&o.overhead, "overhead", "recorded", "`charge` for loading: recorded (in every test), once (per model)")
+	f.StringVar(&o.censored, "censored", string(policy.CensoredPredicted),
+		"assumed `time` of a pass in a killed test: pred (as shorter tests say), fast, slow")
 	f.BoolVar(&o.halves, "halves", false, "also each half of the servers on its own, split by a hash of the name")
 	return cmd
 }
 
 func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 	overheads := []string{"recorded", "once"}
-	censored := []string{string(suite.CensoredPredicted), string(suite.CensoredFast), string(suite.CensoredSlow)}
+	censored := []string{string(policy.CensoredPredicted), string(policy.CensoredFast), string(policy.CensoredSlow)}
 	for _, f := range []struct {
 		flag, value string
 		allowed     []string
@@ -63,17 +63,17 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 		return fail(exitUsage, err, "give a file of recorded runs, one JSON object per server and model")
 	}
 	var rows []table.Row
-	add := func(of string, servers []suite.RecordedServer) {
-		for _, rule := range suite.Rules() {
-			as := suite.ReplayOptions{LoadOnce: o.overhead == "once", Censored: suite.Censored(o.censored)}
-			rows = append(rows, replayRow(rule.Name, of, suite.Replay(servers, rule, as), wall(servers, rule, as)))
+	add := func(of string, servers []policy.RecordedServer) {
+		for _, rule := range policy.Rules() {
+			as := policy.ReplayOptions{LoadOnce: o.overhead == "once", Censored: policy.Censored(o.censored)}
+			rows = append(rows, replayRow(rule.Name, of, policy.Replay(servers, rule, as), wall(servers, rule, as)))
 		}
 	}
 	add("all", servers)
 	if o.halves {
 		for half := range 2 {
 			add(fmt.Sprintf("half %d", half+1), slices.DeleteFunc(slices.Clone(servers),
-				func(s suite.RecordedServer) bool { return s.Half() != half }))
+				func(s policy.RecordedServer) bool { return s.Half() != half }))
 		}
 	}
 	header := table.Row{"rule", "servers", "n", "total h", "lost h", "lost %", "records", "wrong", "wrong %", "wall median s", "wall p95 s"}
@@ -83,12 +83,12 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 
 // wall is the replay that the wall times are taken from: one process per model,
 // as this program runs, whatever the overhead of the other columns.
-func wall(servers []suite.RecordedServer, rule suite.Rule, o suite.ReplayOptions) suite.Replayed {
+func wall(servers []policy.RecordedServer, rule policy.Rule, o policy.ReplayOptions) policy.Replayed {
 	o.LoadOnce = true
-	return suite.Replay(servers, rule, o)
+	return policy.Replay(servers, rule, o)
 }
 
-func replayRow(name, of string, r, wall suite.Replayed) table.Row {
+func replayRow(name, of string, r, wall policy.Replayed) table.Row {
 	return table.Row{
 		name, of, r.Servers,
 		fmt.Sprintf("%.1f", r.Total.Hours()),
@@ -101,13 +101,13 @@ func replayRow(name, of string, r, wall suite.Replayed) table.Row {
 	}
 }
 
-func readRecorded(path string) ([]suite.RecordedServer, error) {
+func readRecorded(path string) ([]policy.RecordedServer, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // it was only read
-	servers, err := suite.ReadRecorded(f)
+	servers, err := policy.ReadRecorded(f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -2,13 +2,12 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/policy"
 )
 
 func replay(args ...string) (string, error) {
@@ -22,7 +21,7 @@ func replay(args ...string) (string, error) {
 }
 
 func TestReplayCommand(t *testing.T) {
-	fixture := filepath.Join("..", "..", "bench", "suite", "testdata", "recorded.jsonl")
+	fixture := filepath.Join("..", "..", "bench", "policy", "testdata", "recorded.jsonl")
 	for _, tt := range []struct {
 		args []string
 		rows int // per rule
@@ -34,7 +33,7 @@ func TestReplayCommand(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: %v", tt.args, err)
 		}
-		for _, rule := range suite.Rules() {
+		for _, rule := range policy.Rules() {
 			if n := strings.Count(out, rule.Name+" "); n != tt.rows {
 				t.Errorf("%v: %d rows of rule %s, want %d:\n%s", tt.args, n, rule.Name, tt.rows, out)
 			}
@@ -58,8 +57,8 @@ func TestReplayCommandErrors(t *testing.T) {
 		{[]string{bad, "--censored", "x"}, `--censored: "x" is not known`},
 	} {
 		out, err := replay(tt.args...)
-		var f *failure
-		if !errors.As(err, &f) || f.code != exitUsage || f.Error() != tt.want || f.hint == "" || out != "" {
+		f, ok := lookup(err)
+		if !ok || f.code != exitUsage || f.Error() != tt.want || f.hint == "" || out != "" {
 			t.Errorf("%v: %#v, output %q, want %s", tt.args, err, out, tt.want)
 		}
 	}

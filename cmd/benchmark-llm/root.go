@@ -19,6 +19,9 @@ type globalOptions struct {
 	quiet     bool
 }
 
+// moreCommands are added by files of other builds.
+var moreCommands []func(root *cobra.Command) *cobra.Command
+
 func newRootCommand() *cobra.Command {
 	var global globalOptions
 	var showVersion bool
@@ -26,13 +29,15 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "benchmark-llm",
 		Short: "Measure LLM inference speed through llama.cpp",
-		Long: `benchmark-llm measures LLM inference speed through llama.cpp, in process, and
-prints what llama-bench prints: prompt processing (pp) and text generation (tg),
-in tokens per second.
-
-Without a command it does what "run" does.
+		Long: `benchmark-llm measures how fast this machine runs large language models: prompt
+processing (pp) and text generation (tg), in tokens per second, with llama-bench's
+numbers. Without a command it does what "run" does: it measures the default suite.
 
 ` + exitCodes,
+		Example: `  benchmark-llm run -m SmolLM-135M.Q4_K_M.gguf --weights synthetic  # no file
+  benchmark-llm run -m model.gguf -p 512 -n 128  # as llama-bench
+  benchmark-llm plan                             # what a run would do
+  benchmark-llm                                  # the default suite`,
 		Args:          noArguments,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -45,14 +50,13 @@ Without a command it does what "run" does.
 			}
 			return run.RunE(cmd, args)
 		},
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.Flags().SortFlags = false
 	root.PersistentFlags().SortFlags = false
 	root.Flags().AddFlagSet(run.Flags())
-	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of the library and of this program, on one line")
-	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "least `level` of the log on stderr: debug, info, warn, error")
-	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`form` of the log on stderr: text, json")
+	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of the library and of this program on one line")
+	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` of the log on stderr: debug, info, warn, error")
+	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: text, json")
 	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "only warnings and errors on stderr")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		hint := cmd.CommandPath() + " --help"
@@ -63,9 +67,11 @@ Without a command it does what "run" does.
 		}
 		return fail(exitUsage, err, hint)
 	})
-	// 80 columns, whatever the terminal has: help is read in pagers and issues.
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "FlagUsages", "FlagUsagesWrapped 80"))
 	root.AddCommand(run, newPlanCommand(&global), newDevicesCommand(&global), newModelsCommand(), newReplayCommand(), newWorkerCommand())
+	for _, more := range moreCommands {
+		root.AddCommand(more(root))
+	}
+	setHelp(root)
 	root.SuggestionsMinimumDistance = 2
 	return root
 }
@@ -87,7 +93,7 @@ func flagError(invalid *pflag.InvalidValueError) error {
 	case typ == "float64":
 		what = fmt.Sprintf("%q is not a number", invalid.GetValue())
 	case typ == "duration":
-		what = fmt.Sprintf("%q is not a time, as 90s or 5m", invalid.GetValue())
+		what = fmt.Sprintf("%q is not a time such as 90s or 5m", invalid.GetValue())
 	}
 	return fmt.Errorf("--%s: %s", invalid.GetFlag().Name, what)
 }
@@ -105,7 +111,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return usage(hint, "unknown command %q", args[0])
 }
 
-// level is the least level that is logged.
+// level is the lowest level that is logged.
 func (g *globalOptions) level() (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(g.logLevel)); err != nil {
@@ -123,7 +129,7 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 		return err
 	}
 	if g.logFormat != "text" && g.logFormat != "json" {
-		return usage("--log-format text or json", "--log-format: unknown form %q", g.logFormat)
+		return usage("--log-format text or json", "--log-format: unknown format %q", g.logFormat)
 	}
 	slog.SetDefault(newLogger(stderr, g.logFormat, level, color(stderr)))
 	return nil
@@ -133,5 +139,5 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 // with and without a GPU.
 func printVersion(w io.Writer) error {
 	_, err := fmt.Fprintln(w, versionLine())
-	return outputFailure(err)
+	return printed(err)
 }

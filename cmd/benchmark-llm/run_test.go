@@ -13,25 +13,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
-	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
-func TestVerdict(t *testing.T) {
+func TestSummary(t *testing.T) {
 	outcome := func(s result.Status) *result.Outcome {
 		return &result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 8}, Status: s, Reason: "why"}
 	}
+	notFetched := func(err error) error { return &acquire.Error{Kind: acquire.NotFetched, Err: err} }
 	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "m.gguf: why"} }
 	const (
 		trace  = "each step is in dir/events.jsonl"
-		goesOn = "benchmark-llm run --resume dir goes on where it stopped"
+		goesOn = "benchmark-llm run --resume dir continues it"
 	)
 	for _, tc := range []struct {
 		name   string
-		ending ending
+		end    summary
 		strict bool
 		out    *output
 		code   int
@@ -40,42 +42,42 @@ func TestVerdict(t *testing.T) {
 		log    string // part of
 	}{
 		{name: "measured", out: &output{printed: 2}, log: "records=2 directory=dir"},
-		{name: "measured, then interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted), incomplete: 1}, out: &output{printed: 1}, log: goesOn},
-		{name: "measured, then full", ending: ending{err: notKept(syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
-		{name: "measured, then no worker", ending: ending{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
-		{name: "measured, then not loaded", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
+		{name: "measured, then interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted), incomplete: 1}, out: &output{printed: 1}, log: goesOn},
+		{name: "measured, then full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
+		{name: "measured, then no worker", end: summary{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
+		{name: "measured, then not loaded", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
 		{name: "measured, then stdout closed", out: &output{printed: 1, err: syscall.EPIPE}},
 
 		{name: "strict, all measured", strict: true, out: &output{printed: 2}, log: "records=2"},
-		{name: "strict, one is missing", strict: true, ending: ending{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 tests have no record", hint: trace},
-		{name: "strict, interrupted", strict: true, ending: ending{incomplete: 1, signal: &signalError{syscall.SIGINT}}, out: &output{printed: 1}, code: 130, line: "1 tests have no record: interrupt", hint: goesOn},
-		{name: "no file", ending: ending{missing: fetch.ErrNotFound, first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
-		{name: "wrong files here", ending: ending{missing: fmt.Errorf("%w: why", fetch.ErrMixed), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files out of there, and they are fetched again"},
+		{name: "strict, one is missing", strict: true, end: summary{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 test has no record", hint: trace},
+		{name: "strict, interrupted", strict: true, end: summary{incomplete: 1, signal: &signalError{syscall.SIGINT, goesOn}}, out: &output{printed: 1}, code: 130, line: "1 test has no record: interrupt", hint: goesOn},
+		{name: "no file", end: summary{missing: notFetched(fetch.ErrNotFound), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
+		{name: "wrong files here", end: summary{missing: notFetched(fmt.Errorf("%w: why", fetch.ErrMixed)), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files elsewhere, and they are fetched again"},
 
-		{name: "no worker", ending: ending{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
-		{name: "full", ending: ending{err: notKept(syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: elsewhere},
+		{name: "no worker", end: summary{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
+		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: otherResultsDir},
 		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
-		{name: "interrupted", ending: ending{signal: &signalError{syscall.SIGINT}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
-		{name: "terminated while loading", ending: ending{signal: &signalError{syscall.SIGTERM}, unloaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
-		{name: "no engine", ending: ending{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
-		{name: "no CUDA", ending: ending{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
+		{name: "interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
+		{name: "terminated while loading", end: summary{signal: &signalError{syscall.SIGTERM, goesOn}, notLoaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
+		{name: "no engine", end: summary{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
+		{name: "no CUDA", end: summary{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
 			line: "start engine: no CUDA device can be used: opened: CPU", hint: "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu accepts the CPU"},
-		{name: "broken", ending: ending{unloaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
-		{name: "unsupported", ending: ending{unloaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may know it; " + trace},
-		{name: "too large", ending: ending{unloaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
-		{name: "too slow", ending: ending{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "--timeout or --benchmark-timeout-scale give more time; " + trace},
-		{name: "crashed", ending: ending{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
+		{name: "broken", end: summary{notLoaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
+		{name: "unsupported", end: summary{notLoaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may support it; " + trace},
+		{name: "too large", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
+		{name: "too slow", end: summary{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "--timeout or --benchmark-timeout-scale give more time; " + trace},
+		{name: "crashed", end: summary{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
 		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var log bytes.Buffer
 			setDefaultLog(t, &log, "text")
-			tc.ending.dir, tc.ending.model = "dir", "m.gguf"
+			tc.end.dir, tc.end.events, tc.end.results, tc.end.model = "dir", "dir/events.jsonl", "dir/results.jsonl", "m.gguf"
 			if tc.out == nil {
 				tc.out = &output{}
 			}
 			var stderr bytes.Buffer
-			code := finish(&stderr, tc.ending.verdict(tc.out, tc.strict))
+			code := finish(&stderr, tc.end.result(tc.out, tc.strict))
 			if code != tc.code {
 				t.Errorf("exit code %d, want %d", code, tc.code)
 			}
@@ -109,7 +111,7 @@ func TestExitNow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out.write(&result.Outcome{Test: result.Test{Gen: 1}, Status: tc.status, Record: record})
+		_ = out.Outcome(&result.Outcome{Test: result.Test{Gen: 1}, Status: tc.status, Record: record})
 		if out.err != nil {
 			t.Fatal(out.err)
 		}
@@ -158,22 +160,5 @@ func TestOneLine(t *testing.T) {
 		if got := oneLine(in); got != want {
 			t.Errorf("%q is %q, want %q", in, got, want)
 		}
-	}
-}
-
-// TestSecrets keeps tokens out of run.json.
-func TestSecrets(t *testing.T) {
-	d, err := createRunDir(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	args := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?token=abc", "hf_abcDEF123"}
-	if err := d.describe(runDescription{runSpan: newSpan(args)}); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?" + host.Redacted, host.Redacted}
-	if diff := cmp.Diff(want, d.about.Command); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

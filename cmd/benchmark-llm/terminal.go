@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -91,5 +92,12 @@ func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string
 	}
 	t.SetColumnConfigs(columns)
 	_, err := fmt.Fprintln(w, t.Render())
-	return outputFailure(err)
+	return printed(err)
+}
+
+// printJSON prints v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return printed(e.Encode(v))
 }

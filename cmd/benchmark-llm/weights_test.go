@@ -78,7 +78,7 @@ func generated(t *testing.T, r *run, rec result.Record, why string) {
 	}
 	said := ""
 	for _, w := range rec.Ext.Warnings {
-		if w.Code == synthCode {
+		if w.Code == result.WarnSyntheticWeights {
 			said += w.Message
 		}
 	}
@@ -134,7 +134,7 @@ func TestAutoGenerates(t *testing.T) {
 		{"dead server", dead.URL + "/" + embeddedName, "connection refused", nil},
 		{"error of the server", empty.URL + "/" + embeddedName, "404 not found", nil},
 		{"a page", page.URL + "/" + embeddedName, "html page", nil},
-		{"slow server", slow.URL + "/" + embeddedName, "cannot end in time", []string{"--download-timeout", "8s"}},
+		{"slow server", slow.URL + "/" + embeddedName, "cannot finish in time", []string{"--download-timeout", "8s"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -191,7 +191,7 @@ repetitions: 1
 	for _, rec := range records {
 		why := ""
 		for _, w := range rec.Ext.Warnings {
-			if w.Code == synthCode {
+			if w.Code == result.WarnSyntheticWeights {
 				why = w.Message
 			}
 		}
@@ -207,7 +207,7 @@ repetitions: 1
 	if len(got) != 3 { // of the fourth not even the header can be had
 		t.Errorf("records %v", got)
 	}
-	for _, want := range []string{"none.gguf", "nor is there a header to measure it by", "connection refused"} {
+	for _, want := range []string{"none.gguf", "nor is there a header to make synthetic weights from", "connection refused"} {
 		if !strings.Contains(r.file("report.md"), want) {
 			t.Errorf("the report does not have %q:\n%s", want, r.file("report.md"))
 		}
@@ -282,7 +282,7 @@ func TestAutoResumes(t *testing.T) {
 	if rec.Ext.Weights != result.SyntheticWeights || rec.LoadMode != "none" || len(rec.SamplesNs) != 25 {
 		t.Errorf("weights %s, load mode %s, %d samples", rec.Ext.Weights, rec.LoadMode, len(rec.SamplesNs))
 	}
-	if !slices.ContainsFunc(rec.Ext.Warnings, func(w result.Warning) bool { return w.Code == synthCode }) {
+	if !slices.ContainsFunc(rec.Ext.Warnings, func(w result.Warning) bool { return w.Code == result.WarnSyntheticWeights }) {
 		t.Errorf("warnings %+v", rec.Ext.Warnings)
 	}
 	if more := again.events()[before:]; strings.Contains(more, "wait_started") || !strings.Contains(more, `"done":[`) {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
-	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -73,7 +73,7 @@ func work(cmd *cobra.Command, level string) error {
 			if len(job.Tests) == 0 { // the parent asks what there is
 				return errors.Join(emit(bench.JobDone{}), e.Close())
 			}
-			err = bench.RunJob(ctx, e, job, supervise.Judge(suite.DefaultPolicy()), emit)
+			err = bench.RunJob(ctx, e, job, policy.Default(), emit)
 			if errors.Is(err, bench.ErrNoModel) {
 				err = nil // told in an event
 			}

@@ -1,20 +1,20 @@
-// A stand-in for NVIDIA's CUDA runtime, driver and cuBLAS, for tests: ggml's own CUDA back-end runs on it, on any machine.
-// Memory is the host's, copies are made, kernels compute nothing: what is in their results is chance. The time that a
-// stream takes is kept: launches return at once, waiting for the stream takes as long as its kernels would.
+// A fake of NVIDIA's CUDA runtime, driver and cuBLAS, for tests. ggml's own CUDA back-end runs on it, on any machine.
+// Device memory is host memory and copies are real, but kernels compute nothing, so their results are undefined. Time
+// is simulated: launches return at once, and waiting for a stream takes as long as its kernels would.
 //
 //   FAKECUDA_DEVICES       number of devices (1)
-//   FAKECUDA_CODE          what cudaGetDeviceCount returns (0): 35 is a driver that is too old, 100 no device
-//   FAKECUDA_CAPABILITY    compute capability, 89 for 8.9 (89); FAKECUDA_CAPABILITIES has one for each device, after commas
+//   FAKECUDA_CODE          return code of cudaGetDeviceCount (0): 35 means the driver is too old, 100 no device
+//   FAKECUDA_CAPABILITY    compute capability, 89 for 8.9 (89); FAKECUDA_CAPABILITIES lists one for each device, separated by commas
 //   FAKECUDA_MEMORY_MIB    memory of each device (24576)
-//   FAKECUDA_RESERVED_MIB  of it, what cudaMemGetInfo takes to be free and nobody gets (0)
+//   FAKECUDA_RESERVED_MIB  part of that memory that cudaMemGetInfo reports as free but that cannot be allocated (0)
 //   FAKECUDA_POOL          1: memory for scratch space is mapped (cuMemCreate), as on newer cards; 0: it is allocated (1)
-//   FAKECUDA_KERNEL_NS     time of a kernel (0)
-//   FAKECUDA_COMPILE_MS    time until a kernel's first launch, unless CUDA_CACHE_PATH has it from before (0)
-//   FAKECUDA_FAIL          the launch, counted from 1, from which on everything fails as after an illegal access (never)
-//   FAKECUDA_HANG          the launch that never ends (never)
-//   FAKECUDA_BUSY          1: devices are listed and cannot be used, as in exclusive mode (0)
-//   FAKECUDA_LOG           file that gets a line for each kernel's first launch in a process: when (ns since 1970), and its name
-//   FAKECUDA_DISCARD       1: copies of 64 KiB and more to the device are not made, so that no memory is taken for weights (0)
+//   FAKECUDA_KERNEL_NS     time of a kernel in ns (0)
+//   FAKECUDA_COMPILE_MS    time to compile a kernel at its first launch, in ms, unless the cache in CUDA_CACHE_PATH has it (0)
+//   FAKECUDA_FAIL          number of the first launch, from 1, that fails; then everything fails, as after an illegal access (never)
+//   FAKECUDA_HANG          number of the launch that never ends (never)
+//   FAKECUDA_BUSY          1: devices are listed but cannot be used, as in exclusive mode (0)
+//   FAKECUDA_LOG           file for a line per kernel at its first launch in a process: time (ns since 1970) and name
+//   FAKECUDA_DISCARD       1: skip copies of 64 KiB or more to the device, so weights need no memory (0)
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,7 +35,7 @@ static long read_setting(const char *name, long standard) {
 	const char *s = getenv(name);
 	return s == NULL || *s == 0 ? standard : strtol(s, NULL, 0);
 }
-// Read once where it stands: a launch takes less than looking for a variable.
+// setting reads a variable once at each place, because getenv takes longer than a launch.
 #define setting(name, standard) ({ static long value; static int known; if (!known) value = read_setting(name, standard), known = 1; value; })
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -67,7 +67,7 @@ static size_t memory(void) { return (size_t)setting("FAKECUDA_MEMORY_MIB", 24576
 static size_t used[most_devices];
 static __thread int current;
 static __thread int last; // error of this thread
-static int lost;          // the error that stays
+static int lost;          // the error that all later calls return
 
 static int fail(int code) { return last = code; }
 static int usable(void) {
@@ -121,7 +121,7 @@ static kernel *find(const void *stub) {
 	return bsearch(&key, kernels, n_kernels, sizeof *kernels, order);
 }
 
-// compile takes the time of the driver's compiler, once, or once for all processes that share its cache.
+// compile waits for the driver's compiler: once in a process, or once for all processes that share its cache.
 static void compile(const char *name) {
 	const char *log = getenv("FAKECUDA_LOG"), *cache = getenv("CUDA_CACHE_PATH");
 	if (log != NULL) {
@@ -151,12 +151,12 @@ static int launch_named(kernel *k, timeline *stream) {
 	const long n = ++launches;
 	pthread_mutex_unlock(&mutex);
 	if (first) compile(k->name);
-	if (n == setting("FAKECUDA_FAIL", 0)) lost = illegal_access; // told by what comes next, as a real one is
+	if (n == setting("FAKECUDA_FAIL", 0)) lost = illegal_access; // later calls report it, as with real CUDA
 	timeline *s = stream_of(stream);
 	const int64_t each = setting("FAKECUDA_KERNEL_NS", 0), t = now();
 	if (n == setting("FAKECUDA_HANG", 0)) s->until = INT64_MAX;
 	if (s->until == INT64_MAX) return ok;
-	wait_until(s->until - queued * each); // a stream takes in no more than that ahead
+	wait_until(s->until - queued * each); // a stream queues no more kernels than that
 	s->until = (s->until > t ? s->until : t) + each;
 	return ok;
 }
@@ -180,7 +180,7 @@ int __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, void **s
 	return ok;
 }
 
-// The beginning of cudaFuncAttributes; its rest is left.
+// The beginning of cudaFuncAttributes. The rest is not written.
 typedef struct { size_t shared, constant, local; int threads, registers, ptx, binary, ca, dynamic; } func_attributes;
 int cudaFuncGetAttributes(func_attributes *a, const void *f) {
 	const int version = (int)capability(current);
@@ -242,7 +242,7 @@ int cudaDeviceGetAttribute(int *value, int attribute, int device) {
 	switch (attribute) {
 	case 16: *value = 58; break;       // multiprocessors
 	case 95: *value = 1; break;        // cooperative launches
-	case 97: *value = 99 << 10; break; // shared memory for a block that asks for more
+	case 97: *value = 99 << 10; break; // largest shared memory of a block
 	default: *value = 0;
 	}
 	return ok;
@@ -274,7 +274,7 @@ const char *cudaGetErrorString(int code) {
 
 // ---- memory ----
 
-// take counts bytes of a device's memory, give gives them back.
+// take counts bytes of a device's memory as used, give counts them as free again.
 static int take(int device, size_t n) {
 	pthread_mutex_lock(&mutex);
 	const size_t most = memory() - ((size_t)setting("FAKECUDA_RESERVED_MIB", 0) << 20);
@@ -289,7 +289,7 @@ static void give(int device, size_t n) {
 	pthread_mutex_unlock(&mutex);
 }
 
-typedef struct { size_t bytes; int device; } block; // in the page before its memory
+typedef struct { size_t bytes; int device; } block; // stored in the page before its memory
 enum { page = 4096 };
 int cudaMalloc(void **p, size_t n) {
 	int code = usable();
@@ -339,7 +339,7 @@ int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_p
 	for (size_t y = 0; y < height && !code; y++) code = cudaMemcpyAsync((char *)to + y * to_pitch, (const char *)from + y * from_pitch, width, kind, s);
 	return code;
 }
-// Zeros are there already, and pages that nobody touches take no memory.
+// New memory is zero, and untouched pages take no memory.
 static void set(char *p, int value, size_t n) { if (value || n < (1 << 20)) memset(p, value, n); }
 int cudaMemset(void *p, int value, size_t n) { set(p, value, n); return usable(); }
 int cudaMemsetAsync(void *p, int value, size_t n, timeline *s) { set(p, value, n); return usable(); }
@@ -382,14 +382,14 @@ int cuMemCreate(uint64_t *handle, size_t n, const allocation_properties *p, uint
 	*handle = (uint64_t)(uintptr_t)b;
 	return ok;
 }
-int cuMemRelease(uint64_t handle) { return ok; } // its memory stays in use until it is unmapped
+int cuMemRelease(uint64_t handle) { return ok; } // the memory stays in use until it is unmapped
 int cuMemAddressReserve(uint64_t *p, size_t n, size_t alignment, uint64_t address, uint64_t flags) {
 	void *m = mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	*p = (uint64_t)(uintptr_t)m;
 	return m == MAP_FAILED ? no_memory : ok;
 }
 int cuMemAddressFree(uint64_t p, size_t n) { munmap((void *)(uintptr_t)p, n); return ok; }
-static block mapped[most_devices]; // of the pools, whose addresses are unmapped at once
+static block mapped[most_devices]; // the pools, whose addresses are unmapped as a whole
 static uint64_t mapped_at[most_devices];
 int cuMemMap(uint64_t p, size_t n, size_t offset, uint64_t handle, uint64_t flags) {
 	block *b = (block *)(uintptr_t)handle;

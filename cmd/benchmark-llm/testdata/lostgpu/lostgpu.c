@@ -1,5 +1,5 @@
-// A back-end that ends its process, as ggml's for CUDA does where a device that is there cannot be opened, unless none is
-// visible to CUDA. ggml opens it by GGML_BACKEND_PATH.
+// A back-end that ends its process unless no device is visible to CUDA, as ggml's CUDA back-end does if it cannot open a
+// device. GGML_BACKEND_PATH makes ggml open it.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

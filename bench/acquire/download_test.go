@@ -1,0 +1,64 @@
+package acquire
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/source"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+// What is downloaded during a repetition is counted from the event before it on.
+func TestDownloaded(t *testing.T) {
+	shape, err := synth.Lookup(synth.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := shape.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := file.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := append(header, make([]byte, file.Size()-int64(len(header)))...)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	defer server.Close()
+	src, err := source.Parse(server.URL + "/" + synth.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(m *Models, e bench.Event) {
+		if err := m.Event(bench.Stamped{Event: e}); err != nil {
+			t.Error(err)
+		}
+	}
+	m := &Models{queue: new(fetch.Client).Prefetch(t.Context(), []source.Source{src}, fetch.QueueOptions{Dir: t.TempDir()})}
+	defer m.Close()
+	if n := m.Downloaded(); n != 0 {
+		t.Errorf("%d bytes before the first", n)
+	}
+	got, err := m.queue.Wait(t.Context(), 0, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	event(m, bench.WarmupDone{})
+	if n := m.Downloaded(); n != 0 {
+		t.Errorf("%d bytes since the warm-up", n)
+	}
+	m.passed = 0
+	if n := m.Downloaded(); n != got.Downloaded || n != int64(len(content)) {
+		t.Errorf("%d bytes since the start, of a file of %d", n, len(content))
+	}
+	if n := (&Models{}).Downloaded(); n != 0 {
+		t.Errorf("%d bytes without downloads", n)
+	}
+}

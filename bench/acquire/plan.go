@@ -1,0 +1,327 @@
+package acquire
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+// Fit is whether something fits; empty when it need not.
+type Fit string
+
+// The values of Fit.
+const (
+	Fits       Fit = "fits"
+	DoesNotFit Fit = "does not fit"
+	Unknown    Fit = "unknown"
+)
+
+func fitOf(fit bool) Fit {
+	if fit {
+		return Fits
+	}
+	return DoesNotFit
+}
+
+// Plan is what a run would do.
+type Plan struct {
+	Models      []PlannedModel `json:"models"` // in the order they run
+	Repetitions int            `json:"repetitions"`
+	Weights     Weights        `json:"weights"`
+
+	Directory     string `json:"models_dir"`
+	DownloadBytes int64  `json:"download_bytes"`       // that are missing, as far as known
+	FreeBytes     *int64 `json:"free_bytes,omitempty"` // for downloads in the directory
+
+	MemoryAvailableBytes *uint64         `json:"memory_available_bytes,omitempty"`
+	Devices              []PlannedDevice `json:"devices,omitempty"`
+	DevicesUnknown       string          `json:"devices_unknown,omitempty"` // why
+	GPUNotUsed           string          `json:"gpu_not_used,omitempty"`    // why a GPU that is there cannot be used
+	GPUDoubts            []string        `json:"gpu_doubts,omitempty"`      // why one that is used may not work
+
+	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // of models whose size is known, by budgets; absent: no limit
+	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // models that are not in it
+	LikelySeconds     *float64 `json:"likely_s,omitempty"`      // of tests that an earlier run measured
+	LikelyTests       int      `json:"likely_tests,omitempty"`  // their number
+	Tests             int      `json:"tests"`                   // of all models
+	TimeLimitSeconds  *float64 `json:"time_limit_s,omitempty"`
+}
+
+// PlannedDevice is a device that a model may be put on.
+type PlannedDevice struct {
+	Name      string `json:"name"`
+	Type      string `json:"type"`
+	FreeBytes uint64 `json:"free_bytes,omitempty"`
+	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
+}
+
+// PlannedModel is a model of a plan. Its file is at Path, or DownloadBytes of it
+// are to be fetched from Source, or it has no file.
+type PlannedModel struct {
+	Name          string `json:"name"`
+	Source        string `json:"source,omitempty"`
+	Fallback      bool   `json:"fallback,omitempty"` // synthetic weights are used if the file does not arrive
+	Path          string `json:"path,omitempty"`
+	DownloadBytes int64  `json:"download_bytes,omitempty"`
+	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, a little less than the file's
+	Disk          Fit    `json:"disk,omitempty"`
+
+	SizeBytes         uint64        `json:"size_bytes,omitempty"` // of its tensors; absent: unknown
+	Tests             []PlannedTest `json:"tests"`
+	LoadBudgetSeconds float64       `json:"load_budget_s,omitempty"`
+	TestBudgetSeconds float64       `json:"test_budgets_s,omitempty"` // their sum
+
+	Memory    *gguf.Memory `json:"memory,omitempty"`
+	Longest   string       `json:"longest_test"`
+	InMemory  Fit          `json:"fits_memory"`
+	OnDevices Fit          `json:"fits_devices,omitempty"` // of all GPUs together; absent without one
+	Notes     []string     `json:"notes,omitempty"`
+
+	wanted suite.Entry
+	header *gguf.File // nil: unknown
+}
+
+// PlannedTest is a test of a plan.
+type PlannedTest struct {
+	Name string `json:"name"`
+	result.Test
+	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
+}
+
+// PlanOptions are those of NewPlan.
+type PlanOptions struct {
+	Finder
+	Timeout   *time.Duration // of each test; nil: by size and length
+	Scale     float64        // of budgets by size and length
+	TimeLimit time.Duration  // of the run; 0: none
+	Measured  Measured       // by an earlier run; may be nil
+}
+
+// Measured is what an earlier run measured: by model and test, the time of one
+// repetition.
+type Measured map[string]map[result.Test]time.Duration
+
+// Add takes a record.
+func (m Measured) Add(r *result.Record) {
+	name := filepath.Base(r.ModelFilename)
+	if m[name] == nil {
+		m[name] = make(map[result.Test]time.Duration)
+	}
+	m[name][r.Test()] = time.Duration(r.AvgNs)
+}
+
+// NewPlan finds the models of a suite and counts what they need of disk and time.
+// It fetches and keeps nothing. The error is an *Error, or the cause of ctx.
+func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
+	o.Keep = false
+	p := &Plan{Repetitions: s.Repetitions, Weights: o.Weights, Directory: o.Dirs.Put}
+	for _, wanted := range s.Models {
+		m, err := o.planModel(ctx, wanted)
+		if err != nil {
+			return nil, err
+		}
+		p.Models = append(p.Models, m)
+	}
+	p.ask(ctx, &o)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	p.sortBySize()
+	if err := p.disk(o.Client); err != nil {
+		return nil, &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
+	}
+	p.times(&o, s)
+	return p, nil
+}
+
+// planModel looks for a model on this machine.
+func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (PlannedModel, error) {
+	m := PlannedModel{Name: wanted.Name, wanted: wanted}
+	l, err := o.Locate(ctx, wanted)
+	if err != nil {
+		return m, err
+	}
+	m.Path, m.header = l.File.Path, l.Header
+	if l.Because != nil {
+		m.Notes = append(m.Notes, fmt.Sprintf("synthetic weights: %v", l.Because))
+	}
+	if !l.Fetch {
+		return m, nil
+	}
+	m.Source, m.Fallback = wanted.Source.String(), o.Weights == Auto
+	file, err := fetch.Local(filepath.Join(o.Dirs.Put, wanted.Source.Name()))
+	if err != nil && !errors.Is(err, fetch.ErrNotFound) {
+		m.Notes = append(m.Notes, fmt.Sprintf("%v; it will be fetched again", err))
+	}
+	m.Path, m.header = file.Path, file.Header
+	published, ok := suite.LookupModel(wanted.Name)
+	if m.header != nil || !ok || published.Source() != wanted.Source {
+		return m, nil
+	}
+	shape, err := synth.Lookup(published.File) // needs no network
+	if err == nil {
+		m.header, err = shape.File()
+	}
+	if err != nil {
+		return m, &Error{NoShape, wanted.Name, err}
+	}
+	m.DownloadBytes, m.About = int64(published.SizeBytes), true
+	return m, nil
+}
+
+// ask reads the headers of models that are not known here, all at once.
+func (p *Plan) ask(ctx context.Context, o *PlanOptions) {
+	ctx, cancel := context.WithTimeout(ctx, o.Weights.askWithin())
+	defer cancel()
+	var asked sync.WaitGroup
+	for i := range p.Models {
+		m := &p.Models[i]
+		if m.header != nil {
+			continue
+		}
+		asked.Go(func() {
+			s, err := o.Client.Survey(ctx, m.wanted.Source, p.Directory)
+			if err != nil {
+				m.Notes = append(m.Notes, fmt.Sprintf("size unknown: %v", err))
+				return
+			}
+			m.header = s.Header
+			m.DownloadBytes, _ = s.Missing()
+		})
+	}
+	asked.Wait()
+	for i := range p.Models {
+		m := &p.Models[i]
+		if m.header != nil {
+			m.SizeBytes = m.header.TensorBytes()
+		}
+	}
+}
+
+// sortBySize puts smaller models first, as a run does.
+func (p *Plan) sortBySize() {
+	if slices.ContainsFunc(p.Models, func(m PlannedModel) bool { return m.SizeBytes == 0 }) {
+		return
+	}
+	slices.SortStableFunc(p.Models, func(a, b PlannedModel) int { return cmp.Compare(a.SizeBytes, b.SizeBytes) })
+}
+
+// toFetch tells whether the file of a model is to be fetched.
+func (m *PlannedModel) toFetch() bool { return m.Source != "" && m.Path == "" }
+
+// disk counts what is to be fetched, in the order of the run, against the room.
+func (p *Plan) disk(client *fetch.Client) error {
+	if !slices.ContainsFunc(p.Models, func(m PlannedModel) bool { return m.toFetch() }) {
+		return nil
+	}
+	room, err := client.Room(p.Directory)
+	if err != nil {
+		return err
+	}
+	p.FreeBytes = &room
+	var used int64
+	for i := range p.Models {
+		m := &p.Models[i]
+		switch {
+		case !m.toFetch():
+			continue
+		case m.DownloadBytes == 0:
+			m.Disk = Unknown
+			continue
+		}
+		p.DownloadBytes += m.DownloadBytes
+		m.Disk = fitOf(used+m.DownloadBytes <= room)
+		switch {
+		case m.Disk == Fits:
+			used += m.DownloadBytes
+		case m.Fallback:
+			p.DownloadBytes -= m.DownloadBytes
+			m.Notes = append(m.Notes, "synthetic weights: the disk has no room for its file")
+		}
+	}
+	return nil
+}
+
+// times gives each model its budgets, and the plan their sum.
+func (p *Plan) times(o *PlanOptions, s suite.Suite) {
+	bound, limited := time.Duration(0), true
+	var likely time.Duration
+	for i := range p.Models {
+		m := &p.Models[i]
+		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
+		m.Longest = planned.Longest().String()
+		p.Tests += len(planned.Tests)
+		took, tests := planned.Likely(o.Measured[m.Name])
+		likely += took
+		p.LikelyTests += tests
+		for _, t := range planned.Tests {
+			test := PlannedTest{Name: t.Test.String(), Test: t.Test}
+			if m.SizeBytes > 0 {
+				test.BudgetSeconds = t.Budget.Seconds()
+				m.TestBudgetSeconds += t.Budget.Seconds()
+			}
+			m.Tests = append(m.Tests, test)
+		}
+		if m.SizeBytes == 0 {
+			p.UnknownSizes++
+			continue
+		}
+		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch)
+		m.Memory = &need
+		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
+		all, ok := planned.UpperBound()
+		bound += all
+		limited = limited && ok
+	}
+	if limited && p.UnknownSizes < len(p.Models) {
+		p.UpperBoundSeconds = secondsOf(bound)
+	}
+	if p.LikelyTests > 0 {
+		p.LikelySeconds = secondsOf(likely)
+	}
+	if o.TimeLimit > 0 {
+		p.TimeLimitSeconds = secondsOf(o.TimeLimit)
+	}
+}
+
+func secondsOf(d time.Duration) *float64 {
+	s := d.Seconds()
+	return &s
+}
+
+// Fit tells for each model whether its longest test fits the memory that is
+// available now, and the free memory of all GPUs with memory of their own; gpu is
+// nil if there are none.
+func (p *Plan) Fit(gpu *uint64) {
+	p.MemoryAvailableBytes = host.Observe("/").MemoryAvailableBytes
+	for i := range p.Models {
+		m := &p.Models[i]
+		m.InMemory = Unknown
+		if gpu != nil {
+			m.OnDevices = Unknown
+		}
+		if m.Memory == nil {
+			continue
+		}
+		need := m.Memory.Total()
+		if p.MemoryAvailableBytes != nil {
+			m.InMemory = fitOf(need <= *p.MemoryAvailableBytes)
+		}
+		if gpu != nil {
+			m.OnDevices = fitOf(need <= *gpu)
+		}
+	}
+}

@@ -1,0 +1,305 @@
+package acquire
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/policy"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
+)
+
+// waitForSilent is the longest wait, with Auto, for a file whose server had not
+// answered before the run, with all its retries.
+const waitForSilent = 5 * time.Second
+
+// Ready makes the model of job i ready to be loaded: it waits for the file, gives
+// the tests their budgets, and reads the file into memory. The error is a
+// *supervise.Missing, or one of Emit.
+func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
+	c := &m.all[i]
+	if c.item != notQueued {
+		if err := m.arrive(ctx, c); err != nil {
+			return c.job, err
+		}
+	}
+	if err := m.fits(&c.job, c.header); err != nil {
+		return c.job, err
+	}
+	if err := m.warm(ctx, c.job, c.paths); err != nil {
+		return c.job, err
+	}
+	m.pending, m.measured = slices.Clone(c.job.Tests), nil
+	m.expect()
+	return c.job, nil
+}
+
+// arrive waits for a model's file, and gives its tests the budgets of its size.
+func (m *Models) arrive(ctx context.Context, c *model) error {
+	file, err := m.wait(ctx, c)
+	switch {
+	case err == nil:
+		c.use(Located{Weights: result.FileWeights, File: file, Header: file.Header})
+	case m.options.Weights != Auto || ctx.Err() != nil:
+		return err
+	default:
+		if err := m.fallBack(ctx, c, err); err != nil {
+			return err
+		}
+		m.missing = nil
+	}
+	model := c.wanted
+	model.SizeBytes = c.header.TensorBytes()
+	made := m.budget(c.job, model)
+	c.job.LoadBudget = made.LoadBudget
+	for t := range c.job.Tests { // those that are left, with what is done of them
+		if k := slices.IndexFunc(made.Tests, func(b bench.TestBudget) bool { return b.Test == c.job.Tests[t].Test }); k >= 0 {
+			c.job.Tests[t].Budget = made.Tests[k].Budget
+		}
+	}
+	return nil
+}
+
+// fallBack gives a model synthetic weights because its file did not arrive.
+func (m *Models) fallBack(ctx context.Context, c *model, why error) error {
+	l := c.fallback
+	l.Because = why
+	if l.Header == nil {
+		var err error
+		if l, err = m.options.Fallback(ctx, c.wanted, why); err != nil {
+			var missing *supervise.Missing
+			if errors.As(why, &missing) {
+				return &supervise.Missing{Status: missing.Status, Reason: fmt.Sprintf("%s; nor is there a header to make synthetic weights from: %v", missing.Reason, err)}
+			}
+			return why
+		}
+	}
+	c.use(l)
+	return nil
+}
+
+// wait waits for a file of the queue.
+func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
+	name := c.job.Model.Name
+	if err := m.Emit(bench.WaitStarted{Model: name}); err != nil {
+		return fetch.File{}, err
+	}
+	start := time.Now()
+	until, runEnds := m.waitUntil(c, start)
+	file, err := m.queue.Wait(ctx, c.item, until)
+	done := bench.WaitDone{Model: name, Status: result.OK, Elapsed: time.Since(start)}
+	if err != nil {
+		m.missing = err
+		done.Reason = err.Error()
+		switch {
+		case ctx.Err() != nil:
+			done.Status = result.Aborted
+		case errors.Is(err, fetch.ErrNoDisk):
+			done.Status = result.NoDisk
+		case errors.Is(err, fetch.ErrHopeless) && runEnds:
+			done.Status = result.TimeLimit
+		default:
+			done.Status = result.DownloadFailed
+		}
+	}
+	if err := m.Emit(done); err != nil {
+		return file, err
+	}
+	if err != nil {
+		return file, &supervise.Missing{Status: done.Status, Reason: done.Reason}
+	}
+	return file, nil
+}
+
+// waitUntil is when a wait for a file ends; zero: never. runEnds tells whether
+// the run's own end is the reason.
+func (m *Models) waitUntil(c *model, start time.Time) (until time.Time, runEnds bool) {
+	if limit := m.options.DownloadTime; limit > 0 {
+		until = start.Add(limit)
+	}
+	ends := m.options.Deadline
+	if m.options.Weights == Auto {
+		// Synthetic weights are there at once, so a file that is too late for its tests is useless.
+		if !ends.IsZero() {
+			ends = ends.Add(-m.likely(c.job.Tests, nil))
+		}
+		if last := start.Add(waitForSilent); c.silent && (until.IsZero() || last.Before(until)) {
+			until = last
+		}
+	}
+	if !ends.IsZero() && (until.IsZero() || ends.Before(until)) {
+		return ends, true
+	}
+	return until, false
+}
+
+// fits refuses a model whose shortest test does not fit into memory. It computes
+// that and allocates nothing: the kernel might end the worker, or another process,
+// in the middle. Weights of a mapped file do not count: a part of them in memory
+// is enough, if slow. The KV cache and compute buffers need memory of their own.
+func (m *Models) fits(job *bench.Job, header *gguf.File) error {
+	available := host.Observe("/").MemoryAvailableBytes
+	if available == nil || header == nil || len(job.Tests) == 0 || m.options.OnDevices {
+		return nil
+	}
+	return fitInto(job, header, *available)
+}
+
+// fitInto is fits for so many bytes of memory. If only the second copy of the
+// token embedding is too much, which repacking needs, nothing is repacked.
+func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
+	least := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
+	needs := suite.Plan{Tests: []suite.PlannedTest{{Test: least.Test}}}.Memory(header, job.Settings.UBatch)
+	once := needs
+	once.Weights -= header.TiedBytes()
+	settings := job.Effective()
+	switch {
+	case job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, settings.LoadMode):
+		needs.Weights = 0
+	case settings.NoRepack:
+		needs = once
+	}
+	err := needs.Fits(available)
+	if err == nil {
+		return nil
+	}
+	if settings.NoRepack || once.Fits(available) != nil {
+		return &supervise.Missing{Status: result.OutOfMemory, Reason: err.Error()}
+	}
+	settings.NoRepack = true
+	job.Adjusted = &settings
+	w := result.Warning{
+		Code:    result.WarnNoRepack,
+		Message: fmt.Sprintf("weights not repacked for the CPU: repacking needs a second copy of the token embedding (%v)", err),
+	}
+	job.Warn(w)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
+	return nil
+}
+
+// warm reads a model's files into memory before its load budget begins.
+func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error {
+	if job.Model.Weights != result.FileWeights || job.Settings.LoadMode == "dio" {
+		return nil
+	}
+	var o fetch.WarmOptions
+	if available := host.Observe("/").MemoryAvailableBytes; available != nil {
+		o.AvailableBytes = int64(*available)
+	}
+	start := time.Now()
+	read, err := fetch.Warm(ctx, paths, o)
+	if err != nil && ctx.Err() == nil {
+		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+	}
+	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
+}
+
+// Downloaded is how many bytes downloads took since the last call, or since the
+// repetitions began.
+func (m *Models) Downloaded() int64 {
+	if m.queue == nil {
+		return 0
+	}
+	before := m.passed
+	m.passed = m.queue.Passed()
+	return m.passed - before
+}
+
+// Event tells the downloads what the engine does.
+func (m *Models) Event(s bench.Stamped) error {
+	if m.queue == nil {
+		return nil
+	}
+	switch s.Event.(type) {
+	case bench.ContextReady:
+		m.passed = m.queue.Passed()
+		m.queue.Timing(m.options.Job.NoWarmup)
+	case bench.WarmupDone:
+		m.passed = m.queue.Passed()
+		m.queue.Timing(true)
+	case bench.TestDone, bench.LoadDone, bench.WorkerLost, bench.JobDone:
+		m.queue.Timing(false)
+	}
+	return nil
+}
+
+// Outcome takes a test from those of the model under way.
+func (m *Models) Outcome(o *result.Outcome) error {
+	m.pending = slices.DeleteFunc(m.pending, func(b bench.TestBudget) bool { return b.Test == o.Test })
+	if o.Status == result.OK {
+		m.measured = append(m.measured, policy.Measured{Test: o.Test, Repetitions: result.Elapsed(o.Samples)})
+	}
+	m.expect()
+	return nil
+}
+
+// unknownShare is the share of its budget that a test is taken to need when
+// nothing measured says: most machines are far above the targets that budgets
+// come from.
+const unknownShare = 0.25
+
+// expect tells the downloads how long the model under way likely still takes. Too
+// much is better than too little: a wait costs time, but a download beside a
+// repetition on a machine without idle CPUs makes its figure wrong.
+func (m *Models) expect() {
+	if m.queue != nil {
+		m.queue.Expect(m.likely(m.pending, m.measured))
+	}
+}
+
+// likely is the time that tests of a model likely take, by what was measured of
+// it.
+func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) time.Duration {
+	stop := policy.Default()
+	var left time.Duration
+	for _, t := range pending {
+		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmup: !m.options.Job.NoWarmup}
+		for _, done := range measured {
+			if done.Test.SameSeries(t.Test) && done.Test.Tokens() < t.Test.Tokens() {
+				p.Shorter = append(p.Shorter, done)
+			}
+		}
+		likely, ok := stop.Likely(p)
+		if !ok {
+			likely = time.Duration(unknownShare * float64(t.Budget))
+		}
+		left += likely
+	}
+	return left
+}
+
+// Download is the download under way.
+type Download struct {
+	Name           string // of the file
+	Done, Total    int64  // bytes
+	BytesPerSecond float64
+	Paused         bool // while repetitions are timed
+}
+
+// Downloading is the download under way; ok is false when there is none. Any
+// goroutine may call it.
+func (m *Models) Downloading() (d Download, ok bool) {
+	if m.queue == nil {
+		return d, false
+	}
+	s := m.queue.State()
+	if s.Item < 0 || s.Progress.Total <= 0 {
+		return d, false
+	}
+	i := slices.IndexFunc(m.all, func(c model) bool { return c.item == s.Item })
+	return Download{
+		Name: filepath.Base(m.all[i].wanted.Source.Name()), Done: s.Progress.Done, Total: s.Progress.Total,
+		BytesPerSecond: s.Progress.BytesPerSecond, Paused: s.Hold == fetch.Paused,
+	}, true
+}

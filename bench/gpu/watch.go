@@ -1,0 +1,197 @@
+package gpu
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// DefaultInterval is the time between two readings of the GPUs during a test.
+// Recent GPUs report power as the mean of one second, so reading more often would
+// say nothing new.
+const DefaultInterval = time.Second
+
+// replyLimit is how long a worker's step may wait for a reading of all devices. A
+// device that hangs must delay the run only once.
+const replyLimit = time.Second
+
+// Watcher reads the GPUs during the tests. It runs in the parent process, so that it
+// does not disturb the worker. One goroutine asks the driver, every interval while
+// a test runs and at the end of each repetition, while the worker waits. A nil
+// Watcher does nothing.
+type Watcher struct {
+	nvml     *NVML
+	devices  []NVMLDevice
+	kernels  map[string]string // by PCI address
+	requests chan func()       // for the goroutine
+	quit     chan struct{}
+	ended    chan struct{} // closed when the goroutine has ended
+	stuck    bool          // the driver did not answer in time and is not asked again
+
+	mu       sync.Mutex
+	testing  bool
+	worker   int                   // process id
+	windows  []Window              // of the current test
+	readings [][]result.GPUReading // of each device in the current test
+	others   []int                 // most other processes seen on each device
+}
+
+// Watch starts to watch the GPUs that NVIDIA's library reports. library is its name
+// or path. kernels says by PCI address how a device gets its kernels. Watch returns
+// nil if the library does not work or interval is not positive.
+func Watch(library string, interval time.Duration, kernels map[string]string) *Watcher {
+	if interval <= 0 {
+		return nil
+	}
+	nvml, err := OpenNVML(library)
+	if err != nil {
+		if !errors.Is(err, ErrNoNVML) {
+			slog.Debug("GPUs are not watched", "error", err)
+		}
+		return nil
+	}
+	w := &Watcher{
+		nvml: nvml, devices: nvml.Devices(), kernels: kernels,
+		requests: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	go w.run(interval)
+	return w
+}
+
+func (w *Watcher) run(interval time.Duration) {
+	defer close(w.ended)
+	defer w.nvml.Close()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return
+		case f := <-w.requests:
+			f()
+		case <-ticker.C:
+			w.read()
+		}
+	}
+}
+
+// Close ends the goroutine. If the driver holds the goroutine, Close returns without it.
+func (w *Watcher) Close() {
+	if w == nil {
+		return
+	}
+	close(w.quit)
+	select {
+	case <-w.ended:
+	case <-time.After(replyLimit):
+	}
+}
+
+// ask has the goroutine call f and waits for it, at most for replyLimit.
+func (w *Watcher) ask(f func()) {
+	if w.stuck {
+		return
+	}
+	done := make(chan struct{})
+	limit := time.NewTimer(replyLimit)
+	defer limit.Stop()
+	select {
+	case w.requests <- func() { f(); close(done) }:
+	case <-limit.C:
+		w.stuck = true
+		return
+	}
+	select {
+	case <-done:
+	case <-limit.C:
+		w.stuck = true
+	}
+}
+
+// read reads all devices if a test runs.
+func (w *Watcher) read() {
+	w.mu.Lock()
+	testing := w.testing
+	w.mu.Unlock()
+	if !testing {
+		return
+	}
+	for i := range w.devices {
+		r := w.nvml.Read(i)
+		w.mu.Lock()
+		w.readings[i] = append(w.readings[i], r)
+		w.mu.Unlock()
+	}
+}
+
+// count counts the processes other than the worker that compute on each device.
+func (w *Watcher) count() {
+	for i := range w.devices {
+		pids, ok := w.nvml.Processes(i)
+		if !ok {
+			continue
+		}
+		w.mu.Lock()
+		w.others[i] = max(w.others[i], otherProcesses(w.worker, pids))
+		w.mu.Unlock()
+	}
+}
+
+// otherProcesses counts the processes other than the worker. In a container the
+// driver reports the worker by another id; then one process is taken to be it.
+func otherProcesses(worker int, pids []int) int {
+	if slices.Contains(pids, worker) {
+		return len(slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return pid == worker }))
+	}
+	return max(len(pids)-1, 0)
+}
+
+// Observe follows a worker's events. At the end of a test it returns an event with
+// the telemetry. One goroutine must call it.
+func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
+	if w == nil {
+		return nil
+	}
+	switch e := s.Event.(type) {
+	case bench.EngineReady:
+		w.mu.Lock()
+		w.worker, w.testing = e.PID, false
+		w.mu.Unlock()
+	case bench.TestStarted:
+		w.mu.Lock()
+		w.testing, w.windows = true, nil
+		w.readings, w.others = make([][]result.GPUReading, len(w.devices)), make([]int, len(w.devices))
+		w.mu.Unlock()
+		w.ask(w.count)
+	case bench.ContextReady, bench.WarmupDone:
+		w.ask(w.read)
+	case bench.RepetitionDone:
+		w.mu.Lock()
+		w.windows = append(w.windows, Window{Start: s.At.Add(-e.Sample.Elapsed), End: s.At})
+		w.mu.Unlock()
+		w.ask(w.read)
+	case bench.TestDone:
+		w.ask(w.count)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.testing = false
+		return []bench.Event{w.observed()}
+	}
+	return nil
+}
+
+// observed returns the telemetry of the test. The caller holds the lock.
+func (w *Watcher) observed() bench.GPUObserved {
+	var o bench.GPUObserved
+	for i, d := range w.devices {
+		t := Summarise(w.readings[i], w.windows)
+		t.Driver, t.Kernels, t.Others = d.DriverVersion, w.kernels[d.PCIAddress], w.others[i]
+		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.PCIAddress, GPUTelemetry: t})
+	}
+	return o
+}

@@ -1,0 +1,77 @@
+package record
+
+import (
+	"time"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Worker follows the events of one worker process: what it does, and what
+// becomes of its tests. Events come from the process itself or from a file.
+type Worker struct {
+	assembler Assembler
+
+	loaded       bool            // a model is loaded
+	loadFailed   *bench.LoadDone // the load that gave no model
+	offload      int             // layers tried on devices in a load that is not over; 0: none
+	precompiling *result.Test    // the shape under way before the first test
+	setup        time.Duration   // of the test under way, before its first pass
+	ended        bool            // JobDone came
+}
+
+// NewWorker follows a worker that was given a job. program is the version of
+// this program, for the records.
+func NewWorker(program string, job bench.Job) *Worker {
+	return &Worker{assembler: Assembler{Version: program, Job: job}}
+}
+
+// Add takes the next event. It returns the outcome that the event completes, or
+// nil.
+func (w *Worker) Add(s bench.Stamped) *result.Outcome {
+	switch e := s.Event.(type) {
+	case bench.OffloadTry:
+		w.offload = e.Layers
+	case bench.LoadDone:
+		w.offload = 0
+		if w.loaded = e.Status == result.OK; !w.loaded {
+			w.loadFailed = &e
+		}
+	case bench.PrecompilePass:
+		w.precompiling = &e.Shape
+	case bench.PrecompileDone:
+		w.precompiling = nil
+	case bench.ContextReady:
+		w.setup = e.Elapsed
+	case bench.WarmupDone:
+		// A generation's warm-up is one token. A prompt's is a pass like a repetition.
+		if t, ok := w.assembler.Running(); ok && t.Kind() != result.PromptProcessing {
+			w.setup += e.Elapsed
+		}
+	case bench.JobDone:
+		w.ended = true
+	}
+	return w.assembler.Add(s)
+}
+
+// Loaded tells whether the worker has a model.
+func (w *Worker) Loaded() bool { return w.loaded }
+
+// LoadFailed is the load that gave no model; nil if none failed.
+func (w *Worker) LoadFailed() *bench.LoadDone { return w.loadFailed }
+
+// Finished tells whether the worker did all it could: it said that its job is
+// done, or that its model cannot be loaded.
+func (w *Worker) Finished() bool { return w.ended || w.loadFailed != nil }
+
+// Lost ends the test under way. It returns nil if there is none.
+func (w *Worker) Lost(l Loss) *result.Outcome { return w.assembler.Lost(l.Status, l.Reason) }
+
+// Past is what later workers must know of a test that ended as o.
+func (w *Worker) Past(o *result.Outcome) bench.PastTest {
+	p := bench.PastTest{Test: o.Test, Status: o.Status}
+	if o.Status == result.OK {
+		p.Setup, p.Repetitions = w.setup, result.Elapsed(o.Samples)
+	}
+	return p
+}

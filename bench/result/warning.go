@@ -1,0 +1,26 @@
+package result
+
+// Warning is a reason to read a number with care. Warnings travel with the
+// record they belong to and are printed as footnotes.
+type Warning struct {
+	Code    string `json:"code"`    // one of the Warn constants; stable, for programs
+	Message string `json:"message"` // one line, lower case, no full stop, with its numbers
+}
+
+// The codes of warnings.
+const (
+	WarnFewRepetitions      = "few_repetitions"       // too few to show how much the speed varies
+	WarnNoWarmup            = "no_warmup"             // no pass before the first repetition
+	WarnSlowFirstRepetition = "slow_first_repetition" // it took longer than the others
+	WarnOutlier             = "outlier"               // one repetition is far from the median
+	WarnUnsteady            = "unsteady"              // the repetitions vary widely
+	WarnDownloadBeside      = "download_beside"       // this program downloaded during repetitions
+	WarnSyntheticWeights    = "synthetic_weights"     // used because a file could not be had
+	WarnNoRepack            = "no_repack"             // memory is too small for repacked weights
+	WarnPartialOffload      = "partial_offload"       // only some layers are on devices
+	WarnDevicesLimited      = "devices_limited"       // the library accepts fewer devices than there are
+	WarnGPUNotUsed          = "gpu_not_used"          // the machine has a GPU, and the record was measured without it
+	WarnNoGPU               = "no_gpu"                // the CUDA back-end is installed and finds no GPU
+	WarnGPUThrottled        = "gpu_throttled"         // a GPU was slower than it could be
+	WarnGPUShared           = "gpu_shared"            // other processes computed on the same GPU
+)

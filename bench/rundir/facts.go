@@ -1,0 +1,95 @@
+package rundir
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
+)
+
+// facts are the run and its machine in short.
+func (a *Description) facts() []report.Fact {
+	var facts []report.Fact
+	add := func(name string, parts ...string) {
+		parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
+		facts = append(facts, report.Fact{Name: name, Value: strings.Join(parts, ", ")})
+	}
+	add("version", a.Version)
+	for i, s := range a.spans() {
+		name, until := "command", "cut off"
+		if i > 0 {
+			name = "continued"
+		}
+		if s.Ended != nil {
+			until = "ended " + s.Ended.Format(time.RFC3339)
+		}
+		other := ""
+		if s.Version != a.Version {
+			other = "version " + s.Version
+		}
+		add(name, strings.Join(s.Command, " "), "started "+s.Started.Format(time.RFC3339), until, other)
+	}
+	c := a.Host.CPU
+	cores := ""
+	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
+		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
+		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
+			cores += fmt.Sprintf(", of them %d allowed", c.AllowedCPUs)
+		}
+	}
+	quota := ""
+	if c.QuotaCPUs != nil {
+		quota = fmt.Sprintf("quota of %g CPUs", *c.QuotaCPUs)
+	}
+	add("CPU", c.Model, a.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
+	total, limit := "", ""
+	if a.Host.Memory.TotalBytes > 0 {
+		total = humanize.IBytes(a.Host.Memory.TotalBytes)
+	}
+	if a.Host.Memory.LimitBytes > 0 {
+		limit = "limit of " + humanize.IBytes(a.Host.Memory.LimitBytes)
+	}
+	add("memory", total, limit)
+	for _, g := range a.Host.GPUs {
+		id := ""
+		if g.PCIDevice != "" {
+			id = "PCI " + g.PCIVendor + ":" + g.PCIDevice
+		}
+		memory, cuda, capability := "", "", ""
+		if g.MemoryTotalBytes > 0 {
+			memory = humanize.IBytes(g.MemoryTotalBytes)
+		}
+		if g.CUDAVersion != "" {
+			cuda = "for CUDA " + g.CUDAVersion
+		}
+		if g.ComputeCapability != "" {
+			capability = "compute capability " + g.ComputeCapability
+		}
+		add("GPU", g.Model, id, memory, capability, strings.TrimSpace(g.Driver+" "+g.DriverVersion), cuda)
+	}
+	if a.Host.NVMLProblem != "" {
+		add("GPU driver", a.Host.NVMLProblem)
+	}
+	v := a.Host.Virtualization
+	hypervisor := ""
+	if v.Hypervisor != "" {
+		hypervisor = "hypervisor " + v.Hypervisor
+	}
+	add("system", v.System, hypervisor, v.Container, a.Host.OS, a.Host.Kernel)
+	if a.After != nil {
+		if share, ok := a.After.StealShare(a.Before); ok {
+			add("stolen by other guests", fmt.Sprintf("%.1f %% of the CPU time asked for", 100*share))
+		}
+	}
+	var variables []string
+	for name, value := range a.Host.Environment {
+		variables = append(variables, name+"="+value)
+	}
+	slices.Sort(variables)
+	add("environment", strings.Join(variables, " "))
+	return facts
+}

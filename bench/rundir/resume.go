@@ -1,0 +1,229 @@
+package rundir
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/record"
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
+)
+
+// Open opens an earlier run's directory to continue it in span: its description
+// and what is left to do. It writes results.jsonl anew from the events, and
+// run.json with the new span. Errors are ErrNotRun, ErrRunning, ErrFinished,
+// ErrSchema, ErrBroken, ErrAccess and ErrWrite.
+func Open(path string, span Span) (*Dir, Description, record.Left, error) {
+	d := &Dir{Path: path}
+	switch err := d.openEvents(0); {
+	case errors.Is(err, ErrRunning):
+		return nil, Description{}, record.Left{}, fmt.Errorf("%s: %w", path, err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, Description{}, record.Left{}, notRun(path)
+	case err != nil:
+		return nil, Description{}, record.Left{}, &kindError{ErrAccess, err}
+	}
+	left, err := d.resume(span)
+	if err != nil {
+		d.Close()
+		return nil, Description{}, record.Left{}, err
+	}
+	return d, d.about, left, nil
+}
+
+func notRun(path string) error {
+	return &kindError{ErrNotRun, fmt.Errorf("%s is %w", path, ErrNotRun)}
+}
+
+// broken is an error in a file of the directory.
+func broken(file string, err error) error {
+	return &kindError{ErrBroken, fmt.Errorf("%s: %w", file, err)}
+}
+
+// resume reads what there is and makes the directory ready to go on.
+func (d *Dir) resume(span Span) (record.Left, error) {
+	about, err := d.readAbout()
+	if err != nil {
+		return record.Left{}, err
+	}
+	info, err := d.events.Stat()
+	if err != nil {
+		return record.Left{}, &kindError{ErrAccess, err}
+	}
+	h := about.history()
+	good, lines, err := record.ReadEvents(d.events, h.Add)
+	if err != nil {
+		return record.Left{}, broken(d.EventsFile(), err)
+	}
+	left := h.End()
+	if about.last().Ended != nil && left.Unfinished() == 0 {
+		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.file("report.md")}
+	}
+	if good < info.Size() {
+		slog.Warn("the last event was cut off and is left out", "file", d.EventsFile(), "bytes", info.Size()-good)
+		if err := d.events.Truncate(good); err != nil {
+			return record.Left{}, kept(err)
+		}
+	}
+	d.removePending()
+	if err := d.rewriteResults(left.Outcomes); err != nil {
+		return record.Left{}, kept(err)
+	}
+
+	d.all = slices.Clone(left.Outcomes)
+	span.EventsBefore, span.Command, span.Started = lines, redactAll(span.Command), span.Started.UTC()
+	if before := about.last().Version; before != span.Version {
+		slog.Warn("the run was begun with another version, figures may differ", "before", before, "now", span.Version)
+	}
+	about.Continued = append(slices.Clone(about.Continued), span)
+	d.about = about
+	return left, kept(d.writeAbout())
+}
+
+// maxAboutBytes bounds run.json: a longer one is garbage.
+const maxAboutBytes = 16 << 20
+
+// readAbout reads run.json and refuses what this program cannot continue.
+func (d *Dir) readAbout() (Description, error) {
+	var about Description
+	f, err := os.Open(d.file("run.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return about, notRun(d.Path)
+	}
+	if err != nil {
+		return about, &kindError{ErrAccess, err}
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxAboutBytes+1))
+	if err != nil {
+		return about, broken(f.Name(), err)
+	}
+	if len(b) > maxAboutBytes {
+		return about, broken(f.Name(), fmt.Errorf("longer than %d bytes", maxAboutBytes))
+	}
+	// The schema first: with another one the rest may look different.
+	var version struct {
+		Schema int `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil {
+		return about, broken(f.Name(), err)
+	}
+	switch version.Schema {
+	case schema:
+	case 2:
+		if b, err = fromSchema2(b); err != nil {
+			return about, broken(f.Name(), err)
+		}
+	default:
+		return about, &kindError{ErrSchema, fmt.Errorf("%s: schema %d, this program knows schemas 2 and %d", f.Name(), version.Schema, schema)}
+	}
+	if err := json.Unmarshal(b, &about); err != nil {
+		return about, broken(f.Name(), err)
+	}
+	about.Schema = schema
+	if err := about.check(); err != nil {
+		return about, broken(f.Name(), err)
+	}
+	return about, nil
+}
+
+// Keys of schema 2 that have another name today. Keys that differ in their case
+// alone, encoding/json finds by itself.
+var schema2Keys = map[string]string{
+	"SizeBytes":       "size_bytes",
+	"TokensPerSecond": "tokens_per_second",
+	"gentler":         "adjusted",
+	"lost_pass":       "precompile_skip",
+	"no_passes":       "no_precompile",
+}
+
+// fromSchema2 gives the keys of a description of schema 2 their present names.
+func fromSchema2(b []byte) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber() // a seed has 64 bits
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	rename(v)
+	return json.Marshal(v)
+}
+
+func rename(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, item := range v {
+			rename(item)
+		}
+	case map[string]any:
+		for key, item := range v {
+			rename(item)
+			if name, ok := schema2Keys[key]; ok {
+				delete(v, key)
+				v[name] = item
+			}
+		}
+	}
+}
+
+// check tells what of a description from a file cannot be.
+func (a *Description) check() error {
+	if len(a.Jobs) == 0 {
+		return errors.New("no model")
+	}
+	if n := len(a.Sources); n > 0 && n != len(a.Jobs) {
+		return fmt.Errorf("%d sources of %d models", n, len(a.Jobs))
+	}
+	for i, job := range a.Jobs {
+		if slices.ContainsFunc(a.Jobs[:i], func(j bench.Job) bool { return j.Model.Name == job.Model.Name }) {
+			return fmt.Errorf("model %q twice", job.Model.Name)
+		}
+		if job.Repetitions < 1 || job.Repetitions > suite.MaxRepetitions {
+			return fmt.Errorf("%s: %d repetitions, not 1…%d", job.Model.Name, job.Repetitions, suite.MaxRepetitions)
+		}
+		seen := map[result.Test]bool{}
+		for _, t := range job.Tests {
+			if err := t.Test.Validate(); err != nil {
+				return fmt.Errorf("%s: %w", job.Model.Name, err)
+			}
+			if seen[t.Test] {
+				return fmt.Errorf("%s: %s twice", job.Model.Name, t.Test)
+			}
+			seen[t.Test] = true
+		}
+	}
+	return nil
+}
+
+// rewriteResults replaces results.jsonl by the records of outcomes and opens it
+// for those to come.
+func (d *Dir) rewriteResults(outcomes []result.Outcome) error {
+	err := d.replace("results.jsonl", func(f *renameio.PendingFile) error {
+		w, err := report.New("jsonl", f, report.Options{})
+		if err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if err := w.Write(o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return d.openResults()
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// helpColumns is the width of help: it is read in pagers and issues, so the
+// terminal's width does not matter.
+const helpColumns = 80
+
+// groupOf is the annotation that names the group of a flag in the help.
+const groupOf = "group"
+
+// Groups of flags in the help, in this order.
+const (
+	groupWhat     = "What to measure"
+	groupHow      = "How to measure"
+	groupWhere    = "Where it runs"
+	groupOutput   = "Output"
+	groupAdvanced = "Advanced"
+)
+
+// inGroup puts the flags that register defines into a group of the help.
+func inGroup(f *pflag.FlagSet, group string, register func()) {
+	before := map[string]bool{}
+	f.VisitAll(func(flag *pflag.Flag) { before[flag.Name] = true })
+	register()
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !before[flag.Name] {
+			flag.Annotations = map[string][]string{groupOf: {group}}
+		}
+	})
+}
+
+// flagGroups are the flags of a command as the help shows them: in their groups,
+// those without one first.
+func flagGroups(f *pflag.FlagSet) string {
+	titles := []string{"Flags", groupWhat, groupHow, groupWhere, groupOutput, groupAdvanced}
+	flags := map[string][]*pflag.Flag{}
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Hidden {
+			return
+		}
+		title := titles[0]
+		if group := flag.Annotations[groupOf]; len(group) > 0 {
+			title = group[0]
+		}
+		flags[title] = append(flags[title], flag)
+	})
+	var groups []string
+	for _, title := range titles {
+		if len(flags[title]) > 0 {
+			groups = append(groups, title+":\n"+flagLines(flags[title]))
+		}
+	}
+	return strings.Join(groups, "\n\n")
+}
+
+// textColumn is where the texts of flags begin. The text of a flag that is too
+// long for the columns before it begins on the next line.
+const textColumn = 28
+
+// flagLines are the names, placeholders and texts of flags.
+func flagLines(flags []*pflag.Flag) string {
+	var lines []string
+	for _, flag := range flags {
+		placeholder, usage := pflag.UnquoteUsage(flag)
+		name := "      --" + flag.Name
+		if flag.Shorthand != "" {
+			name = "  -" + flag.Shorthand + ", --" + flag.Name
+		}
+		if placeholder != "" {
+			name += " " + placeholder
+		}
+		if !slices.Contains([]string{"", "0", "0s", "false", "[]"}, flag.DefValue) {
+			usage += fmt.Sprintf(" (default %s)", strings.TrimSuffix(flag.DefValue, "0s"))
+		}
+		texts := strings.Split(text.WrapSoft(usage, helpColumns-textColumn), "\n")
+		if utf8.RuneCountInString(name) > textColumn-2 {
+			lines = append(lines, name)
+			name = ""
+		}
+		for _, line := range texts {
+			lines = append(lines, fmt.Sprintf("%-*s%s", textColumn, name, strings.TrimRight(line, " ")))
+			name = ""
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// usageTemplate is cobra's, with flags in groups. The root shows no flags but its
+// own: it has those of run, which "run --help" shows.
+const usageTemplate = `Usage:{{if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}
+
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if not .HasParent}}
+
+Flags:
+{{rootFlags .}}
+
+"{{.CommandPath}} run --help" shows the flags of a run.{{else}}{{if .HasAvailableLocalFlags}}
+
+{{flagGroups .LocalFlags}}{{end}}{{if .HasAvailableInheritedFlags}}
+
+Global flags:
+{{flagLinesOf .InheritedFlags}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
+
+"{{.CommandPath}} [command] --help" shows more about a command.{{end}}
+`
+
+// rootFlags are the flags that the root shows: those without a group.
+func rootFlags(root *cobra.Command) string {
+	var shown []*pflag.Flag
+	for _, f := range []*pflag.FlagSet{root.LocalNonPersistentFlags(), root.PersistentFlags()} {
+		f.VisitAll(func(flag *pflag.Flag) {
+			if len(flag.Annotations[groupOf]) == 0 {
+				shown = append(shown, flag)
+			}
+		})
+	}
+	return flagLines(shown)
+}
+
+func flagLinesOf(f *pflag.FlagSet) string {
+	var flags []*pflag.Flag
+	f.VisitAll(func(flag *pflag.Flag) { flags = append(flags, flag) })
+	return flagLines(flags)
+}
+
+// wrapped is a text of paragraphs, each wrapped to the width of the help. A
+// paragraph with a line that starts with a space stays as it is.
+func wrapped(long string) string {
+	paragraphs := strings.Split(long, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.Contains(p, "\n ") {
+			lines := strings.Split(text.WrapSoft(strings.Join(strings.Fields(p), " "), helpColumns), "\n")
+			for k := range lines {
+				lines[k] = strings.TrimRight(lines[k], " ")
+			}
+			paragraphs[i] = strings.Join(lines, "\n")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
+}
+
+// setHelp gives all commands the form of their help.
+func setHelp(root *cobra.Command) {
+	commands := []*cobra.Command{root}
+	for len(commands) > 0 {
+		c := commands[0]
+		c.Long = wrapped(c.Long)
+		commands = append(commands[1:], c.Commands()...)
+	}
+	cobra.AddTemplateFunc("flagGroups", flagGroups)
+	cobra.AddTemplateFunc("flagLinesOf", flagLinesOf)
+	cobra.AddTemplateFunc("rootFlags", rootFlags)
+	root.SetUsageTemplate(usageTemplate)
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// refreshEvery is how often the live line is drawn. The parent is idle
+// otherwise: it must not wake a CPU that the worker computes on.
+const refreshEvery = time.Second
+
+// liveLine is the last line of a terminal, which is drawn again and again below
+// the log. Its methods may be called from any goroutine.
+type liveLine struct {
+	terminal io.Writer
+	text     func() string // what the line says now
+
+	mu     sync.Mutex
+	ticker *time.Ticker
+	quit   chan struct{}
+	gone   sync.WaitGroup
+}
+
+// clearLine goes to the first column and erases from there down.
+const clearLine = "\r\x1b[J"
+
+func newLiveLine(terminal io.Writer, text func() string) *liveLine {
+	l := &liveLine{terminal: terminal, text: text, ticker: time.NewTicker(refreshEvery), quit: make(chan struct{})}
+	l.gone.Go(func() {
+		for {
+			select {
+			case <-l.ticker.C:
+				l.draw()
+			case <-l.quit:
+				return
+			}
+		}
+	})
+	return l
+}
+
+// draw draws the line anew. It is cut to the terminal's width, so it never wraps.
+func (l *liveLine) draw() {
+	line := l.line()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = io.WriteString(l.terminal, clearLine+line) // a terminal that is gone shows nothing
+}
+
+func (l *liveLine) line() string { return text.Trim(l.text(), max(width(l.terminal)-1, 0)) }
+
+// Write writes lines of the log above the live line.
+func (l *liveLine) Write(b []byte) (int, error) {
+	line := l.line()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := io.WriteString(l.terminal, clearLine); err != nil {
+		return 0, err
+	}
+	n, err := l.terminal.Write(b)
+	if err == nil && strings.HasSuffix(string(b), "\n") {
+		_, err = io.WriteString(l.terminal, line)
+	}
+	return n, err
+}
+
+// close takes the line away.
+func (l *liveLine) close() {
+	l.ticker.Stop()
+	close(l.quit)
+	l.gone.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = io.WriteString(l.terminal, clearLine)
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/rundir"
+)
+
+// summary tells at the end how a run went. It consumes the run's events and
+// outcomes.
+type summary struct {
+	dir     string // of the run
+	events  string // its file of events
+	results string // its file of records
+
+	model      string          // under way
+	load       *bench.LoadDone // the last load that failed
+	notLoaded  string          // its model
+	first      *result.Outcome // that was not measured
+	incomplete int             // tests without a record
+	missing    error           // why the most recent missing model could not be had
+	noGPU      string          // why the last record was measured without the GPU that is there
+	signal     *signalError    // that stopped the run
+	accounting result.Accounting
+	err        error // that ended the run early
+}
+
+func newSummary(d *rundir.Dir) *summary {
+	return &summary{dir: d.Path, events: d.EventsFile(), results: d.ResultsFile()}
+}
+
+// Event notes loads that fail.
+func (s *summary) Event(e bench.Stamped) error {
+	switch e := e.Event.(type) {
+	case bench.LoadStarted:
+		s.model = e.Model.Name
+	case bench.LoadDone:
+		if e.Status != result.OK {
+			s.load, s.notLoaded = &e, s.model
+		}
+	}
+	return nil
+}
+
+// Outcome counts tests without a record.
+func (s *summary) Outcome(o *result.Outcome) error {
+	for _, w := range o.Warnings {
+		if w.Code == result.WarnGPUNotUsed || w.Code == result.WarnNoGPU {
+			s.noGPU = w.Message
+		}
+	}
+	if o.Status != result.OK {
+		s.incomplete++
+		if s.first == nil {
+			s.first = o
+		}
+	}
+	return nil
+}
+
+// stopped notes the signal that ended the context of the run, if one did.
+func (s *summary) stopped(ctx context.Context) {
+	var stopped *signalError
+	if errors.As(context.Cause(ctx), &stopped) {
+		s.signal = &signalError{stopped.signal, "benchmark-llm run --resume " + s.dir + " continues it"}
+	}
+}
+
+// result is the error that says why nothing was printed. It is nil if a record
+// was printed; then only the log tells what went wrong. With strict, every test
+// without a record is an error.
+func (s *summary) result(out *output, strict bool) error {
+	if out.printed > 0 {
+		s.log(out.printed)
+		switch {
+		case !strict:
+			return nil
+		case s.signal != nil:
+			return fmt.Errorf("%s: %w", s.without(), s.signal)
+		case s.incomplete > 0 || s.err != nil:
+			return s.noRecord(&noRecordError{err: errors.New(s.without()), incomplete: true})
+		}
+		return nil
+	}
+	if _, ok := lookup(s.err); ok {
+		return s.err
+	}
+	switch {
+	case s.err != nil:
+		return s.noRecord(&noRecordError{err: s.err})
+	case out.err != nil:
+		return fail(exitOutput, printed(out.err), "the records are in "+s.results)
+	case s.signal != nil:
+		return fmt.Errorf("nothing was measured: %w", s.signal)
+	case s.load != nil && s.load.Reason == bench.NotOnGPU:
+		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "each step is in "+s.events)
+	case s.load != nil:
+		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, strings.TrimPrefix(s.load.Reason, s.notLoaded+": "))
+		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
+	case s.missing != nil:
+		return s.missing
+	case s.first != nil:
+		o := s.first
+		e := &noRecordError{status: o.Status, e2e: o.Test.E2E}
+		if e.err = fmt.Errorf("nothing was measured: %s of %s: %s", o.Test, o.Model, o.Reason); e.code() == exitModel {
+			e.err = fmt.Errorf("%s of %s: %s", o.Test, o.Model, o.Reason)
+		}
+		return s.noRecord(e)
+	default:
+		return s.noRecord(&noRecordError{err: errors.New("nothing was measured")})
+	}
+}
+
+func (s *summary) noRecord(e *noRecordError) error {
+	e.trace = s.events
+	return e
+}
+
+// without says how many tests have no record.
+func (s *summary) without() string {
+	if s.incomplete == 1 {
+		return "1 test has no record"
+	}
+	return fmt.Sprintf("%d tests have no record", s.incomplete)
+}
+
+// log tells how a run went that has printed records.
+func (s *summary) log(records int) {
+	if s.err != nil {
+		slog.Error("the run ended early", "error", s.err)
+	}
+	if s.load != nil {
+		slog.Error("model not loaded", "model", s.notLoaded, "reason", s.load.Reason)
+	}
+	if s.noGPU != "" {
+		slog.Warn(s.noGPU)
+	}
+	done := []any{"records", records}
+	if s.incomplete > 0 {
+		done = append(done, "tests_without_record", s.incomplete)
+	}
+	slog.Info("done", append(done, "directory", s.dir)...)
+	slog.Info("wall time " + report.AccountingLine(s.accounting))
+	if s.signal != nil && s.incomplete > 0 {
+		slog.Info(s.signal.hint)
+	}
+}
