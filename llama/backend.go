@@ -60,7 +60,9 @@ func LoadBackends(which Backends) error {
 	initLog()
 	takeRecent()
 	defer keepErrors()()
-	C.llama_backend_init()
+	// The modules come first. llama_backend_init opens those of the directory that
+	// was compiled into ggml, which may be of another ggml on this machine, but only
+	// if none is open yet.
 	dir := filepath.Join(LibraryDir(), backendDir)
 	_, statErr := os.Stat(dir)
 	switch {
@@ -78,6 +80,7 @@ func LoadBackends(which Backends) error {
 	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) == nil {
 		return fmt.Errorf("%w from %s", ErrNoBackend, dir)
 	}
+	C.llama_backend_init()
 	if module := CUDAModule(); which == AllBackends && module != "" {
 		askWhyNot("CUDA", module)
 	}

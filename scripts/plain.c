@@ -17,8 +17,8 @@ int main(int argc, char **argv) {
 		return 2;
 	}
 	llama_log_set(quiet, NULL);
+	ggml_backend_load_all_from_path(argv[2]); // first: llama_backend_init opens others if none is open
 	llama_backend_init();
-	ggml_backend_load_all_from_path(argv[2]);
 	struct llama_model *model = llama_model_load_from_file(argv[1], llama_model_default_params());
 	if (model == NULL) return 1;
 	const int lengths[][2] = {{128, 0}, {0, 16}};

@@ -379,3 +379,29 @@ func TestTwoRuns(t *testing.T) {
 		t.Errorf("%d directories (%v), want 2", len(dirs), err)
 	}
 }
+
+// The program looks for back-ends beside its library alone: the directory that was
+// compiled into ggml may hold those of another ggml of this machine.
+func TestOnlyOwnBackends(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	cmd := exec.CommandContext(t.Context(), "benchmark-llm", "devices")
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+sharedLibrary(t, "opendirs.so", "testdata/opendirs/opendirs.c"), "OPENDIRS_LOG="+log)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	library := regexp.MustCompile(`/\S*/libllama\.so\S*`).FindString(string(maps))
+	own := filepath.Join(filepath.Dir(library), "ggml")
+	for path := range strings.Lines(string(b)) {
+		if !strings.HasPrefix(path, own) {
+			t.Errorf("looked into %s", path)
+		}
+	}
+}
