@@ -76,3 +76,33 @@ func TestFitInto(t *testing.T) {
 		})
 	}
 }
+
+// The KV cache counts with the types of the settings: a model that fits with a
+// quantised cache is not refused, and one that does not fit with f32 is.
+func TestFitIntoCacheTypes(t *testing.T) {
+	shape, err := synth.Lookup("llama-7b.Q4_K_M.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := shape.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 16,384 tokens of f16 are 8 GiB in its 32 layers of 4,096 keys and values.
+	for _, tt := range []struct {
+		k, v string
+		gib  uint64
+		fits bool
+	}{
+		{"f16", "f16", 13, true}, {"f16", "f16", 11, false}, {"q4_0", "q4_0", 7, true}, {"q4_0", "q4_0", 6, false},
+		{"f32", "f32", 13, false}, {"f32", "f32", 21, true}, {"f16", "q8_0", 11, true},
+	} {
+		job := bench.Job{
+			Model: bench.Model{Weights: result.SyntheticWeights}, Settings: bench.DefaultSettings(2), Tests: []bench.TestBudget{{Test: result.Test{Prompt: 16384}}},
+		}
+		job.Settings.TypeK, job.Settings.TypeV = tt.k, tt.v
+		if err := fitInto(&job, header, tt.gib<<30); (err == nil) != tt.fits {
+			t.Errorf("%s and %s in %d GiB: %v", tt.k, tt.v, tt.gib, err)
+		}
+	}
+}

@@ -279,7 +279,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			p.UnknownSizes++
 			continue
 		}
-		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch)
+		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch, gguf.F16, gguf.F16)
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
 		all, ok := planned.UpperBound()

@@ -16,7 +16,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -160,10 +159,10 @@ func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 // token embedding is too much, which repacking needs, nothing is repacked.
 func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
 	least := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
-	needs := suite.Plan{Tests: []suite.PlannedTest{{Test: least.Test}}}.Memory(header, job.Settings.UBatch)
+	settings := job.Effective()
+	needs := header.Memory(least.Test.Context(), settings.UBatch, cacheType(settings.TypeK), cacheType(settings.TypeV))
 	once := needs
 	once.Weights -= header.TiedBytes()
-	settings := job.Effective()
 	switch {
 	case job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, settings.LoadMode):
 		needs.Weights = 0
@@ -186,6 +185,15 @@ func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
 	job.Warn(w)
 	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 	return nil
+}
+
+// cacheType is a type of the KV cache by its name in the settings.
+func cacheType(name string) gguf.Type {
+	t, err := gguf.ParseType(name)
+	if err != nil { // the engine refuses it
+		return gguf.F16
+	}
+	return t
 }
 
 // warm reads a model's files into memory before its load budget begins.

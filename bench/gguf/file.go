@@ -51,9 +51,10 @@ type KeyValue struct {
 	Value any
 }
 
-// Skipped stands for an array that was too long to keep, such as a vocabulary.
+// Skipped stands for a value that was too long to keep: an array such as a
+// vocabulary, or a string such as a tokenizer's JSON.
 type Skipped struct {
-	Len   uint64 // elements
+	Len   uint64 // elements, or bytes of a string
 	Twice string // a duplicate among the tokenizer's words; empty: none found, at most maxWords are compared
 }
 

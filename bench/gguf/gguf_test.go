@@ -258,7 +258,7 @@ func TestRefusals(t *testing.T) {
 		{"no keys", start(3, 0, 1), gguf.ErrTruncated, "gguf: key 0 ends at byte 32 of a 24 byte file"},
 		{"empty key", start(3, 0, 1).put("", uint32(0), uint8(1)), gguf.ErrCorrupt, "gguf: key 0 has no name"},
 		{"key twice", start(3, 0, 2).put("k", uint32(0), uint8(1), "k", uint32(0), uint8(1)), gguf.ErrCorrupt, `gguf: key 1 "k" was already key 0`},
-		{"long key", start(3, 0, 1).put(huge), gguf.ErrUnsupported, "gguf: key 0 has a string of 18446744073709551615 bytes, more than the limit of 1048576, at byte 32"},
+		{"long key", start(3, 0, 1).put(huge), gguf.ErrUnsupported, "gguf: key 0 has a name of 18446744073709551615 bytes, more than the limit of 1048576, at byte 32"},
 		{"unknown value", start(3, 0, 1).put("k", uint32(13)), gguf.ErrCorrupt, `gguf: key 0 "k" has a value of unknown type 13`},
 		{"value cut", start(3, 0, 1).put("k", uint32(10), uint32(1)), gguf.ErrTruncated, `gguf: key 0 "k" ends at byte 45 of a 41 byte file`},
 		{"unknown element", start(3, 0, 1).put("k", uint32(9), uint32(77), uint64(0)), gguf.ErrCorrupt, `gguf: key 0 "k" is an array of unknown type 77`},
@@ -357,6 +357,24 @@ func TestLimits(t *testing.T) {
 		if _, err := gguf.Read(bytes.NewReader(b), f.Size(), l); !errors.Is(err, gguf.ErrUnsupported) || !strings.Contains(err.Error(), "limit") {
 			t.Errorf("beyond the limit of %s: %v", name, err)
 		}
+	}
+}
+
+// A value that is too long to keep costs itself alone, whatever comes after it.
+func TestLongValuesAreSkipped(t *testing.T) {
+	long := strings.Repeat("x", 3<<20) // a tokenizer's JSON
+	in := start(3, 0, 3).put("tokenizer.huggingface.json", uint32(8), long).
+		put("texts", uint32(9), uint32(8), uint64(2), "short", long).put("after", uint32(4), uint32(7))
+	f, err := gguf.Read(bytes.NewReader(in.Bytes()), int64(in.Len()), gguf.DefaultLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []gguf.KeyValue{
+		{Key: "tokenizer.huggingface.json", Value: gguf.Skipped{Len: uint64(len(long))}},
+		{Key: "texts", Value: gguf.Skipped{Len: 2}}, {Key: "after", Value: uint32(7)},
+	}
+	if diff := cmp.Diff(want, f.KV); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

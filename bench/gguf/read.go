@@ -27,7 +27,7 @@ type Limits struct {
 	HeaderBytes int64  // size of the whole header
 	Keys        uint64 // number of keys
 	Tensors     uint64 // number of tensors
-	StringBytes uint64 // size of one key, name or value
+	StringBytes uint64 // size of a key or name; a longer value is not kept and becomes Skipped
 	KeptArray   uint64 // elements of an array; a longer one is not kept and becomes Skipped
 }
 
@@ -89,6 +89,8 @@ type decoder struct {
 	at     func() string // names the part being read, for errors
 	words  vocabulary    // words of the array being read; nil: it is not the tokenizer's
 	err    error
+
+	tooLong uint64 // length of a string of a value that was skipped just now; 0: none was
 }
 
 func (d *decoder) fail(kind error, format string, args ...any) {
@@ -107,7 +109,7 @@ func (d *decoder) file() *File {
 	seen := make(map[string]uint64)
 	for i := uint64(0); i < keys && d.err == nil; i++ {
 		d.at = func() string { return fmt.Sprintf("key %d", i) }
-		key := d.string()
+		key := d.name()
 		d.at = func() string { return fmt.Sprintf("key %d %q", i, key) }
 		if j, ok := seen[key]; ok {
 			d.fail(ErrCorrupt, "key %d %q was already key %d", i, key, j)
@@ -129,7 +131,7 @@ func (d *decoder) file() *File {
 	var end uint64
 	for i := 0; i < int(tensors) && d.err == nil; i++ {
 		d.at = func() string { return fmt.Sprintf("tensor %d", i) }
-		t := Tensor{Name: d.string()}
+		t := Tensor{Name: d.name()}
 		d.at = func() string { return fmt.Sprintf("tensor %d %q", i, t.Name) }
 		dims := d.uint32()
 		if dims > maxDims {
@@ -271,7 +273,12 @@ func (d *decoder) value() any {
 	case typeBool:
 		return d.bool()
 	case typeString:
-		return d.string()
+		s := d.string()
+		if n := d.tooLong; n > 0 {
+			d.tooLong = 0
+			return Skipped{Len: n}
+		}
+		return s
 	case typeArray:
 		return d.array()
 	default:
@@ -333,12 +340,12 @@ func array[T any](d *decoder, n uint64, size uint64, element func() T) any {
 		skipped := Skipped{Len: n}
 		var word []byte
 		for i := uint64(0); size == 0 && i < n && d.err == nil; i++ {
-			if d.words == nil || skipped.Twice != "" {
-				d.skip(d.length())
+			length := d.uint64()
+			if d.words == nil || skipped.Twice != "" || length > d.limits.StringBytes {
+				d.skip(length)
 				continue
 			}
-			length := int(d.length())
-			word = slices.Grow(word[:0], length)[:length]
+			word = slices.Grow(word[:0], int(length))[:length]
 			d.bytes(word)
 			if d.words.add(word) {
 				skipped.Twice = string(word)
@@ -350,23 +357,44 @@ func array[T any](d *decoder, n uint64, size uint64, element func() T) any {
 	for i := uint64(0); i < n && d.err == nil; i++ {
 		values = append(values, element())
 	}
+	if d.tooLong > 0 {
+		d.tooLong = 0
+		return Skipped{Len: n}
+	}
 	return values
 }
 
+// string reads a string of a value. One that is too long to keep is skipped, and
+// tooLong is its length: models bring texts that nobody needs here, such as a
+// tokenizer's JSON of several megabytes. Only the header as a whole is bounded.
 func (d *decoder) string() string {
-	b := make([]byte, d.length())
-	d.bytes(b)
-	return string(b)
-}
-
-// length reads the length of a string.
-func (d *decoder) length() uint64 {
 	n := d.uint64()
 	if n > d.limits.StringBytes {
-		d.fail(ErrUnsupported, "%s has a string of %d bytes, more than the limit of %d, at byte %d", d.at(), n, d.limits.StringBytes, d.pos)
-		return 0
+		d.tooLong = n
+		d.skip(n)
+		return ""
 	}
-	return n
+	return d.text(n)
+}
+
+// name reads the name of a key or of a tensor.
+func (d *decoder) name() string {
+	n := d.uint64()
+	if n > d.limits.StringBytes {
+		d.fail(ErrUnsupported, "%s has a name of %d bytes, more than the limit of %d, at byte %d", d.at(), n, d.limits.StringBytes, d.pos)
+		return ""
+	}
+	return d.text(n)
+}
+
+func (d *decoder) text(n uint64) string {
+	if d.err != nil || n > uint64(d.size-d.pos) { // advance says so
+		d.advance(n)
+		return ""
+	}
+	b := make([]byte, n)
+	d.bytes(b)
+	return string(b)
 }
 
 func (d *decoder) uint8() uint8 {

@@ -90,13 +90,17 @@ func (m machine) cpuQuota() (cpus float64, ok bool) {
 const unlimited = 1 << 62
 
 // memoryLimit returns the lowest memory limit and how much the groups leave at
-// least, both in bytes. File cache that the kernel can drop counts as left. ok is
-// false without a limit.
+// least, both in bytes. File cache and kernel memory that the kernel can drop count
+// as left; files of a tmpfs and huge pages do not, for they can only be swapped, or
+// not even that. Swap does not count: what lies there is not measured at speed. ok
+// is false without a limit.
 func (m machine) memoryLimit() (limit, left uint64, ok bool) {
 	dirs, v2 := m.cgroupDirs("memory")
-	limits, usage, droppable := []string{"memory.limit_in_bytes"}, "memory.usage_in_bytes", "total_inactive_file"
+	limits, usage := []string{"memory.limit_in_bytes"}, "memory.usage_in_bytes"
+	droppable := []string{"total_inactive_file ", "total_active_file "}
 	if v2 {
-		limits, usage, droppable = []string{"memory.max", "memory.high"}, "memory.current", "inactive_file"
+		limits, usage = []string{"memory.max", "memory.high"}, "memory.current"
+		droppable = []string{"inactive_file ", "active_file ", "slab_reclaimable "}
 	}
 	limit, left = unlimited, unlimited
 	for _, dir := range dirs {
@@ -107,7 +111,9 @@ func (m machine) memoryLimit() (limit, left uint64, ok bool) {
 				continue
 			}
 			used := m.bytes(dir+"/"+usage, "")
-			used -= min(used, m.bytes(dir+"/memory.stat", droppable))
+			for _, key := range droppable {
+				used -= min(used, m.bytes(dir+"/memory.stat", key))
+			}
 			limit = min(limit, bytes)
 			left = min(left, bytes-min(bytes, used))
 		}

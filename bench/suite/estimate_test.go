@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/synth"
@@ -40,7 +41,7 @@ func TestMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := suite.Plan{Tests: []suite.PlannedTest{{Test: result.Test{Gen: 1}}, {Test: tt.test}}}
-		got := p.Memory(header, 512)
+		got := p.Memory(header, 512, gguf.F16, gguf.F16)
 		for _, part := range []struct {
 			name          string
 			bytes         uint64
