@@ -141,6 +141,7 @@ type download struct {
 
 	downloaded int64 // bytes
 	retries    int
+	replaces   error     // why the file that is there is replaced; nil: none is, or it belongs to another source
 	restarts   int       // from the first byte
 	last       error     // of the last failed attempt
 	at         time.Time // the meters have counted until here
@@ -210,8 +211,11 @@ func (d *download) deadline() time.Time {
 
 func (d *download) partPath() string  { return d.path + source.PartSuffix }
 func (d *download) statePath() string { return d.path + source.PartSuffix + ".json" }
-func (d *download) recordPath() string {
-	return filepath.Join(d.dir, "."+filepath.Base(d.path)+".json")
+func (d *download) recordPath() string { return recordPath(d.path) }
+
+// recordPath is where the record of a verified file is kept.
+func recordPath(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".json")
 }
 
 // file fetches the file while it holds the lock.
@@ -237,16 +241,20 @@ func (d *download) file(ctx context.Context) (File, error) {
 	case err == nil && why == nil:
 		return file, nil
 	case err == nil:
-		aside := d.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000Z")
-		if err := os.Rename(d.path, aside); err != nil {
-			return File{}, err
+		// Whatever a server says, the file stays until its replacement is complete and verified.
+		d.log().Warn("existing file will be replaced", "file", d.path, "reason", why)
+		if !errors.Is(why, errOtherSource) {
+			d.replaces = why
 		}
-		d.log().Warn("existing file moved aside", "file", d.path, "to", aside, "reason", why)
 	case !errors.Is(err, fs.ErrNotExist):
 		return File{}, err
 	}
 	return d.fetch(ctx)
 }
+
+// errOtherSource is a file that was fetched from another source. It may be sound,
+// but nothing proves that it is the file that this source names.
+var errOtherSource = errors.New("it was fetched from another source")
 
 // existing verifies the file in the directory. If it is wrong, why says what is
 // wrong. err is that of the file system; fs.ErrNotExist if there is no file.
@@ -265,9 +273,13 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 	case err != nil:
 		return File{}, err, nil
 	}
-	known, _ := readRecord(d.recordPath())
+	known, recordErr := readRecord(d.recordPath())
 	unchanged := known.Source == d.src.String() && known.Bytes == info.Size() && known.ModTime.Equal(info.ModTime())
+	var other error // where the file came from, if not from this source
 	if known.Source != d.src.String() {
+		if recordErr == nil {
+			other = fmt.Errorf("%w: %s", errOtherSource, known.Source)
+		}
 		known = record{Source: d.src.String()}
 	}
 	if d.pinned != "" {
@@ -281,8 +293,11 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 			known.Bytes, known.SHA256 = remote.Bytes, remote.SHA256
 		case ctx.Err() != nil:
 			return File{}, nil, context.Cause(ctx)
-		default:
+		case other == nil:
 			d.log().Warn("using an existing file of which only the header is verified", "file", d.path, "reason", err)
+		}
+		if other != nil && known.SHA256 == "" {
+			return File{}, other, nil
 		}
 	}
 	if known.Bytes != 0 && known.Bytes != info.Size() {
@@ -621,15 +636,31 @@ func (d *download) finish() (File, error) {
 	}
 	// There is no fsync: it would write tens of gigabytes to the disk beside a running
 	// test. After a power failure, the record's checksum shows the damage.
-	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
-	d.keep(d.state)
+	if err := d.moveAside(); err != nil {
+		return File{}, err
+	}
 	if err := os.Rename(d.partPath(), d.path); err != nil {
 		return File{}, err
 	}
+	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
+	d.keep(d.state)
 	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return File{}, err
 	}
 	return File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: sum}, nil
+}
+
+// moveAside gives a wrong file another name, just before it is replaced.
+func (d *download) moveAside() error {
+	if d.replaces == nil {
+		return nil
+	}
+	aside := d.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(d.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.log().Warn("existing file moved aside", "file", d.path, "to", aside, "reason", d.replaces)
+	return nil
 }
 
 // keep stores the record of a verified file. Without it, the next Fetch verifies

@@ -521,6 +521,55 @@ func TestExistingFile(t *testing.T) {
 	}
 }
 
+// A file belongs to its source. Another address of the same name never gets it
+// unproven, and nothing that a server sends harms it before a complete and valid
+// replacement is here.
+func TestFileOfAnotherSource(t *testing.T) {
+	a, b := blob(t, 1), blob(t, 2)
+	const plain, other = "http://one.example/m.gguf", "http://two.example/m.gguf"
+	for name, tt := range map[string]struct {
+		answer http.HandlerFunc // of the other address
+		want   error            // nil: b
+		left   []byte
+	}{
+		"another file": {func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, b) }, nil, b},
+		"not found":    {status(404), fetch.ErrNotFound, a},
+		"forbidden":    {status(403), fetch.ErrRefused, a},
+		"a page":       {func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("<html>log in")) }, gguf.ErrNotGGUF, a},
+		"broken off": {func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Content-Length", strconv.Itoa(len(b)))
+			_, _ = rw.Write(b[:100])
+			panic(http.ErrAbortHandler)
+		}, fetch.ErrUnavailable, a},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, dir := newWorld(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					if r.Host == "one.example" {
+						serve(rw, r, a)
+						return
+					}
+					tt.answer(rw, r)
+				})), t.TempDir()
+				if _, err := w.client.Fetch(t.Context(), parse(t, plain), dir, fetch.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				file, err := w.client.Fetch(t.Context(), parse(t, other), dir, fetch.Options{})
+				if !errors.Is(err, tt.want) || err == nil && file.SHA256 != sha(b) {
+					t.Errorf("got %+v, %v; want %v", file, err, tt.want)
+				}
+				left, err := os.ReadFile(filepath.Join(dir, "m.gguf"))
+				if err != nil || !bytes.Equal(left, tt.left) {
+					t.Errorf("the file that is there is another one, %v", err)
+				}
+				if aside, _ := filepath.Glob(filepath.Join(dir, "m.gguf.corrupt-*")); len(aside) > 0 {
+					t.Errorf("a sound file was moved aside: %v", aside)
+				}
+			})
+		})
+	}
+}
+
 // What was downloaded is verified by its record, without the network.
 func TestRecord(t *testing.T) {
 	a := blob(t, 1)

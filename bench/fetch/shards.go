@@ -61,7 +61,7 @@ func survey(first source.Source, dir string, ask func(source.Source) (*gguf.File
 	look := func(src source.Source) (Surveyed, error) {
 		path := filepath.Join(dir, src.Name())
 		if dir != "" {
-			if header, bytes, err := readHeader(path); err == nil {
+			if header, bytes, err := readHeader(path); err == nil && !ofAnotherSource(path, src) {
 				return Surveyed{src, bytes, 0, header}, nil
 			}
 		}

@@ -51,7 +51,7 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 		return Size{Bytes: s.Bytes(), Missing: missing, Files: files, Err: err}
 	}
 	path := filepath.Join(dir, src.Name())
-	if _, bytes, err := readHeader(path); err == nil {
+	if _, bytes, err := readHeader(path); err == nil && !ofAnotherSource(path, src) {
 		return Size{Bytes: bytes}
 	}
 	remote, err := c.Probe(ctx, src)
@@ -59,6 +59,22 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 		return Size{Err: err}
 	}
 	return Size{Bytes: remote.Bytes, Missing: remote.Bytes - partBytes(path, src, remote), Files: 1}
+}
+
+// Here finds the file of a source that was fetched into dir, or put there. Errors
+// are those of Local; a file that was fetched from another source is ErrNotFound.
+func Here(src source.Source, dir string) (File, error) {
+	path := filepath.Join(dir, src.Name())
+	if ofAnotherSource(path, src) {
+		return File{}, fmt.Errorf("%w: %s was fetched from another source", ErrNotFound, path)
+	}
+	return Local(path)
+}
+
+// ofAnotherSource reports whether a file has a record of another source.
+func ofAnotherSource(path string, src source.Source) bool {
+	known, err := readRecord(recordPath(path))
+	return err == nil && known.Source != src.String()
 }
 
 // Room is how many bytes downloads may take of the file system of dir: what is
