@@ -209,8 +209,8 @@ func (d *download) deadline() time.Time {
 	return d.Deadline
 }
 
-func (d *download) partPath() string  { return d.path + source.PartSuffix }
-func (d *download) statePath() string { return d.path + source.PartSuffix + ".json" }
+func (d *download) partPath() string   { return d.path + source.PartSuffix }
+func (d *download) statePath() string  { return d.path + source.PartSuffix + ".json" }
 func (d *download) recordPath() string { return recordPath(d.path) }
 
 // recordPath is where the record of a verified file is kept.

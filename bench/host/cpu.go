@@ -15,17 +15,20 @@ import (
 // CPU describes the machine's CPUs. The Allowed fields count what this process may
 // run on, the other fields the whole machine.
 type CPU struct {
-	Model         string   `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
-	Sockets       int      `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
-	PhysicalCores int      `json:"physical_cores,omitempty"` // distinct thread_siblings_list, in the same place
-	LogicalCPUs   int      `json:"logical_cpus,omitempty"`   // online, in the same place
-	AllowedCores  int      `json:"allowed_cores,omitempty"`  // physical cores with a CPU in Cpus_allowed_list of /proc/self/status
-	AllowedCPUs   int      `json:"allowed_cpus,omitempty"`   // online CPUs in Cpus_allowed_list
-	QuotaCPUs     *float64 `json:"quota_cpus,omitempty"`     // lowest CPU quota of the cgroup, in CPUs
-	Threads       int      `json:"threads"`                  // DefaultThreads
-	Features      []string `json:"features,omitempty"`       // instruction sets that ggml uses, from /proc/cpuinfo
-	Caches        []Cache  `json:"caches,omitempty"`         // /sys/devices/system/cpu/*/cache, else CPUID
-	Governors     []string `json:"governors,omitempty"`      // distinct scaling_governor of all CPUs
+	Model         string `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	Sockets       int    `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
+	PhysicalCores int    `json:"physical_cores,omitempty"` // distinct thread_siblings_list, in the same place
+	LogicalCPUs   int    `json:"logical_cpus,omitempty"`   // online, in the same place
+	AllowedCores  int    `json:"allowed_cores,omitempty"`  // physical cores with a CPU in Cpus_allowed_list of /proc/self/status
+	AllowedCPUs   int    `json:"allowed_cpus,omitempty"`   // online CPUs in Cpus_allowed_list
+	// PerformanceCores counts those of AllowedCores that are no efficiency cores, on a
+	// CPU that has both: /sys/devices/cpu_core/cpus, which is Intel's.
+	PerformanceCores int      `json:"performance_cores,omitempty"`
+	QuotaCPUs        *float64 `json:"quota_cpus,omitempty"` // lowest CPU quota of the cgroup, in CPUs
+	Threads          int      `json:"threads"`              // DefaultThreads
+	Features         []string `json:"features,omitempty"`   // instruction sets that ggml uses, from /proc/cpuinfo
+	Caches           []Cache  `json:"caches,omitempty"`     // /sys/devices/system/cpu/*/cache, else CPUID
+	Governors        []string `json:"governors,omitempty"`  // distinct scaling_governor of all CPUs
 }
 
 // Cache is one kind of cache. Instances counts how often it exists.
@@ -38,8 +41,9 @@ type Cache struct {
 
 // DefaultThreads returns the default number of threads of a test: the physical
 // cores that this process may run on, limited to its cgroup's CPU quota, rounded
-// down. A thread that waits for the quota would hold up all others at every barrier.
-// The result is at least 1.
+// down. On a hybrid CPU only performance cores count, as in llama-bench: a slow
+// thread would hold up all others at every barrier. So would a thread that waits for the
+// quota. The result is at least 1.
 func DefaultThreads() int { return open("/").countCPUs().Threads }
 
 func (m machine) describeCPU(info cpuInfo) CPU {
@@ -65,7 +69,8 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 func (m machine) countCPUs() CPU {
 	var c CPU
 	allowed := m.allowedCPUs()
-	sockets, cores, allowedCores := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	sockets, cores, allowedCores, fastCores := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	fast := cpuList(m.text("sys/devices/cpu_core/cpus"))
 	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // only online CPUs have it
 		id, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(filepath.Dir(dir)), "cpu"), 10, 64)
 		siblings := readText(filepath.Join(dir, "thread_siblings_list"))
@@ -80,6 +85,9 @@ func (m machine) countCPUs() CPU {
 		if slices.Contains(allowed, id) {
 			c.AllowedCPUs++
 			allowedCores[siblings] = true
+			if fast(id) {
+				fastCores[siblings] = true
+			}
 		}
 	}
 	c.Sockets, c.PhysicalCores, c.AllowedCores = len(sockets), len(cores), len(allowedCores)
@@ -88,6 +96,9 @@ func (m machine) countCPUs() CPU {
 		c.AllowedCPUs, c.AllowedCores = len(allowed), (len(allowed)+perCore-1)/perCore
 	}
 	c.Threads = c.AllowedCores
+	if n := len(fastCores); n > 0 && n < c.AllowedCores {
+		c.PerformanceCores, c.Threads = n, n
+	}
 	if c.Threads == 0 {
 		c.Threads = runtime.NumCPU()
 	}
@@ -97,6 +108,27 @@ func (m machine) countCPUs() CPU {
 	}
 	c.Threads = max(1, c.Threads)
 	return c
+}
+
+// cpuList reads the kernel's list of CPUs, such as "0-3,8". The function reports
+// whether a CPU is in it.
+func cpuList(text string) func(cpu uint64) bool {
+	type span struct{ first, last uint64 }
+	var spans []span
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, err := strconv.ParseUint(first, 10, 64)
+		b, err2 := strconv.ParseUint(last, 10, 64)
+		if err == nil && err2 == nil {
+			spans = append(spans, span{a, b})
+		}
+	}
+	return func(cpu uint64) bool {
+		return slices.ContainsFunc(spans, func(s span) bool { return s.first <= cpu && cpu <= s.last })
+	}
 }
 
 func (m machine) allowedCPUs() []uint64 {
