@@ -162,7 +162,7 @@ func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (Planne
 		return m, nil
 	}
 	m.Source, m.Fallback = wanted.Source.String(), o.Weights == Auto
-	file, err := fetch.Here(wanted.Source, o.Dirs.Put)
+	file, err := o.Client.Here(wanted.Source, o.Dirs.Put)
 	if err != nil && !errors.Is(err, fetch.ErrNotFound) {
 		m.Notes = append(m.Notes, fmt.Sprintf("%v; it will be fetched again", err))
 	}

@@ -34,6 +34,8 @@ type Client struct {
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
 	Log       *slog.Logger                            // gets retries, waits and files moved aside, without secrets; nil logs nothing
 	Brisk     bool                                    // gives up on a host after two short failed attempts to connect
+	HubCache  string                                  // cache of the hub's own tools, which is only read; empty: none
+	Offline   bool                                    // the hub is not asked
 
 	patience time.Duration // replaces stallTime and the waits between attempts in tests; 0 does not
 }
@@ -183,6 +185,9 @@ func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() 
 // whole. The answer has the status 200 or 206 and a known size. The error is
 // permanent, for package backoff, if a retry cannot help.
 func (c *Client) get(ctx context.Context, src source.Source, span, validator string) (*http.Response, Remote, error) {
+	if c.Offline && src.Repository != "" {
+		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%v: %w", src, ErrOffline))
+	}
 	hub, err := url.Parse(c.hub())
 	if err != nil || hub.Host == "" {
 		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%w: %s is not the address of a hub", source.ErrBad, source.Bare(c.hub())))

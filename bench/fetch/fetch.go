@@ -103,6 +103,11 @@ func (c *Client) Fetch(ctx context.Context, src source.Source, dir string, opts 
 	if src.SHA256 != "" && !source.IsSHA256(src.SHA256) {
 		return File{}, fmt.Errorf("%w: %q is not a sha256", source.ErrBad, src.SHA256)
 	}
+	if src.SHA256 == "" { // the cache keeps no checksum
+		if file, err := c.fromHubCache(src); err == nil {
+			return file, nil
+		}
+	}
 	if !opts.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, opts.Deadline, ErrHopeless)

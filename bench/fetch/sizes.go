@@ -45,6 +45,9 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 		file, err := Local(src.Path)
 		return Size{Bytes: file.Bytes, Err: err}
 	}
+	if file, err := c.fromHubCache(src); err == nil && src.SHA256 == "" {
+		return Size{Bytes: file.Bytes}
+	}
 	if gguf.IsShard(src.Name()) {
 		s, err := c.Survey(ctx, src, dir)
 		missing, files := s.Missing()
@@ -61,9 +64,13 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 	return Size{Bytes: remote.Bytes, Missing: remote.Bytes - partBytes(path, src, remote), Files: 1}
 }
 
-// Here finds the file of a source that was fetched into dir, or put there. Errors
-// are those of Local; a file that was fetched from another source is ErrNotFound.
-func Here(src source.Source, dir string) (File, error) {
+// Here finds the file of a source that was fetched into dir, or put there, or that
+// is in the hub's cache. Errors are those of Local; a file that was fetched from
+// another source is ErrNotFound.
+func (c *Client) Here(src source.Source, dir string) (File, error) {
+	if file, err := c.fromHubCache(src); err == nil && src.SHA256 == "" {
+		return file, nil
+	}
 	path := filepath.Join(dir, src.Name())
 	if ofAnotherSource(path, src) {
 		return File{}, fmt.Errorf("%w: %s was fetched from another source", ErrNotFound, path)
