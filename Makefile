@@ -146,7 +146,7 @@ image-manifest: ## join the pushed images of all architectures under one name: R
 
 ##@ Releases
 
-release: ## build the programs of this architecture, with checksums, in dist/: RELEASE=TAG
+release: ## build the programs of this architecture and the manual pages in dist/: RELEASE=TAG
 	@scripts/release
 
 release-attach: ## publish dist/ as a release on GitHub: RELEASE=TAG
@@ -156,4 +156,4 @@ picture: build ## draw a real run for README.md, on a quiet machine with tmux
 	@go run ./scripts/picture $(ARGS)
 
 man: ## write the manual pages to dist/man
-	@CGO_ENABLED=0 go run -buildvcs=false -tags man ./cmd/benchmark-llm man dist/man
+	@scripts/man dist/man

@@ -510,6 +510,87 @@ func TestDocumentVerbs(t *testing.T) {
 	}
 }
 
+// ---- files, and what the page on records lists ----
+
+// ours matches the path of a file or folder of this repository.
+var ours = regexp.MustCompile(`^(?:bench|cmd|llama|scripts|third_party)/[a-zA-Z0-9_./-]+$`)
+
+// wrongPaths are the files and folders in a document's code that do not exist.
+// Paths of unpacked packages are not checked, nor those with a placeholder in
+// capitals or with "...".
+func wrongPaths(d document, exists func(string) bool) (wrong []string) {
+	placeholder := regexp.MustCompile(`/[A-Z]+\b`)
+	for _, piece := range d.code() {
+		if ours.MatchString(piece) && !placeholder.MatchString(strings.ReplaceAll(piece, "README", "")) &&
+			!strings.HasPrefix(piece, "third_party/llama.cpp/root") && !strings.Contains(piece, "...") && !exists(strings.TrimSuffix(piece, "/")) {
+			wrong = append(wrong, fmt.Sprintf("%s: there is no %s", d.path, piece))
+		}
+	}
+	return wrong
+}
+
+func TestDocumentPaths(t *testing.T) {
+	t.Parallel()
+	exists := func(path string) bool {
+		_, err := os.Stat(filepath.FromSlash(path))
+		return err == nil
+	}
+	for _, d := range documents(t) {
+		for _, wrong := range wrongPaths(d, exists) {
+			t.Error(wrong)
+		}
+	}
+}
+
+// TestRecordPageIsComplete compares the page on records with the code: it names
+// every warning, event and status, and no others where it has a table of them.
+func TestRecordPageIsComplete(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("bench/record/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		table   string // its head
+		file    string // that has the names
+		pattern string
+	}{
+		{"| code | meaning | threshold |", "bench/result/warning.go", `(?m)^\tWarn\w+ += "(\w+)"`},
+		{"| event | when | main data |", "bench/event.go", `name\(\) string +\{ return "(\w+)" \}`},
+		{"| status | meaning |", "bench/result/sample.go", `(?m)^\t\w+ +Status = "(\w+)"`},
+	} {
+		source, err := os.ReadFile(c.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, m := range regexp.MustCompile(c.pattern).FindAllStringSubmatch(string(source), -1) {
+			want = append(want, m[1])
+		}
+		got := firstCells(string(page), c.table)
+		slices.Sort(want)
+		slices.Sort(got)
+		if len(want) == 0 || !slices.Equal(got, want) {
+			t.Errorf("bench/record/README.md, table %q:\n%q\n%s:\n%q", c.table, got, c.file, want)
+		}
+	}
+}
+
+// firstCells are the pieces of code in the first column of the table with a head.
+func firstCells(text, head string) (names []string) {
+	_, rows, _ := strings.Cut(text, head+"\n")
+	for line := range strings.Lines(rows) {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		cell, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		for _, m := range inlineCode.FindAllString(cell, -1) {
+			names = append(names, strings.Trim(m, "`"))
+		}
+	}
+	return names
+}
+
 // ---- blocks that run ----
 
 // TestDocumentBlocks runs every shell block whose fence says "sh run", in an
@@ -693,6 +774,8 @@ func TestDocumentChecksCatch(t *testing.T) {
 		{"no such verb", "`make nosuch`", "no verb nosuch"},
 		{"arguments of a verb", "`make parity ARGS='-loads 3 -model short'` `make parity ARGS=-control` `make run ARGS='-p 3'`", ""},
 		{"no such argument", "`make parity ARGS='-loads 3 -nosuch'`", "scripts/parity has no flag -nosuch"},
+		{"a file and a folder", "`bench/page.md` `bench/NAME.md` `third_party/llama.cpp/root/x` `scripts with words`", ""},
+		{"no such file in code", "`bench/nosuch.md`", "there is no bench/nosuch.md"},
 		{"no such verb after a variable", "```sh\nmake image BACKEND=cpu\n```", "no verb image"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -700,7 +783,7 @@ func TestDocumentChecksCatch(t *testing.T) {
 			d := parseDocument("README.md", tc.text)
 			others := map[string]document{"README.md": d, "bench/page.md": other}
 			exists := func(path string) bool { _, ok := others[path]; return ok }
-			found := slices.Concat(brokenLinks(d, exists, others), wrongCommands(d, p, short), wrongVerbs(d, makefile), wrongArguments(d, flags))
+			found := slices.Concat(brokenLinks(d, exists, others), wrongCommands(d, p, short), wrongVerbs(d, makefile), wrongArguments(d, flags), wrongPaths(d, exists))
 			switch {
 			case tc.want == "" && len(found) > 0:
 				t.Errorf("unexpected: %q", found)
@@ -729,6 +812,10 @@ func TestDocumentChecksCatch(t *testing.T) {
 	}
 	if found := tableDifferences("no table", rules); len(found) != 1 || found[0] != errNoTable.Error() {
 		t.Errorf("without a table: %q", found)
+	}
+
+	if got := firstCells("a\n| x | y |\n|---|---|\n| `a`, `b` | `c` |\n| `d` | |\n\n| `e` | |\n", "| x | y |"); !slices.Equal(got, []string{"a", "b", "d"}) {
+		t.Errorf("first cells: %q", got)
 	}
 
 	run := parseDocument("x.md", "text\n```sh run\ntrue\nfalse\n```\n```sh\nfalse\n```\n")
