@@ -11,6 +11,10 @@ import (
 // Policy decides which tests are worth their time. [policy.Policy] implements it.
 // The methods depend on their arguments alone, and several goroutines may call
 // them.
+//
+// The worker asks the policy, because it is the first to know how far a test has
+// come. The parent needs only the consequences for larger models. A worker that
+// replaces a lost one therefore has to be told about past tests: see Job.Past.
 type Policy interface {
 	// Before decides whether to start a test.
 	Before(policy.Prospect) policy.Decision

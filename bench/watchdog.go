@@ -12,9 +12,15 @@ import (
 
 // Grace is how long an engine may take to return after Abort before its process
 // is ended. The CPU back-end checks the abort flag after each node of the graph. A
-// GPU back-end checks it only between ubatches, so it may compute one or two more.
-// ubatch is the longest time of a ubatch in this test so far. It is 0 when none is
-// complete: the first pass through a large model can be slow.
+// GPU back-end checks it only between micro-batches, so it may compute one or two
+// more. ubatch is the longest time of a micro-batch in this test so far. It is 0 if
+// none is complete: the first pass through a large model can be slow.
+//
+// An RPC server may need longer. The library sends it graphs without waiting, so
+// sockets may hold all micro-batches of a small model's prompt. Waiting between
+// micro-batches would bound that, but several servers could then not compute at once,
+// as they do in llama-bench. Instead, the next worker waits up to 90 s for a server
+// that still computes for the last one.
 func Grace(ubatch time.Duration) time.Duration {
 	if ubatch <= 0 {
 		return graceUnknown
@@ -42,7 +48,7 @@ type watchdog struct {
 	mu        sync.Mutex // guards all below
 	prospect  policy.Prospect
 	began     time.Time     // of the current pass; zero between passes
-	ubatch    time.Duration // the longest so far
+	ubatch    time.Duration // the longest micro-batch so far
 	status    result.Status // OK until the watchdog barks
 	reason    string        // why it barked
 	requested time.Time     // when it barked
@@ -156,7 +162,7 @@ func (w *watchdog) passBegins(setup time.Duration) {
 	}
 	w.began = time.Now()
 	w.mu.Unlock()
-	w.tellMoved()
+	w.notify()
 }
 
 // passEnds stops the clock of a pass, which is complete.
@@ -165,13 +171,14 @@ func (w *watchdog) passEnds() {
 	w.prospect.Passes = append(w.prospect.Passes, time.Since(w.began))
 	w.began = time.Time{}
 	w.mu.Unlock()
-	w.tellMoved()
+	w.notify()
 }
 
-func (w *watchdog) tellMoved() {
+// notify wakes the watchdog's goroutine, because a pass began or ended.
+func (w *watchdog) notify() {
 	select {
 	case w.moved <- struct{}{}:
-	default: // the goroutine has yet to see the move before
+	default: // the goroutine has not seen the last notification yet
 	}
 }
 
@@ -186,11 +193,11 @@ func (w *watchdog) bark(status result.Status, reason string) (grace time.Duratio
 	return grace
 }
 
-// saw records the time of a pass through the graph, and returns the longest so far.
-func (w *watchdog) saw(pass time.Duration) time.Duration {
+// saw records the time of a micro-batch, and returns the longest so far.
+func (w *watchdog) saw(ubatch time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ubatch = max(w.ubatch, pass)
+	w.ubatch = max(w.ubatch, ubatch)
 	return w.ubatch
 }
 
