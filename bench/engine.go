@@ -252,6 +252,14 @@ func (j *Job) Warn(w result.Warning) {
 	j.Warnings = append(others, w)
 }
 
+// ForgetRepetitions removes the completed repetitions of all tests.
+func (j *Job) ForgetRepetitions() {
+	j.Tests = slices.Clone(j.Tests)
+	for i := range j.Tests {
+		j.Tests[i].Done = nil
+	}
+}
+
 // OffloadLimit limits the layers on devices after a worker was lost while it loaded
 // with more.
 type OffloadLimit struct {

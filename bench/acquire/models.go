@@ -188,11 +188,7 @@ func (c *model) use(l Located) {
 		Code:    result.WarnSyntheticWeights,
 		Message: oneLine(fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", l.Because)),
 	})
-	// Repetitions that were measured with the file do not count.
-	job.Tests = slices.Clone(job.Tests)
-	for i := range job.Tests {
-		job.Tests[i].Done = nil
-	}
+	job.ForgetRepetitions() // they were measured with the file
 }
 
 // resume takes up a model where an earlier run stopped.

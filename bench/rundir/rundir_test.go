@@ -535,9 +535,9 @@ func TestOpenRunDirRefuses(t *testing.T) {
 		{"malformed event", change("events.jsonl", `"repetition":1`, `"repetition":"1"`), ErrBroken, "events.jsonl: line 7: decode event repetition_done: "},
 		{"empty line", change("events.jsonl", "\n", "\n\n"), ErrBroken, "events.jsonl: line 2: decode event: "},
 		{"long line", change("events.jsonl", "\n", "\n"+long+"\n"), ErrBroken, "events.jsonl: line 2: decode event: line of "},
-		{"another run's model", change("events.jsonl", `"name":"a.gguf"`, `"name":"c.gguf"`), ErrBroken, `events.jsonl: line 2: model "c.gguf" is not of this run`},
-		{"another run's test", change("events.jsonl", `"n_prompt":16`, `"n_prompt":17`), ErrBroken, `events.jsonl: line 4: pp17 of "a.gguf" is not of this run`},
-		{"a test without a model", change("events.jsonl", `"load_started"`, `"load_begun"`), ErrBroken, "events.jsonl: line 4: pp16 starts without a model"},
+		{"another run's model", change("events.jsonl", `"name":"a.gguf"`, `"name":"c.gguf"`), ErrBroken, `events.jsonl: line 2: model "c.gguf" does not belong to this run`},
+		{"another run's test", change("events.jsonl", `"n_prompt":16`, `"n_prompt":17`), ErrBroken, `events.jsonl: line 4: test pp17 of model "a.gguf" does not belong to this run`},
+		{"a test without a model", change("events.jsonl", `"load_started"`, `"load_begun"`), ErrBroken, "events.jsonl: line 4: pp16 starts before a model is loaded"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d, _, _, err := Open(tc.path(t), span)
