@@ -1009,7 +1009,7 @@ func TestFaultDiskFull(t *testing.T) {
 			t.Errorf("%d KiB: exit code %d with %d records; stderr:\n%s", kib, code, printed, r.stderr.String())
 		}
 		r.over(code)
-		if whole := printed == 2 && strings.Contains(r.file("run.json"), `"ended"`); !whole && !strings.Contains(r.stderr.String(), "results could not be kept") &&
+		if whole := printed == 2 && strings.Contains(r.file("run.json"), `"ended"`); !whole && !strings.Contains(r.stderr.String(), "cannot write results") &&
 			!strings.Contains(r.stderr.String(), "results directory") {
 			t.Errorf("%d KiB: nobody is told:\n%s", kib, r.stderr.String())
 		}
