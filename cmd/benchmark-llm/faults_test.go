@@ -585,7 +585,7 @@ const noGroup = "no control group can be made here: not tested"
 // while loading or for the KV cache of one test.
 func TestFaultKilledForMemory(t *testing.T) {
 	t.Parallel()
-	const kernel = "the worker was killed by the kernel for memory"
+	const kernel = "the kernel killed the worker because memory ran out"
 	for _, tt := range []struct {
 		name   string
 		limit  int64 // MiB
@@ -676,7 +676,7 @@ func TestFaultLittleMemory(t *testing.T) {
 			for _, e := range r.steps() {
 				if e, ok := e.(bench.WorkerLost); ok {
 					lost++
-					if e.Reason != "the worker was killed by the kernel for memory" {
+					if e.Reason != "the kernel killed the worker because memory ran out" {
 						t.Errorf("%s: %s", e.Status, e.Reason)
 					}
 				}
