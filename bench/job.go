@@ -100,7 +100,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 		default:
 			continue
 		}
-		return no(statusAfter(past.Status), "not started: %v ended as %s", past.Test, past.Status)
+		return no(policy.StatusAfter(past.Status), "not started: %v ended as %s", past.Test, past.Status)
 	}
 	p := j.prospect(t)
 	decision := j.policy.Before(p)
@@ -130,15 +130,6 @@ func (j *jobRun) shortest(i int) bool {
 		}
 	}
 	return true
-}
-
-// statusAfter is the status of a test that is not run because another ended with
-// status s.
-func statusAfter(s result.Status) result.Status {
-	if s == result.Timeout {
-		return result.PredictedTimeout
-	}
-	return s
 }
 
 // budget is the time that a test may take from now on. limit is the status of a

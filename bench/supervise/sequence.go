@@ -126,11 +126,7 @@ func (f *findings) lossOfLarger() *record.Loss {
 	case f == nil:
 		return nil
 	case f.decisive != nil:
-		status := f.decisive.Status
-		if status == result.Timeout {
-			status = result.PredictedTimeout
-		}
-		return &record.Loss{Status: status, Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", f.decisive.Test, f.job.Model.Name, f.decisive.Status)}
+		return &record.Loss{Status: policy.StatusAfter(f.decisive.Status), Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", f.decisive.Test, f.job.Model.Name, f.decisive.Status)}
 	case f.tests > 0 && f.noMemory == f.tests:
 		return &record.Loss{Status: result.OutOfMemory, Reason: fmt.Sprintf("not started: the smaller %s did not fit into memory", f.job.Model.Name)}
 	default:
