@@ -118,7 +118,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 
 // tooSlow tells whether a test did not fit its budget. End-to-end tests do more
 // than the others and have budgets of their own. An end-to-end test that is too
-// slow therefore says nothing of the others, and the others nothing of it.
+// slow therefore does not stop the others, and the others do not stop end-to-end tests.
 func tooSlow(s result.Status) bool { return s == result.Timeout || s == result.PredictedTimeout }
 
 // shortest tells whether past test i was the first of its series, which is the

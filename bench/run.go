@@ -156,7 +156,7 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	done := TestDone{Test: t.Test, Status: result.OK}
 	switch {
 	case err == nil:
-		// A completed test is kept, even if the watchdog barked at its very end.
+		// A completed test is kept, even if the watchdog aborted the engine at its very end.
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {

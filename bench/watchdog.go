@@ -33,9 +33,9 @@ const (
 	graceUnknown = 30 * time.Second
 )
 
-// watchdog aborts an engine when the budget of its test or the context of the run
-// ends, or when the policy gives the test up: it barks, once. It has a goroutine
-// of its own, which stop joins.
+// watchdog aborts an engine, once, when the budget of its test or the context of the
+// run ends, or when the policy gives the test up. It has a goroutine of its own, which
+// stop joins.
 type watchdog struct {
 	engine Engine
 	policy Policy        // nil: only the budget counts
@@ -49,9 +49,9 @@ type watchdog struct {
 	prospect  policy.Prospect
 	began     time.Time     // of the current pass; zero between passes
 	ubatch    time.Duration // the longest micro-batch so far
-	status    result.Status // OK until the watchdog barks
-	reason    string        // why it barked
-	requested time.Time     // when it barked
+	status    result.Status // OK until the watchdog aborts the engine
+	reason    string        // why it did
+	requested time.Time     // when it did
 }
 
 // watch starts the watchdog of one test. A budget of 0 is no limit; limit is the
@@ -86,9 +86,9 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		case <-w.quit:
 			return
 		case <-ctx.Done():
-			grace = w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
+			grace = w.abort(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
 		case <-deadline:
-			grace = w.bark(w.limit, overdue("done", budget, w.limit))
+			grace = w.abort(w.limit, overdue("done", budget, w.limit))
 		case <-w.moved:
 		case <-due:
 			if decision := w.policy.During(w.now()); decision.Stop {
@@ -96,7 +96,7 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 				if w.limit == result.TimeLimit {
 					status = result.TimeLimit
 				}
-				grace = w.bark(status, decision.Reason)
+				grace = w.abort(status, decision.Reason)
 			}
 		}
 	}
@@ -182,8 +182,8 @@ func (w *watchdog) notify() {
 	}
 }
 
-// bark aborts the engine. grace is how long the engine may take to return.
-func (w *watchdog) bark(status result.Status, reason string) (grace time.Duration) {
+// abort aborts the engine. grace is how long the engine may take to return.
+func (w *watchdog) abort(status result.Status, reason string) (grace time.Duration) {
 	w.mu.Lock()
 	w.status, w.reason, w.requested = status, reason, time.Now()
 	grace = Grace(w.ubatch)
@@ -201,8 +201,8 @@ func (w *watchdog) saw(ubatch time.Duration) time.Duration {
 	return w.ubatch
 }
 
-// stop ends the watchdog. It returns why and when the watchdog barked; status is
-// OK when it did not. After stop, the watchdog does not call Abort.
+// stop ends the watchdog. It returns why and when the watchdog aborted the engine;
+// status is OK if it did not. After stop, the watchdog does not call Abort.
 func (w *watchdog) stop() (status result.Status, reason string, requested time.Time) {
 	close(w.quit)
 	<-w.done

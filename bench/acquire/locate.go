@@ -98,8 +98,8 @@ type Finder struct {
 	Keep    bool // keep the headers of synthetic weights in files, for the worker
 }
 
-// Located says where the weights of a model come from.
-type Located struct {
+// located says where the weights of a model come from.
+type located struct {
 	Weights result.Weights
 	Fetch   bool       // the file must be fetched
 	File    fetch.File // on this machine; otherwise the zero File
@@ -109,35 +109,35 @@ type Located struct {
 	Because    error  // why synthetic weights are used as a fallback; nil: they are not
 }
 
-// Locate finds the weights of a model. It reads from a server only if synthetic weights
+// locate finds the weights of a model. It reads from a server only if synthetic weights
 // need a header. The error is an *Error, or the cause of ctx.
-func (f *Finder) Locate(ctx context.Context, e suite.Entry) (Located, error) {
+func (f *Finder) locate(ctx context.Context, e suite.Entry) (located, error) {
 	switch {
 	case f.Weights == Synthetic:
 		return f.synthetic(ctx, e)
 	case !e.Source.Local():
-		return Located{Weights: result.FileWeights, Fetch: true}, nil
+		return located{Weights: result.FileWeights, Fetch: true}, nil
 	}
 	file, err := fetch.Local(e.Source.Path, f.Dirs.Search...)
 	switch {
 	case err == nil:
-		return Located{Weights: result.FileWeights, File: file, Header: file.Header}, nil
+		return located{Weights: result.FileWeights, File: file, Header: file.Header}, nil
 	case f.Weights == Auto:
 		why := &Error{NoFile, e.Source.Path, err}
-		l, err := f.Fallback(ctx, e, why)
+		l, err := f.fallback(ctx, e, why)
 		if err != nil {
 			slog.Debug("no header for synthetic weights", "model", e.Name, "reason", err)
-			return Located{}, why
+			return located{}, why
 		}
 		return l, nil
 	default:
-		return Located{}, &Error{NoFile, e.Source.Path, err}
+		return located{}, &Error{NoFile, e.Source.Path, err}
 	}
 }
 
-// Fallback returns synthetic weights for a model whose file cannot be had. why is the
+// fallback returns synthetic weights for a model whose file cannot be had. why is the
 // reason. The error says why there is no header for them.
-func (f *Finder) Fallback(ctx context.Context, e suite.Entry, why error) (Located, error) {
+func (f *Finder) fallback(ctx context.Context, e suite.Entry, why error) (located, error) {
 	requests, cancel := context.WithTimeout(ctx, f.Weights.requestTimeout())
 	defer cancel()
 	l, err := f.synthetic(requests, e)
@@ -147,8 +147,8 @@ func (f *Finder) Fallback(ctx context.Context, e suite.Entry, why error) (Locate
 
 // synthetic finds a header for synthetic weights: a default model's shape, or the
 // header of the model's file.
-func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (Located, error) {
-	l := Located{Weights: result.SyntheticWeights}
+func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (located, error) {
+	l := located{Weights: result.SyntheticWeights}
 	shape, err := synth.Lookup(filepath.Base(e.Name))
 	if err == nil {
 		if l.Header, err = shape.File(); err != nil {

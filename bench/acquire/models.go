@@ -66,7 +66,7 @@ type model struct {
 	item   int        // of the queue, or notQueued
 
 	// Only with Auto, and if fetch is true.
-	fallback Located // Header is nil if it is not known
+	fallback located // Header is nil if it is not known
 	silent   bool    // its server did not answer before the run
 }
 
@@ -129,7 +129,7 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	if !slices.ContainsFunc(wanted.Tests, func(t result.Test) bool { return t.E2E }) {
 		c.job.E2E = nil
 	}
-	l, err := o.Locate(ctx, wanted)
+	l, err := o.locate(ctx, wanted)
 	if err != nil {
 		return c, err
 	}
@@ -150,7 +150,7 @@ func (c *model) findFallback(ctx context.Context, o *Options) {
 	if o.Weights != Auto {
 		return
 	}
-	l, err := o.Fallback(ctx, c.wanted, nil)
+	l, err := o.fallback(ctx, c.wanted, nil)
 	if err != nil {
 		slog.Debug("no header for synthetic weights", "model", c.wanted.Name, "reason", err)
 		return
@@ -158,8 +158,8 @@ func (c *model) findFallback(ctx context.Context, o *Options) {
 	c.fallback = l
 }
 
-// use gives a model the weights that Locate found.
-func (c *model) use(l Located) {
+// use gives a model the weights that locate found.
+func (c *model) use(l located) {
 	job := &c.job
 	job.Model.Weights, job.Model.Path = l.Weights, l.HeaderPath
 	c.header, c.paths, c.fetch = l.Header, l.File.Paths, l.Fetch
@@ -219,7 +219,7 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	}
 	src.SHA256 = c.wanted.Source.SHA256
 	c.wanted.Source = src
-	l, err := o.Locate(ctx, c.wanted)
+	l, err := o.locate(ctx, c.wanted)
 	if err != nil {
 		return c, err
 	}
@@ -361,13 +361,6 @@ func (m *Models) Jobs() []bench.Job {
 		jobs[i] = c.job
 	}
 	return jobs
-}
-
-// EachJob calls change with every job. It must not be called after Ready.
-func (m *Models) EachJob(change func(*bench.Job)) {
-	for i := range m.all {
-		change(&m.all[i].job)
-	}
 }
 
 // Wanted returns the models as they were wanted, in the order in which they run, and

@@ -150,7 +150,7 @@ func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 // planModel finds a model on this machine.
 func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (PlannedModel, error) {
 	m := PlannedModel{Name: wanted.Name, wanted: wanted}
-	l, err := o.Locate(ctx, wanted)
+	l, err := o.locate(ctx, wanted)
 	if err != nil {
 		return m, err
 	}

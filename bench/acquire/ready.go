@@ -50,7 +50,7 @@ func (m *Models) arrive(ctx context.Context, c *model) error {
 	file, err := m.wait(ctx, c)
 	switch {
 	case err == nil:
-		c.use(Located{Weights: result.FileWeights, File: file, Header: file.Header})
+		c.use(located{Weights: result.FileWeights, File: file, Header: file.Header})
 	case m.options.Weights != Auto || ctx.Err() != nil:
 		return err
 	default:
@@ -77,7 +77,7 @@ func (m *Models) fallBack(ctx context.Context, c *model, why error) error {
 	l.Because = why
 	if l.Header == nil {
 		var err error
-		if l, err = m.options.Fallback(ctx, c.wanted, why); err != nil {
+		if l, err = m.options.fallback(ctx, c.wanted, why); err != nil {
 			var missing *supervise.Missing
 			if errors.As(why, &missing) {
 				return &supervise.Missing{Status: missing.Status, Reason: fmt.Sprintf("%s; there is no header for synthetic weights either: %v", missing.Reason, err)}

@@ -83,9 +83,9 @@ func (a *Assembler) Running() (t result.Test, ok bool) {
 	return a.test.Test, true
 }
 
-// Completed returns the completed repetitions of the current test; ok is false
+// completed returns the completed repetitions of the current test; ok is false
 // between tests.
-func (a *Assembler) Completed() (samples []result.Sample, ok bool) { return a.samples, a.test != nil }
+func (a *Assembler) completed() (samples []result.Sample, ok bool) { return a.samples, a.test != nil }
 
 // Lost ends the current test, because its worker was lost. It returns nil between
 // tests.

@@ -82,7 +82,7 @@ func (r *Remaining) Recover(w *Worker, l Loss) (description string, ok bool) {
 	}
 	for _, try := range remedies {
 		if description, ok = try(r, w, l); ok {
-			if samples, running := w.assembler.Completed(); running {
+			if samples, running := w.assembler.completed(); running {
 				r.Keep(r.culprit(w), samples)
 			}
 			return description, true

@@ -142,10 +142,10 @@ func (d *Description) last() *Span {
 	return &d.Span
 }
 
-// Create creates the directory of a new run in parent, or in DefaultParent if parent
+// Create creates the directory of a new run in parent, or in defaultParent if parent
 // is empty. Its name is unique, so nothing is overwritten. Errors are ErrCreate.
 func Create(parent string) (*Dir, error) {
-	d, err := create(cmp.Or(parent, DefaultParent()))
+	d, err := create(cmp.Or(parent, defaultParent()))
 	if err != nil {
 		return nil, &kindError{ErrCreate, fmt.Errorf("results directory: %w", err)}
 	}
@@ -174,9 +174,9 @@ func create(parent string) (*Dir, error) {
 	return d, nil
 }
 
-// DefaultParent returns $XDG_STATE_HOME/benchmark-llm/runs. Without the variable, it is
+// defaultParent returns $XDG_STATE_HOME/benchmark-llm/runs. Without the variable, it is
 // in ~/.local/state, and without a home directory, in the directory for temporary files.
-func DefaultParent() string {
+func defaultParent() string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) {
 		state = os.TempDir()
