@@ -1,10 +1,10 @@
 // Package bench runs tests on an engine: context, warm-up, repetitions, a
-// watchdog, and an event for every step. It knows no engine; package llamacpp
-// is one, benchtest a scripted one.
+// watchdog, and an event for every step. It depends on no engine. Package
+// llamacpp implements one, and package benchtest a scripted one.
 //
-// The way of the data: a Job goes into RunJob, which drives an Engine and
-// emits Events; an Assembler turns events into outcomes and records, in this
-// process or in another, now or from a file.
+// RunJob takes a Job, drives an Engine and emits Events. Package record turns
+// events into outcomes and records. It does so in any process, as events arrive
+// or later from a file.
 package bench
 
 import (
@@ -21,39 +21,38 @@ import (
 // Engine computes tests of one model. All methods but Abort, ClearAbort and
 // Tokens are called from one goroutine, one at a time.
 type Engine interface {
-	// Facts is what is known before a model is loaded.
+	// Facts returns what is known before a model is loaded.
 	Facts() EngineFacts
 
-	// Load loads the model. It returns ErrAborted soon after ctx ends. tell is told
-	// of its LoadProgress and of each OffloadTry; it may be called from any goroutine.
-	Load(ctx context.Context, tell func(Event)) (ModelFacts, error)
+	// Load loads the model. It returns ErrAborted soon after ctx ends. It calls emit
+	// with LoadProgress and OffloadTry, from any goroutine.
+	Load(ctx context.Context, emit func(Event)) (ModelFacts, error)
 
-	// Begin creates what a test needs and no other test has used: a new
-	// context, its threads, its tokens. It ends the test before, if any.
+	// Begin creates a new context, threads and tokens for a test. It ends the
+	// previous test, if there is one.
 	Begin(t result.Test) error
 
-	// Warmup runs the untimed pass of the test begun.
+	// Warmup runs the untimed pass of the current test and returns its time.
 	Warmup() (time.Duration, error)
 
-	// Repeat prepares and runs the nth repetition, from 1, and returns the time of
-	// the timed part alone, on the monotonic clock. The time is valid with
-	// ErrAborted too. The tokens of the nth are the same whatever ran before it.
+	// Repeat prepares and runs repetition n, from 1. It returns the time of the timed
+	// part alone, by the monotonic clock, also together with ErrAborted. The tokens
+	// of repetition n do not depend on earlier repetitions.
 	Repeat(n int) (time.Duration, error)
 
-	// Generated is what the last repetition of an end-to-end test generated, for
-	// the caller to keep; nil after one of another kind.
+	// Generated returns what the last repetition of an end-to-end test generated. The
+	// caller owns it. It is nil for tests of other kinds.
 	Generated() *result.Generated
 
-	// Tokens is how many tokens of the pass under way are done; 0 where that is
-	// not known. Any goroutine may call it.
+	// Tokens returns how many tokens of the current pass are done; 0: not known. Any
+	// goroutine may call it.
 	Tokens() int
 
 	// End frees what Begin created. The model stays loaded.
 	End() error
 
-	// Abort makes the call that is running, and every later one, return
-	// ErrAborted as soon as it can, until ClearAbort. Any goroutine may call
-	// either.
+	// Abort makes the current call and every later one return ErrAborted as soon as
+	// possible, until ClearAbort is called. Any goroutine may call both.
 	Abort()
 	ClearAbort()
 
@@ -61,15 +60,15 @@ type Engine interface {
 	Close() error
 }
 
-// Errors that an engine wraps, so that a run knows the status of the test.
+// Errors that an engine wraps. They determine the status of a test.
 var (
 	ErrAborted     = errors.New("aborted")
 	ErrOutOfMemory = errors.New("out of memory")
 	ErrUnsupported = errors.New("not supported")
 )
 
-// EngineFacts is what an engine says of itself and of the machine, in
-// llama-bench's words.
+// EngineFacts are an engine's facts about itself and the machine, in llama-bench's
+// words.
 type EngineFacts struct {
 	BuildCommit  string            `json:"build_commit"`
 	BuildNumber  int               `json:"build_number"`
@@ -79,42 +78,42 @@ type EngineFacts struct {
 	GPUInfo      string            `json:"gpu_info"`
 	CPUVariant   string            `json:"cpu_variant,omitempty"`
 	GPUs         []EngineGPU       `json:"gpus,omitempty"`
-	Limited      []string          `json:"limited,omitempty"`       // devices used, where those asked for are more than the library takes
+	Limited      []string          `json:"limited,omitempty"`       // devices in use, if more were requested than the library accepts
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
-	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, where it is in use
-	Problems     []string          `json:"problems,omitempty"`      // what the library said of back-ends that it cannot use
-	Warnings     []result.Warning  `json:"warnings,omitempty"`      // that hold for all records
+	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
+	Problems     []string          `json:"problems,omitempty"`      // the library's messages about back-ends that it cannot use
+	Warnings     []result.Warning  `json:"warnings,omitempty"`      // for all records
 }
 
-// WithoutCUDA is why a CUDA back-end that is installed has no device; empty where
-// it has one, or there is no back-end.
+// WithoutCUDA explains why an installed CUDA back-end has no device. It is empty if
+// there is a device, or no CUDA back-end.
 func (f EngineFacts) WithoutCUDA() string {
 	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
 		return ""
 	}
-	about := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
-	return cmp.Or(strings.Join(about, "; "), "it lists none")
+	problems := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
+	return cmp.Or(strings.Join(problems, "; "), "it lists none")
 }
 
-// EngineGPU is a GPU that the engine lists, of this machine or another.
+// EngineGPU is a GPU that the engine lists. It may belong to another machine.
 type EngineGPU struct {
 	Name       string `json:"name"`                  // "CUDA0"
-	Model      string `json:"model"`                 // "NVIDIA L4"; of an RPC server its address
+	Model      string `json:"model"`                 // "NVIDIA L4"; for an RPC server: its address
 	Backend    string `json:"backend"`               // "CUDA"
 	PCIAddress string `json:"pci_address,omitempty"` // "0000:01:00.0"
-	Problem    string `json:"problem,omitempty"`     // why nothing can be put there
+	Problem    string `json:"problem,omitempty"`     // why it cannot be used
 }
 
-// ModelFacts is what an engine says of a loaded model.
+// ModelFacts are an engine's facts about a loaded model.
 type ModelFacts struct {
 	Type      string           `json:"type"`       // "llama 7B Q4_K - Medium"
 	SizeBytes uint64           `json:"size_bytes"` // of all tensors
 	Params    uint64           `json:"params"`
 	Layers    int              `json:"layers"`
-	Offload   *result.Offload  `json:"offload,omitempty"`  // nil where no device but the CPU was to be used
-	Warnings  []result.Warning `json:"warnings,omitempty"` // that hold for all its records
-	// Where the weights are, by the library's own report: devices that hold some,
-	// but for the CPU.
+	Offload   *result.Offload  `json:"offload,omitempty"`  // nil: only the CPU was requested
+	Warnings  []result.Warning `json:"warnings,omitempty"` // for all its records
+	// Placed are the devices that hold weights, without the CPU. The library reports
+	// them.
 	Placed []Placement `json:"placed,omitempty"`
 }
 
@@ -125,8 +124,12 @@ type Placement struct {
 	WeightsBytes uint64 `json:"weights_bytes"` // in its memory
 }
 
-// Settings are the parameters of the engine, all of them written into every
-// record. DefaultSettings gives llama-bench's.
+// Settings are the parameters of the engine. All of them are written into every
+// record.
+//
+// Threads must not exceed the number of CPUs: more threads would measure the
+// scheduler. (llama-bench allows it.) LoadMode is none for synthetic weights,
+// because a stream cannot be mapped; the record says so.
 type Settings struct {
 	Threads     int       `json:"threads"` // of the CPU back-end
 	Batch       int       `json:"batch"`   // tokens of one decode
@@ -154,7 +157,7 @@ type Settings struct {
 	NoRepack    bool      `json:"no_repack,omitempty"`
 }
 
-// NoDevice is llama-bench's word for no device to offload to.
+// NoDevice is llama-bench's word for "offload to no device".
 const NoDevice = "none"
 
 // Offloads tells whether layers may go to devices.
@@ -162,8 +165,8 @@ func (s Settings) Offloads() bool {
 	return s.GPULayers != 0 && !slices.Equal(s.Devices, []string{NoDevice})
 }
 
-// DefaultSettings are llama-bench 0.7.0's, with flash attention on, as the
-// default suite has it, for the given number of threads.
+// DefaultSettings returns llama-bench 0.7.0's settings for a number of threads. Only
+// flash attention differs: it is on, as in the default suite.
 func DefaultSettings(threads int) Settings {
 	return Settings{
 		Threads:   threads,
@@ -191,15 +194,15 @@ type Model struct {
 	Words   bool           `json:"words,omitempty"`   // synthetic weights come with a generated tokenizer
 }
 
-// TestBudget is a test with the time it may take, context creation, warm-up and
-// repetitions together; 0 is no limit.
+// TestBudget is a test with its budget: the time for context creation, warm-up and
+// all repetitions together; 0: no limit.
 type TestBudget struct {
 	Test   result.Test     `json:"test"`
 	Budget time.Duration   `json:"budget_ns,omitempty"`
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
 }
 
-// left is what completed repetitions leave of the budget; 0 is no limit.
+// left is the budget without the time of completed repetitions; 0: no limit.
 func (t TestBudget) left() time.Duration {
 	left := t.Budget
 	for _, s := range t.Done {
@@ -215,61 +218,73 @@ func (t TestBudget) left() time.Duration {
 type Job struct {
 	Model       Model         `json:"model"`
 	LoadBudget  time.Duration `json:"load_budget_ns,omitempty"` // 0: no limit
-	TimeLeft    time.Duration `json:"time_left_ns,omitempty"`   // of the run, from the start of the job; 0: no limit
+	TimeLeft    time.Duration `json:"time_left_ns,omitempty"`   // of the run, when the job starts; 0: no limit
 	Past        []PastTest    `json:"past,omitempty"`           // tests of the model that are over
 	Tests       []TestBudget  `json:"tests"`
 	Repetitions int           `json:"repetitions"`
 	NoWarmup    bool          `json:"no_warmup,omitempty"`
 	Seed        uint64        `json:"seed"` // of the tokens
 	Settings    Settings      `json:"settings"`
-	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: go on without a CUDA device
-	RequireGPU  bool          `json:"require_gpu,omitempty"` // a model that no GPU holds is not run
-	E2E         *E2E          `json:"e2e,omitempty"`         // how end-to-end tests are done; nil when there are none
+	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
+	RequireGPU  bool          `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
+	E2E         *E2E          `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
 
-	// Adjusted are the settings in use where those asked for could not be met: less
-	// memory after a worker failed, or load mode none for synthetic weights that
-	// replace a file. nil: Settings are in use. Warnings say why; they belong to
-	// every record to come.
+	// Adjusted are the settings in use if the requested ones cannot be used. A worker
+	// that ran out of memory is followed by one that needs less, and synthetic
+	// weights as a fallback need load mode none. nil: Settings are in use. Warnings
+	// say why; every later record has them.
 	Adjusted *Settings        `json:"adjusted,omitempty"`
 	Offload  *OffloadLimit    `json:"offload,omitempty"`
 	Warnings []result.Warning `json:"warnings,omitempty"`
 
-	// PrecompileSkip is a shape that cost a worker before the first test and is
-	// left to the tests. NoPrecompile leaves all shapes to them.
+	// PrecompileSkip is a shape whose precompile pass ended a worker. It is not
+	// precompiled again; the tests that need it compile it. After a second such loss,
+	// or a pass that hangs, NoPrecompile is true and no shape is precompiled. So the
+	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
 }
 
-// Warn adds a warning to every record to come. It replaces one of the same code.
+// Warn adds a warning to every later record. It replaces a warning with the same
+// code.
 func (j *Job) Warn(w result.Warning) {
 	others := slices.DeleteFunc(slices.Clone(j.Warnings), func(o result.Warning) bool { return o.Code == w.Code })
 	j.Warnings = append(others, w)
 }
 
-// OffloadLimit is how many layers may be tried on devices after a worker was lost
-// while it loaded with more.
-type OffloadLimit struct {
-	Layers int    `json:"layers"`
-	Tried  int    `json:"tried"`
-	Reason string `json:"reason"` // how the worker was lost
+// ForgetRepetitions removes the completed repetitions of all tests.
+func (j *Job) ForgetRepetitions() {
+	j.Tests = slices.Clone(j.Tests)
+	for i := range j.Tests {
+		j.Tests[i].Done = nil
+	}
 }
 
-// E2E is how end-to-end tests take and make text. Prompt is their text, valid
-// UTF-8 and not empty, cut or repeated to the test's length in tokens; "" is the
-// built-in one. Each token is sampled by temperature among the TopK likeliest that
-// have the probability TopP together; a temperature of 0 takes the likeliest.
-// Chance starts from the job's seed in every repetition.
+// OffloadLimit limits the layers on devices after a worker was lost while it loaded
+// with more.
+type OffloadLimit struct {
+	Layers int    `json:"layers"` // the limit
+	Tried  int    `json:"tried"`  // by the lost worker
+	Reason string `json:"reason"` // why the worker was lost
+}
+
+// E2E are the prompt and the sampling of end-to-end tests. Tokens are sampled by
+// temperature from the TopK most likely tokens whose probabilities add up to TopP. A
+// temperature of 0 takes the most likely token. Every repetition starts with the
+// job's seed.
 type E2E struct {
+	// Prompt is valid UTF-8. It is cut or repeated to the test's length in tokens; "":
+	// the built-in one.
 	Prompt      string  `json:"prompt,omitempty"`
 	Temperature float64 `json:"temperature"` // at least 0
 	TopK        int     `json:"top_k"`       // 0: all
 	TopP        float64 `json:"top_p"`       // in [0, 1]; 1: all
 }
 
-// DefaultE2E samples as llama.cpp's programs do.
+// DefaultE2E is the sampling of llama.cpp's programs.
 func DefaultE2E() E2E { return E2E{Temperature: 0.8, TopK: 40, TopP: 0.95} }
 
-// Effective are the settings that the job runs with.
+// Effective returns the settings that the job uses.
 func (j Job) Effective() Settings {
 	if j.Adjusted != nil {
 		return *j.Adjusted

@@ -10,20 +10,24 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Event is one step of a run. Events are written as they happen, one JSON
-// object per line; everything a reader sees is derived from them.
+// Event is one step of a run. Events are written as they happen, one JSON object
+// per line. All results are derived from them.
+//
+// A worker waits after each event until the parent has acknowledged it. An event is
+// therefore on disk before the next step starts, and the parent does not wake up on
+// a CPU that the worker uses.
 type Event interface {
 	name() string
 }
 
 // The events, in the order in which a run emits them.
 type (
-	// EngineReady comes first: the engine runs and tells what it is.
+	// EngineReady comes first. The engine has started.
 	EngineReady struct {
 		PID   int         `json:"pid"`
 		Facts EngineFacts `json:"facts"`
 	}
-	// EngineFailed comes instead when there is no engine: no test can run.
+	// EngineFailed comes instead if the engine cannot start. No test can run.
 	EngineFailed struct {
 		Reason string `json:"reason"`
 	}
@@ -31,39 +35,39 @@ type (
 	LoadStarted struct {
 		Model    Model            `json:"model"`
 		Budget   time.Duration    `json:"budget_ns,omitempty"`
-		Settings *Settings        `json:"settings,omitempty"` // of this worker, if they are not the job's
-		Warnings []result.Warning `json:"warnings,omitempty"` // that hold for all its records
+		Settings *Settings        `json:"settings,omitempty"` // of this worker, if they differ from the job's
+		Warnings []result.Warning `json:"warnings,omitempty"` // for all its records
 	}
-	// LoadProgress comes a few times during a load.
+	// LoadProgress comes up to ten times during a load.
 	LoadProgress struct {
 		Share float64 `json:"share"` // [0, 1]
 	}
-	// OffloadTry comes before memory for a number of layers is allocated on devices:
-	// whether that many fit, only the attempt tells.
+	// OffloadTry comes before the engine allocates memory for a number of layers on
+	// devices. Only the attempt shows whether they fit.
 	OffloadTry struct {
 		Layers int    `json:"layers"`
-		Of     int    `json:"of"`               // the model's
+		Of     int    `json:"of"`               // layers of the model
 		Reason string `json:"reason,omitempty"` // why not more
 	}
-	// LoadDone ends a load. Status is OK or why there is no model.
+	// LoadDone ends a load. Status is OK, or says why the load failed.
 	LoadDone struct {
 		Status  result.Status `json:"status"`
 		Reason  string        `json:"reason,omitempty"`
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// PrecompileStarted comes before the first test of a model on a GPU: one untimed
-	// pass of each shape, at which kernels are compiled.
+	// PrecompileStarted comes before the first test of a model on a GPU. An untimed
+	// pass of each shape follows, during which the driver compiles kernels.
 	PrecompileStarted struct {
 		Shapes []result.Test `json:"shapes"`
 		Budget time.Duration `json:"budget_ns"`
 	}
-	// PrecompilePass comes before each of them.
+	// PrecompilePass comes before each of these passes.
 	PrecompilePass struct {
 		Shape result.Test `json:"shape"`
 	}
-	// PrecompileDone ends those passes. Where not all were computed it says why; the
-	// tests are run all the same.
+	// PrecompileDone comes after the last of these passes. Status and Reason say
+	// whether one failed. The tests run in any case.
 	PrecompileDone struct {
 		Status  result.Status `json:"status"`
 		Reason  string        `json:"reason,omitempty"`
@@ -74,26 +78,26 @@ type (
 		Test        result.Test     `json:"test"`
 		Budget      time.Duration   `json:"budget_ns,omitempty"`
 		Repetitions int             `json:"repetitions"`
-		Done        []result.Sample `json:"done,omitempty"`   // of them, by an earlier worker or run
-		Reason      string          `json:"reason,omitempty"` // why it is worth its time, with numbers
+		Done        []result.Sample `json:"done,omitempty"`   // completed by an earlier worker or run
+		Reason      string          `json:"reason,omitempty"` // why the policy started it, with numbers
 	}
-	// ContextReady comes when the test has its context.
+	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
 	// WarmupDone ends the untimed pass.
 	WarmupDone struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
-		UBatch  time.Duration `json:"ubatch_ns"` // longest pass through the graph seen in this test
+		UBatch  time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
 	}
 	// RepetitionDone ends one timed repetition.
 	RepetitionDone struct {
 		Sample result.Sample `json:"sample"`
-		UBatch time.Duration `json:"ubatch_ns"` // longest pass through the graph seen in this test
+		UBatch time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
 	}
 	// AbortRequested comes when the watchdog has set the engine's abort flag.
 	AbortRequested struct {
-		Status result.Status `json:"status"` // Timeout or Aborted
+		Status result.Status `json:"status"` // that the test will get
 		Reason string        `json:"reason"`
 		Grace  time.Duration `json:"grace_ns"` // how long the engine may take to return
 	}
@@ -101,7 +105,8 @@ type (
 	AbortReturned struct {
 		Latency time.Duration `json:"latency_ns"`
 	}
-	// GraceExpired comes when it has not: only ending the process helps.
+	// GraceExpired comes if the engine has not returned in time. The parent then ends
+	// the process.
 	GraceExpired struct {
 		Grace time.Duration `json:"grace_ns"`
 	}
@@ -112,45 +117,45 @@ type (
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// TestSkipped tells of a test that was not started, and why. The parent writes
-	// it for all tests of a model that cannot be run.
+	// TestSkipped says why a test was not started. The parent writes it for all tests
+	// of a model that cannot be run.
 	TestSkipped struct {
 		Model  string        `json:"model"`
 		Test   result.Test   `json:"test"`
 		Status result.Status `json:"status"`
 		Reason string        `json:"reason"`
 	}
-	// WaitStarted is written by the parent when the next model's file is not here
-	// yet and nothing else can be done.
+	// WaitStarted is written by the parent when the run waits for the next model's
+	// file.
 	WaitStarted struct {
 		Model string `json:"model"`
 	}
-	// WaitDone ends a wait. Status is OK or why there is no file.
+	// WaitDone ends a wait. Status is OK, or says why there is no file.
 	WaitDone struct {
 		Model   string        `json:"model"`
 		Status  result.Status `json:"status"`
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// WarmDone is written by the parent when a file was read into memory before
-	// its load began.
+	// WarmDone is written by the parent after it has read a model's file into memory,
+	// before the load.
 	WarmDone struct {
 		Model   string        `json:"model"`
-		Bytes   int64         `json:"bytes"` // read; 0 when the file does not fit the memory available
+		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// JobDone comes last: the worker did all it could.
+	// JobDone comes last. The worker has handled all tests.
 	JobDone struct{}
-	// GPUObserved is written by the parent before the end of a test: what drivers
-	// said of GPUs meanwhile.
+	// GPUObserved is written by the parent before the end of a test. It has what the
+	// drivers reported about GPUs during the test.
 	GPUObserved struct {
 		Devices []GPUObservation `json:"devices"`
 	}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
-		Status result.Status `json:"status"` // of the test under way, if it is not tried again
+		Status result.Status `json:"status"` // of the current test, if it is not tried again
 		Reason string        `json:"reason"`
-		Output []string      `json:"output,omitempty"` // its last lines on stderr
+		Output []string      `json:"output,omitempty"` // first and last lines that the worker printed
 	}
 )
 
@@ -189,7 +194,7 @@ func (GPUObserved) name() string       { return "gpu_observed" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
 
-// eventTypes makes an event of each name.
+// eventTypes decodes the data of an event, by its name.
 var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"engine_ready":       decodeAs[EngineReady],
 	"engine_failed":      decodeAs[EngineFailed],
@@ -217,7 +222,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"worker_lost":        decodeAs[WorkerLost],
 }
 
-// oldNames are names that events had in earlier versions of this program.
+// oldNames maps names from earlier versions of this program to present ones.
 var oldNames = map[string]string{
 	"compile_started": "precompile_started",
 	"compile_pass":    "precompile_pass",
@@ -230,10 +235,10 @@ func decodeAs[E Event](data json.RawMessage) (Event, error) {
 	return e, err
 }
 
-// ErrUnknownEvent is an event of a newer version of this program.
+// ErrUnknownEvent means an event that this version of the program does not know.
 var ErrUnknownEvent = errors.New("unknown event")
 
-// MaxEventBytes bounds a line of events: a longer one is garbage.
+// MaxEventBytes is the maximum length of an event's line. Longer lines are garbage.
 const MaxEventBytes = 4 << 20
 
 // Stamped is an event with the wall-clock time at which it happened.
@@ -242,14 +247,14 @@ type Stamped struct {
 	Event Event
 }
 
-// envelope is what a line holds.
+// envelope is the JSON object of a line.
 type envelope struct {
 	Event string          `json:"event"`
 	At    time.Time       `json:"at"`
 	Data  json.RawMessage `json:"data"`
 }
 
-// MarshalLine is the event as one line of JSON, with its newline.
+// MarshalLine returns the event as one line of JSON, with a newline.
 func (s Stamped) MarshalLine() ([]byte, error) {
 	data, err := json.Marshal(s.Event)
 	if err != nil {
@@ -262,8 +267,8 @@ func (s Stamped) MarshalLine() ([]byte, error) {
 	return append(line, '\n'), nil
 }
 
-// UnmarshalLine reads one line written by MarshalLine. The error of an event
-// that this version does not know is ErrUnknownEvent.
+// UnmarshalLine reads a line that MarshalLine wrote. The error is ErrUnknownEvent if
+// this version does not know the event.
 func (s *Stamped) UnmarshalLine(line []byte) error {
 	if len(line) > MaxEventBytes {
 		return fmt.Errorf("decode event: line of %d bytes is longer than %d", len(line), MaxEventBytes)

@@ -11,6 +11,10 @@ import (
 // Policy decides which tests are worth their time. [policy.Policy] implements it.
 // The methods depend on their arguments alone, and several goroutines may call
 // them.
+//
+// The worker asks the policy, because it is the first to know how far a test has
+// come. The parent needs only the consequences for larger models. A worker that
+// replaces a lost one therefore has to be told about past tests: see Job.Past.
 type Policy interface {
 	// Before decides whether to start a test.
 	Before(policy.Prospect) policy.Decision
@@ -96,7 +100,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 		default:
 			continue
 		}
-		return no(statusAfter(past.Status), "not started: %v ended as %s", past.Test, past.Status)
+		return no(policy.StatusAfter(past.Status), "not started: %v ended as %s", past.Test, past.Status)
 	}
 	p := j.prospect(t)
 	decision := j.policy.Before(p)
@@ -114,7 +118,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 
 // tooSlow tells whether a test did not fit its budget. End-to-end tests do more
 // than the others and have budgets of their own. An end-to-end test that is too
-// slow therefore says nothing of the others, and the others nothing of it.
+// slow therefore does not stop the others, and the others do not stop end-to-end tests.
 func tooSlow(s result.Status) bool { return s == result.Timeout || s == result.PredictedTimeout }
 
 // shortest tells whether past test i was the first of its series, which is the
@@ -126,15 +130,6 @@ func (j *jobRun) shortest(i int) bool {
 		}
 	}
 	return true
-}
-
-// statusAfter is the status of a test that is not run because another ended with
-// status s.
-func statusAfter(s result.Status) result.Status {
-	if s == result.Timeout {
-		return result.PredictedTimeout
-	}
-	return s
 }
 
 // budget is the time that a test may take from now on. limit is the status of a

@@ -10,16 +10,16 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// precompileLimit bounds the passes before the first test, for a driver that hangs:
-// a pass that is not computed by then is left to its test.
+// precompileLimit bounds all precompile passes together, in case a driver hangs. The
+// tests compile what is missing then.
 const precompileLimit = 15 * time.Minute
 
-// compile computes one untimed pass of every shape that the job's tests use,
-// before any budget begins: at first use a GPU's driver compiles kernels, or
-// moves them to the device, for seconds to minutes. Without a model on a GPU it
-// does nothing. That a pass fails is told; the tests that need it will, too. What
-// cost a worker is left to them.
-func (j *jobRun) compile(run context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
+// precompile computes one untimed pass of every shape that the job's tests use, before
+// any budget begins. The first use of a kernel can take seconds to minutes, because a
+// GPU's driver compiles it or moves it to the device. precompile does nothing if no
+// GPU holds a part of the model. A pass that fails is reported in PrecompileDone; the
+// tests of its shape will fail too. A shape that ended a worker is left out.
+func (j *jobRun) precompile(run context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
 	shapes := precompileShapes(j.job.Tests, j.job.Effective())
 	if lost := j.job.PrecompileSkip; lost != nil {
 		shapes = slices.DeleteFunc(shapes, func(t result.Test) bool { return t == *lost })
@@ -70,9 +70,10 @@ func (j *jobRun) compile(run context.Context, e Engine, model ModelFacts, emit f
 	return emit(done)
 }
 
-// precompileShapes are the shapes of single passes through the graph that tests are
-// made of: ubatches of a prompt or of a depth, the last one shorter, and one
-// token. Their number is that of the kernels' choices, not of the tests.
+// precompileShapes are the shapes of the single micro-batches that tests consist of:
+// those of a prompt or a depth, the last of which may be shorter, and one token. The
+// shape decides which kernels a micro-batch uses. A prompt of 16,384 tokens has the
+// same micro-batches as one of 512, so whole warm-ups would compile nothing more.
 func precompileShapes(tests []TestBudget, s Settings) []result.Test {
 	batch := max(s.Batch, 1)
 	ubatch := min(max(s.UBatch, 1), batch)
@@ -82,7 +83,7 @@ func precompileShapes(tests []TestBudget, s Settings) []result.Test {
 			shapes = append(shapes, t)
 		}
 	}
-	chunk := func(n int) { // of one decode
+	addDecode := func(n int) { // tokens of one decode
 		if n >= ubatch {
 			add(result.Test{Prompt: ubatch})
 		}
@@ -93,9 +94,9 @@ func precompileShapes(tests []TestBudget, s Settings) []result.Test {
 	for _, t := range tests {
 		for _, n := range []int{t.Test.Prompt, t.Test.Depth} {
 			if n >= batch {
-				chunk(batch)
+				addDecode(batch)
 			}
-			chunk(n % batch)
+			addDecode(n % batch)
 		}
 		if t.Test.Gen > 0 {
 			add(result.Test{Gen: 1})

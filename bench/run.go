@@ -15,11 +15,12 @@ import (
 
 // RunJob loads the job's model and runs its tests in order on the caller's
 // goroutine. policy decides which tests are worth their time; nil runs all. Every
-// step is an event. emit must have stored it when it returns, and is called from
-// one goroutine at a time. A test that fails costs only itself: RunJob returns an
-// error only when emit failed or the engine could not go on.
+// step is an event. emit must have stored the event when it returns. It is called
+// from one goroutine at a time. If a test fails, the others still run: RunJob
+// returns an error only if emit fails or the model cannot be loaded.
 //
-// The garbage collector works only between repetitions.
+// The garbage collector runs between repetitions only. The heap of a worker is a few
+// megabytes, so it stays small without it.
 func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Event) error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	emit = serialised(emit) // an engine may report progress from any goroutine
@@ -29,7 +30,7 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	if err != nil {
 		return err
 	}
-	if err := j.compile(ctx, e, model, emit); err != nil {
+	if err := j.precompile(ctx, e, model, emit); err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
@@ -61,12 +62,11 @@ func newJobRun(e Engine, job Job, policy Policy) *jobRun {
 	return j
 }
 
-// NotOnGPU is the reason of a model that is not run because a GPU is required and
-// the library put no layer on one.
-const NotOnGPU = "the library put no layer of it on a GPU, and one is required"
+// NotOnGPU is the reason why a model is not run if a GPU is required and the library
+// put no layer on one.
+const NotOnGPU = "a GPU is required, but the library put no layer of the model on one"
 
-// ErrNoModel is returned when the model could not be loaded. The event LoadDone
-// says why.
+// ErrNoModel means that the model could not be loaded. The event LoadDone says why.
 var ErrNoModel = errors.New("model not loaded")
 
 func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (ModelFacts, error) {
@@ -83,16 +83,16 @@ func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (Mod
 		loadCtx, cancel = context.WithTimeoutCause(ctx, budget, errors.New(overdue("loaded", budget, limit)))
 		defer cancel()
 	}
-	var tenths atomic.Int64 // of the load that an event reported so far
+	var tenths atomic.Int64 // of the load that events have reported
 	start := time.Now()
 	facts, err := e.Load(loadCtx, func(ev Event) {
 		if p, ok := ev.(LoadProgress); ok {
-			now, told := int64(p.Share*10), tenths.Load()
-			if now <= told || !tenths.CompareAndSwap(told, now) {
+			now, reported := int64(p.Share*10), tenths.Load()
+			if now <= reported || !tenths.CompareAndSwap(reported, now) {
 				return
 			}
 		}
-		_ = emit(ev) // the next event will report a broken pipe
+		_ = emit(ev) // a broken pipe shows at the next event
 	})
 	done := LoadDone{Status: result.OK, Facts: facts, Elapsed: time.Since(start)}
 	if err != nil {
@@ -115,23 +115,24 @@ func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (Mod
 	return facts, nil
 }
 
-// overdue is the reason of a step that passed a limit.
-func overdue(what string, budget time.Duration, limit result.Status) string {
+// overdue is the reason of a step that exceeded a limit. done is a past participle,
+// for example "loaded".
+func overdue(done string, budget time.Duration, limit result.Status) string {
 	if limit == result.TimeLimit {
-		return fmt.Sprintf("not %s within the time limit of the run, of which %s were left", what, budget.Round(time.Millisecond))
+		return fmt.Sprintf("not %s within the time limit of the run, of which %s were left", done, budget.Round(time.Millisecond))
 	}
-	return fmt.Sprintf("not %s within its budget of %s", what, budget.Round(time.Millisecond))
+	return fmt.Sprintf("not %s within its budget of %s", done, budget.Round(time.Millisecond))
 }
 
 // Run runs one test of a job under a watchdog: context, warm-up and repetitions.
-// Its events tell how the test ended. Run returns an error only when emit failed.
+// Its events say how the test ended. Run returns an error only if emit fails.
 func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
 	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
 	return err
 }
 
-// run runs one test and returns what later tests need to know of it. reason says
-// why it was started.
+// run runs one test and returns what later tests need to know about it. reason says
+// why the policy started it.
 func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
 	past := PastTest{Test: t.Test}
 	r := testRun{engine: e, job: j.job, test: t, emit: emit}
@@ -155,7 +156,7 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	done := TestDone{Test: t.Test, Status: result.OK}
 	switch {
 	case err == nil:
-		// A completed test is kept, even if the watchdog barked at its very end.
+		// A completed test is kept, even if the watchdog aborted the engine at its very end.
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
@@ -172,7 +173,7 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	return past, emit(done)
 }
 
-// testRun is the state of one test while it runs.
+// testRun is the state of one running test. Only the goroutine of RunJob uses it.
 type testRun struct {
 	engine  Engine
 	job     Job
@@ -185,8 +186,8 @@ type testRun struct {
 	repetitions []time.Duration
 }
 
-// run returns the error of the engine. An error of emit ends the test, too, and
-// is kept in emitErr.
+// run returns the error of the engine. An error of emit ends the test too; emitErr
+// keeps it.
 func (r *testRun) run() error {
 	r.repetitions = result.Elapsed(r.test.Done)
 	if len(r.test.Done) >= r.job.Repetitions {
@@ -197,7 +198,7 @@ func (r *testRun) run() error {
 		return err
 	}
 	r.setup = time.Since(start)
-	if !r.tell(ContextReady{Elapsed: r.setup}) {
+	if !r.report(ContextReady{Elapsed: r.setup}) {
 		return nil
 	}
 	if !r.job.NoWarmup {
@@ -215,12 +216,12 @@ func (r *testRun) run() error {
 		} else {
 			r.setup = time.Since(start)
 		}
-		if !r.tell(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.passTime(elapsed, true))}) {
+		if !r.report(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, true))}) {
 			return nil
 		}
 	}
 	for n := len(r.test.Done) + 1; n <= r.job.Repetitions; n++ {
-		// Garbage of the steps before is collected now, not while the clock runs.
+		// Collect the garbage of earlier steps now, before the clock runs.
 		runtime.GC()
 		r.dog.passBegins(time.Since(start))
 		at := time.Now().UTC()
@@ -231,24 +232,25 @@ func (r *testRun) run() error {
 		r.dog.passEnds()
 		r.repetitions = append(r.repetitions, elapsed)
 		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed, Generated: r.engine.Generated()}
-		if !r.tell(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.passTime(elapsed, false))}) {
+		if !r.report(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
 			return nil
 		}
 	}
 	return nil
 }
 
-func (r *testRun) tell(e Event) bool {
+// report emits an event. It returns false if emit fails.
+func (r *testRun) report(e Event) bool {
 	r.emitErr = r.emit(e)
 	return r.emitErr == nil
 }
 
-// passTime estimates the time of one pass through the graph, a ubatch of the
-// prompt or one token, from the time of a repetition or warm-up. Later ubatches
-// see a longer context and take longer than this mean, which Grace allows for. The
-// estimate is 0 for a repetition of prompt and generation together: it does not
-// tell the two apart, but its warm-up, with a single token, does.
-func (r *testRun) passTime(elapsed time.Duration, warmup bool) time.Duration {
+// ubatchTime estimates the time of one micro-batch of the prompt, or of one token,
+// from the time of a repetition or warm-up. Later micro-batches see a longer context
+// and take longer than this mean; Grace allows for it. The estimate is 0 for a
+// repetition of prompt and generation together, whose two parts cannot be told apart.
+// The warm-up of such a test has a single token and gives an estimate.
+func (r *testRun) ubatchTime(elapsed time.Duration, warmup bool) time.Duration {
 	ubatch := max(r.job.Settings.UBatch, 1)
 	prompt := (r.test.Test.Prompt + ubatch - 1) / ubatch
 	switch {

@@ -12,9 +12,15 @@ import (
 
 // Grace is how long an engine may take to return after Abort before its process
 // is ended. The CPU back-end checks the abort flag after each node of the graph. A
-// GPU back-end checks it only between ubatches, so it may compute one or two more.
-// ubatch is the longest time of a ubatch in this test so far. It is 0 when none is
-// complete: the first pass through a large model can be slow.
+// GPU back-end checks it only between micro-batches, so it may compute one or two
+// more. ubatch is the longest time of a micro-batch in this test so far. It is 0 if
+// none is complete: the first pass through a large model can be slow.
+//
+// An RPC server may need longer. The library sends it graphs without waiting, so
+// sockets may hold all micro-batches of a small model's prompt. Waiting between
+// micro-batches would bound that, but several servers could then not compute at once,
+// as they do in llama-bench. Instead, the next worker waits up to 90 s for a server
+// that still computes for the last one.
 func Grace(ubatch time.Duration) time.Duration {
 	if ubatch <= 0 {
 		return graceUnknown
@@ -27,9 +33,9 @@ const (
 	graceUnknown = 30 * time.Second
 )
 
-// watchdog aborts an engine when the budget of its test or the context of the run
-// ends, or when the policy gives the test up: it barks, once. It has a goroutine
-// of its own, which stop joins.
+// watchdog aborts an engine, once, when the budget of its test or the context of the
+// run ends, or when the policy gives the test up. It has a goroutine of its own, which
+// stop joins.
 type watchdog struct {
 	engine Engine
 	policy Policy        // nil: only the budget counts
@@ -42,10 +48,10 @@ type watchdog struct {
 	mu        sync.Mutex // guards all below
 	prospect  policy.Prospect
 	began     time.Time     // of the current pass; zero between passes
-	ubatch    time.Duration // the longest so far
-	status    result.Status // OK until the watchdog barks
-	reason    string        // why it barked
-	requested time.Time     // when it barked
+	ubatch    time.Duration // the longest micro-batch so far
+	status    result.Status // OK until the watchdog aborts the engine
+	reason    string        // why it did
+	requested time.Time     // when it did
 }
 
 // watch starts the watchdog of one test. A budget of 0 is no limit; limit is the
@@ -80,9 +86,9 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		case <-w.quit:
 			return
 		case <-ctx.Done():
-			grace = w.bark(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
+			grace = w.abort(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
 		case <-deadline:
-			grace = w.bark(w.limit, overdue("done", budget, w.limit))
+			grace = w.abort(w.limit, overdue("done", budget, w.limit))
 		case <-w.moved:
 		case <-due:
 			if decision := w.policy.During(w.now()); decision.Stop {
@@ -90,7 +96,7 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 				if w.limit == result.TimeLimit {
 					status = result.TimeLimit
 				}
-				grace = w.bark(status, decision.Reason)
+				grace = w.abort(status, decision.Reason)
 			}
 		}
 	}
@@ -156,7 +162,7 @@ func (w *watchdog) passBegins(setup time.Duration) {
 	}
 	w.began = time.Now()
 	w.mu.Unlock()
-	w.tellMoved()
+	w.notify()
 }
 
 // passEnds stops the clock of a pass, which is complete.
@@ -165,18 +171,19 @@ func (w *watchdog) passEnds() {
 	w.prospect.Passes = append(w.prospect.Passes, time.Since(w.began))
 	w.began = time.Time{}
 	w.mu.Unlock()
-	w.tellMoved()
+	w.notify()
 }
 
-func (w *watchdog) tellMoved() {
+// notify wakes the watchdog's goroutine, because a pass began or ended.
+func (w *watchdog) notify() {
 	select {
 	case w.moved <- struct{}{}:
-	default: // the goroutine has yet to see the move before
+	default: // the goroutine has not seen the last notification yet
 	}
 }
 
-// bark aborts the engine. grace is how long the engine may take to return.
-func (w *watchdog) bark(status result.Status, reason string) (grace time.Duration) {
+// abort aborts the engine. grace is how long the engine may take to return.
+func (w *watchdog) abort(status result.Status, reason string) (grace time.Duration) {
 	w.mu.Lock()
 	w.status, w.reason, w.requested = status, reason, time.Now()
 	grace = Grace(w.ubatch)
@@ -186,16 +193,16 @@ func (w *watchdog) bark(status result.Status, reason string) (grace time.Duratio
 	return grace
 }
 
-// saw records the time of a pass through the graph, and returns the longest so far.
-func (w *watchdog) saw(pass time.Duration) time.Duration {
+// saw records the time of a micro-batch, and returns the longest so far.
+func (w *watchdog) saw(ubatch time.Duration) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ubatch = max(w.ubatch, pass)
+	w.ubatch = max(w.ubatch, ubatch)
 	return w.ubatch
 }
 
-// stop ends the watchdog. It returns why and when the watchdog barked; status is
-// OK when it did not. After stop, the watchdog does not call Abort.
+// stop ends the watchdog. It returns why and when the watchdog aborted the engine;
+// status is OK if it did not. After stop, the watchdog does not call Abort.
 func (w *watchdog) stop() (status result.Status, reason string, requested time.Time) {
 	close(w.quit)
 	<-w.done

@@ -1,6 +1,12 @@
-// Package acquire turns a wanted model into a ready one: a file of this machine,
-// a file that is fetched, or synthetic weights of the model's shape, which need
-// no file. Runs, plans and inspections share it.
+// Package acquire turns a wanted model into a ready one: a file on this machine, a
+// file that is fetched, or synthetic weights with the model's shape, which need no
+// file. Runs, plans and inspections share it.
+//
+// With Auto, the parent decides about the fallback only when a model's turn comes,
+// because its file may arrive until then. The event LoadStarted carries the weights
+// and the warning, so records, reports and resumed runs know about the fallback. A
+// model that has used synthetic weights keeps them. The header of a model that is not a
+// default one is read before the run, while its server answers.
 package acquire
 
 import (
@@ -14,57 +20,57 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Weights says where weights come from, as --weights does.
+// Weights is the value of --weights: where weights come from.
 type Weights string
 
-// The choices of --weights. With Auto, synthetic weights are the fallback of a
-// model whose file cannot be had; its records say so.
+// The values of --weights. With Auto, synthetic weights are the fallback of a model
+// whose file cannot be had. Its records say so.
 const (
 	File      = Weights(result.FileWeights)
 	Synthetic = Weights(result.SyntheticWeights)
 	Auto      = Weights("auto")
 )
 
-// AllWeights are the choices, the default first.
+// AllWeights returns the values of --weights, the default first.
 func AllWeights() []string { return []string{string(File), string(Synthetic), string(Auto)} }
 
 // Dirs are the directories of models.
 type Dirs struct {
-	Look    []string // where model files may lie, in this order
-	Put     string   // where fetched files go
-	Headers []string // where headers of synthetic weights are kept: the first that takes one
+	Search   []string // in which model files may be, in this order
+	Download string   // for fetched files
+	Headers  []string // for headers of synthetic weights; the first that can be written is used
 }
 
-// DirsOf are the directories for --models-dir. Without one, files may lie in
-// /models or in the user's cache, and go to the first of the two that can be
-// written.
+// DirsOf returns the directories for a value of --models-dir. If it is empty, files may
+// be in /models or in the user's cache. They are fetched to the first of the two that
+// can be written.
 func DirsOf(modelsDir string) Dirs {
-	look := []string{"/models"}
+	search := []string{"/models"}
 	cache, err := os.UserCacheDir()
 	if err == nil {
 		cache = filepath.Join(cache, "benchmark-llm", "models")
-		look = append(look, cache)
+		search = append(search, cache)
 	}
 	if modelsDir != "" {
-		look = []string{modelsDir}
+		search = []string{modelsDir}
 	}
-	d := Dirs{Look: look, Put: look[len(look)-1]} // made when it is needed
-	if i := slices.IndexFunc(look, func(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }); i >= 0 {
-		d.Put = look[i]
+	d := Dirs{Search: search, Download: search[len(search)-1]} // created when it is needed
+	if i := slices.IndexFunc(search, func(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }); i >= 0 {
+		d.Download = search[i]
 	}
-	d.Headers = []string{d.Put}
-	if err == nil && cache != d.Put {
+	d.Headers = []string{d.Download}
+	if err == nil && cache != d.Download {
 		d.Headers = append(d.Headers, cache)
 	}
 	return d
 }
 
-// Kind is why a model cannot be had.
+// Kind says why a model cannot be had.
 type Kind int
 
 // The kinds of Error.
 const (
-	NoFile       Kind = iota // the file is not on this machine, or cannot be used
+	NoFile       Kind = iota // the file is not on this machine or cannot be used
 	NotFetched               // the file did not arrive
 	NoDirectory              // the models directory cannot be used
 	UnknownModel             // no default model has that name
@@ -72,19 +78,19 @@ const (
 	NoSource                 // an interrupted run does not say where the file came from
 )
 
-// Error is a model that cannot be had. Its text is that of Err.
+// Error is the error of a model that cannot be had. Its text is that of Err.
 type Error struct {
 	Kind  Kind
-	Model string // as it was given
+	Model string // as it was given; empty: all models
 	Err   error
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// askWithin bounds the questions to servers before the first test. It is shorter
-// where a model without an answer is measured all the same.
-func (w Weights) askWithin() time.Duration {
+// requestTimeout limits the requests to servers before the first test. It is shorter
+// with Auto, because a model whose server does not answer can still be measured.
+func (w Weights) requestTimeout() time.Duration {
 	if w == Auto {
 		return 10 * time.Second
 	}

@@ -54,7 +54,7 @@ func TestDownloaded(t *testing.T) {
 	if n := m.Downloaded(); n != 0 {
 		t.Errorf("%d bytes since the warm-up", n)
 	}
-	m.passed = 0
+	m.downloaded = 0
 	if n := m.Downloaded(); n != got.Downloaded || n != int64(len(content)) {
 		t.Errorf("%d bytes since the start, of a file of %d", n, len(content))
 	}

@@ -19,17 +19,18 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// Header is a model's header, wherever it was read.
+// Header is a model's header: of a default model's shape, of files on this machine, or
+// of files on a server.
 type Header struct {
 	Name      string     // of the model's file, without folder
-	File      *gguf.File // merged, if the model is in several files
+	File      *gguf.File // merged, if the model has several files
 	Files     int
-	FileBytes int64 // of all files; as it would be, for a default model
+	FileBytes int64 // of all files; computed for a default model's shape
 
-	shape bool // of a default model, so it has no vocabulary
+	shape bool // of a default model; it has no vocabulary
 }
 
-// Outline is the header that synthetic weights are made from. The error is an
+// Outline returns the header from which synthetic weights are made. The error is an
 // *Error.
 func (h Header) Outline() (*gguf.File, error) {
 	if h.shape {
@@ -42,9 +43,9 @@ func (h Header) Outline() (*gguf.File, error) {
 	return o, nil
 }
 
-// ReadHeader reads the header of a default model's shape, of a file of this
-// machine, or of one on a server. Of a model in several files it reads and merges
-// all headers. The error is an *Error, or the cause of ctx.
+// ReadHeader reads the header of a default model's shape, of a file on this machine,
+// or of a file on a server. If the model has several files, it reads and merges all
+// headers. The error is an *Error, or the cause of ctx.
 func ReadHeader(ctx context.Context, client *fetch.Client, src source.Source) (Header, error) {
 	if !src.Local() {
 		s, err := client.Survey(ctx, src, "")
@@ -61,7 +62,7 @@ func ReadHeader(ctx context.Context, client *fetch.Client, src source.Source) (H
 		return Header{shape.Name, file, 1, file.Size(), true}, nil
 	}
 	if filepath.Base(src.Given) == src.Given && isMissing(src.Path) {
-		return Header{}, unknownModel(src.Given) // it can only have meant a default model
+		return Header{}, unknownModel(src.Given) // a name without a folder must be a default model
 	}
 	f, err := fetch.Local(src.Path)
 	if err != nil {
@@ -75,7 +76,7 @@ func unknownModel(name string) error {
 	return &Error{UnknownModel, name, err}
 }
 
-// notFetched is the error of a model that did not arrive. If ctx has ended, its
+// notFetched is the error of a model that did not arrive. If ctx was cancelled, its
 // cause is the reason.
 func notFetched(ctx context.Context, model string, err error) error {
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
@@ -89,64 +90,65 @@ func isMissing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Finder finds models. It may be used by one goroutine at a time.
+// Finder finds models. It is used from one goroutine at a time.
 type Finder struct {
 	Client  *fetch.Client
 	Dirs    Dirs
 	Weights Weights
-	Keep    bool // keep the headers of synthetic weights, for the worker
+	Keep    bool // keep the headers of synthetic weights in files, for the worker
 }
 
-// Located is where the weights of a model come from.
-type Located struct {
+// located says where the weights of a model come from.
+type located struct {
 	Weights result.Weights
-	Fetch   bool       // the file is to be fetched
-	File    fetch.File // on this machine; the zero File otherwise
-	Header  *gguf.File // nil: not known before the file is here
+	Fetch   bool       // the file must be fetched
+	File    fetch.File // on this machine; otherwise the zero File
+	Header  *gguf.File // nil: not known before the file is on this machine
 
-	HeaderPath string // where the worker finds the header of synthetic weights; empty for a default model
-	Because    error  // why synthetic weights replace the file; nil: they do not
+	HeaderPath string // of the header of synthetic weights, for the worker; empty for a default model
+	Because    error  // why synthetic weights are used as a fallback; nil: they are not
 }
 
-// Locate finds the weights of a model. It asks a server only for a header that
-// synthetic weights need. The error is an *Error, or the cause of ctx.
-func (f *Finder) Locate(ctx context.Context, e suite.Entry) (Located, error) {
+// locate finds the weights of a model. It reads from a server only if synthetic weights
+// need a header. The error is an *Error, or the cause of ctx.
+func (f *Finder) locate(ctx context.Context, e suite.Entry) (located, error) {
 	switch {
 	case f.Weights == Synthetic:
 		return f.synthetic(ctx, e)
 	case !e.Source.Local():
-		return Located{Weights: result.FileWeights, Fetch: true}, nil
+		return located{Weights: result.FileWeights, Fetch: true}, nil
 	}
-	file, err := fetch.Local(e.Source.Path, f.Dirs.Look...)
+	file, err := fetch.Local(e.Source.Path, f.Dirs.Search...)
 	switch {
 	case err == nil:
-		return Located{Weights: result.FileWeights, File: file, Header: file.Header}, nil
+		return located{Weights: result.FileWeights, File: file, Header: file.Header}, nil
 	case f.Weights == Auto:
 		why := &Error{NoFile, e.Source.Path, err}
-		l, err := f.Fallback(ctx, e, why)
+		l, err := f.fallback(ctx, e, why)
 		if err != nil {
-			slog.Debug("no header to fall back on", "model", e.Name, "reason", err)
-			return Located{}, why
+			slog.Debug("no header for synthetic weights", "model", e.Name, "reason", err)
+			return located{}, why
 		}
 		return l, nil
 	default:
-		return Located{}, &Error{NoFile, e.Source.Path, err}
+		return located{}, &Error{NoFile, e.Source.Path, err}
 	}
 }
 
-// Fallback are synthetic weights in place of a file that cannot be had, because of
-// why. The error says why there is no header to make them from.
-func (f *Finder) Fallback(ctx context.Context, e suite.Entry, why error) (Located, error) {
-	asking, cancel := context.WithTimeout(ctx, f.Weights.askWithin())
+// fallback returns synthetic weights for a model whose file cannot be had. why is the
+// reason. The error says why there is no header for them.
+func (f *Finder) fallback(ctx context.Context, e suite.Entry, why error) (located, error) {
+	requests, cancel := context.WithTimeout(ctx, f.Weights.requestTimeout())
 	defer cancel()
-	l, err := f.synthetic(asking, e)
+	l, err := f.synthetic(requests, e)
 	l.Because = why
 	return l, err
 }
 
-// synthetic are synthetic weights: of a default model's shape, or of any header.
-func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (Located, error) {
-	l := Located{Weights: result.SyntheticWeights}
+// synthetic finds a header for synthetic weights: a default model's shape, or the
+// header of the model's file.
+func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (located, error) {
+	l := located{Weights: result.SyntheticWeights}
 	shape, err := synth.Lookup(filepath.Base(e.Name))
 	if err == nil {
 		if l.Header, err = shape.File(); err != nil {
@@ -169,13 +171,13 @@ func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (Located, error) 
 	return l, err
 }
 
-// pinned matches a revision whose files cannot change: a commit.
+// pinned matches a commit, a revision whose files cannot change.
 var pinned = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// KeepOutline writes the header that synthetic weights of a model are made from
-// to the first of dirs that takes it, and returns its path for bench.Model. A
-// header that an earlier run kept is used if the file cannot have changed since,
-// or if the server cannot be asked. The error is an *Error, or the cause of ctx.
+// KeepOutline writes the header for a model's synthetic weights to the first of dirs
+// that can be written, and returns its path for bench.Model. It uses a header that an
+// earlier run kept if the model's file cannot have changed since, or if the server
+// cannot be reached. The error is an *Error, or the cause of ctx.
 func KeepOutline(ctx context.Context, client *fetch.Client, src source.Source, dirs ...string) (path string, outline *gguf.File, err error) {
 	name := fmt.Sprintf("%x.gguf-header", sha256.Sum256([]byte(src.String())))
 	var kept *gguf.File
@@ -192,7 +194,7 @@ func KeepOutline(ctx context.Context, client *fetch.Client, src source.Source, d
 	if err != nil {
 		interrupted := ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 		if kept != nil && !src.Local() && !interrupted {
-			slog.Warn("using the header that an earlier run kept", "model", src, "reason", err)
+			slog.Warn("using a header that an earlier run kept", "model", src, "reason", err)
 			return path, kept, nil
 		}
 		return "", nil, err

@@ -26,53 +26,54 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// Options are how the models of a run are acquired.
+// Options say how the models of a run are acquired.
 type Options struct {
 	Finder
-	Job          bench.Job      // what all jobs have in common: seed, settings, repetitions, and how end-to-end tests are done
+	Job          bench.Job      // common to all jobs: seed, settings, repetitions, end-to-end prompt
 	Timeout      *time.Duration // of each test; nil: by size and length
-	Scale        float64        // of budgets by size and length
+	Scale        float64        // factor of budgets by size and length
 	DownloadTime time.Duration  // longest wait for one file; 0: no limit
 	Deadline     time.Time      // of the run; zero: none
 	SpareCPUs    bool           // the engine leaves CPUs idle
-	OnDevices    bool           // weights may go to another device than the CPU
+	OnDevices    bool           // weights may go to other devices than the CPU
 }
 
-// Models are the models of a run, smallest first. Models consumes the events and
+// Models are the models of a run, the smallest first. Models consumes the events and
 // outcomes of the run, from the goroutine that calls Ready.
 type Models struct {
-	// Emit takes the run's own events: waits for files. It is set before Ready.
+	// Emit takes events of the parent: waits for files, and files read into memory. It
+	// must be set before Ready is called.
 	Emit func(bench.Event) error
 
 	options Options
 	suite   suite.Suite // without its models
 	all     []model
 	queue   *fetch.Queue // nil: nothing is fetched
-	missing error        // why the most recent missing model could not be had
+	missing error        // why the most recent missing model could not be had; nil: none is missing
 
-	passed   int64              // bytes of the queue when a repetition began
-	pending  []bench.TestBudget // of the model under way
-	measured []policy.Measured  // of the model under way
+	downloaded int64              // bytes of the queue when the current repetition began
+	pending    []bench.TestBudget // of the current model
+	measured   []policy.Measured  // of the current model
 }
 
-// model is a model on its way from a wanted one to a ready one.
+// model is a model that is being acquired.
 type model struct {
 	wanted suite.Entry
 	job    bench.Job
 	header *gguf.File // nil: not known yet
 	paths  []string   // of its files on this machine
-	fetch  bool       // its file is to be fetched
-	item   int        // of the queue; notQueued
+	fetch  bool       // its file must be fetched
+	item   int        // of the queue, or notQueued
 
-	// With Auto, of a model that is fetched.
-	fallback Located // Header is nil if it is not known
-	silent   bool    // its server did not answer
+	// Only with Auto, and if fetch is true.
+	fallback located // Header is nil if it is not known
+	silent   bool    // its server did not answer before the run
 }
 
 const notQueued = -1
 
-// New finds the models of a suite and queues those that must be fetched. Close
-// must be called. The error is an *Error, or the cause of ctx.
+// New finds the models of a suite and queues those that must be fetched. The caller
+// must call Close. The error is an *Error, or the cause of ctx.
 func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 	m := newModels(s, o)
 	for _, wanted := range s.Models {
@@ -95,11 +96,11 @@ func newModels(s suite.Suite, o Options) *Models {
 type Interrupted struct {
 	Wanted suite.Entry
 	Job    bench.Job // with what is left to do
-	Source string    // of the file, as run.json has it; empty: it has none
+	Source string    // of the file, from run.json; empty: not known
 }
 
-// Resume takes up the models of an interrupted run. Close must be called. The
-// error is an *Error, or the cause of ctx.
+// Resume finds the models of an interrupted run. The caller must call Close. The error
+// is an *Error, or the cause of ctx.
 func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options) (*Models, error) {
 	m := newModels(s, o)
 	for _, left := range models {
@@ -112,7 +113,8 @@ func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options)
 	return m, m.enqueue(ctx)
 }
 
-// find makes the job of a model, as far as it is known before its file is here.
+// find makes the job of a model. The job is incomplete until the model's file is on
+// this machine.
 func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	o, src := m.options, wanted.Source
 	c := model{wanted: wanted, job: o.Job, item: notQueued}
@@ -120,14 +122,14 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	switch {
 	case o.Weights == Synthetic || wanted.Name != src.Name():
 	case src.Local():
-		c.job.Model.Name = src.Given // as given, like llama-bench
+		c.job.Model.Name = src.Given // as in llama-bench
 	default:
-		c.job.Model.Name = filepath.Join(o.Dirs.Put, src.Name())
+		c.job.Model.Name = filepath.Join(o.Dirs.Download, src.Name())
 	}
 	if !slices.ContainsFunc(wanted.Tests, func(t result.Test) bool { return t.E2E }) {
 		c.job.E2E = nil
 	}
-	l, err := o.Locate(ctx, wanted)
+	l, err := o.locate(ctx, wanted)
 	if err != nil {
 		return c, err
 	}
@@ -142,22 +144,22 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	return c, nil
 }
 
-// findFallback looks, with Auto, for what a model can be measured by if its file
-// does not arrive. A failure is not one yet: the file may arrive.
+// findFallback finds, with Auto, the fallback of a model whose file must be fetched.
+// A failure is not reported, because the file may arrive.
 func (c *model) findFallback(ctx context.Context, o *Options) {
 	if o.Weights != Auto {
 		return
 	}
-	l, err := o.Fallback(ctx, c.wanted, nil)
+	l, err := o.fallback(ctx, c.wanted, nil)
 	if err != nil {
-		slog.Debug("no header to fall back on", "model", c.wanted.Name, "reason", err)
+		slog.Debug("no header for synthetic weights", "model", c.wanted.Name, "reason", err)
 		return
 	}
 	c.fallback = l
 }
 
-// use gives a model the weights that were found.
-func (c *model) use(l Located) {
+// use gives a model the weights that locate found.
+func (c *model) use(l located) {
 	job := &c.job
 	job.Model.Weights, job.Model.Path = l.Weights, l.HeaderPath
 	c.header, c.paths, c.fetch = l.Header, l.File.Paths, l.Fetch
@@ -170,17 +172,17 @@ func (c *model) use(l Located) {
 	if l.Weights != result.SyntheticWeights {
 		return
 	}
-	// Only end-to-end tests need a vocabulary, and the library takes a moment to read it.
+	// Only end-to-end tests need a vocabulary, and the library reads it for up to half a second.
 	job.Model.Words = job.E2E != nil
 	if l.Because == nil {
 		return
 	}
-	// The settings were asked for with a file in mind, and a stream cannot be mapped.
-	if errors.As(l.Because, new(*supervise.Missing)) { // the end of the wait said why
-		slog.Info("synthetic weights are used", "model", c.wanted.Name)
+	if errors.As(l.Because, new(*supervise.Missing)) { // WaitDone has the reason
+		slog.Info("using synthetic weights", "model", c.wanted.Name)
 	} else {
-		slog.Warn("synthetic weights are used", "model", c.wanted.Name, "reason", l.Because)
+		slog.Warn("using synthetic weights", "model", c.wanted.Name, "reason", l.Because)
 	}
+	// The settings are meant for a file. A stream cannot be mapped.
 	s := job.Effective()
 	s.LoadMode = "none"
 	job.Adjusted = &s
@@ -188,14 +190,10 @@ func (c *model) use(l Located) {
 		Code:    result.WarnSyntheticWeights,
 		Message: oneLine(fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", l.Because)),
 	})
-	// Repetitions that were measured with the file do not count.
-	job.Tests = slices.Clone(job.Tests)
-	for i := range job.Tests {
-		job.Tests[i].Done = nil
-	}
+	job.ForgetRepetitions() // they were measured with the file
 }
 
-// resume takes up a model where an earlier run stopped.
+// resume finds the weights of a model of an interrupted run.
 func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	o := m.options
 	c := model{wanted: left.Wanted, job: left.Job, item: notQueued}
@@ -221,7 +219,7 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	}
 	src.SHA256 = c.wanted.Source.SHA256
 	c.wanted.Source = src
-	l, err := o.Locate(ctx, c.wanted)
+	l, err := o.locate(ctx, c.wanted)
 	if err != nil {
 		return c, err
 	}
@@ -232,15 +230,15 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	return c, nil
 }
 
-// sourceOf is where the file of a model of an interrupted run came from.
+// sourceOf returns the source of a model of an interrupted run.
 func sourceOf(left Interrupted) (source.Source, error) {
 	name, from := left.Job.Model.Name, left.Source
 	if from == "" {
 		return source.Source{}, &Error{NoSource, name, fmt.Errorf("run.json does not say where %s came from", name)}
 	}
 	if strings.Contains(from, host.Redacted) {
-		if from = name; isMissing(from) { // a fetched file has its path as its name
-			return source.Source{}, &Error{NoSource, name, fmt.Errorf("%s is not here, and its address was not kept with its secrets", name)}
+		if from = name; isMissing(from) { // the name of a fetched file is its path
+			return source.Source{}, &Error{NoSource, name, fmt.Errorf("%s is not on this machine, and the secrets of its address were not kept", name)}
 		}
 	}
 	src, err := source.Parse(from)
@@ -250,9 +248,9 @@ func sourceOf(left Interrupted) (source.Source, error) {
 	return src, nil
 }
 
-// budget gives a job its tests and their budgets, by the size of its tensors.
-func (m *Models) budget(job bench.Job, of suite.Entry) bench.Job {
-	p := m.suite.Plan(of, of.SizeBytes, m.options.Timeout, m.options.Scale)
+// budget gives a job its tests and budgets, by the size of the model's tensors.
+func (m *Models) budget(job bench.Job, wanted suite.Entry) bench.Job {
+	p := m.suite.Plan(wanted, wanted.SizeBytes, m.options.Timeout, m.options.Scale)
 	job.LoadBudget, job.Tests = p.LoadBudget, nil
 	for _, t := range p.Tests {
 		job.Tests = append(job.Tests, bench.TestBudget{Test: t.Test, Budget: t.Budget})
@@ -260,22 +258,22 @@ func (m *Models) budget(job bench.Job, of suite.Entry) bench.Job {
 	return job
 }
 
-// layers is the number of layers that can be offloaded: the blocks and the output.
+// layers returns the number of layers that can be offloaded: the blocks and the output.
 func layers(header *gguf.File) int {
 	blocks, _ := header.Uint(header.Architecture() + ".block_count")
 	return int(min(blocks, 1<<20)) + 1
 }
 
-// largest is the size of the largest tensor in bytes.
-func largest(header *gguf.File) (most uint64) {
+// largest returns the size of the largest tensor in bytes.
+func largest(header *gguf.File) (bytes uint64) {
 	for _, t := range header.Tensors {
-		most = max(most, t.Bytes())
+		bytes = max(bytes, t.Bytes())
 	}
-	return most
+	return bytes
 }
 
-// enqueue queues the files that must be fetched, smallest model first, and says
-// how much that is before the first byte.
+// enqueue queues the files that must be fetched, the smallest model first. It logs how
+// many bytes they have. The downloads begin with Start.
 func (m *Models) enqueue(ctx context.Context) error {
 	var sources []source.Source
 	var fetched []int // their models
@@ -284,16 +282,16 @@ func (m *Models) enqueue(ctx context.Context) error {
 			sources, fetched = append(sources, c.wanted.Source), append(fetched, i)
 		}
 	}
-	dir := m.options.Dirs.Put
+	dir := m.options.Dirs.Download
 	var sizes []fetch.Size
 	if len(sources) > 0 {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
 		}
-		asking, cancel := context.WithTimeout(ctx, m.options.Weights.askWithin())
+		requests, cancel := context.WithTimeout(ctx, m.options.Weights.requestTimeout())
 		defer cancel()
 		var err error
-		sizes, err = m.options.Client.Sizes(asking, sources, dir)
+		sizes, err = m.options.Client.Sizes(requests, sources, dir)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -305,7 +303,7 @@ func (m *Models) enqueue(ctx context.Context) error {
 			}
 		}
 		if err == nil {
-			if err := m.tell(sizes); err != nil {
+			if err := m.logSizes(sizes); err != nil {
 				return err
 			}
 		}
@@ -315,7 +313,7 @@ func (m *Models) enqueue(ctx context.Context) error {
 	for i := range order {
 		order[i] = i
 	}
-	if !slices.ContainsFunc(fetched, func(i int) bool { return m.all[i].wanted.SizeBytes == 0 }) { // the stop rules count on it
+	if !slices.ContainsFunc(fetched, func(i int) bool { return m.all[i].wanted.SizeBytes == 0 }) { // the stop rules need this order
 		slices.SortStableFunc(order, bySize)
 	}
 	all, queued, known := make([]model, len(m.all)), []source.Source(nil), []fetch.Size(nil)
@@ -338,9 +336,9 @@ func (m *Models) enqueue(ctx context.Context) error {
 	return nil
 }
 
-// tell logs how much must be fetched.
-func (m *Models) tell(sizes []fetch.Size) error {
-	dir := m.options.Dirs.Put
+// logSizes logs how many bytes must be fetched.
+func (m *Models) logSizes(sizes []fetch.Size) error {
+	dir := m.options.Dirs.Download
 	free, err := m.options.Client.Room(dir)
 	if err != nil {
 		return &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
@@ -351,12 +349,12 @@ func (m *Models) tell(sizes []fetch.Size) error {
 		missing, files = missing+s.Missing, files+s.Files
 	}
 	if files > 0 {
-		slog.Info("to be fetched", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
+		slog.Info("fetching models", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
 	}
 	return nil
 }
 
-// Jobs are the models' jobs, in the order they run.
+// Jobs returns the models' jobs, in the order in which they run.
 func (m *Models) Jobs() []bench.Job {
 	jobs := make([]bench.Job, len(m.all))
 	for i, c := range m.all {
@@ -365,19 +363,12 @@ func (m *Models) Jobs() []bench.Job {
 	return jobs
 }
 
-// EachJob lets change change every job, before the run.
-func (m *Models) EachJob(change func(*bench.Job)) {
-	for i := range m.all {
-		change(&m.all[i].job)
-	}
-}
-
-// Wanted are the models as they were wanted, in the order they run, and where
-// each came from: a path is absolute.
+// Wanted returns the models as they were wanted, in the order in which they run, and
+// the source of each. Paths are absolute.
 func (m *Models) Wanted() (wanted []suite.Entry, from []string) {
 	for _, c := range m.all {
 		given := c.wanted.Source.Given
-		if c.wanted.Source.Local() && c.job.Model.Weights == result.FileWeights { // found in one of the models directories, from wherever
+		if c.wanted.Source.Local() && c.job.Model.Weights == result.FileWeights { // found in one of the models directories
 			given = c.job.Model.Path
 			if abs, err := filepath.Abs(given); err == nil {
 				given = abs
@@ -388,7 +379,7 @@ func (m *Models) Wanted() (wanted []suite.Entry, from []string) {
 	return wanted, from
 }
 
-// Missing is why the most recent missing model could not be had; nil if none is
+// Missing explains why the most recent missing model could not be had; nil: none is
 // missing. It is an *Error.
 func (m *Models) Missing() error {
 	if m.missing == nil {
@@ -404,12 +395,12 @@ func (m *Models) Start() {
 	}
 }
 
-// Close ends the downloads; what has arrived stays. It is idempotent.
+// Close ends the downloads and keeps what has arrived. It is idempotent.
 func (m *Models) Close() {
 	if m.queue != nil {
 		m.queue.Close()
 	}
 }
 
-// oneLine is the text of an error as a warning takes it.
+// oneLine joins the lines of a text, for a warning.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -19,7 +19,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// Fit is whether something fits; empty when it need not.
+// Fit tells whether something fits; empty: it need not.
 type Fit string
 
 // The values of Fit.
@@ -38,29 +38,29 @@ func fitOf(fit bool) Fit {
 
 // Plan is what a run would do.
 type Plan struct {
-	Models      []PlannedModel `json:"models"` // in the order they run
+	Models      []PlannedModel `json:"models"` // in the order in which they run
 	Repetitions int            `json:"repetitions"`
 	Weights     Weights        `json:"weights"`
 
 	Directory     string `json:"models_dir"`
-	DownloadBytes int64  `json:"download_bytes"`       // that are missing, as far as known
-	FreeBytes     *int64 `json:"free_bytes,omitempty"` // for downloads in the directory
+	DownloadBytes int64  `json:"download_bytes"`       // still to be fetched, as far as known
+	FreeBytes     *int64 `json:"free_bytes,omitempty"` // for downloads to the directory
 
 	MemoryAvailableBytes *uint64         `json:"memory_available_bytes,omitempty"`
 	Devices              []PlannedDevice `json:"devices,omitempty"`
 	DevicesUnknown       string          `json:"devices_unknown,omitempty"` // why
-	GPUNotUsed           string          `json:"gpu_not_used,omitempty"`    // why a GPU that is there cannot be used
-	GPUDoubts            []string        `json:"gpu_doubts,omitempty"`      // why one that is used may not work
+	GPUNotUsed           string          `json:"gpu_not_used,omitempty"`    // why a GPU of this machine cannot be used
+	GPUDoubts            []string        `json:"gpu_doubts,omitempty"`      // why a GPU that is used may not work
 
-	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // of models whose size is known, by budgets; absent: no limit
-	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // models that are not in it
+	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // sum of budgets of models with known size; absent: no limit
+	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // number of models with unknown size
 	LikelySeconds     *float64 `json:"likely_s,omitempty"`      // of tests that an earlier run measured
 	LikelyTests       int      `json:"likely_tests,omitempty"`  // their number
 	Tests             int      `json:"tests"`                   // of all models
 	TimeLimitSeconds  *float64 `json:"time_limit_s,omitempty"`
 }
 
-// PlannedDevice is a device that a model may be put on.
+// PlannedDevice is a device that may hold a model.
 type PlannedDevice struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
@@ -68,15 +68,15 @@ type PlannedDevice struct {
 	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
 }
 
-// PlannedModel is a model of a plan. Its file is at Path, or DownloadBytes of it
-// are to be fetched from Source, or it has no file.
+// PlannedModel is a model of a plan. Either its file is at Path, or DownloadBytes must
+// be fetched from Source, or it needs no file.
 type PlannedModel struct {
 	Name          string `json:"name"`
 	Source        string `json:"source,omitempty"`
 	Fallback      bool   `json:"fallback,omitempty"` // synthetic weights are used if the file does not arrive
 	Path          string `json:"path,omitempty"`
 	DownloadBytes int64  `json:"download_bytes,omitempty"`
-	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, a little less than the file's
+	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, slightly less than the file's
 	Disk          Fit    `json:"disk,omitempty"`
 
 	SizeBytes         uint64        `json:"size_bytes,omitempty"` // of its tensors; absent: unknown
@@ -85,9 +85,9 @@ type PlannedModel struct {
 	TestBudgetSeconds float64       `json:"test_budgets_s,omitempty"` // their sum
 
 	Memory    *gguf.Memory `json:"memory,omitempty"`
-	Longest   string       `json:"longest_test"`
+	Longest   string       `json:"longest_test"` // by its context
 	InMemory  Fit          `json:"fits_memory"`
-	OnDevices Fit          `json:"fits_devices,omitempty"` // of all GPUs together; absent without one
+	OnDevices Fit          `json:"fits_devices,omitempty"` // on all GPUs together; absent: there is none
 	Notes     []string     `json:"notes,omitempty"`
 
 	wanted suite.Entry
@@ -101,20 +101,20 @@ type PlannedTest struct {
 	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
 }
 
-// PlanOptions are those of NewPlan.
+// PlanOptions are options of NewPlan.
 type PlanOptions struct {
 	Finder
 	Timeout   *time.Duration // of each test; nil: by size and length
-	Scale     float64        // of budgets by size and length
+	Scale     float64        // factor of budgets by size and length
 	TimeLimit time.Duration  // of the run; 0: none
 	Measured  Measured       // by an earlier run; may be nil
 }
 
-// Measured is what an earlier run measured: by model and test, the time of one
-// repetition.
+// Measured are the results of an earlier run: the mean time of a repetition, by model
+// and test.
 type Measured map[string]map[result.Test]time.Duration
 
-// Add takes a record.
+// Add adds a record.
 func (m Measured) Add(r *result.Record) {
 	name := filepath.Base(r.ModelFilename)
 	if m[name] == nil {
@@ -123,11 +123,11 @@ func (m Measured) Add(r *result.Record) {
 	m[name][r.Test()] = time.Duration(r.AvgNs)
 }
 
-// NewPlan finds the models of a suite and counts what they need of disk and time.
-// It fetches and keeps nothing. The error is an *Error, or the cause of ctx.
+// NewPlan finds the models of a suite, and computes the disk space and the time that
+// they need. It fetches and writes nothing. The error is an *Error, or the cause of ctx.
 func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 	o.Keep = false
-	p := &Plan{Repetitions: s.Repetitions, Weights: o.Weights, Directory: o.Dirs.Put}
+	p := &Plan{Repetitions: s.Repetitions, Weights: o.Weights, Directory: o.Dirs.Download}
 	for _, wanted := range s.Models {
 		m, err := o.planModel(ctx, wanted)
 		if err != nil {
@@ -135,7 +135,7 @@ func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 		}
 		p.Models = append(p.Models, m)
 	}
-	p.ask(ctx, &o)
+	p.readHeaders(ctx, &o)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -147,10 +147,10 @@ func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 	return p, nil
 }
 
-// planModel looks for a model on this machine.
+// planModel finds a model on this machine.
 func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (PlannedModel, error) {
 	m := PlannedModel{Name: wanted.Name, wanted: wanted}
-	l, err := o.Locate(ctx, wanted)
+	l, err := o.locate(ctx, wanted)
 	if err != nil {
 		return m, err
 	}
@@ -162,7 +162,7 @@ func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (Planne
 		return m, nil
 	}
 	m.Source, m.Fallback = wanted.Source.String(), o.Weights == Auto
-	file, err := o.Client.Here(wanted.Source, o.Dirs.Put)
+	file, err := o.Client.Here(wanted.Source, o.Dirs.Download)
 	if err != nil && !errors.Is(err, fetch.ErrNotFound) {
 		m.Notes = append(m.Notes, fmt.Sprintf("%v; it will be fetched again", err))
 	}
@@ -182,17 +182,18 @@ func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (Planne
 	return m, nil
 }
 
-// ask reads the headers of models that are not known here, all at once.
-func (p *Plan) ask(ctx context.Context, o *PlanOptions) {
-	ctx, cancel := context.WithTimeout(ctx, o.Weights.askWithin())
+// readHeaders reads the headers of models from their servers, all at once, unless they
+// are known.
+func (p *Plan) readHeaders(ctx context.Context, o *PlanOptions) {
+	ctx, cancel := context.WithTimeout(ctx, o.Weights.requestTimeout())
 	defer cancel()
-	var asked sync.WaitGroup
+	var requests sync.WaitGroup
 	for i := range p.Models {
 		m := &p.Models[i]
 		if m.header != nil {
 			continue
 		}
-		asked.Go(func() {
+		requests.Go(func() {
 			s, err := o.Client.Survey(ctx, m.wanted.Source, p.Directory)
 			if err != nil {
 				m.Notes = append(m.Notes, fmt.Sprintf("size unknown: %v", err))
@@ -202,7 +203,7 @@ func (p *Plan) ask(ctx context.Context, o *PlanOptions) {
 			m.DownloadBytes, _ = s.Missing()
 		})
 	}
-	asked.Wait()
+	requests.Wait()
 	for i := range p.Models {
 		m := &p.Models[i]
 		if m.header != nil {
@@ -211,7 +212,7 @@ func (p *Plan) ask(ctx context.Context, o *PlanOptions) {
 	}
 }
 
-// sortBySize puts smaller models first, as a run does.
+// sortBySize sorts models by size, as a run does. It does nothing if a size is unknown.
 func (p *Plan) sortBySize() {
 	if slices.ContainsFunc(p.Models, func(m PlannedModel) bool { return m.SizeBytes == 0 }) {
 		return
@@ -219,19 +220,20 @@ func (p *Plan) sortBySize() {
 	slices.SortStableFunc(p.Models, func(a, b PlannedModel) int { return cmp.Compare(a.SizeBytes, b.SizeBytes) })
 }
 
-// toFetch tells whether the file of a model is to be fetched.
+// toFetch tells whether the file of a model must be fetched.
 func (m *PlannedModel) toFetch() bool { return m.Source != "" && m.Path == "" }
 
-// disk counts what is to be fetched, in the order of the run, against the room.
+// disk compares the files that must be fetched, in the order of the run, with the free
+// disk space.
 func (p *Plan) disk(client *fetch.Client) error {
 	if !slices.ContainsFunc(p.Models, func(m PlannedModel) bool { return m.toFetch() }) {
 		return nil
 	}
-	room, err := client.Room(p.Directory)
+	free, err := client.Room(p.Directory)
 	if err != nil {
 		return err
 	}
-	p.FreeBytes = &room
+	p.FreeBytes = &free
 	var used int64
 	for i := range p.Models {
 		m := &p.Models[i]
@@ -243,7 +245,7 @@ func (p *Plan) disk(client *fetch.Client) error {
 			continue
 		}
 		p.DownloadBytes += m.DownloadBytes
-		m.Disk = fitOf(used+m.DownloadBytes <= room)
+		m.Disk = fitOf(used+m.DownloadBytes <= free)
 		switch {
 		case m.Disk == Fits:
 			used += m.DownloadBytes
@@ -255,17 +257,17 @@ func (p *Plan) disk(client *fetch.Client) error {
 	return nil
 }
 
-// times gives each model its budgets, and the plan their sum.
+// times computes the budgets of each model and their sum.
 func (p *Plan) times(o *PlanOptions, s suite.Suite) {
-	bound, limited := time.Duration(0), true
+	upperBound, limited := time.Duration(0), true
 	var likely time.Duration
 	for i := range p.Models {
 		m := &p.Models[i]
 		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
 		m.Longest = planned.Longest().String()
 		p.Tests += len(planned.Tests)
-		took, tests := planned.Likely(o.Measured[m.Name])
-		likely += took
+		likelyTime, tests := planned.Likely(o.Measured[m.Name])
+		likely += likelyTime
 		p.LikelyTests += tests
 		for _, t := range planned.Tests {
 			test := PlannedTest{Name: t.Test.String(), Test: t.Test}
@@ -282,12 +284,12 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch, gguf.F16, gguf.F16)
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
-		all, ok := planned.UpperBound()
-		bound += all
+		bound, ok := planned.UpperBound()
+		upperBound += bound
 		limited = limited && ok
 	}
 	if limited && p.UnknownSizes < len(p.Models) {
-		p.UpperBoundSeconds = secondsOf(bound)
+		p.UpperBoundSeconds = secondsOf(upperBound)
 	}
 	if p.LikelyTests > 0 {
 		p.LikelySeconds = secondsOf(likely)
@@ -302,9 +304,9 @@ func secondsOf(d time.Duration) *float64 {
 	return &s
 }
 
-// Fit tells for each model whether its longest test fits the memory that is
-// available now, and the free memory of all GPUs with memory of their own; gpu is
-// nil if there are none.
+// Fit decides for each model whether its longest test fits into the memory that is
+// available now, and into the memory of GPUs. gpu is the free memory in bytes of all
+// GPUs with memory of their own; nil: there are none.
 func (p *Plan) Fit(gpu *uint64) {
 	p.MemoryAvailableBytes = host.Observe("/").MemoryAvailableBytes
 	for i := range p.Models {

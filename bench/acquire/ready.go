@@ -19,13 +19,13 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
-// waitForSilent is the longest wait, with Auto, for a file whose server had not
-// answered before the run, with all its retries.
+// waitForSilent is the longest wait, with Auto, for a file whose server did not answer
+// before the run, retries included.
 const waitForSilent = 5 * time.Second
 
-// Ready makes the model of job i ready to be loaded: it waits for the file, gives
-// the tests their budgets, and reads the file into memory. The error is a
-// *supervise.Missing, or one of Emit.
+// Ready makes the model of job i ready: it waits for the file, gives the tests their
+// budgets, and reads the file into memory. The error is a *supervise.Missing, or an
+// error of Emit.
 func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	c := &m.all[i]
 	if c.item != notQueued {
@@ -44,12 +44,12 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	return c.job, nil
 }
 
-// arrive waits for a model's file, and gives its tests the budgets of its size.
+// arrive waits for a model's file, and gives its tests budgets by its size.
 func (m *Models) arrive(ctx context.Context, c *model) error {
 	file, err := m.wait(ctx, c)
 	switch {
 	case err == nil:
-		c.use(Located{Weights: result.FileWeights, File: file, Header: file.Header})
+		c.use(located{Weights: result.FileWeights, File: file, Header: file.Header})
 	case m.options.Weights != Auto || ctx.Err() != nil:
 		return err
 	default:
@@ -60,11 +60,11 @@ func (m *Models) arrive(ctx context.Context, c *model) error {
 	}
 	model := c.wanted
 	model.SizeBytes = c.header.TensorBytes()
-	made := m.budget(c.job, model)
-	c.job.LoadBudget = made.LoadBudget
-	for t := range c.job.Tests { // those that are left, with what is done of them
-		if k := slices.IndexFunc(made.Tests, func(b bench.TestBudget) bool { return b.Test == c.job.Tests[t].Test }); k >= 0 {
-			c.job.Tests[t].Budget = made.Tests[k].Budget
+	budgeted := m.budget(c.job, model)
+	c.job.LoadBudget = budgeted.LoadBudget
+	for t := range c.job.Tests { // only those that are left; they keep their repetitions
+		if k := slices.IndexFunc(budgeted.Tests, func(b bench.TestBudget) bool { return b.Test == c.job.Tests[t].Test }); k >= 0 {
+			c.job.Tests[t].Budget = budgeted.Tests[k].Budget
 		}
 	}
 	return nil
@@ -76,10 +76,10 @@ func (m *Models) fallBack(ctx context.Context, c *model, why error) error {
 	l.Because = why
 	if l.Header == nil {
 		var err error
-		if l, err = m.options.Fallback(ctx, c.wanted, why); err != nil {
+		if l, err = m.options.fallback(ctx, c.wanted, why); err != nil {
 			var missing *supervise.Missing
 			if errors.As(why, &missing) {
-				return &supervise.Missing{Status: missing.Status, Reason: fmt.Sprintf("%s; nor is there a header to make synthetic weights from: %v", missing.Reason, err)}
+				return &supervise.Missing{Status: missing.Status, Reason: fmt.Sprintf("%s; there is no header for synthetic weights either: %v", missing.Reason, err)}
 			}
 			return why
 		}
@@ -121,32 +121,34 @@ func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
 	return file, nil
 }
 
-// waitUntil is when a wait for a file ends; zero: never. runEnds tells whether
-// the run's own end is the reason.
+// waitUntil is when a wait for a file ends; zero: never. runEnds tells whether it ends
+// because the run ends. With Auto, the wait leaves enough time for the model's tests.
 func (m *Models) waitUntil(c *model, start time.Time) (until time.Time, runEnds bool) {
 	if limit := m.options.DownloadTime; limit > 0 {
 		until = start.Add(limit)
 	}
-	ends := m.options.Deadline
+	deadline := m.options.Deadline
 	if m.options.Weights == Auto {
-		// Synthetic weights are there at once, so a file that is too late for its tests is useless.
-		if !ends.IsZero() {
-			ends = ends.Add(-m.likely(c.job.Tests, nil))
+		// A file that is too late for its tests is useless; synthetic weights need no wait.
+		if !deadline.IsZero() {
+			deadline = deadline.Add(-m.likely(c.job.Tests, nil))
 		}
 		if last := start.Add(waitForSilent); c.silent && (until.IsZero() || last.Before(until)) {
 			until = last
 		}
 	}
-	if !ends.IsZero() && (until.IsZero() || ends.Before(until)) {
-		return ends, true
+	if !deadline.IsZero() && (until.IsZero() || deadline.Before(until)) {
+		return deadline, true
 	}
 	return until, false
 }
 
-// fits refuses a model whose shortest test does not fit into memory. It computes
-// that and allocates nothing: the kernel might end the worker, or another process,
-// in the middle. Weights of a mapped file do not count: a part of them in memory
-// is enough, if slow. The KV cache and compute buffers need memory of their own.
+// fits returns an error if a model's shortest test does not fit into memory. It
+// computes this from the header, because a failed attempt might end the worker or
+// another process. It refuses only what cannot work. Synthetic weights and files that
+// are not mapped must fit together with the KV cache and compute buffers. Weights of a
+// mapped file do not count: their pages can leave memory and come back. That is slow,
+// but tests have budgets.
 func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
 	if available == nil || header == nil || len(job.Tests) == 0 || m.options.OnDevices {
@@ -155,12 +157,12 @@ func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 	return fitInto(job, header, *available)
 }
 
-// fitInto is fits for so many bytes of memory. If only the second copy of the
-// token embedding is too much, which repacking needs, nothing is repacked.
+// fitInto is fits for a given number of bytes. If only repacking's second copy of the
+// token embedding does not fit, fitInto turns repacking off.
 func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
-	least := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
+	shortest := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
 	settings := job.Effective()
-	needs := header.Memory(least.Test.Context(), settings.UBatch, cacheType(settings.TypeK), cacheType(settings.TypeV))
+	needs := header.Memory(shortest.Test.Context(), settings.UBatch, cacheType(settings.TypeK), cacheType(settings.TypeV))
 	once := needs
 	once.Weights -= header.TiedBytes()
 	switch {
@@ -180,7 +182,7 @@ func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
 	job.Adjusted = &settings
 	w := result.Warning{
 		Code:    result.WarnNoRepack,
-		Message: fmt.Sprintf("weights not repacked for the CPU: repacking needs a second copy of the token embedding (%v)", err),
+		Message: fmt.Sprintf("weights were not repacked for the CPU, because repacking needs a second copy of the token embedding (%v)", err),
 	}
 	job.Warn(w)
 	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
@@ -213,28 +215,28 @@ func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error 
 	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
 }
 
-// Downloaded is how many bytes downloads took since the last call, or since the
+// Downloaded returns how many bytes were downloaded since its last call, or since the
 // repetitions began.
 func (m *Models) Downloaded() int64 {
 	if m.queue == nil {
 		return 0
 	}
-	before := m.passed
-	m.passed = m.queue.Passed()
-	return m.passed - before
+	before := m.downloaded
+	m.downloaded = m.queue.Passed()
+	return m.downloaded - before
 }
 
-// Event tells the downloads what the engine does.
+// Event tells the queue when repetitions are timed.
 func (m *Models) Event(s bench.Stamped) error {
 	if m.queue == nil {
 		return nil
 	}
 	switch s.Event.(type) {
 	case bench.ContextReady:
-		m.passed = m.queue.Passed()
+		m.downloaded = m.queue.Passed()
 		m.queue.Timing(m.options.Job.NoWarmup)
 	case bench.WarmupDone:
-		m.passed = m.queue.Passed()
+		m.downloaded = m.queue.Passed()
 		m.queue.Timing(true)
 	case bench.TestDone, bench.LoadDone, bench.WorkerLost, bench.JobDone:
 		m.queue.Timing(false)
@@ -242,7 +244,7 @@ func (m *Models) Event(s bench.Stamped) error {
 	return nil
 }
 
-// Outcome takes a test from those of the model under way.
+// Outcome removes a test from the pending tests of the current model.
 func (m *Models) Outcome(o *result.Outcome) error {
 	m.pending = slices.DeleteFunc(m.pending, func(b bench.TestBudget) bool { return b.Test == o.Test })
 	if o.Status == result.OK {
@@ -252,22 +254,20 @@ func (m *Models) Outcome(o *result.Outcome) error {
 	return nil
 }
 
-// unknownShare is the share of its budget that a test is taken to need when
-// nothing measured says: most machines are far above the targets that budgets
-// come from.
+// unknownShare is the share of its budget that a test is assumed to need if no
+// measurement predicts it. Most machines are much faster than the targets of budgets.
 const unknownShare = 0.25
 
-// expect tells the downloads how long the model under way likely still takes. Too
-// much is better than too little: a wait costs time, but a download beside a
-// repetition on a machine without idle CPUs makes its figure wrong.
+// expect tells the queue how long the current model will likely take. Too long is
+// better than too short: a wait costs time, but a download beside a repetition makes
+// its figure wrong on a machine without idle CPUs.
 func (m *Models) expect() {
 	if m.queue != nil {
 		m.queue.Expect(m.likely(m.pending, m.measured))
 	}
 }
 
-// likely is the time that tests of a model likely take, by what was measured of
-// it.
+// likely predicts the time of pending tests from measured tests of the same model.
 func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) time.Duration {
 	stop := policy.Default()
 	var left time.Duration
@@ -287,7 +287,7 @@ func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) 
 	return left
 }
 
-// Download is the download under way.
+// Download is the current download.
 type Download struct {
 	Name           string // of the file
 	Done, Total    int64  // bytes
@@ -295,7 +295,7 @@ type Download struct {
 	Paused         bool // while repetitions are timed
 }
 
-// Downloading is the download under way; ok is false when there is none. Any
+// Downloading returns the current download; ok is false if there is none. Any
 // goroutine may call it.
 func (m *Models) Downloading() (d Download, ok bool) {
 	if m.queue == nil {

@@ -25,6 +25,10 @@ var cudaBackends = []string{
 // FakeCUDA returns an environment in which a program finds ggml's CUDA back-end on
 // top of a CUDA that computes nothing. testdata/cuda.c lists further variables that
 // configure it. It needs no GPU and no libraries of NVIDIA.
+//
+// ggml decides on the host which kernels a model needs, what it allocates where, and
+// when it sees an abort. Tests with FakeCUDA therefore show ggml's real decisions, but
+// no result or speed of a GPU.
 func FakeCUDA(t testing.TB) (env []string) {
 	t.Helper()
 	dir := t.TempDir()

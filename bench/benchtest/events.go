@@ -8,32 +8,32 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Events of made-up runs, for tests of what reads them. The nth repetition of
-// every test takes n tenths of a second.
+// The functions of this file make events of invented runs, for tests of readers of
+// events. Repetition n of every test takes n tenths of a second.
 
-// RunStart is when such a run starts.
+// RunStart is when an invented run starts.
 var RunStart = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// EngineReady and LoadDone come at the beginning of every worker.
+// EngineReady and LoadDone are events at the start of every worker.
 var (
 	EngineReady = bench.EngineReady{PID: 7, Facts: bench.EngineFacts{BuildCommit: "Debian", BuildNumber: 11669, Backends: "CPU", CPUInfo: "AMD EPYC"}}
 	LoadDone    = bench.LoadDone{Status: result.OK, Facts: bench.ModelFacts{Type: "llama", SizeBytes: 1 << 20, Params: 1e6}, Elapsed: time.Second}
 )
 
-// Lost is the end of a worker that crashed.
+// Lost is the event of a worker that crashed.
 var Lost = bench.WorkerLost{Status: result.Crashed, Reason: "signal: killed"}
 
-// Loaded is a worker that has loaded a model.
+// Loaded returns the events of a worker that loads a model.
 func Loaded(model string) []bench.Event {
 	return []bench.Event{EngineReady, bench.LoadStarted{Model: bench.Model{Name: model}}, LoadDone}
 }
 
-// Sample is the nth repetition.
+// Sample returns repetition n.
 func Sample(n int) result.Sample {
 	return result.Sample{Repetition: n, Start: RunStart, Elapsed: time.Duration(n) * 100 * time.Millisecond}
 }
 
-// Samples are the repetitions up to the nth.
+// Samples returns repetitions 1 to n.
 func Samples(n int) []result.Sample {
 	var s []result.Sample
 	for i := range n {
@@ -42,8 +42,8 @@ func Samples(n int) []result.Sample {
 	return s
 }
 
-// Begun is a test of two repetitions, of which done were completed before, with
-// its repetitions up to the last.
+// Begun returns the events of a test of two repetitions that is still running. done
+// repetitions were completed by an earlier worker; repetition last is the most recent.
 func Begun(t result.Test, done, last int) []bench.Event {
 	events := []bench.Event{
 		bench.TestStarted{Test: t, Repetitions: 2, Done: Samples(done)},
@@ -55,10 +55,10 @@ func Begun(t result.Test, done, last int) []bench.Event {
 	return events
 }
 
-// Done is the end of a test.
+// Done returns the event of the end of a test.
 func Done(t result.Test, s result.Status) bench.Event { return bench.TestDone{Test: t, Status: s} }
 
-// Skipped is a test that was not run.
+// Skipped returns the event of a test that was not run.
 func Skipped(model string, t result.Test, s result.Status) bench.Event {
 	return bench.TestSkipped{Model: model, Test: t, Status: s, Reason: "why"}
 }

@@ -33,9 +33,13 @@ type Client struct {
 	Transport http.RoundTripper                       // nil is a transport with proxies from the environment and short time-outs
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
 	Log       *slog.Logger                            // gets retries, waits and files moved aside, without secrets; nil logs nothing
-	Brisk     bool                                    // gives up on a host after two short failed attempts to connect
 	HubCache  string                                  // cache of the hub's own tools, which is only read; empty: none
 	Offline   bool                                    // the hub is not asked
+	// Brisk makes the client give up on a host after two short failed attempts to
+	// connect. It is set if a model has a fallback. Otherwise a network may come up late,
+	// and the file is the only way to measure the model. Servers that answer 429 or 503
+	// get as many attempts in both cases.
+	Brisk bool
 
 	patience time.Duration // replaces stallTime and the waits between attempts in tests; 0 does not
 }

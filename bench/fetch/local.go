@@ -1,4 +1,9 @@
-// Package fetch finds model files and checks them before anything uses them.
+// Package fetch finds model files, downloads them if necessary, and checks them before
+// anything uses them.
+//
+// Downloads disturb tests as little as possible. They run on a thread of their own
+// with the lowest priority, over one connection per file. Without an idle CPU they
+// pause while repetitions are timed.
 package fetch
 
 import (

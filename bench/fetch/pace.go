@@ -36,10 +36,11 @@ const (
 //
 // Downloads are paused during timed repetitions if all remaining files still arrive
 // before they are needed. Otherwise pausing makes the run longer. It may do so by
-// lostShare of the run so far; after that, downloads run beside repetitions, at low
-// priority. Downloads are never slowed down instead: at 4 MB/s, tests that use all
-// CPUs are already measurably slower. It is better to disturb a few repetitions than
-// to disturb all of them a little.
+// lostShare of the run so far. After that, one test at a time runs beside downloads,
+// from the decision to its end. Its samples say how many bytes came beside each
+// (downloaded_bytes). Downloads are never slowed down instead: at 4 MB/s, tests that
+// use all CPUs are already measurably slower. It is better to disturb a few
+// repetitions than to disturb all of them a little.
 type pacer struct {
 	link    float64       // bytes per second of network and disk; 0 if unknown
 	untimed time.Duration // time in which downloads were free, without waits for them

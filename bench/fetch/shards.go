@@ -13,6 +13,11 @@ import (
 
 // Survey describes a model on a server by the headers of its files, and says how
 // much of them is here.
+//
+// All headers are read before the first byte of a model is downloaded. A missing part
+// is then reported before the others are fetched, which costs one small request per
+// file. The files of a model are one item of a Queue. They are fetched one after the
+// other, each with a lock, a part file and a checksum of its own.
 type Survey struct {
 	Header *gguf.File // merged, if there are several files
 	Files  []Surveyed // in order

@@ -5,7 +5,9 @@
 //
 // The reader is safe for untrusted files. It needs bounded time and memory, and
 // refuses every file that ggml 0.27.0 would refuse or crash on. Each error says
-// what is wrong and where.
+// what is wrong and where. It is a reader of our own, because the available Go packages
+// panicked or allocated without bound on fuzzed headers, and the library's reader can
+// end the process.
 //
 // The format is defined by ggml's docs/gguf.md, and in details by ggml's reader,
 // gguf.cpp.

@@ -49,7 +49,8 @@ func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
 // TiedBytes is the size of the token embedding if the model has no output weight,
 // else 0. libllama then uses the embedding as the output. It needs a second copy
 // for that, unless it runs on a CPU that does not repack the type
-// (llama_model_loader::create_tensor, TENSOR_DUPLICATED).
+// (llama_model_loader::create_tensor, TENSOR_DUPLICATED). If only this copy does not
+// fit into memory, package acquire turns repacking off.
 func (f *File) TiedBytes() uint64 {
 	var embedding uint64
 	for _, t := range f.Tensors {

@@ -41,7 +41,9 @@ func ShardNames(first string, count uint64) ([]string, error) {
 
 // ReadShards returns the merged header of a model and the names of its files. It
 // calls read for each of them, first for the given name. The other names have the
-// same folder or URL.
+// same folder or URL. Budgets and memory are computed from the merged header, so they
+// count all files. Files that do not belong together are refused here, not by the
+// library.
 func ReadShards(first string, read func(name string) (*File, error)) (merged *File, names []string, err error) {
 	header, err := read(first)
 	if err != nil {

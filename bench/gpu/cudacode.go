@@ -10,7 +10,8 @@ import (
 )
 
 // CUDACode lists the GPUs that a library has code for: machine code for some, and
-// PTX, which the driver compiles for others at first use.
+// PTX, which the driver compiles for others at first use. It is read from the library's
+// file. ggml reports its architectures, but not which of them have machine code.
 type CUDACode struct {
 	Machine []Capability
 	PTX     []Capability

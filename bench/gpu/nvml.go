@@ -17,6 +17,10 @@ import (
 // NVML is NVIDIA's management library, opened at run time. If it lacks a function,
 // or a function fails, the fact is absent. Only one goroutine at a time may call its
 // methods.
+//
+// The library is opened with purego, without cgo, so one binary runs with and without
+// a driver. The price is that a build with CGO_ENABLED=0 is linked to the system's
+// libdl and libc. Builds with tag cpu have none of this.
 type NVML struct {
 	lib     uintptr
 	devices []NVMLDevice

@@ -88,6 +88,10 @@ func (a Answer) Required() error {
 
 // judge decides which of the machine's NVIDIA GPUs the engine uses. limitReason says
 // why the engine was shown only m.Visible; it is empty if it was shown all.
+//
+// A GPU that cannot be used is hidden from CUDA, because ggml lists it as a device
+// without memory and ends the process at its first use. Single GPUs are not hidden if
+// settings count or name devices (KeepNames), because that would rename the others.
 func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason string) Usage {
 	u := Usage{Kernels: map[string]string{}, LimitReason: limitReason}
 	if limitReason != "" {

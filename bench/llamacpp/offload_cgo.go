@@ -23,6 +23,9 @@ import (
 // reserves that much, and makes the library allocate the weights. No weight is read
 // before both have succeeded. A bisection needs few tries. The methods run on the
 // engine's thread.
+//
+// An allocation that ends the process costs a worker. The next worker tries half of the
+// layers, then none (bench.OffloadLimit).
 type offload struct {
 	settings bench.Settings
 	longest  result.Test

@@ -3,6 +3,9 @@
 // runs, which shows what a policy would have saved and lost.
 //
 // All times of a decision are in its arguments: the package has no clock.
+//
+// End-to-end tests are kept apart. They are not predicted from other tests, nor other
+// tests from them, and one that is too slow does not stop the others.
 package policy
 
 import (
@@ -25,7 +28,8 @@ import (
 // skipped when the bound exceeds its budget. When only the likely time does, the
 // test starts as a suspect and is given up early. Any other test may recover from
 // a slow start: clocks, caches and other guests can make the first passes slow on
-// a machine that then does well.
+// a machine that then does well. A suspect gets no such credit, because most of the
+// time that slow recorded servers lost was in tests predicted near their limit.
 type Policy struct {
 	Skip      float64 // skip a test when its bound exceeds this share of the time for passes
 	Suspicion float64 // suspect a test when its likely time exceeds this share of the time for passes
@@ -351,6 +355,15 @@ func After(status result.Status, shortest bool) Consequence {
 
 // After is the function After: it does not depend on the parameters of a policy.
 func (Policy) After(status result.Status, shortest bool) Consequence { return After(status, shortest) }
+
+// StatusAfter returns the status of a test that is not run because another test ended
+// with the given status.
+func StatusAfter(status result.Status) result.Status {
+	if status == result.Timeout {
+		return result.PredictedTimeout
+	}
+	return status
+}
 
 // longest is far above every time that is meant. It keeps predictions from
 // overflowing.

@@ -328,7 +328,8 @@ func ratio(part, whole float64) float64 {
 }
 
 // Replay applies a rule to recorded servers. A replay can only remove tests: the
-// time of a test that was not recorded is unknown. When the first test of a model
+// time of a test that was not recorded is unknown. It assumes that killed tests would
+// have exceeded their budgets (see Censored). When the first test of a model
 // was killed, the replay keeps its recorded time: the test mostly waited for a
 // file that was not cached, which no rule on computation can predict.
 func Replay(servers []RecordedServer, rule Rule, o ReplayOptions) Replayed {

@@ -8,53 +8,53 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Account keeps count of where the wall time of a run goes. It works the same
-// on events as they arrive and on those of a file. Every step from one event to
-// the next is booked to one part, so the parts sum to the wall time; a step back
-// of the wall clock counts as no time. The zero value is ready. It is used from
-// one goroutine.
+// Account counts where the wall time of a run goes. Events may come from a worker or
+// from a file. The time from one event to the next is a step. Every step is booked to
+// one part, so the parts add up to the wall time. A step is 0 if the wall clock was
+// set back. The zero value is ready to use. It is used from one goroutine.
 type Account struct {
 	begun bool
 	last  time.Time // the last event, or the beginning
 	phase phase
 	model string // of the last load
 
-	booked result.Accounting // without the test under way
+	booked result.Accounting // without the current test
 	test   testAccount
 	kept   map[keptRepetition]time.Duration // booked as lost so far
 }
 
-// phase is what a step that is not told otherwise is booked to.
+// phase is the part of the run to which steps are booked, unless an event says
+// otherwise.
 type phase int
 
 const (
-	idle      phase = iota // other
-	loading                // load
-	compiling              // warm-up
-	testing                // the test under way
-	waiting                // wait
+	idle         phase = iota // booked as other
+	loading                   // booked as load
+	precompiling              // booked as warm-up
+	testing                   // booked to the current test
+	waiting                   // booked as wait
 )
 
-// testAccount is the test under way: where its time goes is known at its end.
+// testAccount is the time of the current test. It is booked when the test ends.
 type testAccount struct {
 	started     bench.TestStarted
-	repetitions map[int]time.Duration // by their number
+	repetitions map[int]time.Duration // by number
 	context     time.Duration
 	warmup      time.Duration
 	other       time.Duration
 }
 
-// keptRepetition is a repetition of a test that was interrupted. When the test
-// is continued and completes, it was not lost.
+// keptRepetition is a repetition of an interrupted test. It is booked as lost until
+// the test is continued and completes.
 type keptRepetition struct {
 	model  string
 	test   result.Test
 	number int
 }
 
-// Begin begins a run at a time, which is that of the first event if Begin is not
-// called. Called again, it continues a run that was interrupted: what was under
-// way then is lost, and the time in between is no part of the wall time.
+// Begin begins a run at the time at. Without a call, a run begins with its first
+// event. A second call continues an interrupted run: what was unfinished then is
+// lost, and the time in between is not part of the wall time.
 func (a *Account) Begin(at time.Time) {
 	a.lose()
 	a.phase, a.begun, a.last = idle, true, at
@@ -66,10 +66,10 @@ func (a *Account) Event(s bench.Stamped) error {
 	return nil
 }
 
-// Outcome does nothing: events tell all.
+// Outcome does nothing: the events are enough.
 func (*Account) Outcome(*result.Outcome) error { return nil }
 
-// Add books the time from the event before to this one.
+// Add books the time since the previous event.
 func (a *Account) Add(s bench.Stamped) {
 	if !a.begun {
 		a.Begin(s.At)
@@ -87,7 +87,7 @@ func (a *Account) Add(s bench.Stamped) {
 		a.leave(0)
 	case bench.PrecompileStarted:
 		a.leave(step)
-		a.phase = compiling
+		a.phase = precompiling
 	case bench.PrecompileDone:
 		a.stay(step)
 		a.leave(0)
@@ -118,50 +118,50 @@ func (a *Account) Add(s bench.Stamped) {
 		a.stay(step)
 		a.leave(0)
 	case bench.WarmDone:
-		if a.phase != testing { // beside a test it costs no time of the run
+		if a.phase != testing { // beside a test, reading costs the run no time
 			read := clamp(e.Elapsed, step)
 			a.booked.Load += read
 			step -= read
 		}
 		a.stay(step)
 	case bench.WorkerLost:
-		// A load that took its worker with it was for nothing.
+		// The load in which the worker was lost is lost too.
 		if a.phase == loading {
 			a.booked.Lost += step
 			step = 0
 		}
 		a.leave(step)
-	default: // steps within a phase
+	default: // the phase goes on
 		a.stay(step)
 	}
 }
 
-// Accounting is the account of the run if it ends at a time. What is under way
-// then is lost.
+// Accounting returns the account of a run that ends at the time end. What is
+// unfinished then is lost.
 func (a *Account) Accounting(end time.Time) result.Accounting {
 	if !a.begun {
 		return result.Accounting{}
 	}
-	b := *a // shares its maps, which are only read here
+	b := *a // shares the maps of a, which are only read here
 	b.stay(b.step(end))
 	b.booked.Lost += b.test.total()
 	return b.booked
 }
 
-// step is the time since the last event, added to the wall time; the caller
-// books it. It is bounded so that no sum of what a file says overflows.
+// step returns the time since the last event and adds it to the wall time. The caller
+// books it. The bound prevents an overflow, whatever times a file contains.
 func (a *Account) step(at time.Time) time.Duration {
 	step := clamp(at.Sub(a.last), math.MaxInt64-a.booked.Wall)
 	a.booked.Wall += step
 	return step
 }
 
-// stay books a step to the phase.
+// stay books a step to the current phase.
 func (a *Account) stay(step time.Duration) {
 	switch a.phase {
 	case loading:
 		a.booked.Load += step
-	case compiling:
+	case precompiling:
 		a.booked.Warmup += step
 	case testing:
 		a.test.other += step
@@ -172,16 +172,16 @@ func (a *Account) stay(step time.Duration) {
 	}
 }
 
-// leave books a step to the phase and ends it. A test that has not completed is
-// lost.
+// leave books a step to the current phase and ends the phase. A test that has not
+// completed is lost.
 func (a *Account) leave(step time.Duration) {
 	a.stay(step)
 	a.lose()
 	a.phase = idle
 }
 
-// part books as much of a step as the event measured to a part of the test under
-// way, the rest to what came before it.
+// part books the time that an event measured to a part of the current test, and the
+// rest of the step to the current phase.
 func (a *Account) part(step, measured time.Duration, part *time.Duration) {
 	if a.phase == testing {
 		measured = clamp(measured, step)
@@ -191,8 +191,8 @@ func (a *Account) part(step, measured time.Duration, part *time.Duration) {
 	a.stay(step)
 }
 
-// complete books the test under way as completed, with the repetitions that were
-// booked as lost when it was interrupted.
+// complete books the current test as completed. Repetitions that were booked as lost,
+// because the test was interrupted, are booked as timed.
 func (a *Account) complete() {
 	for _, r := range a.test.repetitions {
 		a.booked.Timed += r
@@ -209,7 +209,7 @@ func (a *Account) complete() {
 	a.test = testAccount{}
 }
 
-// lose books the test under way, if any, as lost.
+// lose books the current test, if there is one, as lost.
 func (a *Account) lose() {
 	a.booked.Lost += a.test.total()
 	for n, r := range a.test.repetitions {
@@ -221,7 +221,7 @@ func (a *Account) lose() {
 	a.test = testAccount{}
 }
 
-// total is all time of the test so far.
+// total is the time of the test so far.
 func (t testAccount) total() time.Duration {
 	sum := t.context + t.warmup + t.other
 	for _, r := range t.repetitions {
@@ -230,5 +230,5 @@ func (t testAccount) total() time.Duration {
 	return sum
 }
 
-// clamp is d, but at least 0 and at most most.
-func clamp(d, most time.Duration) time.Duration { return max(0, min(d, most)) }
+// clamp returns the duration nearest to d in [0, limit].
+func clamp(d, limit time.Duration) time.Duration { return max(0, min(d, limit)) }

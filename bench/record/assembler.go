@@ -1,3 +1,12 @@
+// Package record reads the events of a run, as they arrive or from a file:
+//
+//   - Assembler turns the events of one job into outcomes and records.
+//   - Worker and Remaining find out what is left to do after a worker was lost.
+//   - History does the same for an interrupted run.
+//   - Account counts where the wall time went.
+//
+// The parent of a run and a resumed run use the same code, so they decide alike. The
+// page README.md beside this file describes every field of a record.
 package record
 
 import (
@@ -14,18 +23,18 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
-// Assembler turns the events of one job into outcomes. It works on events as
-// they arrive and on those of a file alike.
+// Assembler turns the events of one job into outcomes. Events may come from a worker
+// or from a file. It is used from one goroutine.
 type Assembler struct {
 	Version string // of this program
 	Job     bench.Job
 
-	engine bench.EngineFacts
-	model  bench.ModelFacts
-	load   time.Duration
-	jit    time.Duration // passes before the first test
+	engine     bench.EngineFacts
+	model      bench.ModelFacts
+	load       time.Duration
+	precompile time.Duration
 
-	test    *bench.TestStarted // the test under way
+	test    *bench.TestStarted // the current test; nil between tests
 	started time.Time
 	context time.Duration
 	warmup  time.Duration
@@ -33,21 +42,20 @@ type Assembler struct {
 	gpus    []bench.GPUObservation
 }
 
-// Add takes the next event. It returns the outcome that the event completes, or
-// nil.
+// Add takes the next event. It returns the outcome that the event completes, or nil.
 func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.engine = e.Facts
 	case bench.LoadStarted:
 		a.Job.Adjusted, a.Job.Warnings = e.Settings, e.Warnings
-		if e.Model.Weights != "" { // they may have been generated since the job was written down
+		if e.Model.Weights != "" { // the fallback may be in use since the job was written
 			a.Job.Model.Weights = e.Model.Weights
 		}
 	case bench.LoadDone:
-		a.model, a.load, a.jit = e.Facts, e.Elapsed, 0
+		a.model, a.load, a.precompile = e.Facts, e.Elapsed, 0
 	case bench.PrecompileDone:
-		a.jit = e.Elapsed
+		a.precompile = e.Elapsed
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
 		a.context, a.warmup, a.samples, a.gpus = 0, 0, slices.Clone(e.Done), nil
@@ -67,7 +75,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	return nil
 }
 
-// Running is the test under way; ok is false between tests.
+// Running returns the current test; ok is false between tests.
 func (a *Assembler) Running() (t result.Test, ok bool) {
 	if a.test == nil {
 		return result.Test{}, false
@@ -75,19 +83,17 @@ func (a *Assembler) Running() (t result.Test, ok bool) {
 	return a.test.Test, true
 }
 
-// Begun is the test under way with its completed repetitions; ok is false between
-// tests.
-func (a *Assembler) Begun() (samples []result.Sample, ok bool) { return a.samples, a.test != nil }
+// completed returns the completed repetitions of the current test; ok is false
+// between tests.
+func (a *Assembler) completed() (samples []result.Sample, ok bool) { return a.samples, a.test != nil }
 
-// Lost ends the test under way when its worker was lost; nil when none was.
+// Lost ends the current test, because its worker was lost. It returns nil between
+// tests.
 func (a *Assembler) Lost(status result.Status, reason string) *result.Outcome {
-	if a.test == nil {
-		return nil
-	}
 	return a.finish(status, reason)
 }
 
-// finish makes the outcome of the test under way.
+// finish makes the outcome of the current test; nil between tests.
 func (a *Assembler) finish(status result.Status, reason string) *result.Outcome {
 	if a.test == nil {
 		return nil
@@ -111,8 +117,8 @@ func (a *Assembler) finish(status result.Status, reason string) *result.Outcome 
 	return o
 }
 
-// record makes the record of a completed test: llama-bench's figures by its
-// definitions, ours in Ext.
+// record makes the record of a completed test. Its figures follow llama-bench's
+// definitions; Ext has those of this program.
 func (a *Assembler) record() (*result.Record, error) {
 	t := a.test.Test
 	if want := a.test.Repetitions; len(a.samples) != want {
@@ -137,7 +143,7 @@ func (a *Assembler) record() (*result.Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rates: %w", err)
 	}
-	// One repetition has no deviation; llama-bench prints 0 for it.
+	// One repetition has no standard deviation; llama-bench prints 0.
 	sdNs, _ := times.SD()
 	sdTS, _ := rates.SD()
 
@@ -145,33 +151,33 @@ func (a *Assembler) record() (*result.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := a.Job.Effective()
-	if o := a.model.Offload; o != nil && set.GPULayers < 0 && o.Layers < o.Of {
-		set.GPULayers = o.Layers // all of them are llama-bench's -1
+	settings := a.Job.Effective()
+	if o := a.model.Offload; o != nil && settings.GPULayers < 0 && o.Layers < o.Of {
+		settings.GPULayers = o.Layers // llama-bench's -1 means all
 	}
 	if used := a.engine.Limited; len(used) > 0 {
-		set.Devices, set.TensorSplit = used, set.TensorSplit[:min(len(used), len(set.TensorSplit))]
+		settings.Devices, settings.TensorSplit = used, settings.TensorSplit[:min(len(used), len(settings.TensorSplit))]
 	}
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
 		ModelFilename: a.Job.Model.Name, ModelType: a.model.Type,
 		ModelSizeBytes: a.model.SizeBytes, ModelParams: a.model.Params,
-		Batch: set.Batch, UBatch: set.UBatch, Threads: set.Threads,
-		CPUMask: cpuMask(set.CPUs), CPUStrict: set.CPUStrict, Poll: set.Poll,
-		TypeK: set.TypeK, TypeV: set.TypeV,
-		GPULayers: set.GPULayers, CPUMoE: set.CPUMoE, SplitMode: set.SplitMode, MainGPU: set.MainGPU,
-		NoKVOffload: set.NoKVOffload, FlashAttn: set.FlashAttn,
-		Devices: cmp.Or(strings.Join(set.Devices, "/"), "auto"), TensorSplit: tensorSplit(set.TensorSplit),
-		TensorBuftOverrides: "none", LoadMode: set.LoadMode, LazyMode: set.LazyMode,
-		Embeddings: set.Embeddings, NoOpOffload: asInt(set.NoOpOffload), NoHost: set.NoHost, Repack: !set.NoRepack,
+		Batch: settings.Batch, UBatch: settings.UBatch, Threads: settings.Threads,
+		CPUMask: cpuMask(settings.CPUs), CPUStrict: settings.CPUStrict, Poll: settings.Poll,
+		TypeK: settings.TypeK, TypeV: settings.TypeV,
+		GPULayers: settings.GPULayers, CPUMoE: settings.CPUMoE, SplitMode: settings.SplitMode, MainGPU: settings.MainGPU,
+		NoKVOffload: settings.NoKVOffload, FlashAttn: settings.FlashAttn,
+		Devices: cmp.Or(strings.Join(settings.Devices, "/"), "auto"), TensorSplit: tensorSplit(settings.TensorSplit),
+		TensorBuftOverrides: "none", LoadMode: settings.LoadMode, LazyMode: settings.LazyMode,
+		Embeddings: settings.Embeddings, NoOpOffload: asInt(settings.NoOpOffload), NoHost: settings.NoHost, Repack: !settings.NoRepack,
 		PromptTokens: t.Prompt, GenTokens: t.Gen, DepthTokens: t.Depth,
 		TestTime: a.started.UTC().Format(time.RFC3339),
 		AvgNs:    int64(math.Round(times.Mean())), StddevNs: int64(math.Round(sdNs)),
 		AvgTS: rates.Mean(), StddevTS: sdTS,
 		SamplesNs: samplesNs, SamplesTS: ts,
-		// A stream is read, not mapped; auto maps files.
-		UseMmap: a.Job.Model.Weights == result.FileWeights && (set.LoadMode == "auto" || strings.HasPrefix(set.LoadMode, "mmap")),
+		// Synthetic weights are streamed, not mapped. Load mode auto maps files.
+		UseMmap: a.Job.Model.Weights == result.FileWeights && (settings.LoadMode == "auto" || strings.HasPrefix(settings.LoadMode, "mmap")),
 	}
 	r.Ext = result.Ext{
 		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
@@ -179,7 +185,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		Statistics:  statistics(rates),
 		E2E:         e2e,
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
-		PrecompileSeconds: a.jit.Seconds(),
+		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
@@ -187,8 +193,8 @@ func (a *Assembler) record() (*result.Record, error) {
 	return r, nil
 }
 
-// wantConfidence is the confidence one would like; the interval says what it
-// achieved.
+// wantConfidence is the wanted confidence of an interval. The record says which
+// confidence was achieved.
 const wantConfidence = 0.95
 
 func statistics(rates stats.Sample) result.Statistics {
@@ -202,11 +208,12 @@ func statistics(rates stats.Sample) result.Statistics {
 	return s
 }
 
-// fewRepetitions is the number below which no outlier can be told from the rest.
+// fewRepetitions is the number of repetitions below which no outlier can be found.
 const fewRepetitions = 3
 
-// warnings are the reasons to read the record with care; rates are ts, in
-// tokens/second, in the order measured.
+// warnings are the reasons to read a record with care. ts has the rates of the samples
+// in the order in which they were measured, rates the same as a stats.Sample, both in
+// tokens/second. warm tells whether there was a warm-up.
 func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bool) []result.Warning {
 	var w []result.Warning
 	add := func(code, format string, args ...any) {
@@ -218,8 +225,8 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	case n < fewRepetitions:
 		add(result.WarnFewRepetitions, "%d repetitions do not show how much the speed varies", n)
 	}
-	if w := beside(samples); w != "" {
-		add(result.WarnDownloadBeside, "%s", w)
+	if n, rate := downloadBeside(samples); n > 0 {
+		add(result.WarnDownloadBeside, "%d of %d repetitions ran beside a download of %.1f MB/s", n, len(samples), rate/1e6)
 	}
 	if !warm {
 		add(result.WarnNoWarmup, "measured without a warm-up")
@@ -231,7 +238,7 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	outliers := rates.Outliers()
 	for _, i := range outliers {
 		if i == 0 && slow {
-			continue // said already
+			continue // it has its own warning
 		}
 		add(result.WarnOutlier, "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
 	}
@@ -241,21 +248,23 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	return w
 }
 
-// beside tells of repetitions that ran beside a download; empty when none did.
-func beside(samples []result.Sample) string {
-	n, bytes, time := 0, int64(0), 0.0
+// downloadBeside counts the repetitions that ran beside a download. rate is the mean
+// rate of the download during them, in bytes/second.
+func downloadBeside(samples []result.Sample) (n int, rate float64) {
+	var bytes int64
+	var elapsed time.Duration
 	for _, s := range samples {
 		if s.DownloadedBytes > 0 {
-			n, bytes, time = n+1, bytes+s.DownloadedBytes, time+s.Elapsed.Seconds()
+			n, bytes, elapsed = n+1, bytes+s.DownloadedBytes, elapsed+s.Elapsed
 		}
 	}
 	if n == 0 {
-		return ""
+		return 0, 0
 	}
-	return fmt.Sprintf("%d of %d repetitions ran beside a download of %.1f MB/s", n, len(samples), float64(bytes)/1e6/time)
+	return n, float64(bytes) / elapsed.Seconds()
 }
 
-// cpuMask is the mask of logical CPUs as llama-bench prints it.
+// cpuMask is the mask of logical CPUs in llama-bench's format.
 func cpuMask(cpus []int) string {
 	top := 0
 	for _, c := range cpus {
@@ -273,7 +282,7 @@ func cpuMask(cpus []int) string {
 	return b.String()
 }
 
-// tensorSplit is the split as llama-bench prints it: "0.00", "3.00/1.00".
+// tensorSplit is the split in llama-bench's format: "0.00", "3.00/1.00".
 func tensorSplit(split []float32) string {
 	parts := make([]string, len(split))
 	for i, s := range split {

@@ -8,8 +8,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// gpu is what a record may say of GPUs: those that hold layers of the model, by
-// the engine's report of where it put the weights. It is nil when none does.
+// gpu is what a record says about GPUs. It contains the GPUs that hold layers of the
+// model, according to the engine's report of where it put the weights; nil: none does.
 func (a *Assembler) gpu() *result.GPU {
 	var g result.GPU
 	for _, p := range a.model.Placed {
@@ -28,17 +28,17 @@ func (a *Assembler) gpu() *result.GPU {
 	if len(g.Devices) == 0 {
 		return nil
 	}
-	g.PowerWatts = together(g.Devices, func(d result.GPUDevice) *float64 { return d.PowerWatts })
-	if joules := together(g.Devices, func(d result.GPUDevice) *float64 { return d.EnergyJoules }); joules != nil {
+	g.PowerWatts = total(g.Devices, func(d result.GPUDevice) *float64 { return d.PowerWatts })
+	if joules := total(g.Devices, func(d result.GPUDevice) *float64 { return d.EnergyJoules }); joules != nil {
 		if tokens := a.test.Test.Tokens() * (len(a.samples) - len(a.test.Done)); tokens > 0 {
-			each := *joules / float64(tokens)
-			g.JoulesPerToken = &each
+			perToken := *joules / float64(tokens)
+			g.JoulesPerToken = &perToken
 		}
 	}
 	return &g
 }
 
-// observed is what the driver said of a device during the test.
+// observed is what the driver reported about a device during the test.
 func (a *Assembler) observed(address string) result.GPUTelemetry {
 	for _, o := range a.gpus {
 		if o.PCIAddress == address && address != "" {
@@ -48,11 +48,11 @@ func (a *Assembler) observed(address string) result.GPUTelemetry {
 	return result.GPUTelemetry{}
 }
 
-// together sums up over all devices; nil when one does not tell.
-func together(devices []result.GPUDevice, of func(result.GPUDevice) *float64) *float64 {
+// total adds up the values of all devices. It is nil if a device has no value.
+func total(devices []result.GPUDevice, value func(result.GPUDevice) *float64) *float64 {
 	var sum float64
 	for _, d := range devices {
-		v := of(d)
+		v := value(d)
 		if v == nil {
 			return nil
 		}
@@ -61,9 +61,9 @@ func together(devices []result.GPUDevice, of func(result.GPUDevice) *float64) *f
 	return &sum
 }
 
-// empty are the devices whose memory in use, by the driver, is less than what
-// the engine says to have put there. The driver counts what the weights take and
-// more; a tenth is left for how each of them rounds.
+// empty are the devices on which the driver reports less memory in use than the
+// engine reports weights. The driver should report more, because it counts everything
+// on the device. A tenth is allowed for rounding.
 func empty(devices []result.GPUDevice) (names []string) {
 	for _, d := range devices {
 		if d.UsedBytes != nil && float64(*d.UsedBytes) < 0.9*float64(d.WeightsBytes) {
@@ -73,9 +73,9 @@ func empty(devices []result.GPUDevice) (names []string) {
 	return names
 }
 
-// claimGPU has a record say of GPUs what is true. llama-bench names all that it
-// lists, which holds when they compute; a record of a model that no GPU holds
-// names none, and says why.
+// claimGPU adds what is known about GPUs to a record. llama-bench names every GPU that
+// it lists, which is true only if they compute. If no GPU holds a part of the model,
+// the record names none and says why.
 func (a *Assembler) claimGPU(r *result.Record) {
 	g := a.gpu()
 	if g != nil {
@@ -85,15 +85,15 @@ func (a *Assembler) claimGPU(r *result.Record) {
 			r.Ext.Warnings = append(r.Ext.Warnings, gpuWarnings(g.Devices)...)
 			return
 		}
-		a.disclaimGPU(r, "the driver says that the memory in use is less than the model's weights on "+strings.Join(names, ", "))
+		a.disclaimGPU(r, "the driver reports less memory in use than the weights need on "+strings.Join(names, ", "))
 		return
 	}
 	if !a.Job.Effective().Offloads() {
 		return // a GPU may still compute single operations
 	}
 	if len(a.engine.GPUs) == 0 {
-		told := slices.ContainsFunc(a.Job.Warnings, func(w result.Warning) bool { return w.Code == result.WarnGPUNotUsed })
-		if reason := a.engine.WithoutCUDA(); reason != "" && !told {
+		known := slices.ContainsFunc(a.Job.Warnings, func(w result.Warning) bool { return w.Code == result.WarnGPUNotUsed })
+		if reason := a.engine.WithoutCUDA(); reason != "" && !known {
 			r.Ext.Warnings = append(r.Ext.Warnings, result.Warning{Code: result.WarnNoGPU, Message: "measured on the CPU: the CUDA back-end has no device: " + reason})
 		}
 		return
@@ -105,13 +105,13 @@ func (a *Assembler) claimGPU(r *result.Record) {
 	a.disclaimGPU(r, "the library put no layer of the model on "+strings.Join(names, ", "))
 }
 
-// disclaimGPU takes from a record what it says of GPUs.
+// disclaimGPU removes the GPUs from a record.
 func (a *Assembler) disclaimGPU(r *result.Record, reason string) {
 	r.Backends, r.GPUInfo, r.GPULayers = "CPU", "", 0
 	r.Ext.Warnings = append(r.Ext.Warnings, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured on the CPU: " + reason})
 }
 
-// gpuWarnings are the reasons to read a figure of these devices with care.
+// gpuWarnings are the reasons to read figures of these devices with care.
 func gpuWarnings(devices []result.GPUDevice) []result.Warning {
 	var w []result.Warning
 	for _, d := range devices {
@@ -119,7 +119,11 @@ func gpuWarnings(devices []result.GPUDevice) []result.Warning {
 			w = append(w, result.Warning{Code: result.WarnGPUThrottled, Message: fmt.Sprintf("%s was throttled: %s", d.Name, strings.Join(d.Throttled, ", "))})
 		}
 		if d.Others > 0 {
-			w = append(w, result.Warning{Code: result.WarnGPUShared, Message: fmt.Sprintf("%d other processes compute on %s: their work takes from its speed", d.Others, d.Name)})
+			others := "1 other process"
+			if d.Others > 1 {
+				others = fmt.Sprintf("%d other processes", d.Others)
+			}
+			w = append(w, result.Warning{Code: result.WarnGPUShared, Message: fmt.Sprintf("%s is also used by %s, which slows it down", d.Name, others)})
 		}
 	}
 	return w

@@ -110,10 +110,10 @@ func TestRecordOfGPUTelemetry(t *testing.T) {
 			ptr(120), ptr(120 * 3. / (512 * 3)), nil},
 		{"one does not tell", []bench.GPUObservation{said("0000:01:00.0", 100, 2500), silent}, "CUDA", nil, nil, nil},
 		{"throttled and shared", []bench.GPUObservation{shared, said("0000:02:00.0", 20, 1500, "power cap", "power brake")}, "CUDA", ptr(120), ptr(120 * 3. / (512 * 3)), []string{
-			"gpu_shared: 2 other processes compute on CUDA0: their work takes from its speed", "gpu_throttled: CUDA1 was throttled: power cap, power brake",
+			"gpu_shared: CUDA0 is also used by 2 other processes, which slows it down", "gpu_throttled: CUDA1 was throttled: power cap, power brake",
 		}},
 		{"the memory is empty", []bench.GPUObservation{said("0000:01:00.0", 100, 1700), said("0000:02:00.0", 20, 1500)}, "CPU", nil, nil, []string{
-			"gpu_not_used: measured on the CPU: the driver says that the memory in use is less than the model's weights on CUDA0",
+			"gpu_not_used: measured on the CPU: the driver reports less memory in use than the weights need on CUDA0",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,17 +20,17 @@ type Span struct {
 	EventsBefore int // lines of the events file that earlier spans wrote
 }
 
-// Left is what an interrupted run left.
+// Left is what an interrupted run did, and what is left to do.
 type Left struct {
 	Outcomes []result.Outcome // final ones, in the order in which they came
-	// Jobs are the run's jobs, in its order. Tests have no final outcome yet, and
-	// Past those with one. Model, settings, warnings and limits are those of the
-	// last worker.
+	// Jobs are the run's jobs, in the order in which they run. Their Tests have no
+	// final outcome yet; their Past tests have one. Model, settings, warnings and
+	// limits are those of the last worker.
 	Jobs    []bench.Job
-	Account Account // of all spans; Begin continues it
+	Account Account // of all spans; call Begin to continue it
 }
 
-// Unfinished is the number of tests without a final outcome.
+// Unfinished returns the number of tests without a final outcome.
 func (l *Left) Unfinished() (n int) {
 	for _, job := range l.Jobs {
 		n += len(job.Tests)
@@ -38,20 +38,20 @@ func (l *Left) Unfinished() (n int) {
 	return n
 }
 
-// History reads the events of a run, of all its spans, and tells what is final
-// and what is left. It is used from one goroutine.
+// History reads the events of all spans of a run. It finds out which outcomes are
+// final and what is left to do. It is used from one goroutine.
 type History struct {
 	left      Left
 	remaining map[string]*Remaining // by model
-	order     []string              // of the jobs
+	order     []string              // of the jobs, by model
 	planned   map[string][]bench.TestBudget
 	spans     []Span // that have not begun yet
 
-	program string         // of the span
-	engine  *bench.Stamped // EngineReady of the worker
-	worker  *Worker        // nil: no model is being loaded or is loaded
-	model   string         // of the worker
-	lost    *lostTest      // final, unless the run was being stopped
+	program string         // version of this program in the current span
+	engine  *bench.Stamped // EngineReady of the current worker
+	worker  *Worker        // nil: no load has begun
+	model   string         // of the current worker
+	lost    *lostTest      // nil: none. Its outcome is final, unless the run was being stopped
 }
 
 // lostTest is a test that was lost with its worker and is not tried again.
@@ -60,7 +60,7 @@ type lostTest struct {
 	past    bench.PastTest
 }
 
-// NewHistory reads a run of jobs, one per model.
+// NewHistory returns a History of a run of jobs, one per model.
 func NewHistory(jobs []bench.Job, spans []Span) *History {
 	h := &History{remaining: map[string]*Remaining{}, planned: map[string][]bench.TestBudget{}, spans: spans}
 	for _, job := range jobs {
@@ -70,8 +70,8 @@ func NewHistory(jobs []bench.Job, spans []Span) *History {
 	return h
 }
 
-// Add takes the event of a line, from 1. The error is that of an event that
-// cannot be of this run.
+// Add takes the event of a line, from 1. It returns an error if the event cannot
+// belong to this run.
 func (h *History) Add(line int, s bench.Stamped) error {
 	for len(h.spans) > 0 && line > h.spans[0].EventsBefore {
 		h.interrupted()
@@ -89,14 +89,14 @@ func (h *History) Add(line int, s bench.Stamped) error {
 	case bench.LoadStarted:
 		r, ok := h.remaining[e.Model.Name]
 		if !ok {
-			return fmt.Errorf("model %q is not of this run", e.Model.Name)
+			return fmt.Errorf("model %q does not belong to this run", e.Model.Name)
 		}
 		h.cut()
 		h.settle()
 		h.begin(r, e)
 	case bench.TestStarted:
 		if h.worker == nil {
-			return fmt.Errorf("%s starts without a model", e.Test)
+			return fmt.Errorf("%s starts before a model is loaded", e.Test)
 		}
 		if err := h.check(h.model, e.Test); err != nil {
 			return err
@@ -127,12 +127,9 @@ func (h *History) Add(line int, s bench.Stamped) error {
 
 // begin starts to follow a worker that loads a model.
 func (h *History) begin(r *Remaining, e bench.LoadStarted) {
-	if e.Model.Weights != "" { // older events do not tell
-		if e.Model.Weights != r.Job.Model.Weights { // what was measured with a file is no part of the fallback
-			r.Job.Tests = slices.Clone(r.Job.Tests)
-			for i := range r.Job.Tests {
-				r.Job.Tests[i].Done = nil
-			}
+	if e.Model.Weights != "" { // events of older versions have none
+		if e.Model.Weights != r.Job.Model.Weights { // repetitions with a file do not count for the fallback
+			r.Job.ForgetRepetitions()
 		}
 		r.Job.Model = e.Model
 	}
@@ -143,7 +140,7 @@ func (h *History) begin(r *Remaining, e bench.LoadStarted) {
 	}
 }
 
-// skipped takes a test that was not run. It may be the one that was lost.
+// skipped takes a test that was not run. It may be the lost test.
 func (h *History) skipped(e bench.TestSkipped) {
 	o := result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
 	switch {
@@ -165,7 +162,7 @@ func (h *History) skipped(e bench.TestSkipped) {
 	h.over(o, bench.PastTest{Test: o.Test, Status: o.Status})
 }
 
-// workerLost decides as the parent did.
+// workerLost makes the same decisions as the parent of the run made.
 func (h *History) workerLost(e bench.WorkerLost) {
 	if h.worker != nil {
 		r, l := h.remaining[h.model], Loss{Status: e.Status, Reason: e.Reason, Gone: true}
@@ -180,27 +177,27 @@ func (h *History) workerLost(e bench.WorkerLost) {
 	h.worker, h.engine = nil, nil
 }
 
-// check refuses a test that is not of this run.
+// check returns an error if a test does not belong to this run.
 func (h *History) check(model string, t result.Test) error {
 	if !slices.ContainsFunc(h.planned[model], func(b bench.TestBudget) bool { return b.Test == t }) {
-		return fmt.Errorf("%s of %q is not of this run", t, model)
+		return fmt.Errorf("test %s of model %q does not belong to this run", t, model)
 	}
 	return nil
 }
 
-// final tells whether a test with the status is over, also for a run that is
+// final tells whether a test with this status is not run again when the run is
 // continued.
 func final(s result.Status) bool { return s != result.Aborted && s != result.TimeLimit }
 
-// over takes the outcome of a test. A later one replaces an earlier one.
+// over takes the outcome of a test. A later outcome replaces an earlier one.
 func (h *History) over(o result.Outcome, past bench.PastTest) {
 	r := h.remaining[o.Model]
 	if !final(o.Status) {
 		r.Keep(o.Test, o.Samples)
 		return
 	}
-	is := func(other result.Outcome) bool { return other.Model == o.Model && other.Test == o.Test }
-	if i := slices.IndexFunc(h.left.Outcomes, is); i >= 0 {
+	sameTest := func(other result.Outcome) bool { return other.Model == o.Model && other.Test == o.Test }
+	if i := slices.IndexFunc(h.left.Outcomes, sameTest); i >= 0 {
 		h.left.Outcomes[i] = o
 		r.Job.Past = slices.DeleteFunc(slices.Clone(r.Job.Past), func(p bench.PastTest) bool { return p.Test == o.Test })
 	} else {
@@ -209,8 +206,8 @@ func (h *History) over(o result.Outcome, past bench.PastTest) {
 	r.Done(past)
 }
 
-// settle makes the outcome of the test that was lost final, if there is one:
-// something else came after it.
+// settle makes the outcome of the lost test final, if there is one, because the run
+// went on after it.
 func (h *History) settle() {
 	if h.lost != nil {
 		h.over(h.lost.outcome, h.lost.past)
@@ -218,7 +215,7 @@ func (h *History) settle() {
 	}
 }
 
-// keepLost leaves the test that was lost to be continued.
+// keepLost keeps the lost test as one to continue.
 func (h *History) keepLost() {
 	if h.lost != nil {
 		h.remaining[h.lost.outcome.Model].Keep(h.lost.outcome.Test, h.lost.outcome.Samples)
@@ -226,7 +223,7 @@ func (h *History) keepLost() {
 	}
 }
 
-// cutTest ends the test under way without an event that says so.
+// cutTest ends the current test, whose end has no event.
 func (h *History) cutTest() {
 	if h.worker == nil {
 		return
@@ -236,14 +233,14 @@ func (h *History) cutTest() {
 	}
 }
 
-// cut ends the worker in the same way.
+// cut ends the current worker, whose end has no event.
 func (h *History) cut() {
 	h.cutTest()
 	h.worker = nil
 }
 
-// interrupted ends a span: what was under way is not final. Crashes of this span
-// do not count in the next.
+// interrupted ends a span. What is unfinished has no final outcome. Crashes of this
+// span do not count in the next.
 func (h *History) interrupted() {
 	h.cut()
 	h.engine = nil
@@ -253,7 +250,7 @@ func (h *History) interrupted() {
 	}
 }
 
-// End ends the last span.
+// End ends the last span and returns what is left.
 func (h *History) End() Left {
 	h.interrupted()
 	for _, name := range h.order {
@@ -262,17 +259,17 @@ func (h *History) End() Left {
 	return h.left
 }
 
-// ReadEvents hands each event of a file to each, with the number of its line
-// from 1. It leaves out events that this version does not know, and a last line
-// that was cut off or is damaged, as after a power cut. good is the number of
-// bytes before such a line, lines the number of lines in them. Any other line
-// that is no event is an error, and so is an error of each; both name the line.
+// ReadEvents calls each with every event of a file and its line, from 1. It leaves out
+// events that this version does not know. It also leaves out a last line that was cut
+// off or is damaged, as after a power cut. good is the number of bytes before such a
+// line, and lines the number of lines in them. ReadEvents returns an error that names
+// the line if another line is not an event, or if each fails.
 func ReadEvents(r io.Reader, each func(line int, e bench.Stamped) error) (good int64, lines int, err error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, n, err := readLine(b)
 		if errors.Is(err, io.EOF) {
-			return good, lines, nil // the last line has no end
+			return good, lines, nil // the last line is cut off
 		}
 		if err != nil {
 			return good, lines, err
@@ -294,9 +291,9 @@ func ReadEvents(r io.Reader, each func(line int, e bench.Stamped) error) (good i
 	}
 }
 
-// readLine reads one line and tells its length in bytes with its newline. Of a
-// line that is too long for an event, it keeps enough to see that. The error is
-// io.EOF when the newline is missing.
+// readLine reads one line. n is its length in bytes with the newline. line is cut if
+// it is too long for an event, but stays too long. The error is io.EOF if the newline
+// is missing.
 func readLine(b *bufio.Reader) (line []byte, n int64, err error) {
 	for {
 		part, err := b.ReadSlice('\n')

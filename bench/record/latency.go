@@ -9,32 +9,32 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
-// e2e is what the samples of an end-to-end test say of latency; nil for a test of
-// another kind.
+// e2e is the latency of an end-to-end test, from its samples. It is nil for other
+// kinds of test.
 func (a *Assembler) e2e() (*result.E2E, error) {
 	t := a.test.Test
 	if !t.E2E {
-		return nil, nil //nolint:nilnil // as documented
+		return nil, nil //nolint:nilnil // documented above
 	}
-	how := bench.DefaultE2E()
+	sampling := bench.DefaultE2E()
 	if a.Job.E2E != nil {
-		how = *a.Job.E2E
+		sampling = *a.Job.E2E
 	}
-	e := &result.E2E{Prompt: result.BuiltInPrompt, Temperature: how.Temperature, TopK: how.TopK, TopP: how.TopP}
-	if how.Prompt != "" {
+	e := &result.E2E{Prompt: result.BuiltInPrompt, Temperature: sampling.Temperature, TopK: sampling.TopK, TopP: sampling.TopP}
+	if sampling.Prompt != "" {
 		e.Prompt = result.GivenPrompt
 	}
 	var first, between []float64
 	for _, s := range a.samples {
 		g := s.Generated
 		if g == nil || len(g.At) != t.Gen || len(g.Tokens) != t.Gen {
-			return nil, fmt.Errorf("repetition %d does not tell the times of its %d tokens", s.Repetition, t.Gen)
+			return nil, fmt.Errorf("repetition %d has no times for its %d tokens", s.Repetition, t.Gen)
 		}
 		e.GeneratedBytes += g.Bytes
 		last := time.Duration(0)
 		for i, at := range g.At {
 			if at < last || at > s.Elapsed {
-				return nil, fmt.Errorf("repetition %d: token %d came at %v, after %v and within %v: the clock went astray",
+				return nil, fmt.Errorf("repetition %d: token %d came at %v, not between %v and %v",
 					s.Repetition, i+1, at, last, s.Elapsed)
 			}
 			if i == 0 {

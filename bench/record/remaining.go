@@ -12,33 +12,34 @@ import (
 type Loss struct {
 	Status result.Status
 	Reason string
-	Gone   bool // the worker is gone with it; false for a load that failed and said so
+	Gone   bool // the worker has ended; false for a load that failed and was reported
 }
 
-// crash tells whether the worker died. One that hung, or that was stopped, did not.
+// crash tells whether the worker died by itself. A worker that hung or was stopped did
+// not.
 func (l Loss) crash() bool {
 	return l.Gone && (l.Status == result.Crashed || l.Status == result.OutOfMemory)
 }
 
 // The crash rule: a test is not tried again after its second crash. After the
 // third crash of a model, its remaining tests are recorded as crashed. Loading
-// counts as a test, whose loss is the loss of all tests.
+// counts as a test; if it is lost, all tests are.
 const (
 	maxCrashesOfTest  = 2
 	maxCrashesOfModel = 3
 )
 
 // Remaining is what is left to do of one job, over all its workers. The parent
-// of a run keeps one per model; reading the events of an interrupted run builds
+// of a run keeps one per model. Reading the events of an interrupted run gives
 // the same one. It is used from one goroutine.
 type Remaining struct {
-	Job bench.Job // Tests are those without a final outcome, Past those with one
+	Job bench.Job // Job.Tests have no final outcome yet; Job.Past have one
 
-	crashes int
-	crashed map[result.Test]int // of each test; the zero Test is loading
+	crashes int                 // of the model
+	crashed map[result.Test]int // crashes of each test; the zero Test is loading
 }
 
-// NewRemaining starts with all of a job.
+// NewRemaining returns what is left of a job of which nothing is done.
 func NewRemaining(job bench.Job) *Remaining {
 	return &Remaining{Job: job, crashed: map[result.Test]int{}}
 }
@@ -49,8 +50,9 @@ func (r *Remaining) Done(past bench.PastTest) {
 	r.Job.Past = append(slices.Clone(r.Job.Past), past)
 }
 
-// Keep remembers the repetitions of a test that is to be continued: those that
-// are numbered 1, 2, … without a gap, unless more are known already.
+// Keep remembers the completed repetitions of a test that will be continued. Their
+// numbers must be 1, 2, … without a gap; Keep ignores the others. It does nothing if
+// more repetitions are known already.
 func (r *Remaining) Keep(t result.Test, samples []result.Sample) {
 	i := slices.IndexFunc(r.Job.Tests, func(b bench.TestBudget) bool { return b.Test == t })
 	if i < 0 {
@@ -67,30 +69,30 @@ func (r *Remaining) Keep(t result.Test, samples []result.Sample) {
 	r.Job.Tests[i].Done = slices.Clone(samples[:good])
 }
 
-// forgetCrashes starts the count of crashes again, for another process.
+// forgetCrashes sets the crash counts to 0, for another process.
 func (r *Remaining) forgetCrashes() { r.crashes, r.crashed = 0, map[result.Test]int{} }
 
-// Recover decides what follows from the loss of a worker or of a load. If there
-// is a remedy, it changes the job accordingly and another worker can be started;
-// what describes it for the log. Otherwise the tests that Hit names are lost.
-func (r *Remaining) Recover(w *Worker, l Loss) (what string, ok bool) {
+// Recover looks for a remedy after the loss of a worker or a load. If there is one,
+// Recover changes the job accordingly, and another worker can be started.
+// description is for the log. Otherwise the tests that Hit returns are lost.
+func (r *Remaining) Recover(w *Worker, l Loss) (description string, ok bool) {
 	if l.crash() && w.precompiling == nil {
 		r.crashes++
 		r.crashed[r.culprit(w)]++
 	}
 	for _, try := range remedies {
-		if what, ok = try(r, w, l); ok {
-			if samples, running := w.assembler.Begun(); running {
+		if description, ok = try(r, w, l); ok {
+			if samples, running := w.assembler.completed(); running {
 				r.Keep(r.culprit(w), samples)
 			}
-			return what, true
+			return description, true
 		}
 	}
 	return "", false
 }
 
-// culprit is the test that a worker was lost in, or about to start; the zero
-// Test is loading.
+// culprit is the test in which a worker was lost, or before which. The zero Test
+// stands for loading.
 func (r *Remaining) culprit(w *Worker) result.Test {
 	if running, ok := w.assembler.Running(); ok {
 		return running
@@ -101,8 +103,8 @@ func (r *Remaining) culprit(w *Worker) result.Test {
 	return r.Job.Tests[0].Test
 }
 
-// Hit are the tests that are lost with a worker: the one under way, else the
-// next one; without a model, all.
+// Hit returns the tests that are lost with a worker: the current test, or the next one
+// if none is running. If no model is loaded, all tests are lost.
 func (r *Remaining) Hit(w *Worker) []bench.TestBudget {
 	if !w.loaded {
 		return r.Job.Tests
@@ -111,7 +113,7 @@ func (r *Remaining) Hit(w *Worker) []bench.TestBudget {
 	return slices.DeleteFunc(slices.Clone(r.Job.Tests), func(t bench.TestBudget) bool { return t.Test != culprit })
 }
 
-// GivenUp is why the remaining tests are not run; ok is false while they are.
+// GivenUp says why the remaining tests are not run; ok is false if they are.
 func (r *Remaining) GivenUp(l Loss) (Loss, bool) {
 	if r.crashes < maxCrashesOfModel {
 		return Loss{}, false
@@ -119,23 +121,24 @@ func (r *Remaining) GivenUp(l Loss) (Loss, bool) {
 	return Loss{Status: result.Crashed, Reason: fmt.Sprintf("not run after %d crashes: %s", r.crashes, l.Reason)}, true
 }
 
-// Postpone moves the longer tests of a series to the end. They may crash as the
-// shorter one did, so the others come first.
+// Postpone moves the longer tests of a crashed test's series to the end. They may
+// crash too, and after three crashes the rest of the model is given up, so the others
+// come first. The longer tests are not dropped, because some of them succeed.
 func (r *Remaining) Postpone(crashed result.Test) {
 	r.Job.Tests = slices.Clone(r.Job.Tests)
 	slices.SortStableFunc(r.Job.Tests, func(a, b bench.TestBudget) int { return crashed.SeriesLast(a.Test, b.Test) })
 }
 
-// A remedy changes a job in such a way that another worker may do what the last
-// one could not. It returns false if it does not help against the loss.
-type remedy func(r *Remaining, w *Worker, l Loss) (what string, ok bool)
+// A remedy changes a job so that another worker may succeed where the last one
+// failed. ok is false if the remedy does not apply to the loss.
+type remedy func(r *Remaining, w *Worker, l Loss) (description string, ok bool)
 
 // remedies are tried in this order. The first that applies is used.
 var remedies = []remedy{skipPrecompile, fewerLayers, tryAgain, noRepack}
 
-// skipPrecompile leaves the shape that cost a worker before the first test to
-// the tests that need it: other tests may do well. After a second such loss, or
-// a hang, all shapes are left to the tests.
+// skipPrecompile skips the shape whose precompile pass ended a worker. Only the tests
+// that need it may fail then. After a second such loss, or a pass that hung, nothing
+// is precompiled.
 func skipPrecompile(r *Remaining, w *Worker, l Loss) (string, bool) {
 	if w.precompiling == nil {
 		return "", false
@@ -145,9 +148,9 @@ func skipPrecompile(r *Remaining, w *Worker, l Loss) (string, bool) {
 	return fmt.Sprintf("without precompiling %v", *w.precompiling), true
 }
 
-// fewerLayers limits the layers on devices after a worker died while it loaded:
-// to half of those it tried, then to none. The engine finds the largest number
-// that fits by itself, but not if an allocation ends its process.
+// fewerLayers limits the layers on devices after a worker died while it loaded: to
+// half of those it tried, then to none. The engine finds by itself how many fit, but
+// not if a failed allocation ends its process.
 func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
 	if !l.crash() || w.loaded || w.offload == 0 || r.crashes >= maxCrashesOfModel {
 		return "", false
@@ -165,8 +168,8 @@ func tryAgain(r *Remaining, w *Worker, l Loss) (string, bool) {
 	return "once more", l.crash() && r.crashed[r.culprit(w)] < maxCrashesOfTest && r.crashes < maxCrashesOfModel
 }
 
-// noRepack spares the memory that repacked weights take: they are a second copy
-// in the process, where a mapped file needs none.
+// noRepack saves the memory of repacked weights. They are a copy in the process; the
+// pages of a mapped file are not.
 func noRepack(r *Remaining, w *Worker, l Loss) (string, bool) {
 	s := r.Job.Effective()
 	if w.loaded || l.Status != result.OutOfMemory || s.NoRepack {
@@ -176,7 +179,7 @@ func noRepack(r *Remaining, w *Worker, l Loss) (string, bool) {
 	r.Job.Adjusted = &s
 	r.Job.Warn(result.Warning{
 		Code:    result.WarnNoRepack,
-		Message: fmt.Sprintf("weights not repacked for the CPU: with repacking, memory did not suffice (%s)", l.Reason),
+		Message: fmt.Sprintf("weights were not repacked for the CPU, because repacking needed too much memory (%s)", l.Reason),
 	})
 	return "without repacking weights", true
 }

@@ -7,27 +7,27 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Worker follows the events of one worker process: what it does, and what
-// becomes of its tests. Events come from the process itself or from a file.
+// Worker follows the events of one worker process. They show what the process does
+// and how its tests end. Events may come from the process or from a file. It is used
+// from one goroutine.
 type Worker struct {
 	assembler Assembler
 
 	loaded       bool            // a model is loaded
-	loadFailed   *bench.LoadDone // the load that gave no model
-	offload      int             // layers tried on devices in a load that is not over; 0: none
-	precompiling *result.Test    // the shape under way before the first test
-	setup        time.Duration   // of the test under way, before its first pass
+	loadFailed   *bench.LoadDone // nil: no load failed
+	offload      int             // layers tried on devices by the current load; 0: none
+	precompiling *result.Test    // the shape of the current precompile pass; nil: none
+	setup        time.Duration   // of the current test, before its first pass
 	ended        bool            // JobDone came
 }
 
-// NewWorker follows a worker that was given a job. program is the version of
-// this program, for the records.
+// NewWorker follows a worker that runs a job. program is the version of this
+// program, for the records.
 func NewWorker(program string, job bench.Job) *Worker {
 	return &Worker{assembler: Assembler{Version: program, Job: job}}
 }
 
-// Add takes the next event. It returns the outcome that the event completes, or
-// nil.
+// Add takes the next event. It returns the outcome that the event completes, or nil.
 func (w *Worker) Add(s bench.Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
 	case bench.OffloadTry:
@@ -44,7 +44,7 @@ func (w *Worker) Add(s bench.Stamped) *result.Outcome {
 	case bench.ContextReady:
 		w.setup = e.Elapsed
 	case bench.WarmupDone:
-		// A generation's warm-up is one token. A prompt's is a pass like a repetition.
+		// The warm-up of a prompt is a pass like a repetition. Others have one token.
 		if t, ok := w.assembler.Running(); ok && t.Kind() != result.PromptProcessing {
 			w.setup += e.Elapsed
 		}
@@ -57,17 +57,17 @@ func (w *Worker) Add(s bench.Stamped) *result.Outcome {
 // Loaded tells whether the worker has a model.
 func (w *Worker) Loaded() bool { return w.loaded }
 
-// LoadFailed is the load that gave no model; nil if none failed.
+// LoadFailed returns the load that failed; nil: none did.
 func (w *Worker) LoadFailed() *bench.LoadDone { return w.loadFailed }
 
-// Finished tells whether the worker did all it could: it said that its job is
-// done, or that its model cannot be loaded.
+// Finished tells whether the worker reported that its job is done or that its model
+// cannot be loaded.
 func (w *Worker) Finished() bool { return w.ended || w.loadFailed != nil }
 
-// Lost ends the test under way. It returns nil if there is none.
+// Lost ends the current test. It returns nil if there is none.
 func (w *Worker) Lost(l Loss) *result.Outcome { return w.assembler.Lost(l.Status, l.Reason) }
 
-// Past is what later workers must know of a test that ended as o.
+// Past returns what later workers must know about a test with outcome o.
 func (w *Worker) Past(o *result.Outcome) bench.PastTest {
 	p := bench.PastTest{Test: o.Test, Status: o.Status}
 	if o.Status == result.OK {

@@ -31,7 +31,9 @@ const MaxTokens = 1 << 24
 // are generated one at a time. Before, the KV cache is filled with Depth tokens,
 // which is not timed. Lengths are in tokens, each in [0, MaxTokens]. In an
 // end-to-end test (E2E) the prompt is text, and generated tokens are sampled and
-// turned into text. It has both lengths and no depth.
+// turned into text. It has both lengths and no depth. Its text is cut or repeated to
+// the prompt's length, and an end-of-text token does not end it, so results of models
+// can be compared.
 type Test struct {
 	Prompt int  `json:"n_prompt"`
 	Gen    int  `json:"n_gen"`

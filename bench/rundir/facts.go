@@ -11,15 +11,15 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/report"
 )
 
-// facts are the run and its machine in short.
-func (a *Description) facts() []report.Fact {
+// facts summarize the run and its machine for the report.
+func (d *Description) facts() []report.Fact {
 	var facts []report.Fact
 	add := func(name string, parts ...string) {
 		parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
 		facts = append(facts, report.Fact{Name: name, Value: strings.Join(parts, ", ")})
 	}
-	add("version", a.Version)
-	for i, s := range a.spans() {
+	add("version", d.Version)
+	for i, s := range d.spans() {
 		name, until := "command", "cut off"
 		if i > 0 {
 			name = "continued"
@@ -28,33 +28,33 @@ func (a *Description) facts() []report.Fact {
 			until = "ended " + s.Ended.Format(time.RFC3339)
 		}
 		other := ""
-		if s.Version != a.Version {
+		if s.Version != d.Version {
 			other = "version " + s.Version
 		}
 		add(name, strings.Join(s.Command, " "), "started "+s.Started.Format(time.RFC3339), until, other)
 	}
-	c := a.Host.CPU
+	c := d.Host.CPU
 	cores := ""
 	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
 		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
 		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
-			cores += fmt.Sprintf(", of them %d allowed", c.AllowedCPUs)
+			cores += fmt.Sprintf(", %d of them allowed", c.AllowedCPUs)
 		}
 	}
 	quota := ""
 	if c.QuotaCPUs != nil {
 		quota = fmt.Sprintf("quota of %g CPUs", *c.QuotaCPUs)
 	}
-	add("CPU", c.Model, a.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
+	add("CPU", c.Model, d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
 	total, limit := "", ""
-	if a.Host.Memory.TotalBytes > 0 {
-		total = humanize.IBytes(a.Host.Memory.TotalBytes)
+	if d.Host.Memory.TotalBytes > 0 {
+		total = humanize.IBytes(d.Host.Memory.TotalBytes)
 	}
-	if a.Host.Memory.LimitBytes > 0 {
-		limit = "limit of " + humanize.IBytes(a.Host.Memory.LimitBytes)
+	if d.Host.Memory.LimitBytes > 0 {
+		limit = "limit of " + humanize.IBytes(d.Host.Memory.LimitBytes)
 	}
 	add("memory", total, limit)
-	for _, g := range a.Host.GPUs {
+	for _, g := range d.Host.GPUs {
 		id := ""
 		if g.PCIDevice != "" {
 			id = "PCI " + g.PCIVendor + ":" + g.PCIDevice
@@ -71,22 +71,22 @@ func (a *Description) facts() []report.Fact {
 		}
 		add("GPU", g.Model, id, memory, capability, strings.TrimSpace(g.Driver+" "+g.DriverVersion), cuda)
 	}
-	if a.Host.NVMLProblem != "" {
-		add("GPU driver", a.Host.NVMLProblem)
+	if d.Host.NVMLProblem != "" {
+		add("GPU driver", d.Host.NVMLProblem)
 	}
-	v := a.Host.Virtualization
+	v := d.Host.Virtualization
 	hypervisor := ""
 	if v.Hypervisor != "" {
 		hypervisor = "hypervisor " + v.Hypervisor
 	}
-	add("system", v.System, hypervisor, v.Container, a.Host.OS, a.Host.Kernel)
-	if a.After != nil {
-		if share, ok := a.After.StealShare(a.Before); ok {
+	add("system", v.System, hypervisor, v.Container, d.Host.OS, d.Host.Kernel)
+	if d.After != nil {
+		if share, ok := d.After.StealShare(d.Before); ok {
 			add("stolen by other guests", fmt.Sprintf("%.1f %% of the CPU time asked for", 100*share))
 		}
 	}
 	var variables []string
-	for name, value := range a.Host.Environment {
+	for name, value := range d.Host.Environment {
 		variables = append(variables, name+"="+value)
 	}
 	slices.Sort(variables)

@@ -21,10 +21,10 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
-// Open opens an earlier run's directory to continue it in span: its description
-// and what is left to do. It writes results.jsonl anew from the events, and
-// run.json with the new span. Errors are ErrNotRun, ErrRunning, ErrFinished,
-// ErrSchema, ErrBroken, ErrAccess and ErrWrite.
+// Open opens the directory of an earlier run to continue it. It returns the run's
+// description and what is left to do. It rewrites results.jsonl from the events, and
+// adds span to run.json. Errors are ErrNotRun, ErrRunning, ErrFinished, ErrSchema,
+// ErrBroken, ErrAccess and ErrWrite.
 func Open(path string, span Span) (*Dir, Description, record.Left, error) {
 	d := &Dir{Path: path}
 	switch err := d.openEvents(0); {
@@ -40,21 +40,21 @@ func Open(path string, span Span) (*Dir, Description, record.Left, error) {
 		d.Close()
 		return nil, Description{}, record.Left{}, err
 	}
-	return d, d.about, left, nil
+	return d, d.description, left, nil
 }
 
 func notRun(path string) error {
 	return &kindError{ErrNotRun, fmt.Errorf("%s is %w", path, ErrNotRun)}
 }
 
-// broken is an error in a file of the directory.
+// broken is an ErrBroken that names a file of the directory.
 func broken(file string, err error) error {
 	return &kindError{ErrBroken, fmt.Errorf("%s: %w", file, err)}
 }
 
-// resume reads what there is and makes the directory ready to go on.
+// resume reads the directory's files and makes them ready for the next span.
 func (d *Dir) resume(span Span) (record.Left, error) {
-	about, err := d.readAbout()
+	about, err := d.readDescription()
 	if err != nil {
 		return record.Left{}, err
 	}
@@ -72,31 +72,32 @@ func (d *Dir) resume(span Span) (record.Left, error) {
 		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.file("report.md")}
 	}
 	if good < info.Size() {
-		slog.Warn("the last event was cut off and is left out", "file", d.EventsFile(), "bytes", info.Size()-good)
+		slog.Warn("ignoring the last event, which was cut off", "file", d.EventsFile(), "bytes", info.Size()-good)
 		if err := d.events.Truncate(good); err != nil {
-			return record.Left{}, kept(err)
+			return record.Left{}, writeError(err)
 		}
 	}
 	d.removePending()
 	if err := d.rewriteResults(left.Outcomes); err != nil {
-		return record.Left{}, kept(err)
+		return record.Left{}, writeError(err)
 	}
 
-	d.all = slices.Clone(left.Outcomes)
+	d.outcomes = slices.Clone(left.Outcomes)
 	span.EventsBefore, span.Command, span.Started = lines, redactAll(span.Command), span.Started.UTC()
 	if before := about.last().Version; before != span.Version {
-		slog.Warn("the run was begun with another version, figures may differ", "before", before, "now", span.Version)
+		slog.Warn("continuing with another version of the program or library, so figures may differ", "before", before, "now", span.Version)
 	}
 	about.Continued = append(slices.Clone(about.Continued), span)
-	d.about = about
-	return left, kept(d.writeAbout())
+	d.description = about
+	return left, writeError(d.writeDescription())
 }
 
-// maxAboutBytes bounds run.json: a longer one is garbage.
-const maxAboutBytes = 16 << 20
+// maxDescriptionBytes is the maximum size of run.json. A longer file is garbage.
+const maxDescriptionBytes = 16 << 20
 
-// readAbout reads run.json and refuses what this program cannot continue.
-func (d *Dir) readAbout() (Description, error) {
+// readDescription reads run.json. It returns an error if this program cannot continue
+// the run.
+func (d *Dir) readDescription() (Description, error) {
 	var about Description
 	f, err := os.Open(d.file("run.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,14 +107,14 @@ func (d *Dir) readAbout() (Description, error) {
 		return about, &kindError{ErrAccess, err}
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxAboutBytes+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxDescriptionBytes+1))
 	if err != nil {
 		return about, broken(f.Name(), err)
 	}
-	if len(b) > maxAboutBytes {
-		return about, broken(f.Name(), fmt.Errorf("longer than %d bytes", maxAboutBytes))
+	if len(b) > maxDescriptionBytes {
+		return about, broken(f.Name(), fmt.Errorf("longer than %d bytes", maxDescriptionBytes))
 	}
-	// The schema first: with another one the rest may look different.
+	// The schema comes first, because the rest depends on it.
 	var version struct {
 		Schema int `json:"schema"`
 	}
@@ -139,8 +140,8 @@ func (d *Dir) readAbout() (Description, error) {
 	return about, nil
 }
 
-// Keys of schema 2 that have another name today. Keys that differ in their case
-// alone, encoding/json finds by itself.
+// schema2Keys maps keys of schema 2 to their present names. Keys that differ only in
+// case are missing, because encoding/json matches them anyway.
 var schema2Keys = map[string]string{
 	"SizeBytes":       "size_bytes",
 	"TokensPerSecond": "tokens_per_second",
@@ -149,7 +150,7 @@ var schema2Keys = map[string]string{
 	"no_passes":       "no_precompile",
 }
 
-// fromSchema2 gives the keys of a description of schema 2 their present names.
+// fromSchema2 renames the keys of a description with schema 2 to their present names.
 func fromSchema2(b []byte) ([]byte, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber() // a seed has 64 bits
@@ -178,16 +179,16 @@ func rename(v any) {
 	}
 }
 
-// check tells what of a description from a file cannot be.
-func (a *Description) check() error {
-	if len(a.Jobs) == 0 {
+// check returns an error if a description from a file is not possible.
+func (d *Description) check() error {
+	if len(d.Jobs) == 0 {
 		return errors.New("no model")
 	}
-	if n := len(a.Sources); n > 0 && n != len(a.Jobs) {
-		return fmt.Errorf("%d sources of %d models", n, len(a.Jobs))
+	if n := len(d.Sources); n > 0 && n != len(d.Jobs) {
+		return fmt.Errorf("%d sources of %d models", n, len(d.Jobs))
 	}
-	for i, job := range a.Jobs {
-		if slices.ContainsFunc(a.Jobs[:i], func(j bench.Job) bool { return j.Model.Name == job.Model.Name }) {
+	for i, job := range d.Jobs {
+		if slices.ContainsFunc(d.Jobs[:i], func(j bench.Job) bool { return j.Model.Name == job.Model.Name }) {
 			return fmt.Errorf("model %q twice", job.Model.Name)
 		}
 		if job.Repetitions < 1 || job.Repetitions > suite.MaxRepetitions {
@@ -207,8 +208,8 @@ func (a *Description) check() error {
 	return nil
 }
 
-// rewriteResults replaces results.jsonl by the records of outcomes and opens it
-// for those to come.
+// rewriteResults replaces results.jsonl by the records of outcomes and opens it for
+// later records.
 func (d *Dir) rewriteResults(outcomes []result.Outcome) error {
 	err := d.replace("results.jsonl", func(f *renameio.PendingFile) error {
 		w, err := report.New("jsonl", f, report.Options{})

@@ -1,12 +1,12 @@
 // Package rundir keeps the directory of a run:
 //
-//	run.json       what runs, where and how, without secrets; all that is needed to continue the run
-//	events.jsonl   every step as it happened; the source of everything else
+//	run.json       the description of the run, without secrets; enough to continue it
+//	events.jsonl   every step as it happened; all results are derived from it
 //	results.jsonl  the records
 //	report.md      tables for people, written at the end
 //
-// One process at a time writes to a directory. Another one may continue the run
-// after it. The page README.md beside this file describes every field.
+// One process at a time writes to a directory. Another process may continue the run
+// later. The page bench/record/README.md describes every field.
 package rundir
 
 import (
@@ -32,19 +32,19 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
-// Why a directory cannot be used, for errors.Is.
+// Errors that say why a directory cannot be used, for errors.Is.
 var (
 	ErrNotRun   = errors.New("not the directory of a run")
 	ErrRunning  = errors.New("the run is still going on")                  // in another process
 	ErrFinished = errors.New("the run is finished, nothing is left to do") // see FinishedError
-	ErrSchema   = errors.New("written by another version of this program") // run.json
+	ErrSchema   = errors.New("written by another version of this program") // of run.json
 	ErrBroken   = errors.New("damaged")                                    // run.json or events.jsonl
-	ErrWrite    = errors.New("results could not be kept")                  // no disk, no permission
-	ErrCreate   = errors.New("the results directory could not be made")    // likewise, before anything runs
-	ErrAccess   = errors.New("the run's directory cannot be read or written")
+	ErrWrite    = errors.New("cannot write results")                       // no disk space, no permission
+	ErrCreate   = errors.New("cannot create the results directory")        // the same, before anything runs
+	ErrAccess   = errors.New("cannot read or write the run's directory")
 )
 
-// kindError is an error of one of these kinds, with a text of its own.
+// kindError is one of these errors with a text of its own.
 type kindError struct {
 	kind error
 	err  error
@@ -53,20 +53,20 @@ type kindError struct {
 func (e *kindError) Error() string   { return e.err.Error() }
 func (e *kindError) Unwrap() []error { return []error{e.kind, e.err} }
 
-// kept makes a failure to write an ErrWrite; nil when err is.
-func kept(err error) error {
+// writeError makes an error of writing an ErrWrite; nil stays nil.
+func writeError(err error) error {
 	if err == nil {
 		return nil
 	}
 	return &kindError{ErrWrite, fmt.Errorf("%w: %w", ErrWrite, err)}
 }
 
-// FinishedError is a run of which nothing is left to do. It is ErrFinished.
+// FinishedError is the ErrFinished of a directory.
 type FinishedError struct{ Dir, Report string }
 
 func (e *FinishedError) Error() string { return fmt.Sprintf("%s: %v", e.Dir, ErrFinished) }
 
-// Unwrap makes it an ErrFinished.
+// Unwrap returns ErrFinished.
 func (e *FinishedError) Unwrap() error { return ErrFinished }
 
 // Dir is the directory of one run, open for writing. It consumes the run's
@@ -74,79 +74,78 @@ func (e *FinishedError) Unwrap() error { return ErrFinished }
 type Dir struct {
 	Path string
 
-	lock    *flock.Flock // of events.jsonl
-	events  *os.File
-	results *os.File
-	records report.Writer
-	about   Description
-	all     []result.Outcome
+	lock        *flock.Flock // of events.jsonl
+	events      *os.File
+	results     *os.File
+	records     report.Writer // writes to results
+	description Description
+	outcomes    []result.Outcome
 }
 
-// schema is the version of run.json. It changes when an older program could not
-// continue a run any more; new fields do not change it. Version 2 is read, too.
+// schema is the version of run.json. It changes if older programs cannot continue the
+// run. New fields do not change it. Version 2 can be read too.
 const schema = 3
 
-// Description is run.json: all that is needed to continue the run.
+// Description is the content of run.json. It is enough to continue the run.
 type Description struct {
 	Schema     int                `json:"schema"`
-	Span                          // the first one
+	Span                          // the first span
 	TimeLimit  time.Duration      `json:"time_limit_ns,omitempty"` // of each span; absent: none
 	Output     string             `json:"output,omitempty"`        // format of stdout
-	Selection  Selection          `json:"selection"`               // what was asked for
+	Selection  Selection          `json:"selection"`               // what was requested
 	Sources    []Source           `json:"sources,omitempty"`       // of the jobs' models, in the same order
 	Jobs       []bench.Job        `json:"jobs"`                    // one per model, in the order in which they run
 	Host       host.Facts         `json:"host"`
 	Before     host.Conditions    `json:"before"`
 	After      *host.Conditions   `json:"after,omitempty"`
-	Accounting *result.Accounting `json:"accounting,omitempty"` // of all spans that came to their end
+	Accounting *result.Accounting `json:"accounting,omitempty"` // of all spans that were not cut off
 	Continued  []Span             `json:"continued,omitempty"`
 }
 
-// Selection is what was asked for, as far as it is needed to give a model whose
-// file was not here yet its budgets.
+// Selection is what was requested. A continued run needs it for the budgets of models
+// whose files were not on this machine yet.
 type Selection struct {
 	Suite           suite.Suite    `json:"suite"`
-	Weights         string         `json:"weights,omitempty"` // as --weights; absent: as the jobs say
+	Weights         string         `json:"weights,omitempty"` // value of --weights; absent: see the jobs
 	ModelsDir       string         `json:"models_dir"`
 	Scale           float64        `json:"timeout_scale"`
 	Timeout         *time.Duration `json:"timeout_ns,omitempty"` // of each test; absent: by size and length
 	DownloadTimeout time.Duration  `json:"download_timeout_ns,omitempty"`
 }
 
-// Span is what one process did of a run.
+// Span is the part of a run that one process did.
 type Span struct {
-	Version      string     `json:"version"`                 // of the library and of this program, one line
-	Program      string     `json:"program"`                 // of this program, as in the records
+	Version      string     `json:"version"`                 // of this program and the library, in one line
+	Program      string     `json:"program"`                 // version of this program, as in the records
 	Command      []string   `json:"command"`                 // secrets redacted
 	Started      time.Time  `json:"started"`                 //
-	Ended        *time.Time `json:"ended,omitempty"`         // absent: it was cut off
+	Ended        *time.Time `json:"ended,omitempty"`         // absent: the span was cut off
 	EventsBefore int        `json:"events_before,omitempty"` // lines of events.jsonl that earlier spans wrote
 }
 
 // Source is where a job's model came from.
 type Source struct {
-	Source string `json:"source"`           // as it was asked for, secrets redacted
-	SHA256 string `json:"sha256,omitempty"` // of the file, where known
+	Source string `json:"source"`           // as requested, secrets redacted
+	SHA256 string `json:"sha256,omitempty"` // of the file, if known
 }
 
-// spans are all of the run, the last one first to end.
-func (a *Description) spans() []Span {
-	return append([]Span{a.Span}, a.Continued...)
+// spans are all spans of the run, the oldest first.
+func (d *Description) spans() []Span {
+	return append([]Span{d.Span}, d.Continued...)
 }
 
-// last is the span that runs, or ran last.
-func (a *Description) last() *Span {
-	if n := len(a.Continued); n > 0 {
-		return &a.Continued[n-1]
+// last is the most recent span.
+func (d *Description) last() *Span {
+	if n := len(d.Continued); n > 0 {
+		return &d.Continued[n-1]
 	}
-	return &a.Span
+	return &d.Span
 }
 
-// Create makes the directory of a run below parent, or below DefaultParent if
-// parent is empty. It is new in every run, so nothing is overwritten. Errors are
-// ErrCreate.
+// Create creates the directory of a new run in parent, or in defaultParent if parent
+// is empty. Its name is unique, so nothing is overwritten. Errors are ErrCreate.
 func Create(parent string) (*Dir, error) {
-	d, err := create(cmp.Or(parent, DefaultParent()))
+	d, err := create(cmp.Or(parent, defaultParent()))
 	if err != nil {
 		return nil, &kindError{ErrCreate, fmt.Errorf("results directory: %w", err)}
 	}
@@ -161,7 +160,7 @@ func create(parent string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o755); err != nil { // MkdirTemp's is private: results are not
+	if err := os.Chmod(path, 0o755); err != nil { // MkdirTemp makes it private, but results are not
 		return nil, err
 	}
 	d := &Dir{Path: path}
@@ -175,9 +174,9 @@ func create(parent string) (*Dir, error) {
 	return d, nil
 }
 
-// DefaultParent is $XDG_STATE_HOME/benchmark-llm/runs, ~/.local/state/… or,
-// without a home, below the directory for temporary files.
-func DefaultParent() string {
+// defaultParent returns $XDG_STATE_HOME/benchmark-llm/runs. Without the variable, it is
+// in ~/.local/state, and without a home directory, in the directory for temporary files.
+func defaultParent() string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) {
 		state = os.TempDir()
@@ -190,12 +189,14 @@ func DefaultParent() string {
 
 func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
 
-// EventsFile and ResultsFile are the paths of the run's events and records.
-func (d *Dir) EventsFile() string  { return d.file("events.jsonl") }
-func (d *Dir) ResultsFile() string { return d.file("results.jsonl") } //nolint:revive // see above
+// EventsFile returns the path of the run's events.
+func (d *Dir) EventsFile() string { return d.file("events.jsonl") }
 
-// openEvents opens events.jsonl and locks it. It is never replaced, so the lock
-// holds for the run; it goes with its holder.
+// ResultsFile returns the path of the run's records.
+func (d *Dir) ResultsFile() string { return d.file("results.jsonl") }
+
+// openEvents opens and locks events.jsonl. The file is never replaced, so its lock
+// protects the whole directory. The lock ends with its process.
 func (d *Dir) openEvents(flag int) (err error) {
 	if d.events, err = os.OpenFile(d.EventsFile(), os.O_RDWR|os.O_APPEND|flag, 0o644); err != nil {
 		return err
@@ -203,7 +204,7 @@ func (d *Dir) openEvents(flag int) (err error) {
 	d.lock = flock.New(d.EventsFile(), flock.SetFlag(os.O_RDWR))
 	switch locked, err := d.lock.TryLock(); {
 	case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
-		return nil // a file system without locks: better unlocked than not at all
+		return nil // the file system has no locks; go on without one
 	case err != nil:
 		d.Close()
 		return fmt.Errorf("lock %s: %w", d.EventsFile(), err)
@@ -244,14 +245,14 @@ func (d *Dir) Describe(about Description) error {
 	for i := range about.Sources {
 		about.Sources[i].Source = redact(about.Sources[i].Source)
 	}
-	d.about = about
-	return kept(d.writeAbout())
+	d.description = about
+	return writeError(d.writeDescription())
 }
 
-// redact replaces secrets in a text that is kept or logged: what looks like one,
-// and the hub's token of this process whatever it looks like.
+// redact replaces secrets in a text that is kept or logged: everything that looks like
+// a secret, and the value of HF_TOKEN.
 func redact(s string) string {
-	if token := os.Getenv("HF_TOKEN"); len(token) >= 4 { // shorter ones are no secrets, and part of many words
+	if token := os.Getenv("HF_TOKEN"); len(token) >= 4 { // shorter values are no secrets, and occur in many words
 		s = strings.ReplaceAll(s, token, host.Redacted)
 	}
 	return host.Redact(s)
@@ -265,8 +266,8 @@ func redactAll(texts []string) []string {
 	return redacted
 }
 
-func (d *Dir) writeAbout() error {
-	b, err := json.MarshalIndent(d.about, "", "  ")
+func (d *Dir) writeDescription() error {
+	b, err := json.MarshalIndent(d.description, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -276,34 +277,34 @@ func (d *Dir) writeAbout() error {
 	})
 }
 
-// Event writes one event. The event is in the file when Event returns. Errors
-// are ErrWrite.
+// Event writes one event. The event is in the file when Event returns. Errors are
+// ErrWrite.
 func (d *Dir) Event(e bench.Stamped) error {
 	line, err := e.MarshalLine()
 	if err != nil {
 		return err
 	}
 	_, err = d.events.Write(line)
-	return kept(err)
+	return writeError(err)
 }
 
 // Outcome writes the record of an outcome, if it has one. Errors are ErrWrite.
 func (d *Dir) Outcome(o *result.Outcome) error {
-	d.all = append(d.all, *o)
-	return kept(d.records.Write(*o))
+	d.outcomes = append(d.outcomes, *o)
+	return writeError(d.records.Write(*o))
 }
 
-// Finish writes the end of run.json, and report.md. Errors are ErrWrite.
+// Finish completes run.json and writes report.md. Errors are ErrWrite.
 func (d *Dir) Finish(acc result.Accounting) error {
 	now, after := time.Now().UTC(), host.Observe("/")
-	d.about.last().Ended, d.about.After, d.about.Accounting = &now, &after, &acc
-	if err := d.writeAbout(); err != nil {
-		return kept(err)
+	d.description.last().Ended, d.description.After, d.description.Accounting = &now, &after, &acc
+	if err := d.writeDescription(); err != nil {
+		return writeError(err)
 	}
 	document := report.Document{
-		Title: "Run " + filepath.Base(d.Path), Facts: d.about.facts(), Outcomes: d.about.inOrder(d.all), Accounting: acc,
+		Title: "Run " + filepath.Base(d.Path), Facts: d.description.facts(), Outcomes: d.description.inOrder(d.outcomes), Accounting: acc,
 	}
-	return kept(d.replace("report.md", func(f *renameio.PendingFile) error {
+	return writeError(d.replace("report.md", func(f *renameio.PendingFile) error {
 		if err := report.WriteDocument(f, document); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
@@ -311,15 +312,14 @@ func (d *Dir) Finish(acc result.Accounting) error {
 	}))
 }
 
-// inOrder are the outcomes in the order of the jobs, whatever the order in which
-// they came.
-func (a *Description) inOrder(outcomes []result.Outcome) []result.Outcome {
+// inOrder returns outcomes in the order of the jobs and their tests.
+func (d *Description) inOrder(outcomes []result.Outcome) []result.Outcome {
 	type key struct {
 		model string
 		test  result.Test
 	}
 	place := map[key]int{}
-	for _, job := range a.Jobs {
+	for _, job := range d.Jobs {
 		for _, t := range job.Tests {
 			place[key{job.Model.Name, t.Test}] = len(place)
 		}
@@ -331,31 +331,31 @@ func (a *Description) inOrder(outcomes []result.Outcome) []result.Outcome {
 	return outcomes
 }
 
-// replace writes a file of the directory anew: it is whole, or as it was.
+// replace replaces a file of the directory. If it fails, the old file stays.
 func (d *Dir) replace(name string, write func(*renameio.PendingFile) error) error {
 	f, err := renameio.NewPendingFile(d.file(name), renameio.WithTempDir(d.Path), renameio.WithPermissions(0o644))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Cleanup() }() // after the rename it does nothing
+	defer func() { _ = f.Cleanup() }() // does nothing after the rename
 	if err := write(f); err != nil {
 		return err
 	}
 	return f.CloseAtomicallyReplace()
 }
 
-// removePending removes the pending files of a process that ended at once.
+// removePending removes the temporary files of a process that was killed.
 func (d *Dir) removePending() {
 	for _, name := range []string{"run.json", "results.jsonl", "report.md"} {
-		left, _ := filepath.Glob(d.file("." + name + "*")) // the pattern is good unless the path has signs of one
+		left, _ := filepath.Glob(d.file("." + name + "*")) // fails only if the path itself contains a bad pattern
 		for _, path := range left {
-			_ = os.Remove(path) // it is in nobody's way
+			_ = os.Remove(path) // it does no harm if it stays
 		}
 	}
 }
 
-// Close closes the files and gives the lock back. Everything is written when an
-// event or outcome is taken, so nothing is lost.
+// Close closes the files and releases the lock. Events and outcomes have been written
+// before, so nothing is lost.
 func (d *Dir) Close() {
 	for _, f := range []*os.File{d.events, d.results} {
 		if f != nil {
@@ -367,11 +367,11 @@ func (d *Dir) Close() {
 	}
 }
 
-// history is what the events of the run tell, given its description.
-func (a *Description) history() *record.History {
+// history returns a History that is ready to read the events of the run.
+func (d *Description) history() *record.History {
 	var spans []record.Span
-	for _, s := range a.spans() {
+	for _, s := range d.spans() {
 		spans = append(spans, record.Span{Program: s.Program, Started: s.Started, EventsBefore: s.EventsBefore})
 	}
-	return record.NewHistory(a.Jobs, spans)
+	return record.NewHistory(d.Jobs, spans)
 }

@@ -308,7 +308,7 @@ func TestContinuedRun(t *testing.T) {
 	if want := `before="llama.cpp of another day"`; !strings.Contains(log.String(), want) {
 		t.Errorf("log %q, want %s", log, want)
 	}
-	writeEvents(t, d, d.about.last().Started, benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 1, 2)))
+	writeEvents(t, d, d.description.last().Started, benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 1, 2)))
 	d.Close()
 
 	d, _, r, err := Open(path, span)
@@ -325,7 +325,7 @@ func TestContinuedRun(t *testing.T) {
 	}
 
 	// The second span ends here, the third has all that is left.
-	start := d.about.last().Started
+	start := d.description.last().Started
 	rest := benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 2, 2), benchtest.Done(runPP, result.OK), bench.JobDone{},
 		benchtest.Skipped("b.gguf", runPP, result.NoDisk), benchtest.Skipped("b.gguf", runTG, result.NoDisk))
 	r.Account.Begin(start)
@@ -437,7 +437,7 @@ func TestTornEvents(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(log.String(), "the last event was cut off") {
+	if !strings.Contains(log.String(), "ignoring the last event, which was cut off") {
 		t.Errorf("log %q", log)
 	}
 }
@@ -455,8 +455,8 @@ func writeEnded(t *testing.T, events []bench.Event) (path string) {
 		t.Fatal(err)
 	}
 	about.Ended = &benchtest.RunStart
-	d := &Dir{Path: path, about: about}
-	if err := d.writeAbout(); err != nil {
+	d := &Dir{Path: path, description: about}
+	if err := d.writeDescription(); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -527,7 +527,7 @@ func TestOpenRunDirRefuses(t *testing.T) {
 		{"same model twice", change("run.json", `"name": "b.gguf"`, `"name": "a.gguf"`), ErrBroken, `run.json: model "a.gguf" twice`},
 		{"no repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 0`), ErrBroken, "run.json: a.gguf: 0 repetitions, not 1…10000"},
 		{"many repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 10001`), ErrBroken, "run.json: a.gguf: 10001 repetitions, not 1…10000"},
-		{"endless", change("run.json", `{`, strings.Repeat(" ", maxAboutBytes)+`{`), ErrBroken, "run.json: longer than 16777216 bytes"},
+		{"endless", change("run.json", `{`, strings.Repeat(" ", maxDescriptionBytes)+`{`), ErrBroken, "run.json: longer than 16777216 bytes"},
 		{"a source less", change("run.json", `"source": "https://h.example/b.gguf"`, `"source": "https://h.example/b.gguf"}, {"source": "c"`), ErrBroken, "run.json: 3 sources"},
 		{"no test", change("run.json", `"n_prompt": 16`, `"n_prompt": 0`), ErrBroken, "run.json: a.gguf: a test needs"},
 		{"same test twice", change("run.json", "\"n_prompt\": 0,\n            \"n_gen\": 8", "\"n_prompt\": 16,\n            \"n_gen\": 0"), ErrBroken, "run.json: a.gguf: pp16 twice"},
@@ -535,9 +535,9 @@ func TestOpenRunDirRefuses(t *testing.T) {
 		{"malformed event", change("events.jsonl", `"repetition":1`, `"repetition":"1"`), ErrBroken, "events.jsonl: line 7: decode event repetition_done: "},
 		{"empty line", change("events.jsonl", "\n", "\n\n"), ErrBroken, "events.jsonl: line 2: decode event: "},
 		{"long line", change("events.jsonl", "\n", "\n"+long+"\n"), ErrBroken, "events.jsonl: line 2: decode event: line of "},
-		{"another run's model", change("events.jsonl", `"name":"a.gguf"`, `"name":"c.gguf"`), ErrBroken, `events.jsonl: line 2: model "c.gguf" is not of this run`},
-		{"another run's test", change("events.jsonl", `"n_prompt":16`, `"n_prompt":17`), ErrBroken, `events.jsonl: line 4: pp17 of "a.gguf" is not of this run`},
-		{"a test without a model", change("events.jsonl", `"load_started"`, `"load_begun"`), ErrBroken, "events.jsonl: line 4: pp16 starts without a model"},
+		{"another run's model", change("events.jsonl", `"name":"a.gguf"`, `"name":"c.gguf"`), ErrBroken, `events.jsonl: line 2: model "c.gguf" does not belong to this run`},
+		{"another run's test", change("events.jsonl", `"n_prompt":16`, `"n_prompt":17`), ErrBroken, `events.jsonl: line 4: test pp17 of model "a.gguf" does not belong to this run`},
+		{"a test without a model", change("events.jsonl", `"load_started"`, `"load_begun"`), ErrBroken, "events.jsonl: line 4: pp16 starts before a model is loaded"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d, _, _, err := Open(tc.path(t), span)
@@ -590,11 +590,11 @@ func TestRunJSONRedacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"benchmark-llm", "-m", "https://hub.example/m.gguf?(redacted)", "(redacted)", "x=(redacted)"}
-	if diff := cmp.Diff(want, d.about.Command); diff != "" {
+	if diff := cmp.Diff(want, d.description.Command); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	sources := []Source{{Source: "https://(redacted)@hub.example/a.gguf?(redacted)"}, {Source: "/models/b.gguf", SHA256: "00"}}
-	if diff := cmp.Diff(sources, d.about.Sources); diff != "" {
+	if diff := cmp.Diff(sources, d.description.Sources); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	b, err := os.ReadFile(filepath.Join(d.Path, "run.json"))

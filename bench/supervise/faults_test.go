@@ -29,9 +29,9 @@ func init() {
 // nothing; not when it says that it killed nobody.
 func TestKilledForMemory(t *testing.T) {
 	const (
-		kernel  = "the worker was killed by the kernel for memory"
-		another = "the worker was killed (SIGKILL), not by the kernel for memory"
-		perhaps = "the worker was killed (SIGKILL), most likely by the kernel for lack of memory"
+		kernel  = "the kernel killed the worker because memory ran out"
+		another = "the worker was killed (SIGKILL), but not because memory ran out"
+		perhaps = "the worker was killed (SIGKILL), most likely by the kernel because memory ran out"
 	)
 	counts := func(known bool, counts ...uint64) func() (uint64, bool) {
 		i := -1

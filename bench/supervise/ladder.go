@@ -9,34 +9,34 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Limits on the steps that have no budget of their own.
+// Limits of the steps that have no budget.
 const (
-	startupLimit = 2 * time.Minute  // opening back-ends; a GPU driver may start with it
-	betweenLimit = time.Minute      // freeing one test's memory
-	margin       = 2 * time.Second  // for an event to arrive, or a process that is done to end
-	killLimit    = 10 * time.Second // for SIGKILL to work: a driver may hold the process in the kernel
+	startupLimit = 2 * time.Minute  // opening back-ends, which may start a GPU driver
+	betweenLimit = time.Minute      // freeing the memory of a test
+	margin       = 2 * time.Second  // until an event arrives, or a finished process ends
+	killLimit    = 10 * time.Second // until SIGKILL works; a driver may hold the process in the kernel
 )
 
 // StopWithin is how long a worker may take to stop when the run ends.
 const StopWithin = 1500 * time.Millisecond
 
-// ladder is the parent's rung of the watchdog: a timer that is always set a
-// little later than the worker's own, so that it fires only when the worker
-// cannot help itself any more. The zero ladder is not set.
+// ladder is the parent's rung of the watchdog. Its timer is always set a little later
+// than the worker's, so it fires only if the worker cannot end the test itself. The
+// zero ladder has no timer.
 type ladder struct {
-	timer    *time.Timer
-	loss     record.Loss // when the timer fires
+	timer    *time.Timer // nil: no limit
+	loss     record.Loss // if the timer fires
 	stopping bool        // the last deadline is set
 
-	test   time.Time // start of the test under way
+	test   time.Time // start of the current test
 	budget time.Duration
 }
 
-// set moves the deadline; a limit of 0 takes it away. what did not happen when
-// it passes.
-func (l *ladder) set(limit time.Duration, status result.Status, what string) {
+// set sets the timer; a limit of 0 removes it. failure says what the worker did if the
+// timer fires, for example "did not exit".
+func (l *ladder) set(limit time.Duration, status result.Status, failure string) {
 	l.stop()
-	l.loss = record.Loss{Status: status, Reason: "the worker " + what + " and was ended", Gone: true}
+	l.loss = record.Loss{Status: status, Reason: "the worker " + failure + " and was ended", Gone: true}
 	if limit > 0 {
 		l.timer = time.NewTimer(limit)
 	}
@@ -49,7 +49,7 @@ func (l *ladder) stop() {
 	l.timer = nil
 }
 
-// C fires when the worker's time is over; it never does when no limit is set.
+// C fires when the worker's time is over. It never fires without a limit.
 func (l *ladder) C() <-chan time.Time {
 	if l.timer == nil {
 		return nil
@@ -57,14 +57,14 @@ func (l *ladder) C() <-chan time.Time {
 	return l.timer.C
 }
 
-// stopWithin sets the last deadline, which nothing the worker says moves.
+// stopWithin sets the last deadline. Later events do not change it.
 func (l *ladder) stopWithin(limit time.Duration) {
 	l.set(limit, result.Aborted, "did not stop when told to")
 	l.stopping = true
 }
 
-// follow sets the ladder for what must come after e. Too late for a budget is a
-// timeout; too late for what takes no time is a crash.
+// follow sets the ladder for the event that must come after e. A step with a budget
+// that is late is a timeout. Any other late step is a crash.
 func (l *ladder) follow(e bench.Event) {
 	if l.stopping {
 		return
@@ -77,7 +77,7 @@ func (l *ladder) follow(e bench.Event) {
 	case bench.LoadDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.PrecompileStarted:
-		l.within(e.Budget, bench.Grace(0), "did not compute the passes before the first test")
+		l.within(e.Budget, bench.Grace(0), "did not end the precompile passes")
 	case bench.PrecompileDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.TestStarted:
@@ -98,25 +98,25 @@ func (l *ladder) follow(e bench.Event) {
 	}
 }
 
-// exiting sets the ladder for a worker that has closed its end of the events.
+// exiting sets the ladder for a worker that has closed its file of events.
 func (l *ladder) exiting() {
 	if !l.stopping {
-		l.set(margin, result.Crashed, "went silent")
+		l.set(margin, result.Crashed, "closed its events but did not exit")
 	}
 }
 
-// within sets the ladder to a budget, the grace after it and a margin; a budget
-// of 0 is no limit.
-func (l *ladder) within(budget, grace time.Duration, what string) {
+// within sets the ladder to a budget, a grace period and the margin. A budget of 0 is
+// no limit; a negative one is over.
+func (l *ladder) within(budget, grace time.Duration, failure string) {
 	if budget == 0 {
-		l.set(0, result.Timeout, what)
+		l.set(0, result.Timeout, failure)
 		return
 	}
-	l.set(max(budget, 0)+grace+margin, result.Timeout, fmt.Sprintf("%s within its budget and %v of grace", what, grace))
+	l.set(max(budget, 0)+grace+margin, result.Timeout, fmt.Sprintf("%s within its budget and %v of grace", failure, grace))
 }
 
-// left is what is left of the test's budget: negative when it is over, 0 when
-// there is none.
+// left is what is left of the current test's budget: negative if the budget is over, 0
+// if there is none.
 func (l *ladder) left() time.Duration {
 	if l.budget == 0 {
 		return 0

@@ -13,8 +13,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Missing is the error of a model that cannot be run: no test of it has a
-// result, and the run goes on.
+// Missing is the error of a model that cannot be run. None of its tests has a result,
+// and the run continues with the next model.
 type Missing struct {
 	Status result.Status
 	Reason string
@@ -22,30 +22,29 @@ type Missing struct {
 
 func (m *Missing) Error() string { return m.Reason }
 
-// RunModels runs the jobs of several models one after another, smallest model
-// first, each as Run does, and reports an outcome for every test. ready makes the
-// model of job i ready and returns the job to run. Its error is a *Missing, or
-// ends the run. What a model shows counts for larger ones: they are not run where
-// the shortest test of a series took too long, or the model did not fit into
-// memory.
+// RunModels runs the jobs of several models one after another, the smallest model
+// first. It runs each like Run and reports an outcome for every test. ready makes the
+// model of job i ready and returns the job to run. An error of ready ends the run,
+// unless it is a *Missing. Larger models are not run if the shortest test of a series
+// takes too long, or if a model does not fit into memory.
 func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Context, i int) (bench.Job, error), o Options) error {
-	var smaller *shown // of the smaller model that ends the run of larger ones, or the last one run
+	var smaller *findings // of the model that rules out larger ones, or of the last one that ran
 	started := false
 	for i, job := range jobs {
 		m := newModel(job, o)
 		m.started = started
-		shows := newShown(job)
-		m.options.Consumers = append(Consumers{shows}, o.Consumers...)
-		l := smaller.endsLarger()
+		found := newFindings(job)
+		m.options.Consumers = append(Consumers{found}, o.Consumers...)
+		l := smaller.lossOfLarger()
 		switch {
-		case len(job.Tests) == 0: // an earlier run did them
+		case len(job.Tests) == 0: // an earlier process ran them
 		case l != nil:
 		case ctx.Err() != nil:
 			l = &record.Loss{Status: result.Aborted, Reason: stopReason(ctx)}
 		case !o.Deadline.IsZero() && time.Until(o.Deadline) <= 0:
 			l = &record.Loss{Status: result.TimeLimit, Reason: "not started: the time limit of the run has ended"}
 		default:
-			made, err := ready(ctx, i)
+			readyJob, err := ready(ctx, i)
 			var missing *Missing
 			switch {
 			case errors.As(err, &missing):
@@ -53,7 +52,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 			case err != nil:
 				return err
 			default:
-				m.Job = made
+				m.Job = readyJob
 			}
 		}
 		var err error
@@ -66,73 +65,70 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 			return err
 		}
 		started = started || m.started
-		if smaller.endsLarger() == nil && l == nil {
-			smaller = shows
+		if smaller.lossOfLarger() == nil && l == nil {
+			smaller = found
 		}
 	}
 	return nil
 }
 
-// shown is what a model's tests show for larger models. It consumes the outcomes
+// findings are what a model's tests mean for larger models. It consumes the outcomes
 // of the model.
-type shown struct {
+type findings struct {
 	job      bench.Job
-	decisive *bench.PastTest // too slow for larger models to be run
-	tests    int
-	noMemory int // of them
+	decisive *bench.PastTest // the test that rules out larger models; nil: none
+	tests    int             // that have ended
+	noMemory int             // tests that ended as OutOfMemory
 }
 
-func newShown(job bench.Job) *shown {
-	s := &shown{job: job}
+func newFindings(job bench.Job) *findings {
+	f := &findings{job: job}
 	for _, past := range job.Past {
-		s.add(past.Test, past.Status)
+		f.add(past.Test, past.Status)
 	}
-	return s
+	return f
 }
 
-func (*shown) Event(bench.Stamped) error { return nil }
+func (*findings) Event(bench.Stamped) error { return nil }
 
-func (s *shown) Outcome(o *result.Outcome) error {
-	s.add(o.Test, o.Status)
+func (f *findings) Outcome(o *result.Outcome) error {
+	f.add(o.Test, o.Status)
 	return nil
 }
 
-func (s *shown) add(t result.Test, status result.Status) {
-	s.tests++
+func (f *findings) add(t result.Test, status result.Status) {
+	f.tests++
 	if status == result.OutOfMemory {
-		s.noMemory++
+		f.noMemory++
 	}
-	if s.decisive == nil && s.counts(t) && policy.After(status, s.shortest(t)) == policy.EndModels {
-		s.decisive = &bench.PastTest{Test: t, Status: status}
+	if f.decisive == nil && f.counts(t) && policy.After(status, f.shortest(t)) == policy.EndModels {
+		f.decisive = &bench.PastTest{Test: t, Status: status}
 	}
 }
 
-// counts tells whether a test may end the run of larger models. An end-to-end
-// test does so only if there are no other tests: it has a budget of its own.
-func (s *shown) counts(t result.Test) bool {
-	return !t.E2E || !slices.ContainsFunc(s.job.Tests, func(b bench.TestBudget) bool { return !b.Test.E2E })
+// counts tells whether a test may rule out larger models. An end-to-end test does so
+// only if there are no other tests, because it has a budget of its own.
+func (f *findings) counts(t result.Test) bool {
+	return !t.E2E || !slices.ContainsFunc(f.job.Tests, func(b bench.TestBudget) bool { return !b.Test.E2E })
 }
 
-func (s *shown) shortest(t result.Test) bool {
+// shortest tells whether a test is the shortest of its series.
+func (f *findings) shortest(t result.Test) bool {
 	shorter := func(other result.Test) bool { return other.SameSeries(t) && other.Tokens() < t.Tokens() }
-	return !slices.ContainsFunc(s.job.Tests, func(b bench.TestBudget) bool { return shorter(b.Test) }) &&
-		!slices.ContainsFunc(s.job.Past, func(p bench.PastTest) bool { return shorter(p.Test) })
+	return !slices.ContainsFunc(f.job.Tests, func(b bench.TestBudget) bool { return shorter(b.Test) }) &&
+		!slices.ContainsFunc(f.job.Past, func(p bench.PastTest) bool { return shorter(p.Test) })
 }
 
-// endsLarger is why larger models are not run; nil when they are. A nil shown
-// ends nothing.
-func (s *shown) endsLarger() *record.Loss {
+// lossOfLarger says why larger models are not run; nil if they are. The receiver may
+// be nil.
+func (f *findings) lossOfLarger() *record.Loss {
 	switch {
-	case s == nil:
+	case f == nil:
 		return nil
-	case s.decisive != nil:
-		status := s.decisive.Status
-		if status == result.Timeout {
-			status = result.PredictedTimeout
-		}
-		return &record.Loss{Status: status, Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", s.decisive.Test, s.job.Model.Name, s.decisive.Status)}
-	case s.tests > 0 && s.noMemory == s.tests:
-		return &record.Loss{Status: result.OutOfMemory, Reason: fmt.Sprintf("not started: the smaller %s did not fit into memory", s.job.Model.Name)}
+	case f.decisive != nil:
+		return &record.Loss{Status: policy.StatusAfter(f.decisive.Status), Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", f.decisive.Test, f.job.Model.Name, f.decisive.Status)}
+	case f.tests > 0 && f.noMemory == f.tests:
+		return &record.Loss{Status: result.OutOfMemory, Reason: fmt.Sprintf("not started: the smaller %s did not fit into memory", f.job.Model.Name)}
 	default:
 		return nil
 	}

@@ -13,16 +13,16 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 )
 
-// ErrOrphaned is a worker whose parent is gone.
+// ErrOrphaned is the error of a worker whose parent is gone.
 var ErrOrphaned = errors.New("the parent process is gone")
 
-// maxJobBytes bounds the job line.
+// maxJobBytes is the maximum length of the job's line.
 const maxJobBytes = 1 << 20
 
-// Serve is the worker's side: it reads a job from in, runs it, and writes its
-// events to out, each acknowledged on in before the next. When in ends, ctx of
-// run ends with ErrOrphaned and orphaned is called from another goroutine, for
-// the engine may be where no context reaches it.
+// Serve is the worker's side. It reads a job from in, runs it, and writes its events to
+// out. Each event is acknowledged on in before the next one. When in ends, the context
+// of run ends with ErrOrphaned, and Serve calls orphaned from another goroutine,
+// because the engine may not see the end of the context.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 	run func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error,
 ) error {

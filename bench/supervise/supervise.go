@@ -1,14 +1,13 @@
-// Package supervise runs a job in a worker process and outlives it. The parent
-// keeps every event as it arrives and is the last rung of the watchdog: a
-// worker that crashes, hangs, stops writing or writes garbage costs the test it
-// happened in, and another one does the rest.
+// Package supervise runs jobs in worker processes. The parent keeps every event as it
+// arrives, and it is the last rung of the watchdog. A worker that crashes, hangs or
+// writes garbage costs only its current test. Another worker does the rest.
 //
 // The protocol: the parent writes the job as one line of JSON to the worker's
-// standard input. The worker writes events, one line each, to file descriptor 3
-// and waits after each for one byte on its standard input, by which the parent
-// says that the event is safe. So no repetition starts before the one before it
-// is on disk, and the parent is idle while the clock runs. Standard input at its
-// end tells the worker that the parent is gone.
+// standard input. The worker writes events, one line each, to file descriptor 3.
+// After each event it waits for one byte on its standard input, with which the parent
+// acknowledges that the event is safe. So every repetition is on disk before the next
+// one starts, and the parent is idle while the clock runs. The end of standard input
+// tells the worker that the parent is gone.
 package supervise
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Options are how to run workers.
+// Options say how to run workers.
 type Options struct {
 	Command  []string  // the worker's program and arguments
 	Env      []string  // added to the environment, "KEY=value"
@@ -32,39 +31,39 @@ type Options struct {
 	Deadline time.Time // of the run; zero: none
 	Log      *slog.Logger
 
-	// OOMKills counts the processes that the kernel ended for memory so far; nil
-	// when nobody counts.
+	// OOMKills counts the processes that the kernel has killed because memory ran
+	// out. It may be nil.
 	OOMKills func() (count uint64, ok bool)
 
-	// Observe is called with every event of a worker, while it waits; what it
-	// returns are events of the parent's own, which come before it. May be nil.
+	// Observe is called with every event of a worker, while the worker waits. It
+	// returns events of the parent, which come before that event. It may be nil.
 	Observe func(bench.Stamped) []bench.Event
 
-	// Downloaded is how many bytes downloads took since the repetition before, or
+	// Downloaded returns how many bytes were downloaded since the last repetition, or
 	// since the warm-up. It is called after each repetition and may be nil.
 	Downloaded func() int64
 
-	// Consumers take every event before the worker goes on, and every outcome.
+	// Consumers take every event before the worker continues, and every outcome.
 	Consumers Consumers
 }
 
-// Run runs the job's tests in worker processes and reports an outcome for each:
-// in the order of the tests, but for longer tests of a kind that crashed, which
-// come last. It returns an error when a worker or its engine could not be
-// started, or a consumer failed; no worker is left then. When ctx ends, the
-// worker is told to stop, and ended if it does not within StopWithin; the tests
-// not completed are Aborted.
+// Run runs the job's tests in worker processes, in order, and reports an outcome for
+// each. If a test crashes, longer tests of its series come last. Run returns an error
+// if a worker or its engine cannot be started, or a consumer fails. No worker is left
+// when it returns. When ctx ends, the worker is told to stop. It is killed if it does
+// not stop within StopWithin. Tests that are not completed are Aborted.
 func Run(ctx context.Context, job bench.Job, o Options) error {
 	return newModel(job, o).run(ctx)
 }
 
-// Probe starts a worker to ask what its engine says of itself, with the job's
-// settings and nothing to run. The error wraps ErrStart, ErrEngine, or
-// bench.ErrWorkerLost if the worker ended before it answered.
+// Probe starts a worker without tests and returns its engine's facts, for the job's
+// settings. A run probes before it downloads anything if there is an NVIDIA GPU or if
+// settings name devices, because only the library knows its devices. The error wraps
+// ErrStart, ErrEngine, or bench.ErrWorkerLost if the worker ended before it answered.
 func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, error) {
 	job.Tests = nil
 	var facts bench.EngineFacts
-	o.Consumers = Consumers{factsOf{&facts}}
+	o.Consumers = Consumers{factsConsumer{&facts}}
 	lost, err := newAttempt(job, o).run(ctx)
 	switch {
 	case err != nil:
@@ -77,30 +76,30 @@ func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, er
 	return facts, nil
 }
 
-// factsOf keeps what the engine says of itself.
-type factsOf struct{ facts *bench.EngineFacts }
+// factsConsumer keeps the engine's facts.
+type factsConsumer struct{ facts *bench.EngineFacts }
 
-func (f factsOf) Event(s bench.Stamped) error {
+func (f factsConsumer) Event(s bench.Stamped) error {
 	if ready, ok := s.Event.(bench.EngineReady); ok {
 		*f.facts = ready.Facts
 	}
 	return nil
 }
 
-func (factsOf) Outcome(*result.Outcome) error { return nil }
+func (factsConsumer) Outcome(*result.Outcome) error { return nil }
 
-// lostError says how a worker was lost. It is a bench.ErrWorkerLost.
+// lostError is a bench.ErrWorkerLost that says how the worker was lost.
 type lostError struct{ reason string }
 
 func (e lostError) Error() string        { return e.reason }
 func (e lostError) Is(target error) bool { return target == bench.ErrWorkerLost }
 
-// model is the tests of one job, over all its workers.
+// model is the run of one job, over all its workers.
 type model struct {
 	*record.Remaining
 	options Options
 	loads   time.Duration // spent on loading
-	started bool          // an engine has worked, of this model or another
+	started bool          // an engine has started, for this model or another
 }
 
 func newModel(job bench.Job, o Options) *model {
@@ -117,7 +116,7 @@ func (m *model) run(ctx context.Context) error {
 		}
 		a, lost, err := m.attempt(ctx)
 		switch {
-		case errors.Is(err, ErrEngine) && m.started: // a device that was there is gone
+		case errors.Is(err, ErrEngine) && m.started: // for example, a device has disappeared
 			return m.giveUp(m.Job.Tests, record.Loss{Status: result.Crashed, Reason: err.Error()})
 		case err != nil:
 			return err
@@ -135,7 +134,7 @@ func (m *model) run(ctx context.Context) error {
 				continue
 			}
 			return m.giveUp(pending, loss)
-		case lost == nil: // a signal that was not ours
+		case lost == nil: // another process sent a signal
 			return m.giveUp(pending, record.Loss{Status: result.Aborted, Reason: "the worker was told to stop by another process"})
 		case m.recover(a, *lost):
 		default:
@@ -147,13 +146,13 @@ func (m *model) run(ctx context.Context) error {
 	return nil
 }
 
-// loadBudgetSpent is the loss of the remaining tests when loading has taken all
-// of its budget; nil while it has not.
+// loadBudgetSpent is the loss of the remaining tests if loading has used up its
+// budget; otherwise nil.
 func (m *model) loadBudgetSpent() *record.Loss {
 	if m.Job.LoadBudget == 0 || m.loads < m.Job.LoadBudget {
 		return nil
 	}
-	return &record.Loss{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its budget of %s is spent",
+	return &record.Loss{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its load budget of %s is spent",
 		m.Job.LoadBudget.Round(time.Millisecond))}
 }
 
@@ -178,25 +177,25 @@ func (m *model) attempt(ctx context.Context) (*attempt, *record.Loss, error) {
 
 // recover looks for a remedy and tells whether there is one.
 func (m *model) recover(a *attempt, l record.Loss) bool {
-	how, ok := m.Recover(a.worker, l)
+	remedy, ok := m.Recover(a.worker, l)
 	if ok {
 		args := []any{"model", m.Job.Model.Name}
 		if hit := m.Hit(a.worker); a.worker.Loaded() && len(hit) == 1 {
 			args = append(args, "test", hit[0].Test)
 		}
-		m.options.Log.Warn("trying again", append(args, "how", how, "reason", l.Reason)...)
+		m.options.Log.Warn("trying again", append(args, "remedy", remedy, "reason", l.Reason)...)
 	}
 	return ok
 }
 
-// goOnWithout records the tests that a lost worker cost.
+// goOnWithout records the tests that were lost with a worker.
 func (m *model) goOnWithout(a *attempt, l record.Loss) error {
 	hit := m.Hit(a.worker)
 	if err := m.lose(a, hit, l); err != nil {
 		return err
 	}
-	if all, givenUp := m.GivenUp(l); givenUp {
-		return m.giveUp(m.Job.Tests, all)
+	if rest, givenUp := m.GivenUp(l); givenUp {
+		return m.giveUp(m.Job.Tests, rest)
 	}
 	if len(hit) == 1 {
 		m.Postpone(hit[0].Test)
@@ -220,29 +219,29 @@ func (m *model) giveUp(tests []bench.TestBudget, l record.Loss) error {
 	return nil
 }
 
-// lose records tests as lost, the first one with its samples when it had begun.
+// lose records tests as lost. The current test of the worker keeps its samples.
 func (m *model) lose(a *attempt, tests []bench.TestBudget, l record.Loss) error {
 	tests = slices.Clone(tests)
-	if begun := a.worker.Lost(l); begun != nil {
-		m.Done(bench.PastTest{Test: begun.Test, Status: begun.Status})
-		if err := m.options.Consumers.Outcome(begun); err != nil {
+	if current := a.worker.Lost(l); current != nil {
+		m.Done(bench.PastTest{Test: current.Test, Status: current.Status})
+		if err := m.options.Consumers.Outcome(current); err != nil {
 			return err
 		}
-		tests = slices.DeleteFunc(tests, func(t bench.TestBudget) bool { return t.Test == begun.Test })
+		tests = slices.DeleteFunc(tests, func(t bench.TestBudget) bool { return t.Test == current.Test })
 	}
 	return m.giveUp(tests, l)
 }
 
 func stopReason(ctx context.Context) string { return fmt.Sprintf("stopped: %v", context.Cause(ctx)) }
 
-// attempt is one worker's life.
+// attempt is the run of one worker.
 type attempt struct {
 	job     bench.Job
 	options Options
-	worker  *record.Worker              // what its events tell
+	worker  *record.Worker              // follows its events
 	outcome func(*result.Outcome) error // called with each outcome
 	loading time.Duration               // spent on loading
-	began   time.Time                   // of the load; zero when it is over
+	began   time.Time                   // of the current load; zero: none
 	ladder  ladder
 }
 
@@ -250,8 +249,7 @@ func newAttempt(job bench.Job, o Options) *attempt {
 	return &attempt{job: job, options: o, worker: record.NewWorker(o.Version, job), outcome: o.Consumers.Outcome}
 }
 
-// run starts a worker and follows it to its end. lost is nil when it did all it
-// could.
+// run starts a worker and follows it to its end. lost is nil if the worker finished.
 func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	w, err := start(a.options, a.job)
 	if err != nil {
@@ -262,13 +260,13 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	a.ladder.set(startupLimit, result.Crashed, "did not start")
 	defer a.ladder.stop()
 
-	end := func(because record.Loss) {
-		lost = &because
+	end := func(l record.Loss) {
+		lost = &l
 		w.kill()
-		a.ladder.set(killLimit, because.Status, "could not be killed")
+		a.ladder.set(killLimit, l.Status, "could not be killed")
 	}
 	lines, stop := w.lines, ctx.Done()
-	var exited <-chan struct{} // looked at when all that the worker wrote was read
+	var exited <-chan struct{} // nil until everything that the worker wrote has been read
 	for {
 		select {
 		case line, ok := <-lines:
@@ -280,7 +278,7 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 				continue
 			}
 			if lost != nil {
-				continue // what it still says after it was ended counts for nothing
+				continue // ignore events of a worker that was killed
 			}
 			var ev bench.Stamped
 			if err := ev.UnmarshalLine(line); err != nil {
@@ -302,7 +300,7 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 			return a.gone(w, lost)
 		case <-a.ladder.C():
 			if lost != nil {
-				return a.gone(w, lost) // not even SIGKILL ends it
+				return a.gone(w, lost) // SIGKILL did not end it
 			}
 			end(a.ladder.loss)
 		case <-stop:
@@ -315,21 +313,21 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	}
 }
 
-// observe takes what the parent itself has seen until a worker's event.
+// observe takes the events of the parent that come before a worker's event.
 func (a *attempt) observe(s bench.Stamped) error {
 	if a.options.Observe == nil {
 		return nil
 	}
-	for _, own := range a.options.Observe(s) {
-		if err := a.take(bench.Stamped{At: s.At, Event: own}); err != nil {
+	for _, e := range a.options.Observe(s) {
+		if err := a.take(bench.Stamped{At: s.At, Event: e}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// take keeps an event, moves the ladder, and reports the outcome that the event
-// completes.
+// take gives an event to the consumers, sets the ladder, and reports the outcome that
+// the event completes.
 func (a *attempt) take(s bench.Stamped) error {
 	if e, ok := s.Event.(bench.RepetitionDone); ok && a.options.Downloaded != nil {
 		e.Sample.DownloadedBytes = a.options.Downloaded()
@@ -360,22 +358,22 @@ func (a *attempt) loadEnded() {
 	}
 }
 
-// gone tells how a worker was lost. because is why the parent ended it; nil when
-// the parent did not.
-func (a *attempt) gone(w *worker, because *record.Loss) (*record.Loss, error) {
-	output := w.output.lines()
+// gone returns how a worker was lost; nil if it finished. killed says why the parent
+// killed the worker; nil: it did not.
+func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
+	output, loss := w.output.lines(), killed
 	switch {
-	case because != nil:
+	case killed != nil:
 	case a.worker.Finished():
 		return nil, nil
 	default:
-		because = w.describe(output)
+		loss = w.describe(output)
 	}
-	lost := bench.WorkerLost{Status: because.Status, Reason: because.Reason, Output: output}
-	return because, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: lost})
+	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Output: output}
+	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})
 }
 
-// Errors of Run that concern no single test.
+// Errors of Run that affect all tests.
 var (
 	ErrStart  = errors.New("start worker")
 	ErrEngine = errors.New("start engine")

@@ -420,7 +420,7 @@ func inGroup(t *testing.T, pgid int) []string {
 func TestRun(t *testing.T) {
 	const (
 		late      = "the worker did not return within "
-		killed    = "the worker was killed (SIGKILL), most likely by the kernel for lack of memory"
+		killed    = "the worker was killed (SIGKILL), most likely by the kernel because memory ran out"
 		asserted  = "the worker crashed (exit code 134): ggml.c:1: GGML_ASSERT(ok) failed"
 		quit      = "the worker ended before its work was done"
 		exited2   = "the worker crashed (exit code 2)"
@@ -483,7 +483,7 @@ func TestRun(t *testing.T) {
 		{"garbage", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", noEvent}, {Line: "tg8 ok 3"}}, []string{noEvent, noEvent}},
 		{"endless line", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", noEvent}, {Line: "tg8 ok 3"}}, []string{noEvent, noEvent}},
 		{"half a line", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", exited3}, {Line: "tg8 ok 3"}}, []string{exited3, exited3}},
-		{"goes silent", 0, ok(pp16, pp32, tg8), []string{"the worker went silent and was ended"}},
+		{"goes silent", 0, ok(pp16, pp32, tg8), []string{"the worker closed its events but did not exit and was ended"}},
 		{"told by another", 0, []outcome{
 			{Line: "pp16 ok 3"}, {"pp32 aborted 2", "stopped: terminated signal received"}, {"tg8 aborted 0", foreigner},
 		}, nil},
@@ -536,7 +536,7 @@ func TestFewerLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"15 layers", "0 layers"} {
-		if n := strings.Count(h.log.String(), `how="with at most `+want); n != 1 {
+		if n := strings.Count(h.log.String(), `remedy="with at most `+want); n != 1 {
 			t.Errorf("%d times %q in\n%s", n, want, h.log.String())
 		}
 	}
@@ -550,7 +550,7 @@ func TestOutput(t *testing.T) {
 	if err := run(t.Context(), t, &h, "assertion", jobOf(0)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`level=WARN msg="odd tensor" source=llama`, `level=DEBUG msg=stack source=worker`, `level=WARN msg="trying again" model=m.gguf test=pp32 how="once more"`} {
+	for _, want := range []string{`level=WARN msg="odd tensor" source=llama`, `level=DEBUG msg=stack source=worker`, `level=WARN msg="trying again" model=m.gguf test=pp32 remedy="once more"`} {
 		if !strings.Contains(h.log.String(), want) {
 			t.Errorf("log lacks %q:\n%s", want, h.log.String())
 		}
@@ -588,7 +588,7 @@ func TestCrashBetweenTests(t *testing.T) {
 	if err := run(t.Context(), t, &h, "untroubled", jobOf(0)); err != nil {
 		t.Fatal(err)
 	}
-	const killed = "the worker was killed (SIGKILL), most likely by the kernel for lack of memory"
+	const killed = "the worker was killed (SIGKILL), most likely by the kernel because memory ran out"
 	if diff := cmp.Diff([]outcome{{Line: "pp16 ok 3"}, {"pp32 out_of_memory 0", killed}, {Line: "tg8 ok 3"}}, h.outcomes); diff != "" {
 		t.Error(diff)
 	}

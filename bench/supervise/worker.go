@@ -27,17 +27,17 @@ type worker struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	events *os.File
-	lines  chan []byte   // one event each; closed when no more can come
+	lines  chan []byte   // one event each; closed after the last
 	exited chan struct{} // closed when the process has ended
 	output *tail
 
 	oomKills func() (count uint64, ok bool) // may be nil
-	killed   uint64                         // their count when the worker started
-	counted  bool                           // it is known
+	killed   uint64                         // oomKills' count when the worker started
+	counted  bool                           // killed is known
 }
 
-// start starts a worker in a process group of its own, so that a terminal's
-// interrupt reaches the parent alone and grandchildren end with it.
+// start starts a worker in a process group of its own. A terminal's interrupt then
+// reaches only the parent, and the worker's children can be ended with it.
 func start(o Options, job bench.Job) (*worker, error) {
 	line, err := json.Marshal(job)
 	if err != nil {
@@ -66,12 +66,12 @@ func start(o Options, job bench.Job) (*worker, error) {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	// When memory runs out, this process and whatever else runs on the machine
-	// shall survive. Where that cannot be said the kernel's own choice, by size,
-	// is most likely the same.
+	// When memory runs out, the kernel shall end the worker, not this process or
+	// another one. If this fails, the kernel most likely still chooses the worker,
+	// because it is the largest.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", w.cmd.Process.Pid), []byte("1000"), 0)
 	go func() {
-		// An error here is a worker that died at once: its end tells why.
+		// If this fails, the worker has died at once, and its end says why.
 		_, _ = w.stdin.Write(append(line, '\n'))
 	}()
 	go w.read()
@@ -79,21 +79,21 @@ func start(o Options, job bench.Job) (*worker, error) {
 	return w, nil
 }
 
-// leftOpenLimit is how long a grandchild may hold a worker's pipes open after
-// the worker's end. All that the worker itself wrote is read before that.
+// leftOpenLimit is how long a child of the worker may hold the worker's pipes open
+// after its end. Everything that the worker wrote is read within that time.
 const leftOpenLimit = time.Second
 
-// reap waits for the end of the process and ends all it left behind.
+// reap waits for the end of the process and ends all its children.
 func (w *worker) reap() {
-	_ = w.cmd.Wait() // the state says more
+	_ = w.cmd.Wait() // describe uses the process state instead of the error
 	w.kill()
-	_ = w.events.SetReadDeadline(time.Now().Add(leftOpenLimit)) // closed: nobody reads any more
+	_ = w.events.SetReadDeadline(time.Now().Add(leftOpenLimit)) // fails only if events is closed
 	close(w.exited)
 }
 
-// read passes lines on until the worker closes its end. A line beyond the limit
-// is passed on in parts, to be refused as garbage; a last line without an end is
-// dropped: the worker's own end, which cut it off, tells more.
+// read passes on lines until the worker closes its end. A line that is too long is
+// passed on in parts, which are refused as garbage. A last line that was cut off is
+// dropped: the end of the worker says more.
 func (w *worker) read() {
 	defer close(w.lines)
 	r := bufio.NewReaderSize(w.events, bench.MaxEventBytes)
@@ -108,7 +108,7 @@ func (w *worker) read() {
 
 // acknowledge tells the worker that its event is safe.
 func (w *worker) acknowledge() {
-	_, _ = w.stdin.Write([]byte{'\n'}) // a worker that is gone shows at the next read
+	_, _ = w.stdin.Write([]byte{'\n'}) // if the worker is gone, the next read shows it
 }
 
 // terminate asks the worker to stop.
@@ -117,7 +117,7 @@ func (w *worker) terminate() { _ = w.cmd.Process.Signal(syscall.SIGTERM) }
 // kill ends the worker and all its children.
 func (w *worker) kill() { _ = syscall.Kill(-w.cmd.Process.Pid, syscall.SIGKILL) }
 
-// end ends the worker, if it still lives, and frees what start made.
+// end ends the worker, if it still lives, and releases its resources.
 func (w *worker) end() {
 	select {
 	case <-w.exited:
@@ -125,37 +125,37 @@ func (w *worker) end() {
 		w.kill()
 		select {
 		case <-w.exited:
-		case <-time.After(killLimit): // the kernel holds it: go on without it
+		case <-time.After(killLimit): // the kernel holds it; go on without it
 		}
 	}
 	_ = w.stdin.Close()
 	_ = w.events.Close()
-	for range w.lines { //nolint:revive // drained: the reader must not stay behind
+	for range w.lines { //nolint:revive // drain it, so that read returns
 	}
 }
 
-// describe says in a user's words how a worker ended that nobody had ended; the
-// process has exited.
+// describe says in a user's words how a worker ended that the parent did not end. The
+// process must have exited.
 func (w *worker) describe(output []string) *record.Loss {
 	exit := w.cmd.ProcessState
 	status, ok := exit.Sys().(syscall.WaitStatus)
-	said := telling(output)
+	line := causeOf(output)
 	cause := ""
-	if said != "" {
-		cause = ": " + said
+	if line != "" {
+		cause = ": " + line
 	}
 	switch {
 	case ok && status.Signaled() && status.Signal() == syscall.SIGKILL:
 		killed, known := w.killedForMemory()
 		switch {
 		case killed:
-			return lost(result.OutOfMemory, "the worker was killed by the kernel for memory")
+			return lost(result.OutOfMemory, "the kernel killed the worker because memory ran out")
 		case known:
-			return lost(result.Crashed, "the worker was killed (SIGKILL), not by the kernel for memory")
+			return lost(result.Crashed, "the worker was killed (SIGKILL), but not because memory ran out")
 		default:
-			return lost(result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel for lack of memory")
+			return lost(result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel because memory ran out")
 		}
-	case noMemory(said):
+	case noMemory(line):
 		return lost(result.OutOfMemory, "the worker could not get the memory it needed"+cause)
 	case ok && status.Signaled():
 		return lost(result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause))
@@ -166,13 +166,13 @@ func (w *worker) describe(output []string) *record.Loss {
 	}
 }
 
-// lost is the loss of a worker that is gone.
+// lost is the loss of a worker that has ended.
 func lost(status result.Status, reason string) *record.Loss {
 	return &record.Loss{Status: status, Reason: reason, Gone: true}
 }
 
-// killedForMemory tells whether the kernel has killed a process for memory since
-// the worker started; known is false when that is not counted here.
+// killedForMemory tells whether the kernel has killed a process because memory ran out
+// since the worker started. known is false if this machine does not count it.
 func (w *worker) killedForMemory() (killed, known bool) {
 	if !w.counted {
 		return false, false
@@ -181,16 +181,15 @@ func (w *worker) killedForMemory() (killed, known bool) {
 	return ok && count > w.killed, ok
 }
 
-// telling is the line of a crashed worker's output that tells most: an
-// allocation that failed, an assertion of ggml, a C++ exception, or the signal
-// that Go's run time caught. Whatever Go's run time prints after the signal is
-// its own stacks.
-func telling(output []string) string {
+// causeOf returns the line of a crashed worker's output that explains most: a failed
+// allocation, an assertion of ggml, a C++ exception, or the signal that Go's run time
+// caught. After the signal, Go's run time prints only stacks.
+func causeOf(output []string) string {
 	end := slices.IndexFunc(output, isSignal)
 	if end < 0 {
 		end = len(output)
 	}
-	// An allocation that failed long before the end was got over.
+	// The worker survived an allocation that failed long before the end.
 	near := output[max(0, end-fatalLines):min(end+1, len(output))]
 	for _, line := range near {
 		if noMemory(line) {
@@ -210,11 +209,11 @@ func telling(output []string) string {
 	return ""
 }
 
-// fatalLines is how many lines of a crash are about its cause: what failed, the
-// assertion that it broke, the exception and its text.
+// fatalLines is how many lines before the end of a crash explain it: the failure, the
+// assertion, the exception and its text.
 const fatalLines = 5
 
-// What crashes say, the most telling first.
+// Marks of lines that explain a crash, the most useful first.
 var (
 	causes = []string{
 		"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:",
@@ -223,8 +222,8 @@ var (
 	signals = []string{"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
 )
 
-// noMemory tells whether a line is about memory that could not be had: of C++,
-// ggml and its back-ends, libgomp, and Go's run time.
+// noMemory tells whether a line reports a failed allocation by C++, ggml and its
+// back-ends, libgomp, or Go's run time.
 func noMemory(line string) bool {
 	return contains(strings.ToLower(line), []string{
 		"bad_alloc", "out of memory", "outofdevicememory", "insufficient memory", "failed to allocate", "unable to allocate",
@@ -241,27 +240,27 @@ func contains(line string, marks []string) bool {
 	return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(line, mark) })
 }
 
-// tailLines is how many lines of a worker's output are kept: a crash of ggml
-// says why before Go's run time prints its stacks.
+// Limits of the output that is kept of a worker.
 const (
-	tailLines     = 50
+	tailLines     = 50 // first lines, and as many last lines
 	tailLineBytes = 1000
-	stackLines    = 20 // of what Go's run time prints after a signal
+	stackLines    = 20 // that Go's run time prints after a signal
 )
 
-// tail keeps the first and the last lines of a worker's output and passes what
-// is a line of its log on to the parent's.
+// tail keeps the first and the last lines of a worker's output. It passes lines of the
+// worker's log on to the parent's log. The cause of a crash comes before the stacks of
+// Go's run time, which are therefore cut.
 type tail struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
-	partial []byte
+	mu      sync.Mutex // guards all below
+	partial []byte     // line without its end
 	head    []string
 	last    []string
-	stack   int // lines since the signal; 0: none came
+	stack   int // lines since the signal; 0: no signal yet
 }
 
-// Write takes output as it comes.
+// Write takes a part of the output.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -300,7 +299,7 @@ func (t *tail) line(s string) {
 		}
 	}
 	switch {
-	case t.stack > stackLines: // it must not push out what led to it
+	case t.stack > stackLines: // keep the lines before the signal
 		return
 	case len(t.head) < tailLines:
 		t.head = append(t.head, s)
@@ -311,7 +310,7 @@ func (t *tail) line(s string) {
 	t.last = append(t.last, s)
 }
 
-// lines are the lines kept, oldest first.
+// lines returns the lines that were kept, oldest first.
 func (t *tail) lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

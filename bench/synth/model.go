@@ -33,6 +33,10 @@ type Quantizer interface {
 // tensor. A tensor repeats its tile, starting at a block of its own. The number of
 // blocks of a tile is a prime, so it shares no divisor with the number of blocks of
 // a row. That makes rows near each other differ.
+//
+// The kernel chooses the size of the memory pages. Those of a mapped file depend on how
+// it came into the page cache, so no choice would equal every file. Huge pages would
+// favour synthetic weights over a file that was just downloaded.
 type Model struct {
 	file     *gguf.File
 	size     int64     // bytes
@@ -252,7 +256,8 @@ func (k tileKind) make(seed uint64, q Quantizer) ([]byte, error) {
 }
 
 // quantize quantises rows on all CPUs, because the types of the fewest bits take
-// seconds per tile.
+// seconds per tile. Each row is quantised by itself, so the bytes do not depend on the
+// number of CPUs.
 func quantize(q Quantizer, t gguf.Type, values []float32) ([]byte, error) {
 	rows := len(values) / quantizedRow
 	part := (rows + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0) * quantizedRow

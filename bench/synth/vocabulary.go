@@ -30,8 +30,11 @@ const minVocabulary = 2 + 256
 // WithVocabulary returns a copy of a synthetic model's header with a tokenizer:
 // byte-level BPE like GPT-2's, with as many tokens as the model has. Tokenising a
 // text and detokenising the result gives the same text. Weights, parameters and
-// other keys stay the same. The header grows by up to some megabytes, which costs
-// libllama a moment. WithVocabulary does not change f. name is the name of the model
+// other keys stay the same. The tokens are all bytes, then merges for common English
+// words, so that a token has about four bytes of a prompt as in published models, then
+// joined words. A shape has no vocabulary, because libllama reads 49,152 tokens for
+// half a second, and only end-to-end tests need them. WithVocabulary does not change
+// f. name is the name of the model
 // in errors. It fails if the model has too few or too many tokens.
 func WithVocabulary(name string, f *gguf.File) (*gguf.File, error) {
 	tokens := f.Vocabulary()

@@ -114,11 +114,11 @@ func TestCUDARecords(t *testing.T) {
 		},
 		{
 			name: "less memory in use than the weights", settings: []string{"NVML_USED_MIB=50"}, args: all, backends: "CPU",
-			warnings: []string{"gpu_not_used: measured on the CPU: the driver says that the memory in use is less than the model's weights on CUDA0"},
+			warnings: []string{"gpu_not_used: measured on the CPU: the driver reports less memory in use than the weights need on CUDA0"},
 		},
 		{
 			name: "another process computes there", settings: []string{"NVML_OTHERS=2"}, args: all, backends: "CUDA", layers: []int{31}, kernels: gpu.NativeKernels,
-			warnings: []string{"gpu_shared: 2 other processes compute on CUDA0"},
+			warnings: []string{"gpu_shared: CUDA0 is also used by 2 other processes"},
 		},
 		{
 			name: "an error of the device", settings: []string{"FAKECUDA_FAIL=1500"}, args: []string{"-p", "8", "-n", "0"}, code: exitNothing,

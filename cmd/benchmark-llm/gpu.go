@@ -105,5 +105,5 @@ func (o *runOptions) workerEnv() []string {
 	// ggml's own backtrace would start gdb, if it is installed, in a process that is
 	// about to end.
 	env := []string{"GGML_NO_BACKTRACE=1"}
-	return slices.Concat(env, o.gpus.Env(), machineGPUs(o.host).CacheEnv(acquire.DirsOf(o.modelsDir).Put))
+	return slices.Concat(env, o.gpus.Env(), machineGPUs(o.host).CacheEnv(acquire.DirsOf(o.modelsDir).Download))
 }

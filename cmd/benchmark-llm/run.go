@@ -318,7 +318,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	about := rundir.Description{
 		Span: span(), TimeLimit: o.timeLimit, Output: o.format, Jobs: p.models.Jobs(), Host: o.host,
 		Selection: rundir.Selection{
-			Suite: s, Weights: o.weights, ModelsDir: a.Dirs.Put, Scale: o.scale, Timeout: a.Timeout, DownloadTimeout: o.downloadTime,
+			Suite: s, Weights: o.weights, ModelsDir: a.Dirs.Download, Scale: o.scale, Timeout: a.Timeout, DownloadTimeout: o.downloadTime,
 		},
 	}
 	var from []string

@@ -55,7 +55,7 @@ func TestSummary(t *testing.T) {
 		{name: "wrong files here", end: summary{missing: notFetched(fmt.Errorf("%w: why", fetch.ErrMixed)), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files elsewhere, and they are fetched again"},
 
 		{name: "no worker", end: summary{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
-		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "results could not be kept: no space left on device", hint: otherResultsDir},
+		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "cannot write results: no space left on device", hint: otherResultsDir},
 		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
 		{name: "interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
 		{name: "terminated while loading", end: summary{signal: &signalError{syscall.SIGTERM, goesOn}, notLoaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},

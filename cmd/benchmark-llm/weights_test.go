@@ -207,7 +207,7 @@ repetitions: 1
 	if len(got) != 3 { // of the fourth not even the header can be had
 		t.Errorf("records %v", got)
 	}
-	for _, want := range []string{"none.gguf", "nor is there a header to make synthetic weights from", "connection refused"} {
+	for _, want := range []string{"none.gguf", "there is no header for synthetic weights either", "connection refused"} {
 		if !strings.Contains(r.file("report.md"), want) {
 			t.Errorf("the report does not have %q:\n%s", want, r.file("report.md"))
 		}
