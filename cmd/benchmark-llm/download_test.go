@@ -82,9 +82,9 @@ func TestNotFetched(t *testing.T) {
 	for source, want := range map[string]string{
 		server + "/none.gguf":  "check the repository",
 		server + "/gated.gguf": "HF_TOKEN",
-		server + "/page.gguf":  "-m takes https URLs",
-		"ftp://host/x.gguf":    "-m takes https URLs",
-		"hf:user/x.gguf":       "-m takes https URLs",
+		server + "/page.gguf":  "give a path, an https URL",
+		"ftp://host/x.gguf":    "give a path, an https URL",
+		"hf:user/x.gguf":       "give a path, an https URL",
 	} {
 		models := t.TempDir()
 		r := fetched(t, models, source)

@@ -11,14 +11,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// helpColumns is the width of help: it is read in pagers and issues, so the
-// terminal's width does not matter.
+// helpColumns is the width of help. It does not depend on the terminal, because
+// help is also read in pagers and issues.
 const helpColumns = 80
 
 // groupOf is the annotation that names the group of a flag in the help.
 const groupOf = "group"
 
-// Groups of flags in the help, in this order.
+// Groups of flags, in the order of the help.
 const (
 	groupWhat     = "What to measure"
 	groupHow      = "How to measure"
@@ -39,8 +39,8 @@ func inGroup(f *pflag.FlagSet, group string, register func()) {
 	})
 }
 
-// flagGroups are the flags of a command as the help shows them: in their groups,
-// those without one first.
+// flagGroups are the flags of a command in their groups. Flags without a group come
+// first.
 func flagGroups(f *pflag.FlagSet) string {
 	titles := []string{"Flags", groupWhat, groupHow, groupWhere, groupOutput, groupAdvanced}
 	flags := map[string][]*pflag.Flag{}
@@ -63,8 +63,8 @@ func flagGroups(f *pflag.FlagSet) string {
 	return strings.Join(groups, "\n\n")
 }
 
-// textColumn is where the texts of flags begin. The text of a flag that is too
-// long for the columns before it begins on the next line.
+// textColumn is the column in which the texts of flags begin. If a flag's name is
+// too long, its text begins on the next line.
 const textColumn = 28
 
 // flagLines are the names, placeholders and texts of flags.
@@ -95,8 +95,8 @@ func flagLines(flags []*pflag.Flag) string {
 	return strings.Join(lines, "\n")
 }
 
-// usageTemplate is cobra's, with flags in groups. The root shows no flags but its
-// own: it has those of run, which "run --help" shows.
+// usageTemplate is cobra's, with flags in groups. The root has the flags of run too,
+// but shows only its own.
 const usageTemplate = `Usage:{{if .Runnable}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} [command]{{end}}{{if .HasExample}}
@@ -139,8 +139,8 @@ func flagLinesOf(f *pflag.FlagSet) string {
 	return flagLines(flags)
 }
 
-// wrapped is a text of paragraphs, each wrapped to the width of the help. A
-// paragraph with a line that starts with a space stays as it is.
+// wrapped wraps each paragraph of a text to the width of the help. A paragraph with
+// an indented line stays as it is.
 func wrapped(long string) string {
 	paragraphs := strings.Split(long, "\n\n")
 	for i, p := range paragraphs {
@@ -155,7 +155,7 @@ func wrapped(long string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// setHelp gives all commands the form of their help.
+// setHelp sets the layout of the help of all commands.
 func setHelp(root *cobra.Command) {
 	commands := []*cobra.Command{root}
 	for len(commands) > 0 {

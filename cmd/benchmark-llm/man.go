@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// The generator of the manual pages is a command of its own build, so the program
-// does not carry what only documents need: `make man`.
+// `make man` builds the generator of the manual pages with a build tag, so that the
+// program does not contain it.
 func init() {
 	moreCommands = append(moreCommands, func(root *cobra.Command) *cobra.Command {
 		return &cobra.Command{
