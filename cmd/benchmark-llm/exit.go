@@ -38,16 +38,16 @@ const (
 )
 
 const exitCodes = `Exit codes:
-  0    a record was printed (also if the run was stopped early), or the command
-       succeeded
+  0    a record was printed, even if the run stopped early; or the
+       command succeeded
   1    nothing was measured
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written
   6    with --strict: a test has no record
-  130  interrupted before anything was printed (143: terminated, 129: terminal
-       closed); with --strict also after records were printed`
+  130  interrupted before a record was printed (143: terminated, 129:
+       terminal closed); with --strict also after one`
 
 // failure is an error as the user gets it: one line, a hint and the exit code.
 type failure struct {

@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
-	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
 // lengthsFlag is a list of lengths in tokens in llama-bench's syntax: numbers
@@ -31,77 +31,16 @@ func (l *lengthsFlag) String() string {
 	return strings.Join(s, ",")
 }
 
-// maxLengths bounds the number of lengths. More are a typing mistake.
-const maxLengths = 1000
-
 func (l *lengthsFlag) Set(text string) error {
-	var values []int
-	for item := range strings.SplitSeq(text, ",") {
-		more, err := parseRange(strings.TrimSpace(item))
-		if err != nil {
-			return err
-		}
-		if values = append(values, more...); len(values) > maxLengths {
-			return fmt.Errorf("more than %d lengths", maxLengths)
-		}
+	values, err := suite.ParseLengths(text)
+	if err != nil {
+		return err
 	}
 	if !l.changed {
 		l.values = nil
 	}
 	l.values, l.changed = append(l.values, values...), true
 	return nil
-}
-
-func parseRange(item string) ([]int, error) {
-	// The first character may be a sign.
-	dash := strings.Index(item[min(1, len(item)):], "-") + 1
-	if dash == 0 {
-		n, err := parseLength(item)
-		return []int{n}, err
-	}
-	step, factor, last := 1, 1, item[dash+1:]
-	if text, s, ok := strings.Cut(last, "+"); ok {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > result.MaxTokens {
-			return nil, fmt.Errorf("step %q of %q is outside 1…%d", s, item, result.MaxTokens)
-		}
-		step, last = n, text
-	} else if text, f, ok := strings.Cut(last, "*"); ok {
-		n, err := strconv.Atoi(f)
-		if err != nil || n < 2 || n > result.MaxTokens {
-			return nil, fmt.Errorf("factor %q of %q is outside 2…%d", f, item, result.MaxTokens)
-		}
-		step, factor, last = 0, n, text
-	}
-	from, err := parseLength(item[:dash])
-	if err != nil {
-		return nil, fmt.Errorf("range %q: %w", item, err)
-	}
-	to, err := parseLength(last)
-	if err != nil {
-		return nil, fmt.Errorf("range %q: %w", item, err)
-	}
-	if from > to || (factor > 1 && from == 0) {
-		return nil, fmt.Errorf("range %q does not go up", item)
-	}
-	var values []int
-	for n := from; n <= to; n = n*factor + step {
-		if values = append(values, n); len(values) > maxLengths {
-			return nil, fmt.Errorf("range %q has more than %d lengths", item, maxLengths)
-		}
-	}
-	return values, nil
-}
-
-func parseLength(s string) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a number of tokens", s)
-	}
-	if n < 0 || n > result.MaxTokens {
-		return 0, fmt.Errorf("length %d is outside 0…%d tokens", n, result.MaxTokens)
-	}
-	return n, nil
 }
 
 // pairsFlag is a list of prompt and generation lengths. Each use adds a pair.
@@ -122,11 +61,11 @@ func (p *pairsFlag) Set(text string) error {
 	if !ok {
 		return fmt.Errorf("%q is not two lengths such as 512,128", text)
 	}
-	a, err := parseLength(prompt)
+	a, err := suite.ParseLength(prompt)
 	if err != nil {
 		return err
 	}
-	b, err := parseLength(gen)
+	b, err := suite.ParseLength(gen)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
 func TestLengths(t *testing.T) {
@@ -90,7 +91,7 @@ func FuzzLengths(f *testing.F) {
 			}
 			return
 		}
-		if len(l.values) == 0 || len(l.values) > maxLengths {
+		if len(l.values) == 0 || len(l.values) > suite.MaxLengths {
 			t.Fatalf("%q is %d lengths", s, len(l.values))
 		}
 		for _, n := range l.values {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"text/template"
 	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -108,35 +109,31 @@ Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if not .HasParent}}
 
 Flags:
-{{rootFlags .}}
+{{flagLines (rootFlags .)}}
 
 "{{.CommandPath}} run --help" shows the flags of a run.{{else}}{{if .HasAvailableLocalFlags}}
 
 {{flagGroups .LocalFlags}}{{end}}{{if .HasAvailableInheritedFlags}}
 
 Global flags:
-{{flagLinesOf .InheritedFlags}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
+{{flagLines (flagsOf .InheritedFlags)}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
 
 "{{.CommandPath}} [command] --help" shows more about a command.{{end}}
 `
 
 // rootFlags are the flags that the root shows: those without a group.
-func rootFlags(root *cobra.Command) string {
-	var shown []*pflag.Flag
-	for _, f := range []*pflag.FlagSet{root.LocalNonPersistentFlags(), root.PersistentFlags()} {
-		f.VisitAll(func(flag *pflag.Flag) {
-			if len(flag.Annotations[groupOf]) == 0 {
-				shown = append(shown, flag)
-			}
-		})
+func rootFlags(root *cobra.Command) (shown []*pflag.Flag) {
+	for _, flag := range slices.Concat(flagsOf(root.LocalNonPersistentFlags()), flagsOf(root.PersistentFlags())) {
+		if len(flag.Annotations[groupOf]) == 0 {
+			shown = append(shown, flag)
+		}
 	}
-	return flagLines(shown)
+	return shown
 }
 
-func flagLinesOf(f *pflag.FlagSet) string {
-	var flags []*pflag.Flag
+func flagsOf(f *pflag.FlagSet) (flags []*pflag.Flag) {
 	f.VisitAll(func(flag *pflag.Flag) { flags = append(flags, flag) })
-	return flagLines(flags)
+	return flags
 }
 
 // wrapped wraps each paragraph of a text to the width of the help. A paragraph with
@@ -163,8 +160,6 @@ func setHelp(root *cobra.Command) {
 		c.Long = wrapped(c.Long)
 		commands = append(commands[1:], c.Commands()...)
 	}
-	cobra.AddTemplateFunc("flagGroups", flagGroups)
-	cobra.AddTemplateFunc("flagLinesOf", flagLinesOf)
-	cobra.AddTemplateFunc("rootFlags", rootFlags)
+	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})
 	root.SetUsageTemplate(usageTemplate)
 }
