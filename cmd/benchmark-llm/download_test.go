@@ -29,7 +29,7 @@ func served(t *testing.T) (address, name string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), name)
-	if err := writeFile(t.Context(), path, model); err != nil {
+	if err := synth.WriteFile(t.Context(), path, model); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()

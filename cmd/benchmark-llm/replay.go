@@ -52,9 +52,15 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 	if err := cmp.Or(oneOf("--overhead", o.overhead, []string{"recorded", "once"}), oneOf("--censored", o.censored, censored)); err != nil {
 		return err
 	}
-	servers, err := readRecorded(path)
+	const hint = "give a file of recorded runs, one JSON object per server and model"
+	f, err := os.Open(path)
 	if err != nil {
-		return fail(exitUsage, err, "give a file of recorded runs, one JSON object per server and model")
+		return usage(hint, "%w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	servers, err := policy.ReadRecorded(f)
+	if err != nil {
+		return usage(hint, "%s: %w", path, err)
 	}
 	var rows []table.Row
 	add := func(of string, servers []policy.RecordedServer) {
@@ -93,17 +99,4 @@ func replayRow(name, of string, r, wall policy.Replayed) table.Row {
 		fmt.Sprintf("%.0f", wall.WallMedian.Seconds()),
 		fmt.Sprintf("%.0f", wall.WallP95.Seconds()),
 	}
-}
-
-func readRecorded(path string) ([]policy.RecordedServer, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it was only read
-	servers, err := policy.ReadRecorded(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return servers, nil
 }
