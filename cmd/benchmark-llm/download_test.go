@@ -81,7 +81,7 @@ func TestNotFetched(t *testing.T) {
 	server, _ := served(t)
 	for source, want := range map[string]string{
 		server + "/none.gguf":  "check the repository",
-		server + "/gated.gguf": "HF_TOKEN",
+		server + "/gated.gguf": "set HF_TOKEN",
 		server + "/page.gguf":  "give a path, an https URL",
 		"ftp://host/x.gguf":    "give a path, an https URL",
 		"hf:user/x.gguf":       "give a path, an https URL",
