@@ -242,7 +242,7 @@ func askProgram(t *testing.T, binary string) program {
 // table that it uses itself.
 func llamaBench(t *testing.T) map[string]bool {
 	t.Helper()
-	source, err := os.ReadFile("cmd/benchmark-llm/llamabench.go")
+	source, err := os.ReadFile("cmd/benchmark-llm/arguments.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func llamaBench(t *testing.T) map[string]bool {
 		short[m[1]] = true
 	}
 	if !short["-ngl"] {
-		t.Fatal("llamabench.go has no -ngl: read its table in another way")
+		t.Fatal("arguments.go has no -ngl: read its table in another way")
 	}
 	return short
 }

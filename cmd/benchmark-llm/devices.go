@@ -34,9 +34,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if found.gpus.UnusedReason != "" {
 				slog.Warn(gpuUnused, "reason", found.gpus.UnusedReason)
 			}
-			if found.withoutCUDA != "" {
-				slog.Info("the CUDA back-end has no device", "reason", found.withoutCUDA)
-			}
+			logWithoutCUDA(found.withoutCUDA)
 			warnOfDevices(found.gpus)
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
@@ -45,19 +43,10 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 	return cmd
 }
 
-// kernelWords tell a person how a device gets its kernels.
+// kernelWords say how a device gets its kernels.
 var kernelWords = map[string]string{
 	gpu.NativeKernels: "native kernels",
 	gpu.PTXKernels:    "kernels compiled by the driver at first use (PTX)",
-}
-
-// libraryLevel returns the lowest level of the library's log to show. What the
-// library logs at info level is detail here.
-func libraryLevel(level slog.Level) slog.Level {
-	if level == slog.LevelInfo {
-		return slog.LevelWarn
-	}
-	return level
 }
 
 func bytesOrUnknown(n uint64) string {
@@ -67,7 +56,7 @@ func bytesOrUnknown(n uint64) string {
 	return humanize.IBytes(n)
 }
 
-// gpuUnused introduces the reason why a GPU cannot be used.
+// gpuUnused stands before the reason.
 const gpuUnused = "a GPU cannot be used"
 
 // foundDevices are the devices of this machine, and of RPC servers.
@@ -75,11 +64,13 @@ type foundDevices struct {
 	devices []llamacpp.Device
 	gpus    gpu.Usage // of the machine's GPUs
 
-	withoutCUDA string // why the CUDA back-end has no device on a machine without a GPU; empty: it has one, or is not installed
+	// withoutCUDA says why the CUDA back-end has no device on a machine without a GPU.
+	// It is empty if the back-end has one or is not installed.
+	withoutCUDA string
 }
 
-// findDevices lists the devices and the use of the machine's GPUs. If there are
-// GPUs, a worker opens them first, because doing so may end the process.
+// findDevices lists the devices and how the machine's GPUs are used. A worker opens
+// the GPUs first, because that may end the process.
 func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDevices, err error) {
 	if machine := machineGPUs(host.Collect("/")); machine.HasNVIDIA() {
 		workers, err := workersOf(level)
@@ -98,7 +89,7 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 		}
 	}
 	var engine bench.EngineFacts
-	f.devices, engine, err = llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: libraryLevel(level), AllowCPU: true, RPC: rpc})
+	f.devices, engine, err = llamacpp.Devices(llamacpp.Options{Log: slog.Default().Handler(), LogLevel: llamacpp.LogLevel(level), AllowCPU: true, RPC: rpc})
 	if err != nil {
 		return f, &engineError{err}
 	}
@@ -108,7 +99,7 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 	return f, nil
 }
 
-// rows are the table of devices for a person.
+// rows are the rows of the table.
 func (f *foundDevices) rows() (rows []table.Row) {
 	for _, d := range f.devices {
 		if how := f.gpus.KernelsOf(d.ID); how != "" {
@@ -122,8 +113,8 @@ func (f *foundDevices) rows() (rows []table.Row) {
 	return rows
 }
 
-// plan returns the devices for a plan, and the free memory in bytes of all usable
-// GPUs with memory of their own together; nil if there is none that reports it.
+// plan returns the devices for a plan, and the sum of the free memory, in bytes, of
+// all usable GPUs with memory of their own; nil if there is no such GPU.
 func (f *foundDevices) plan() (devices []acquire.PlannedDevice, freeBytes *uint64) {
 	for _, d := range f.devices {
 		devices = append(devices, acquire.PlannedDevice{Name: d.Name, Type: string(d.Type), FreeBytes: d.MemoryFreeBytes, Kernels: f.gpus.KernelsOf(d.ID)})

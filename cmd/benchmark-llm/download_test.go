@@ -29,7 +29,7 @@ func served(t *testing.T) (address, name string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), name)
-	if err := writeFile(t.Context(), path, model); err != nil {
+	if err := synth.WriteFile(t.Context(), path, model); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
@@ -81,10 +81,10 @@ func TestNotFetched(t *testing.T) {
 	server, _ := served(t)
 	for source, want := range map[string]string{
 		server + "/none.gguf":  "check the repository",
-		server + "/gated.gguf": "HF_TOKEN",
-		server + "/page.gguf":  "-m takes https URLs",
-		"ftp://host/x.gguf":    "-m takes https URLs",
-		"hf:user/x.gguf":       "-m takes https URLs",
+		server + "/gated.gguf": "set HF_TOKEN",
+		server + "/page.gguf":  "give a path, an https URL",
+		"ftp://host/x.gguf":    "give a path, an https URL",
+		"hf:user/x.gguf":       "give a path, an https URL",
 	} {
 		models := t.TempDir()
 		r := fetched(t, models, source)

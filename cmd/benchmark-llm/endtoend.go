@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -33,7 +33,7 @@ func (o *endToEndOptions) register(f *pflag.FlagSet) {
 		f.Float64Var(&e.TopP, "top-p", e.TopP, "total `probability` of the tokens that --e2e samples from, 0…1")
 	})
 	inGroup(f, groupOutput, func() {
-		f.StringVar(&o.tokenTimes, "token-times", "", "`file` for the time of every token of --e2e (JSON lines)")
+		f.StringVar(&o.tokenTimes, "token-times", "", "`file` to write the time of every token of --e2e to (JSON lines)")
 	})
 }
 
@@ -41,16 +41,16 @@ func (o *endToEndOptions) register(f *pflag.FlagSet) {
 func (o *endToEndOptions) check() error {
 	switch e := o.endToEnd; {
 	case !(e.Temperature >= 0) || math.IsInf(float64(float32(e.Temperature)), 0):
-		return usage("0.8 is the default, 0 takes the likeliest token", "--temp: %v is not a temperature", e.Temperature)
+		return usage("try 0.8, the default; 0 takes the likeliest token", "--temp: %v is not a temperature", e.Temperature)
 	case e.TopK < 0 || e.TopK > math.MaxInt32:
-		return usage("40 is the default, 0 is all", "--top-k: %d is outside 0…%d", e.TopK, math.MaxInt32)
+		return usage("try 40, the default; 0 samples from all tokens", "--top-k: %d is outside 0…%d", e.TopK, math.MaxInt32)
 	case !(e.TopP >= 0 && e.TopP <= 1):
-		return usage("0.95 is the default, 1 is all", "--top-p: %v is outside 0…1", e.TopP)
+		return usage("try 0.95, the default; 1 samples from all tokens", "--top-p: %v is outside 0…1", e.TopP)
 	}
 	return nil
 }
 
-// maxPromptBytes is far above what any context holds.
+// maxPromptBytes is the largest prompt file, far above what any context holds.
 const maxPromptBytes = 16 << 20
 
 // readPrompt reads the text of --prompt-file, if it is given.
@@ -74,9 +74,9 @@ func (o *endToEndOptions) readPrompt() error {
 	case err != nil:
 		return usage("give the path of a text file", "--prompt-file: %w", err)
 	case len(text) > maxPromptBytes:
-		return usage("a part of it is enough: it is cut to the length of --e2e", "--prompt-file: %s has more than %d bytes", name, maxPromptBytes)
+		return usage("shorten it: only the length of --e2e is used", "--prompt-file: %s has more than %d bytes", name, maxPromptBytes)
 	case len(bytes.TrimSpace(text)) == 0:
-		return usage("leave --prompt-file out for the text built in", "--prompt-file: %s is empty", name)
+		return usage("leave --prompt-file out to use the built-in text", "--prompt-file: %s is empty", name)
 	}
 	for rest := text; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)
@@ -89,59 +89,36 @@ func (o *endToEndOptions) readPrompt() error {
 	return nil
 }
 
-// tokenTimes is the file of --token-times: a line of JSON for each token that an
-// end-to-end test generated.
+// tokenTimes is the file of --token-times. It consumes the outcomes of a run. A nil
+// receiver keeps nothing.
 type tokenTimes struct{ f *os.File }
 
-// tokenTime is a line of it.
-type tokenTime struct {
-	Model      string `json:"model"`
-	Test       string `json:"test"`
-	Repetition int    `json:"repetition"` // from 1
-	Index      int    `json:"index"`      // of the token, from 1
-	Token      int32  `json:"token"`      // of the vocabulary
-	At         int64  `json:"ns"`         // when its text was there, since the start of the repetition
+// failedTokenTimes is the error of the file of --token-times; nil if err is.
+func failedTokenTimes(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail(exitOutput, fmt.Errorf("--token-times: %w", err), "free disk space, or choose another file")
 }
 
-// createTokenTimes makes the file anew, for a run that is about to measure; nil if
-// none is wanted.
+// createTokenTimes creates the file, if one is wanted.
 func (o *endToEndOptions) createTokenTimes() (*tokenTimes, error) {
 	if o.tokenTimes == "" {
 		return nil, nil //nolint:nilnil // as documented
 	}
 	f, err := os.Create(o.tokenTimes)
-	if err != nil {
-		return nil, fail(exitOutput, fmt.Errorf("--token-times: %w", err), "choose a place that can be written")
-	}
-	return &tokenTimes{f}, nil
+	return &tokenTimes{f}, failedTokenTimes(err)
 }
 
 // Event does nothing: the file gets outcomes.
 func (*tokenTimes) Event(bench.Stamped) error { return nil }
 
-// Outcome adds the tokens of all repetitions that completed, also of a test that
-// did not. A nil receiver keeps nothing.
+// Outcome adds the tokens of all completed repetitions.
 func (t *tokenTimes) Outcome(o *result.Outcome) error {
 	if t == nil {
 		return nil
 	}
-	var lines bytes.Buffer
-	e := json.NewEncoder(&lines)
-	for _, s := range o.Samples {
-		if s.Generated == nil {
-			continue
-		}
-		for i, token := range s.Generated.Tokens {
-			line := tokenTime{o.Model, o.Test.String(), s.Repetition, i + 1, token, s.Generated.At[i].Nanoseconds()}
-			if err := e.Encode(line); err != nil {
-				return err
-			}
-		}
-	}
-	if _, err := t.f.Write(lines.Bytes()); err != nil {
-		return fail(exitOutput, fmt.Errorf("--token-times: %w", err), "free disk space, or choose another place")
-	}
-	return nil
+	return failedTokenTimes(report.WriteTokenTimes(t.f, o))
 }
 
 // close is idempotent.
@@ -149,8 +126,8 @@ func (t *tokenTimes) close() error {
 	if t == nil {
 		return nil
 	}
-	if err := t.f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return fail(exitOutput, fmt.Errorf("--token-times: %w", err), "free disk space, or choose another place")
+	if err := t.f.Close(); !errors.Is(err, os.ErrClosed) {
+		return failedTokenTimes(err)
 	}
 	return nil
 }

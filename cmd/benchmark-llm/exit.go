@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,8 +22,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
-// Exit codes. Whatever happens, the code is 0 when a record was printed,
-// because readers drop a run with any other.
+// Exit codes. The code is 0 if a record was printed, whatever else happened, because
+// readers drop runs with any other code.
 const (
 	exitOK      = 0 // at least one record was printed, or the command did what it says
 	exitNothing = 1 // nothing was measured
@@ -33,22 +34,22 @@ const (
 
 	exitIncomplete = 6 // --strict: a test has no record
 
-	exitSignal = 128 // plus the signal's number: ended by it before anything was printed
+	exitSignal = 128 // plus the number of the signal that ended the run before a record was printed
 )
 
 const exitCodes = `Exit codes:
-  0    a record was printed (also if the run was stopped early), or the command
-       succeeded
+  0    a record was printed, even if the run stopped early; or the
+       command succeeded
   1    nothing was measured
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written
   6    with --strict: a test has no record
-  130  interrupted before anything was printed (143: terminated, 129: terminal
-       closed); with --strict also after records were printed`
+  130  interrupted before a record was printed (143: terminated, 129:
+       terminal closed); with --strict also after one`
 
-// failure is an error for the user: its line, a hint, and the exit code.
+// failure is an error as the user gets it: one line, a hint and the exit code.
 type failure struct {
 	code int
 	err  error
@@ -58,13 +59,24 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// fail makes a failure. Commands use it for what only they can know; errors of
-// the rooms below are turned into failures by the table in this file.
+// fail makes a failure of an error that arises in a command. Errors of other
+// packages become failures by rules.
 func fail(code int, err error, hint string) error { return &failure{code, err, hint} }
 
-// usage is a mistake on the command line.
+// usage makes a failure of a mistake on the command line.
 func usage(hint, format string, args ...any) error {
 	return fail(exitUsage, fmt.Errorf(format, args...), hint)
+}
+
+// tableFormats are the output formats of plan and models inspect.
+var tableFormats = []string{"table", "json"}
+
+// oneOf refuses a flag's value that is not one of allowed.
+func oneOf(flag, value string, allowed []string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return usage("use one of "+strings.Join(allowed, ", "), "%s: unknown value %q", flag, value)
 }
 
 // errStdout is a failure to write what a command prints.
@@ -79,13 +91,13 @@ func printed(err error) error {
 }
 
 const (
-	sourcesHint     = "-m takes https URLs of GGUF files, hf:user/repository/file[@revision], and paths"
+	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "free disk space, or choose another place with --results-dir"
 	devicesHint     = "benchmark-llm devices lists the devices"
 )
 
-// A rule says what an error means for the user.
+// A rule gives an error its exit code and hint.
 type rule struct {
 	is   func(error) bool
 	code int
@@ -104,7 +116,7 @@ func is(targets ...error) func(error) bool {
 	}
 }
 
-// says matches errors of a worker too, which arrive as text.
+// says matches target and also its text, as which errors of a worker arrive.
 func says(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) || strings.Contains(err.Error(), target.Error()) }
 }
@@ -123,27 +135,27 @@ func modelKind(kind acquire.Kind) func(error) bool {
 
 func hint(text string) func(error) string { return func(error) string { return text } }
 
-// rules turn errors of the rooms below into exit codes and hints. The first that
-// applies counts.
+// rules give the errors of other packages their exit codes and hints. The first
+// that matches counts.
 var rules = []rule{
-	{is(errStdout), exitOutput, hint("stdout must be open and have room")},
+	{is(errStdout), exitOutput, hint("check that stdout is open and has room")},
 
 	// The run's directory.
-	{is(rundir.ErrNotRun), exitUsage, hint("a run's directory is below --results-dir and has a run.json")},
-	{is(rundir.ErrRunning), exitUsage, hint("wait for its end, or interrupt it")},
+	{is(rundir.ErrNotRun), exitUsage, hint("give a directory below --results-dir that has a run.json")},
+	{is(rundir.ErrRunning), exitUsage, hint("wait until it ends, or interrupt it")},
 	{is(rundir.ErrFinished), exitUsage, finishedHint},
-	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that began it")},
-	{is(rundir.ErrBroken), exitNothing, hint("only an undamaged run can be continued; start a new one")},
-	{is(rundir.ErrAccess), exitOutput, hint("the directory must be writable to continue its run")},
+	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that started it")},
+	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
+	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
 
 	// The library and its devices.
 	{says(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
-	{says(llamacpp.ErrRPC), exitLibrary, hint("run ggml-rpc-server of the same llama.cpp there, for this program alone")},
-	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; the CPU is not among those to offload to")},
+	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server of the same llama.cpp there, for this program alone")},
+	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; the CPU does not count as one to offload to")},
 	{says(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
 	{says(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
-	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu accepts the CPU")},
+	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
@@ -155,25 +167,25 @@ var rules = []rule{
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
 	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
-	{modelKind(acquire.NoShape), exitModel, hint("--weights file measures it")},
-	{modelKind(acquire.NoSource), exitModel, hint("start a new run, which uses all files that were fetched")},
+	{modelKind(acquire.NoShape), exitModel, hint("use --weights file")},
+	{modelKind(acquire.NoSource), exitModel, hint("start a new run, which uses all fetched files")},
 }
 
 func finishedHint(err error) string {
 	var e *rundir.FinishedError
 	errors.As(err, &e)
-	return "its report is " + e.Report
+	return "read its report, " + e.Report
 }
 
 func gpuHint(err error) string {
 	text := "leave --require-gpu out to measure the CPU"
 	if ofType[*noCUDAError](err) {
-		text = "`make cuda build` builds it with the CUDA back-end; " + text
+		text = "`make cuda build` gets the CUDA back-end; " + text
 	}
 	return text
 }
 
-// noFileHint is for a file of this machine that is missing or not usable.
+// noFileHint is the hint for a file of this machine that is missing or unusable.
 func noFileHint(err error) string {
 	var e *acquire.Error
 	errors.As(err, &e)
@@ -183,35 +195,35 @@ func noFileHint(err error) string {
 			return fmt.Sprintf("--weights synthetic measures it without its file; -m %s fetches it", d.Source())
 		}
 	case errors.Is(err, gguf.ErrTruncated):
-		return "the file is incomplete: fetch it again"
+		return "fetch the file again: it is incomplete"
 	case errors.Is(err, fs.ErrPermission):
-		return "the file must be readable"
+		return "make the file readable"
 	}
 	return "give the path of a GGUF file"
 }
 
-// notFetchedHint is for a file that did not arrive.
+// notFetchedHint is the hint for a file that was not downloaded.
 func notFetchedHint(err error) string {
 	for _, r := range []struct {
 		causes []error
 		hint   string
 	}{
-		{[]error{fetch.ErrRefused}, "HF_TOKEN gives access to files that the hub keeps behind a licence"},
+		{[]error{fetch.ErrRefused}, "set HF_TOKEN to a token that may read the file"},
 		{[]error{fetch.ErrNotFound}, "check the repository, the file and the revision"},
-		{[]error{fetch.ErrNoDisk}, "free space, or choose another place with --models-dir; --weights synthetic needs no file"},
+		{[]error{fetch.ErrNoDisk}, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
 		{[]error{fs.ErrPermission, syscall.EROFS}, otherModelsDir},
-		{[]error{fetch.ErrMixed}, "move the model's files elsewhere, and they are fetched again"},
+		{[]error{fetch.ErrMixed}, "move the model's files elsewhere to fetch them again"},
 		{[]error{gguf.ErrNotGGUF}, sourcesHint},
-		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt, gguf.ErrUnsupported}, "the file on the server is incomplete or damaged: give the address of another file"},
+		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt, gguf.ErrUnsupported}, "give the address of another file: this one is incomplete or damaged"},
 	} {
 		if is(r.causes...)(err) {
 			return r.hint
 		}
 	}
-	return "the same command resumes the download; --weights synthetic needs no file"
+	return "run the same command again to resume the download, or use --weights synthetic"
 }
 
-// lookup makes a failure of an error that this file knows.
+// lookup makes a failure of err if a rule knows it.
 func lookup(err error) (*failure, bool) {
 	if err == nil {
 		return nil, false
@@ -236,14 +248,14 @@ func lookup(err error) (*failure, bool) {
 	return nil, false
 }
 
-// finish shows err, if any, as one line and a hint, or in a log of JSON as one
-// record, and returns the exit code.
+// finish prints err, if any, as a line and a hint, or as one record of a JSON log,
+// and returns the exit code.
 func finish(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	f, ok := lookup(err)
-	if !ok { // cobra's own errors are all of usage
+	if !ok { // all errors of cobra are mistakes of usage
 		f = &failure{exitUsage, err, "benchmark-llm --help"}
 	}
 	if _, ok := slog.Default().Handler().(*slog.JSONHandler); ok {
@@ -258,8 +270,8 @@ func finish(stderr io.Writer, err error) int {
 	return f.code
 }
 
-// because logs the errors that err wraps, except those that repeat the text above
-// them.
+// because logs the errors that err wraps, except those with the same text as the
+// error around them.
 func because(err error, above string) {
 	if text := err.Error(); text != above {
 		slog.Debug("because", "error", text, "type", fmt.Sprintf("%T", err))
@@ -281,11 +293,11 @@ func because(err error, above string) {
 // tests have none.
 type noRecordError struct {
 	err        error
-	status     result.Status // of the load or the test that decided; empty: of none
+	status     result.Status // of the load or test that decided the error; may be empty
 	loading    bool          // a model was not loaded
 	e2e        bool          // an end-to-end test decided
 	incomplete bool          // records were printed, and --strict wants all
-	trace      string        // where every step is written
+	trace      string        // file of events
 }
 
 func (e *noRecordError) Error() string { return e.err.Error() }
@@ -303,16 +315,16 @@ func (e *noRecordError) code() int {
 }
 
 func (e *noRecordError) hint() string {
-	trace := "each step is in " + e.trace
+	trace := "see each step in " + e.trace
 	switch {
 	case e.e2e && e.status == result.Unsupported:
-		return "--e2e needs a tokenizer and a context that is long enough; -p and -n need neither"
+		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
-		return "a newer llama.cpp may support it; " + trace
+		return "try a newer llama.cpp; " + trace
 	case e.status == result.OutOfMemory:
-		return "shorter lengths or a smaller model need less memory; " + trace
+		return "use shorter lengths or a smaller model; " + trace
 	case e.status == result.Timeout:
-		return "--timeout or --benchmark-timeout-scale give more time; " + trace
+		return "give more time with --timeout or --benchmark-timeout-scale; " + trace
 	default:
 		return trace
 	}

@@ -16,6 +16,13 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
+// logWithoutCUDA logs why the CUDA back-end has no device; empty: it logs nothing.
+func logWithoutCUDA(reason string) {
+	if reason != "" {
+		slog.Info("the CUDA back-end has no device", "reason", reason)
+	}
+}
+
 // machineGPUs returns what is known about this machine's GPUs.
 func machineGPUs(facts host.Facts) gpu.Machine {
 	return gpu.NewMachine("/", facts.GPUs, facts.NVMLProblem)
@@ -41,8 +48,8 @@ func warnOfDevices(u gpu.Usage) {
 	}
 }
 
-// errDevices is a worker that could not tell its devices.
-var errDevices = errors.New("ask for the devices")
+// errDevices means that a worker could not list its devices.
+var errDevices = errors.New("list devices")
 
 // engineError is an engine of this process that could not start.
 type engineError struct{ error }
@@ -54,14 +61,13 @@ type noCUDAError struct{ error }
 
 func (e *noCUDAError) Unwrap() error { return e.error }
 
-// askDevices finds out, before anything is downloaded, whether the devices of the
-// settings exist and whether the engine uses the machine's GPUs. It asks nobody if
-// the settings name no device, the machine shows no GPU and none is required. A
-// GPU that ends the engine's process is hidden from all workers, also if no layer
-// goes to it.
+// askDevices checks, before any download, that the devices of the settings exist and
+// that the engine uses the machine's GPUs. It starts no worker if the settings name
+// no device, the machine shows no GPU and none is required. A GPU that ends the
+// engine's process is hidden from all workers, even if no layer would go to it.
 func (o *runOptions) askDevices(ctx context.Context) error {
 	s := o.settings
-	if err := llamacpp.CheckRPC(ctx, s.RPC); err != nil { // without the cost of a worker
+	if err := llamacpp.CheckRPC(ctx, s.RPC); err != nil { // quicker than starting a worker
 		return err
 	}
 	machine := machineGPUs(o.host)
@@ -79,7 +85,7 @@ func (o *runOptions) askDevices(ctx context.Context) error {
 		return err
 	case err != nil:
 		return fmt.Errorf("%w: %w", errDevices, err)
-	case !s.Offloads(): // single operations may run on a GPU all the same
+	case !s.Offloads(): // single operations may still run on a GPU
 		o.gpus.Visible = answer.Usage.Visible
 		return nil
 	}
@@ -100,10 +106,9 @@ func (o *runOptions) askDevices(ctx context.Context) error {
 	return nil
 }
 
-// workerEnv returns what is added to the environment of workers.
+// workerEnv returns the variables that workers get beside this process's.
 func (o *runOptions) workerEnv() []string {
-	// ggml's own backtrace would start gdb, if it is installed, in a process that is
-	// about to end.
+	// On a crash ggml would start gdb, if it is installed, for a backtrace.
 	env := []string{"GGML_NO_BACKTRACE=1"}
 	return slices.Concat(env, o.gpus.Env(), machineGPUs(o.host).CacheEnv(acquire.DirsOf(o.modelsDir).Download))
 }

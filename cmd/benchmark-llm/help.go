@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"text/template"
 	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -11,14 +12,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// helpColumns is the width of help: it is read in pagers and issues, so the
-// terminal's width does not matter.
+// helpColumns is the width of help. It does not depend on the terminal, because
+// help is also read in pagers and issues.
 const helpColumns = 80
 
 // groupOf is the annotation that names the group of a flag in the help.
 const groupOf = "group"
 
-// Groups of flags in the help, in this order.
+// Groups of flags, in the order of the help.
 const (
 	groupWhat     = "What to measure"
 	groupHow      = "How to measure"
@@ -39,8 +40,8 @@ func inGroup(f *pflag.FlagSet, group string, register func()) {
 	})
 }
 
-// flagGroups are the flags of a command as the help shows them: in their groups,
-// those without one first.
+// flagGroups are the flags of a command in their groups. Flags without a group come
+// first.
 func flagGroups(f *pflag.FlagSet) string {
 	titles := []string{"Flags", groupWhat, groupHow, groupWhere, groupOutput, groupAdvanced}
 	flags := map[string][]*pflag.Flag{}
@@ -63,8 +64,8 @@ func flagGroups(f *pflag.FlagSet) string {
 	return strings.Join(groups, "\n\n")
 }
 
-// textColumn is where the texts of flags begin. The text of a flag that is too
-// long for the columns before it begins on the next line.
+// textColumn is the column in which the texts of flags begin. If a flag's name is
+// too long, its text begins on the next line.
 const textColumn = 28
 
 // flagLines are the names, placeholders and texts of flags.
@@ -95,8 +96,8 @@ func flagLines(flags []*pflag.Flag) string {
 	return strings.Join(lines, "\n")
 }
 
-// usageTemplate is cobra's, with flags in groups. The root shows no flags but its
-// own: it has those of run, which "run --help" shows.
+// usageTemplate is cobra's, with flags in groups. The root has the flags of run too,
+// but shows only its own.
 const usageTemplate = `Usage:{{if .Runnable}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} [command]{{end}}{{if .HasExample}}
@@ -108,39 +109,35 @@ Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{if not .HasParent}}
 
 Flags:
-{{rootFlags .}}
+{{flagLines (rootFlags .)}}
 
 "{{.CommandPath}} run --help" shows the flags of a run.{{else}}{{if .HasAvailableLocalFlags}}
 
 {{flagGroups .LocalFlags}}{{end}}{{if .HasAvailableInheritedFlags}}
 
 Global flags:
-{{flagLinesOf .InheritedFlags}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
+{{flagLines (flagsOf .InheritedFlags)}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
 
 "{{.CommandPath}} [command] --help" shows more about a command.{{end}}
 `
 
 // rootFlags are the flags that the root shows: those without a group.
-func rootFlags(root *cobra.Command) string {
-	var shown []*pflag.Flag
-	for _, f := range []*pflag.FlagSet{root.LocalNonPersistentFlags(), root.PersistentFlags()} {
-		f.VisitAll(func(flag *pflag.Flag) {
-			if len(flag.Annotations[groupOf]) == 0 {
-				shown = append(shown, flag)
-			}
-		})
+func rootFlags(root *cobra.Command) (shown []*pflag.Flag) {
+	for _, flag := range slices.Concat(flagsOf(root.LocalNonPersistentFlags()), flagsOf(root.PersistentFlags())) {
+		if len(flag.Annotations[groupOf]) == 0 {
+			shown = append(shown, flag)
+		}
 	}
-	return flagLines(shown)
+	return shown
 }
 
-func flagLinesOf(f *pflag.FlagSet) string {
-	var flags []*pflag.Flag
+func flagsOf(f *pflag.FlagSet) (flags []*pflag.Flag) {
 	f.VisitAll(func(flag *pflag.Flag) { flags = append(flags, flag) })
-	return flagLines(flags)
+	return flags
 }
 
-// wrapped is a text of paragraphs, each wrapped to the width of the help. A
-// paragraph with a line that starts with a space stays as it is.
+// wrapped wraps each paragraph of a text to the width of the help. A paragraph with
+// an indented line stays as it is.
 func wrapped(long string) string {
 	paragraphs := strings.Split(long, "\n\n")
 	for i, p := range paragraphs {
@@ -155,7 +152,7 @@ func wrapped(long string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// setHelp gives all commands the form of their help.
+// setHelp sets the layout of the help of all commands.
 func setHelp(root *cobra.Command) {
 	commands := []*cobra.Command{root}
 	for len(commands) > 0 {
@@ -163,8 +160,6 @@ func setHelp(root *cobra.Command) {
 		c.Long = wrapped(c.Long)
 		commands = append(commands[1:], c.Commands()...)
 	}
-	cobra.AddTemplateFunc("flagGroups", flagGroups)
-	cobra.AddTemplateFunc("flagLinesOf", flagLinesOf)
-	cobra.AddTemplateFunc("rootFlags", rootFlags)
+	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})
 	root.SetUsageTemplate(usageTemplate)
 }

@@ -114,16 +114,16 @@ func TestInspectURLInShards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got inspection
+	var got acquire.Inspection
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
 	got.Available, got.Devices, got.DevicesFree = nil, nil, nil
 	const elements = 3 << 30
-	want := inspection{
+	want := acquire.Inspection{
 		Model: "big-00001-of-00003.gguf", Name: "Big", Architecture: "llama", Params: elements, TensorBytes: elements / 32 * 34,
 		Files: 3, HeaderBytes: got.HeaderBytes, Layers: 2, Embedding: 4096, Vocabulary: 32000,
-		Types: []typeSum{{gguf.Q8_0, 3, elements, elements / 32 * 34}},
+		Types: []acquire.TypeSum{{Type: gguf.Q8_0, Tensors: 3, Elements: elements, Bytes: elements / 32 * 34}},
 	}
 	for _, f := range files {
 		want.FileBytes += f.size
@@ -190,10 +190,10 @@ func TestInspectDefaultModels(t *testing.T) {
 
 // What GPUs can hold stands beside what the machine can.
 func TestInspectGPUs(t *testing.T) {
-	in := inspection{Model: "m", Memory: []gguf.Memory{{Tokens: 512, Weights: 3 << 30}}, Available: new(uint64), DevicesFree: new(uint64)}
+	in := acquire.Inspection{Model: "m", Memory: []gguf.Memory{{Tokens: 512, Weights: 3 << 30}}, Available: new(uint64), DevicesFree: new(uint64)}
 	*in.Available, *in.DevicesFree = 1<<30, 4<<30
 	var out bytes.Buffer
-	if err := in.print(&out); err != nil {
+	if err := printInspection(&out, in); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"GPU memory    4.0 GiB free\n", " fits here  fits GPUs", " no         yes"} {

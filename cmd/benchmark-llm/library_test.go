@@ -341,7 +341,7 @@ func TestStdoutFails(t *testing.T) {
 			if n := strings.Count(r.file("results.jsonl"), "\n"); n != 2 {
 				t.Errorf("%d records kept, want 2", n)
 			}
-			for _, want := range []string{"(?m)^benchmark-llm: stdout: .*(broken pipe|no space left)", "(?m)^hint: the records are in .*results.jsonl$"} {
+			for _, want := range []string{"(?m)^benchmark-llm: stdout: .*(broken pipe|no space left)", "(?m)^hint: read the records in .*results.jsonl$"} {
 				if n := len(regexp.MustCompile(want).FindAllString(r.stderr.String(), -1)); n != 1 {
 					t.Errorf("%d matches of %s in\n%s", n, want, r.stderr.String())
 				}

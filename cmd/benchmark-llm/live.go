@@ -9,12 +9,12 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// refreshEvery is how often the live line is drawn. The parent is idle
-// otherwise: it must not wake a CPU that the worker computes on.
+// refreshEvery is the time between redraws. It is long, because every redraw may
+// interrupt a CPU that the worker computes on.
 const refreshEvery = time.Second
 
-// liveLine is the last line of a terminal, which is drawn again and again below
-// the log. Its methods may be called from any goroutine.
+// liveLine is a line that is redrawn below the log on a terminal. Its methods may be
+// called from any goroutine.
 type liveLine struct {
 	terminal io.Writer
 	text     func() string // what the line says now
@@ -43,12 +43,12 @@ func newLiveLine(terminal io.Writer, text func() string) *liveLine {
 	return l
 }
 
-// draw draws the line anew. It is cut to the terminal's width, so it never wraps.
+// draw redraws the line, cut to the terminal's width.
 func (l *liveLine) draw() {
 	line := l.line()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, _ = io.WriteString(l.terminal, clearLine+line) // a terminal that is gone shows nothing
+	_, _ = io.WriteString(l.terminal, clearLine+line) // a failure means that the terminal is gone
 }
 
 func (l *liveLine) line() string { return text.Trim(l.text(), max(width(l.terminal)-1, 0)) }
@@ -68,7 +68,7 @@ func (l *liveLine) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// close takes the line away.
+// close removes the line.
 func (l *liveLine) close() {
 	l.ticker.Stop()
 	close(l.quit)

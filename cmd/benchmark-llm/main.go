@@ -1,13 +1,13 @@
 // Command benchmark-llm measures LLM inference speed through llama.cpp, in
 // process, and prints what llama-bench prints.
 //
-// This package is flags, the terminal and exit codes: one file per command.
-// The rules of the terminal are here:
+// The package holds flags, the terminal and exit codes, with one file per command.
+// The rules of the terminal:
 //
 //   - stdout carries results and nothing else: JSON lines, or on a terminal the
 //     result table; -o decides explicitly.
 //   - stderr carries everything else: one line per step, or on a terminal the
-//     step under way. Colors only on a terminal and without NO_COLOR.
+//     step under way. Colors appear only on a terminal without NO_COLOR.
 //   - an error is one line and a hint; --log-level debug shows what led to it.
 package main
 
@@ -19,15 +19,15 @@ import (
 	"time"
 )
 
-// version is this program's, set by the linker.
+// version is the version of this program; the linker sets it.
 var version = "dev"
 
-// started is when the process began: the time limit of a run counts from it.
+// started is when the process began. The time limit of a run counts from here.
 var started = time.Now()
 
 func main() {
-	// A closed stdout and a file that may not grow must be errors of a write,
-	// not the end of the process.
+	// A write to a closed stdout or beyond a file size limit returns an error
+	// instead of ending the process.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
 	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -4,13 +4,14 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 )
 
-// The generator of the manual pages is a command of its own build, so the program
-// does not carry what only documents need: `make man`.
+// `make man` builds the generator of the manual pages with a build tag, so that the
+// program does not contain it.
 func init() {
 	moreCommands = append(moreCommands, func(root *cobra.Command) *cobra.Command {
 		return &cobra.Command{
@@ -21,8 +22,25 @@ func init() {
 				if err := os.MkdirAll(args[0], 0o755); err != nil {
 					return err
 				}
+				// The root's page shows its own flags only, as its help does.
+				own, global := rootFlags(root), root.PersistentFlags()
+				root.ResetFlags()
+				for _, flag := range own {
+					if global.Lookup(flag.Name) != nil {
+						root.PersistentFlags().AddFlag(flag)
+					} else {
+						root.Flags().AddFlag(flag)
+					}
+				}
+				run, _, err := root.Find([]string{"run"})
+				if err != nil {
+					return err
+				}
+				threads := run.Flags().Lookup("threads") // its text has the number of this machine
+				threads.Usage, _, _ = strings.Cut(threads.Usage, ", here")
+				threads.Usage += ")"
 				root.DisableAutoGenTag = true
-				return doc.GenManTree(root, &doc.GenManHeader{Title: "BENCHMARK-LLM", Section: "1", Source: "benchmark-llm " + version}, args[0])
+				return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "benchmark-llm " + version}, args[0])
 			},
 		}
 	})

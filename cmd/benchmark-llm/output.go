@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -11,8 +12,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// output prints records to stdout. It consumes the outcomes of a run. If stdout
-// fails, the run continues: the records are in the run's directory too.
+// output consumes the outcomes of a run and prints records to stdout. If stdout
+// fails, the run continues, because its directory has the records too.
 type output struct {
 	format  string
 	writer  report.Writer
@@ -30,7 +31,7 @@ func newOutput(format string, stdout io.Writer) (*output, error) {
 	}
 	w, err := report.New(format, stdout, report.Options{Color: color(stdout), Width: width(stdout)})
 	if err != nil {
-		return nil, usage("", "%w", err)
+		return nil, usage("use one of "+strings.Join(report.Formats(), ", "), "%w", err)
 	}
 	return &output{format: format, writer: w}, nil
 }
@@ -44,7 +45,7 @@ func (o *output) Outcome(r *result.Outcome) error {
 		return nil
 	}
 	if o.err = o.writer.Write(*r); o.err != nil {
-		slog.Warn("stdout cannot be written; the run continues", "error", o.err)
+		slog.Warn("cannot write to stdout; the run continues", "error", o.err)
 		return nil
 	}
 	if r.Status == result.OK {
@@ -61,12 +62,12 @@ func (o *output) close() {
 		return
 	}
 	if o.err = o.writer.Close(); o.err != nil {
-		o.printed = 0 // formats for people are written at the end
+		o.printed = 0 // formats other than lines are written at the end
 	}
 }
 
-// exitNow is the exit code of a run that a signal ends at once, from any
-// goroutine: lines that were printed are good, other formats are incomplete.
+// exitNow is the exit code of a run that a signal ends at once. Printed lines are
+// complete records; other formats are incomplete. Any goroutine may call it.
 func (o *output) exitNow(s syscall.Signal) int {
 	if o.lines.Load() > 0 {
 		return exitOK

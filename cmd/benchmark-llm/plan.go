@@ -33,14 +33,12 @@ func newPlanCommand(global *globalOptions) *cobra.Command {
 		Short: "Show what run would do, and whether it fits, without doing it",
 		Long: `Show what run would do with the same flags: models and tests, where each file is
 or how much must be downloaded, whether it fits the disk, the memory and the
-devices, and how long it may take by its budgets. Nothing is measured. Nothing is
-downloaded except the header of a model that is neither on this machine nor a
-default model. With --weights auto, synthetic weights replace a file that cannot be
-had.
+devices, and how long it may take by its budgets. Nothing is measured. Only the
+header of a model that is neither on this machine nor a default model is downloaded.
 
-Memory is an estimate for the longest test: weights, KV cache and compute buffers.
-"fits" compares all of it with what is free now. A model that does not fit the
-devices may still run with some of its layers there.`,
+"needs" estimates the memory of the longest test: weights, KV cache and compute
+buffers. "fits" compares it with the memory that is free now. A model that does not
+fit the devices may still run with some of its layers on them.`,
 		Example: `  benchmark-llm plan
   benchmark-llm plan --suite mine.yaml -o json`,
 		Args: noArguments,
@@ -53,14 +51,14 @@ devices may still run with some of its layers there.`,
 	o.register(f)
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "table", "output `format`: table, json")
-		f.StringVar(&o.like, "like", "", "`directory` of an earlier run, for the time that its tests likely take")
+		f.StringVar(&o.like, "like", "", "`directory` of an earlier run to estimate times from")
 	})
 	return cmd
 }
 
 func (o *planOptions) run(stdout io.Writer) error {
-	if o.format != "table" && o.format != "json" {
-		return usage("one of table, json", "--output: unknown value %q", o.format)
+	if err := oneOf("--output", o.format, tableFormats); err != nil {
+		return err
 	}
 	if err := o.check(); err != nil {
 		return err
@@ -78,10 +76,7 @@ func (o *planOptions) run(stdout io.Writer) error {
 	p, err := acquire.NewPlan(ctx, s, acquire.PlanOptions{
 		Finder: o.finder(), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured,
 	})
-	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("nothing was planned: %w", cause)
-	}
-	if err != nil {
+	if err = causeOf(ctx, "nothing was planned", err); err != nil {
 		return err
 	}
 	if err := o.addDevices(ctx, p); err != nil {
@@ -93,7 +88,7 @@ func (o *planOptions) run(stdout io.Writer) error {
 	return (*planText)(p).print(stdout)
 }
 
-// addDevices adds the devices, and whether models fit them.
+// addDevices adds the devices to a plan, and whether its models fit them.
 func (o *planOptions) addDevices(ctx context.Context, p *acquire.Plan) error {
 	level, err := o.global.level()
 	if err != nil {
@@ -111,14 +106,14 @@ func (o *planOptions) addDevices(ctx context.Context, p *acquire.Plan) error {
 	return nil
 }
 
-// measured is what the run of --like measured.
+// measured returns what the run of --like measured.
 func (o *planOptions) measured() (acquire.Measured, error) {
 	if o.like == "" {
 		return nil, nil
 	}
 	f, err := os.Open(filepath.Join(o.like, "results.jsonl"))
 	if err != nil {
-		return nil, usage("give the directory of a run, as its last line names it", "--like: %w", err)
+		return nil, usage("give the directory of a run, which its log names at the end", "--like: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	read, err := report.ReadRecords(f)
@@ -132,7 +127,7 @@ func (o *planOptions) measured() (acquire.Measured, error) {
 	return m, nil
 }
 
-// planText shows a plan to a person.
+// planText prints a plan as text.
 type planText acquire.Plan
 
 // print writes the table and the lines below it.
@@ -194,7 +189,7 @@ func budgetText(seconds float64) string {
 	return durationText(seconds)
 }
 
-// durationText is a time without parts that are 0 at its end: 1h20m, not 1h20m0s.
+// durationText is a duration without trailing zero parts: 1h20m, not 1h20m0s.
 func durationText(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
 	text := d.String()
@@ -233,7 +228,7 @@ func (p *planText) memoryLine() string {
 
 func (p *planText) devicesLine() string {
 	if p.DevicesUnknown != "" {
-		return "devices unknown: " + oneLine(p.DevicesUnknown)
+		return "devices: unknown: " + oneLine(p.DevicesUnknown)
 	}
 	var names []string
 	for _, d := range p.Devices {

@@ -16,16 +16,16 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// progress tells a person what happens: a line of the log for every step and, on
-// a terminal, the live line below it.
+// progress consumes the events and outcomes of a run and shows them: a log line for
+// every step and, on a terminal, the live line below the log.
 type progress struct {
 	threads  int
 	runEnds  time.Time                       // zero: no limit
 	fetching func() (acquire.Download, bool) // the download under way
-	noLoad   bool                            // the model could not be loaded
-	several  bool                            // models
-	skipped  notRun                          // not told yet
-	stopping bool                            // the test under way was told to
+	noLoad   bool                            // the model was not loaded
+	several  bool                            // the run has several models
+	skipped  notRun                          // not logged yet
+	stopping bool                            // the test under way is being stopped
 
 	mu       sync.Mutex
 	model    string // under way
@@ -39,7 +39,7 @@ type progress struct {
 	closed sync.Once
 }
 
-// newProgress shows the live line only where a line can be drawn again, and not
+// newProgress shows the live line only on a terminal that can redraw it, and never
 // between lines of JSON.
 func newProgress(stderr io.Writer, threads int, runEnds time.Time, fetching func() (acquire.Download, bool), g *globalOptions) *progress {
 	p := &progress{threads: threads, runEnds: runEnds, fetching: fetching, state: "starting"}
@@ -48,7 +48,7 @@ func newProgress(stderr io.Writer, threads int, runEnds time.Time, fetching func
 	}
 	p.live = newLiveLine(stderr, p.line)
 	p.before = slog.Default()
-	level, _ := g.level() // checked when the command began
+	level, _ := g.level() // it was checked when the command began
 	slog.SetDefault(newLogger(p.live, g.logFormat, level, color(stderr)))
 	return p
 }
@@ -59,7 +59,7 @@ func (p *progress) redraw() {
 	}
 }
 
-// line is what the live line says.
+// line is the text of the live line.
 func (p *progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +76,7 @@ func (p *progress) line() string {
 	return s
 }
 
-// downloadText is the download under way for a person.
+// downloadText describes the download under way.
 func downloadText(d acquire.Download) string {
 	text := fmt.Sprintf("downloading %s %d %%", oneLine(d.Name), d.Done*100/max(d.Total, 1))
 	if d.Paused {
@@ -92,15 +92,15 @@ func (p *progress) set(format string, args ...any) {
 	p.redraw()
 }
 
-// stage shows how far the test under way is, unless it was told to stop: what was
-// begun before that may still end, and says so.
+// stage shows how far the test under way is. A test that is being stopped may still
+// send such events; they are not shown.
 func (p *progress) stage(format string, args ...any) {
 	if !p.stopping {
 		p.set(format, args...)
 	}
 }
 
-// step logs a step that the live line shows too, where there is one.
+// step logs a step at debug level if the live line shows it.
 func (p *progress) step(message string, args ...any) {
 	level := slog.LevelInfo
 	if p.live != nil {
@@ -109,14 +109,15 @@ func (p *progress) step(message string, args ...any) {
 	slog.Log(context.Background(), level, message, args...)
 }
 
-// notRun are tests of one model that were not run for one reason: one line.
+// notRun are tests of one model that were not run for one reason. They share a log
+// line.
 type notRun struct {
 	model, reason string
 	status        result.Status
 	tests         []string
 }
 
-// flush tells of the tests that were not run.
+// flush logs the tests that were not run.
 func (p *progress) flush() {
 	n := p.skipped
 	p.skipped = notRun{}
@@ -125,9 +126,9 @@ func (p *progress) flush() {
 	}
 	level := slog.LevelWarn
 	if p.noLoad && !p.several || n.status == result.Aborted {
-		level = slog.LevelDebug // told at the end
+		level = slog.LevelDebug // the error at the end says it
 	}
-	slog.Log(context.Background(), level, "not run", "model", n.model, "tests", strings.Join(n.tests, " "), "status", n.status, "reason", n.reason)
+	slog.Log(context.Background(), level, "tests not run", "model", n.model, "tests", strings.Join(n.tests, " "), "status", n.status, "reason", n.reason)
 }
 
 // Event shows one event.
@@ -142,20 +143,18 @@ func (p *progress) Event(s bench.Stamped) error {
 			on = e.Facts.GPUInfo
 		}
 		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
-		if reason := e.Facts.WithoutCUDA(); reason != "" {
-			slog.Info("the CUDA back-end has no device", "reason", reason)
-		}
+		logWithoutCUDA(e.Facts.WithoutCUDA())
 	case bench.WaitStarted:
 		p.set("waiting for %s", e.Model)
-		p.step("waiting for the file", "model", e.Model)
+		p.step("waiting for model file", "model", e.Model)
 	case bench.WaitDone:
 		if e.Status != result.OK {
-			slog.Warn("no file", "model", e.Model, "status", e.Status, "reason", e.Reason)
+			slog.Warn("no model file", "model", e.Model, "status", e.Status, "reason", e.Reason)
 		} else if e.Elapsed > time.Second {
-			slog.Info("file is here", "model", e.Model, "waited", e.Elapsed.Round(time.Second))
+			slog.Info("model file ready", "model", e.Model, "took", e.Elapsed.Round(time.Second))
 		}
 	case bench.WarmDone:
-		p.step("file in memory", "model", e.Model, "size", humanize.IBytes(uint64(e.Bytes)), "took", e.Elapsed.Round(time.Millisecond))
+		p.step("model file in memory", "model", e.Model, "size", humanize.IBytes(uint64(e.Bytes)), "took", e.Elapsed.Round(time.Millisecond))
 	case bench.LoadStarted:
 		p.mu.Lock()
 		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false
@@ -170,10 +169,10 @@ func (p *progress) Event(s bench.Stamped) error {
 		}
 	case bench.PrecompileStarted:
 		p.set("%s  precompiling", p.model)
-		p.step("precompiling: one untimed pass of each shape", "model", p.model, "shapes", len(e.Shapes))
+		p.step("precompiling", "model", p.model, "shapes", len(e.Shapes))
 	case bench.PrecompileDone:
 		if e.Status != result.OK {
-			slog.Warn("precompiling not completed", "model", p.model, "status", e.Status, "reason", e.Reason)
+			slog.Warn("precompiling did not complete", "model", p.model, "status", e.Status, "reason", e.Reason)
 		} else {
 			slog.Info("precompiled", "model", p.model, "took", e.Elapsed.Round(time.Millisecond))
 		}
@@ -194,7 +193,7 @@ func (p *progress) Event(s bench.Stamped) error {
 			args = append(args, "decision", e.Reason)
 		}
 		if len(e.Done) > 0 {
-			args = append(args, "done_before", len(e.Done))
+			args = append(args, "completed", len(e.Done))
 		}
 		p.step("test started", args...)
 	case bench.ContextReady:
@@ -204,20 +203,20 @@ func (p *progress) Event(s bench.Stamped) error {
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
 		n := e.Sample.Repetition
-		p.step("repetition", "test", p.test.Test, "n", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
+		p.step("repetition done", "test", p.test.Test, "repetition", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
 		p.stage("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
 		p.set("%v  stopping", p.test.Test)
 		p.stopping = true
-		slog.Debug("test given up", "test", p.test.Test, "reason", e.Reason) // its outcome tells
+		slog.Debug("stopping test", "test", p.test.Test, "reason", e.Reason) // its outcome is logged too
 	case bench.WorkerLost:
 		p.set("the worker was lost")
-		slog.Debug("worker lost", "reason", e.Reason) // a retry and an outcome tell
+		slog.Debug("worker lost", "reason", e.Reason) // a retry and the outcome are logged too
 	}
 	return nil
 }
 
-// Outcome shows what became of a test.
+// Outcome shows the outcome of a test.
 func (p *progress) Outcome(o *result.Outcome) error {
 	p.mu.Lock()
 	p.deadline = time.Time{}
@@ -235,10 +234,10 @@ func (p *progress) Outcome(o *result.Outcome) error {
 	if o.Status != result.OK {
 		level := slog.LevelWarn
 		if p.noLoad || o.Status == result.Aborted && len(o.Samples) == 0 {
-			level = slog.LevelDebug // the same for every test to come, and told at the end
+			level = slog.LevelDebug // the same for every later test; the error at the end says it
 		}
-		slog.Log(context.Background(), level, "test not completed",
-			"test", o.Test, "status", o.Status, "reason", o.Reason, "repetitions", len(o.Samples))
+		slog.Log(context.Background(), level, "test did not complete",
+			"test", o.Test, "status", o.Status, "reason", o.Reason, "completed", len(o.Samples))
 		return nil
 	}
 	rate := fmt.Sprintf("%.2f", o.Record.AvgTS)
@@ -247,14 +246,14 @@ func (p *progress) Outcome(o *result.Outcome) error {
 	}
 	slog.Info("test done", "test", o.Test, "t/s", rate)
 	for _, w := range o.Warnings {
-		if w.Code != result.WarnNoGPU { // the same for all, told when the engine was ready
+		if w.Code != result.WarnNoGPU { // the same for all tests; it was logged before the first
 			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)
 		}
 	}
 	return nil
 }
 
-// close takes the live line away. It is idempotent.
+// close removes the live line. It is idempotent.
 func (p *progress) close() {
 	p.closed.Do(func() {
 		p.flush()

@@ -186,7 +186,7 @@ func TestProgressOnTerminal(t *testing.T) {
 			log := strings.Join(lines, "")
 			for _, want := range []string{
 				"engineready", "modelloaded", "teststartedtest=pp512repetitions=3budget=1h0m0s",
-				"n=1/3t/s=512.00", "n=2/3t/s=512.00", "testnotcompleted", "testdonetest=pp512t/s=\"512.00±1.00\"", "warning=outlier",
+				"repetitiondonetest=pp512repetition=1/3t/s=512.00", "repetition=2/3t/s=512.00", "testdidnotcomplete", "testdonetest=pp512t/s=\"512.00±1.00\"", "warning=outlier",
 			} {
 				if !strings.Contains(strings.ReplaceAll(log, " ", ""), want) {
 					t.Errorf("the log lacks %q:\n%s", want, strings.Join(lines, "\n"))

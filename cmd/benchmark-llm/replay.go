@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -12,7 +12,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/policy"
 )
 
-// replayOptions are the flags of "replay".
+// replayOptions are the flags of replay.
 type replayOptions struct {
 	overhead string
 	censored string
@@ -27,9 +27,9 @@ func newReplayCommand() *cobra.Command {
 		Long: `Replay recorded runs of the suite under the stop policy and under simpler rules.
 FILE has JSON lines, plain or gzipped, one object per server and model. For each
 rule, replay prints the hours that the runs take, the hours lost in tests that were
-killed or given up, the records, and the records that the rule loses although they
-were recorded. Wall time is that of servers with at least one record, without waits
-for downloads.`,
+killed or given up, the number of records, and the number of recorded tests that the
+rule would not record ("wrong"). Wall time counts servers with at least one record
+and no waits for downloads.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(cmd.CommandPath()+" FILE", "replay needs one file of recorded runs, not %d", len(args))
@@ -43,24 +43,24 @@ for downloads.`,
 	f.StringVar(&o.overhead, "overhead", "recorded", "`charge` for loading: recorded (in every test), once (per model)")
 	f.StringVar(&o.censored, "censored", string(policy.CensoredPredicted),
 		"assumed `time` of a pass in a killed test: pred (as shorter tests say), fast, slow")
-	f.BoolVar(&o.halves, "halves", false, "also each half of the servers on its own, split by a hash of the name")
+	f.BoolVar(&o.halves, "halves", false, "also replay each half of the servers, split by a hash of the name")
 	return cmd
 }
 
 func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
-	overheads := []string{"recorded", "once"}
 	censored := []string{string(policy.CensoredPredicted), string(policy.CensoredFast), string(policy.CensoredSlow)}
-	for _, f := range []struct {
-		flag, value string
-		allowed     []string
-	}{{"overhead", o.overhead, overheads}, {"censored", o.censored, censored}} {
-		if !slices.Contains(f.allowed, f.value) {
-			return usage(strings.Join(f.allowed, ", "), "--%s: %q is not known", f.flag, f.value)
-		}
+	if err := cmp.Or(oneOf("--overhead", o.overhead, []string{"recorded", "once"}), oneOf("--censored", o.censored, censored)); err != nil {
+		return err
 	}
-	servers, err := readRecorded(path)
+	const hint = "give a file of recorded runs, one JSON object per server and model"
+	f, err := os.Open(path)
 	if err != nil {
-		return fail(exitUsage, err, "give a file of recorded runs, one JSON object per server and model")
+		return usage(hint, "%w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	servers, err := policy.ReadRecorded(f)
+	if err != nil {
+		return usage(hint, "%s: %w", path, err)
 	}
 	var rows []table.Row
 	add := func(of string, servers []policy.RecordedServer) {
@@ -81,8 +81,8 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 		"n", "total h", "lost h", "lost %", "records", "wrong", "wrong %", "wall median s", "wall p95 s")
 }
 
-// wall is the replay that the wall times are taken from: one process per model,
-// as this program runs, whatever the overhead of the other columns.
+// wall is the replay that gives the wall times: a model is loaded once, as this
+// program does, whatever --overhead says.
 func wall(servers []policy.RecordedServer, rule policy.Rule, o policy.ReplayOptions) policy.Replayed {
 	o.LoadOnce = true
 	return policy.Replay(servers, rule, o)
@@ -99,17 +99,4 @@ func replayRow(name, of string, r, wall policy.Replayed) table.Row {
 		fmt.Sprintf("%.0f", wall.WallMedian.Seconds()),
 		fmt.Sprintf("%.0f", wall.WallP95.Seconds()),
 	}
-}
-
-func readRecorded(path string) ([]policy.RecordedServer, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // it was only read
-	servers, err := policy.ReadRecorded(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return servers, nil
 }

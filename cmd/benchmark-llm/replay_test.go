@@ -53,8 +53,8 @@ func TestReplayCommandErrors(t *testing.T) {
 		{nil, "replay needs one file of recorded runs, not 0"},
 		{[]string{bad}, bad + `: line 1: "server" is missing`},
 		{[]string{bad + ".no"}, "open " + bad + ".no: no such file or directory"},
-		{[]string{bad, "--overhead", "twice"}, `--overhead: "twice" is not known`},
-		{[]string{bad, "--censored", "x"}, `--censored: "x" is not known`},
+		{[]string{bad, "--overhead", "twice"}, `--overhead: unknown value "twice"`},
+		{[]string{bad, "--censored", "x"}, `--censored: unknown value "x"`},
 	} {
 		out, err := replay(tt.args...)
 		f, ok := lookup(err)

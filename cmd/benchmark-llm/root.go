@@ -19,7 +19,7 @@ type globalOptions struct {
 	quiet     bool
 }
 
-// moreCommands are added by files of other builds.
+// moreCommands are commands that files with build tags add.
 var moreCommands []func(root *cobra.Command) *cobra.Command
 
 func newRootCommand() *cobra.Command {
@@ -31,7 +31,7 @@ func newRootCommand() *cobra.Command {
 		Short: "Measure LLM inference speed through llama.cpp",
 		Long: `benchmark-llm measures how fast this machine runs large language models: prompt
 processing (pp) and text generation (tg), in tokens per second, with llama-bench's
-numbers. Without a command it does what "run" does: it measures the default suite.
+numbers. Without a command it runs "run", which measures the default suite.
 
 ` + exitCodes,
 		Example: `  benchmark-llm run -m SmolLM-135M.Q4_K_M.gguf --weights synthetic  # no file
@@ -54,10 +54,10 @@ numbers. Without a command it does what "run" does: it measures the default suit
 	root.Flags().SortFlags = false
 	root.PersistentFlags().SortFlags = false
 	root.Flags().AddFlagSet(run.Flags())
-	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of the library and of this program on one line")
-	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` of the log on stderr: debug, info, warn, error")
+	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of llama.cpp and benchmark-llm on one line")
+	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` that is logged on stderr: debug, info, warn, error")
 	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: text, json")
-	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "only warnings and errors on stderr")
+	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "log only warnings and errors on stderr")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		hint := cmd.CommandPath() + " --help"
 		var invalid *pflag.InvalidValueError
@@ -76,8 +76,8 @@ numbers. Without a command it does what "run" does: it measures the default suit
 	return root
 }
 
-// flagError is an error of the flag parser as this program's checks of values
-// say it: the flag, then what is wrong.
+// flagError words an error of the flag parser like this program's own checks: the
+// flag, then what is wrong.
 func flagError(invalid *pflag.InvalidValueError) error {
 	cause := invalid.Unwrap()
 	var number *strconv.NumError
@@ -111,11 +111,11 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return usage(hint, "unknown command %q", args[0])
 }
 
-// level is the lowest level that is logged.
+// level returns the lowest level that is logged.
 func (g *globalOptions) level() (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(g.logLevel)); err != nil {
-		return l, usage("--log-level debug, info, warn or error", "--log-level: unknown level %q", g.logLevel)
+		return l, usage("use --log-level debug, info, warn or error", "--log-level: unknown level %q", g.logLevel)
 	}
 	if g.quiet {
 		l = max(l, slog.LevelWarn)
@@ -129,14 +129,14 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 		return err
 	}
 	if g.logFormat != "text" && g.logFormat != "json" {
-		return usage("--log-format text or json", "--log-format: unknown format %q", g.logFormat)
+		return usage("use --log-format text or json", "--log-format: unknown format %q", g.logFormat)
 	}
 	slog.SetDefault(newLogger(stderr, g.logFormat, level, color(stderr)))
 	return nil
 }
 
-// printVersion prints one line: the library's version and build first, the same
-// with and without a GPU.
+// printVersion prints one line that begins with the library's version and build. It
+// is the same with and without a GPU.
 func printVersion(w io.Writer) error {
 	_, err := fmt.Fprintln(w, versionLine())
 	return printed(err)

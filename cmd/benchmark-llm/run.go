@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -59,12 +60,12 @@ func newRunCommand(global *globalOptions) *cobra.Command {
 Without -m, --model-urls or --suite, run measures the default suite: six models
 from 135 M to 70 B parameters, smallest first, eleven tests each, five repetitions.
 Missing files are downloaded in the background. Each test has a time budget. A test
-that cannot finish within its budget is not started, and larger models are skipped
-after a model that was too slow.
+that cannot finish within its budget is not started. After a model that was too
+slow, larger models are skipped.
 
-In a pipe, stdout carries JSON lines that readers of llama-bench understand, and
-nothing else. On a terminal it shows a table. Each run also has a directory with
-its samples, events and records, below --results-dir.`,
+Records are printed as JSON lines in llama-bench's format, or on a terminal as a
+table. Nothing else is printed to stdout. Each run also writes its samples, events
+and records to a directory of its own below --results-dir.`,
 		Example: `  benchmark-llm run
   benchmark-llm run --weights synthetic --time-limit 20m
   benchmark-llm run -m model.gguf -p 16,128,512 -n 0 -o md`,
@@ -79,16 +80,16 @@ its samples, events and records, below --results-dir.`,
 	o.selectOptions.register(f)
 	o.endToEndOptions.register(f)
 	inGroup(f, groupHow, func() {
-		f.BoolVar(&o.noWarmup, "no-warmup", false, "no untimed pass before the repetitions")
-		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the most of one decode")
-		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the most of one pass through the graph")
+		f.BoolVar(&o.noWarmup, "no-warmup", false, "skip the untimed pass before the repetitions")
+		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
+		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
 		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
-		f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: one of the same")
+		f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same values")
 		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: on, off, auto")
-		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of files: "+strings.Join(loadModes, ", "))
+		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(loadModes, ", "))
 	})
 	inGroup(f, groupWhere, func() {
-		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: physical cores allowed, here "+fmt.Sprint(host.DefaultThreads())+")")
+		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: allowed physical cores, here "+fmt.Sprint(host.DefaultThreads())+")")
 		f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
 		f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
 		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(splitModes, ", "))
@@ -96,11 +97,11 @@ its samples, events and records, below --results-dir.`,
 		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail before any download if no GPU is used")
-		f.BoolVar(&o.allowCPU, "allow-cpu", false, "in a cuda build: measure the CPU if there is no CUDA device")
+		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
 	})
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
-		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` for the directories of runs (default: the user's state directory)")
+		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own (default: the user's state directory)")
 		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue")
 		f.BoolVar(&o.strict, "strict", false, "exit with code 6 if a test has no record")
 	})
@@ -111,7 +112,7 @@ its samples, events and records, below --results-dir.`,
 		f.BoolVar(&s.NoHost, "no-host", false, "do not use the devices' pinned host memory")
 		f.BoolVar(&s.NoRepack, "no-repack", false, "do not repack weights for the CPU")
 		f.IntSliceVar(&s.CPUs, "cpus", nil, "logical `CPUs` to run on, as 0,1 (default: no affinity)")
-		f.BoolVar(&s.CPUStrict, "cpu-strict", false, "one CPU of --cpus for each thread")
+		f.BoolVar(&s.CPUStrict, "cpu-strict", false, "pin each thread to one CPU of --cpus")
 		f.IntVar(&s.Poll, "poll", s.Poll, "polling `level` of waiting threads, 0…100")
 		f.IntVar(&s.Priority, "prio", 0, "thread `priority`: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
 		f.DurationVar(&o.sampling, "gpu-sampling", gpu.DefaultInterval, "`time` between readings of NVIDIA GPUs during tests; 0s: none")
@@ -119,7 +120,7 @@ its samples, events and records, below --results-dir.`,
 	return cmd
 }
 
-// The values of flags that name one of a few things; llamacpp knows the same.
+// The allowed values of flags. bench/llamacpp maps the same names to the library's values.
 var (
 	kvTypes    = []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}
 	splitModes = []string{"layer", "none", "row", "tensor"}
@@ -127,10 +128,10 @@ var (
 	flashModes = []string{"auto", "off", "on"} // in the order of -1, 0, 1
 )
 
-// changeable are the flags that a resumed run may change.
+// changeable are the flags that may be given with --resume.
 var changeable = []string{"resume", "output", "strict", "token-times"}
 
-// check refuses values that make no sense, before anything starts.
+// check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
 	if err := o.selectOptions.check(); err != nil {
 		return err
@@ -146,7 +147,7 @@ func (o *runOptions) check() error {
 			}
 		})
 		if len(others) > 0 {
-			return usage("a resumed run keeps its settings", "--resume: %s cannot be changed", strings.Join(others, ", "))
+			return usage("leave them out: a resumed run keeps its settings", "--resume: %s cannot be changed", strings.Join(others, ", "))
 		}
 	}
 	s := &o.settings
@@ -154,15 +155,15 @@ func (o *runOptions) check() error {
 		flag, value string
 		allowed     []string
 	}{
-		{"--output", o.format, append([]string{""}, report.Formats()...)},
+		{"--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()},
 		{"--cache-type-k", s.TypeK, kvTypes},
 		{"--cache-type-v", s.TypeV, kvTypes},
 		{"--split-mode", s.SplitMode, splitModes},
 		{"--load-mode", s.LoadMode, loadModes},
 		{"--flash-attn", flashMode(o.flashAttn), flashModes},
 	} {
-		if !slices.Contains(c.allowed, c.value) {
-			return usage("one of "+strings.Trim(strings.Join(c.allowed, ", "), ", "), "%s: unknown value %q", c.flag, c.value)
+		if err := oneOf(c.flag, c.value, c.allowed); err != nil {
+			return err
 		}
 	}
 	cpus := runtime.NumCPU()
@@ -175,14 +176,14 @@ func (o *runOptions) check() error {
 		least, most int
 		hint        string
 	}{
-		// More threads than CPUs would measure the scheduler. llama-bench allows it.
-		{"--threads", s.Threads, 1, cpus, fmt.Sprintf("this process may use %d CPUs; more threads than CPUs measure the scheduler", cpus)},
-		{"--batch-size", s.Batch, 1, result.MaxTokens, "2048 is llama-bench's default"},
-		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "512 is llama-bench's default"},
-		{"--poll", s.Poll, 0, 100, "50 is llama-bench's default"},
-		{"--prio", s.Priority, -1, 3, "0 is the normal priority"},
-		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "-1 offloads as many as fit"},
-		{"--n-cpu-moe", s.CPUMoE, 0, 10_000, "0 keeps no experts on the CPU"},
+		// More threads than CPUs would measure the scheduler. llama-bench allows them.
+		{"--threads", s.Threads, 1, cpus, "use at most the " + count(cpus, "CPU") + " of this process"},
+		{"--batch-size", s.Batch, 1, result.MaxTokens, "try 2048, llama-bench's default"},
+		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "try 512, llama-bench's default"},
+		{"--poll", s.Poll, 0, 100, "try 50, llama-bench's default"},
+		{"--prio", s.Priority, -1, 3, "try 0, the normal priority"},
+		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "use -1 for as many as fit"},
+		{"--n-cpu-moe", s.CPUMoE, 0, 10_000, "use 0 to keep no experts on the CPU"},
 		{"--main-gpu", s.MainGPU, 0, 1023, devicesHint},
 	} {
 		if c.n < c.least || c.n > c.most {
@@ -194,18 +195,18 @@ func (o *runOptions) check() error {
 	}
 	var allowed unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return fail(exitNothing, fmt.Errorf("ask which CPUs may be used: %w", err), "")
+		return fail(exitNothing, fmt.Errorf("get the CPU affinity: %w", err), "")
 	}
 	for _, cpu := range s.CPUs {
 		if !allowed.IsSet(cpu) {
-			return usage(fmt.Sprintf("CPUs are numbered from 0; this process may use %d", cpus), "--cpus: there is no CPU %d for this process", cpu)
+			return usage("taskset -cp $$ lists the CPUs that may be used", "--cpus: there is no CPU %d for this process", cpu)
 		}
 	}
 	if acquire.Weights(o.weights) == acquire.Synthetic {
 		if s.LoadMode != "auto" && s.LoadMode != "none" {
-			return usage("leave --load-mode out", "--load-mode: %s is for files, synthetic weights are streamed", s.LoadMode)
+			return usage("leave --load-mode out", "--load-mode: %s needs a file, and synthetic weights have none", s.LoadMode)
 		}
-		s.LoadMode = "none" // a stream cannot be mapped: say so in the record
+		s.LoadMode = "none" // a stream cannot be mapped, and the record must say so
 	}
 	s.FlashAttn = slices.Index(flashModes, flashMode(o.flashAttn)) - 1
 	s.Devices = strings.FieldsFunc(strings.Join(s.Devices, "/"), func(r rune) bool { return r == '/' }) // as llama-bench separates them
@@ -216,9 +217,9 @@ func (o *runOptions) check() error {
 type prepared struct {
 	dir     *rundir.Dir
 	models  *acquire.Models
-	account record.Account   // of earlier spans
-	earlier []result.Outcome // final ones of earlier spans
-	format  string           // of stdout, of the earlier spans; empty: not given
+	account record.Account   // of earlier processes of this run
+	earlier []result.Outcome // final outcomes of earlier processes
+	format  string           // of stdout in the first process; empty: not given
 }
 
 func (o *runOptions) run(stdout, stderr io.Writer) error {
@@ -259,7 +260,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 		defer p.models.Close()
 	}
 	if err != nil {
-		return notMeasured(ctx, err)
+		return causeOf(ctx, "nothing was measured", err)
 	}
 	if o.format == "" && p.format != "" {
 		if out, err = newOutput(p.format, stdout); err != nil {
@@ -269,21 +270,12 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	return o.measure(ctx, p, out, stdout, stderr)
 }
 
-// notMeasured is the error of a run that was stopped before the first test: by a
-// signal, if one came.
-func notMeasured(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("nothing was measured: %w", cause)
-	}
-	return err
-}
-
-// span is what this process does of a run.
+// span describes this process, one of those of a run.
 func span() rundir.Span {
 	return rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()}
 }
 
-// acquireOptions are how models are acquired with these flags.
+// acquireOptions returns how models are acquired with these flags.
 func (o *runOptions) acquireOptions() acquire.Options {
 	var deadline time.Time
 	if o.timeLimit > 0 {
@@ -329,7 +321,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	return p, p.dir.Describe(about)
 }
 
-// goOn prepares to continue an earlier run. It measures what that run was to.
+// goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	dir, about, left, err := rundir.Open(o.resume, span())
 	if err != nil {
@@ -361,7 +353,7 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	return p, err
 }
 
-// workers is how workers are run.
+// workers returns how workers are run.
 func (o *runOptions) workers() (supervise.Options, error) {
 	level, err := o.global.level()
 	if err != nil {
@@ -372,8 +364,8 @@ func (o *runOptions) workers() (supervise.Options, error) {
 	return workers, err
 }
 
-// workersOf is how workers are run that log from a level on, in this process's
-// environment.
+// workersOf returns how workers are run that log from level on and have this
+// process's environment.
 func workersOf(level slog.Level) (supervise.Options, error) {
 	worker, err := os.Executable()
 	if err != nil {
@@ -387,7 +379,8 @@ func workersOf(level slog.Level) (supervise.Options, error) {
 	}, nil
 }
 
-// measure runs the models' jobs in workers. Consumers take what comes of it.
+// measure runs the models' jobs in workers and passes events and outcomes to the
+// consumers.
 func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdout, stderr io.Writer) error {
 	workers, err := o.workers()
 	if err != nil {
@@ -397,7 +390,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	if err != nil {
 		return err
 	}
-	defer times.close() //nolint:errcheck // it is closed below, and looked at
+	defer times.close() //nolint:errcheck // its error is checked below
 	if o.timeLimit > 0 {
 		workers.Deadline = started.Add(o.timeLimit)
 	}
@@ -409,11 +402,11 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	account := &p.account
 	account.Begin(started)
 
-	// stdout comes after the directory and gets a record even if that could not be written.
+	// stdout comes after the directory, and gets a record even if the directory failed.
 	workers.Consumers = supervise.Consumers{account, end, p.models, show, p.dir, out, times}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
 	p.models.Start()
-	for i := range p.earlier { // what is here already, for the reader of this run's stdout
+	for i := range p.earlier { // the reader of stdout gets earlier records too
 		if err := (supervise.Consumers{end, out, times}).Outcome(&p.earlier[i]); err != nil && end.err == nil {
 			end.err = err
 		}

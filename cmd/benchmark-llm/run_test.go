@@ -28,7 +28,7 @@ func TestSummary(t *testing.T) {
 	notFetched := func(err error) error { return &acquire.Error{Kind: acquire.NotFetched, Err: err} }
 	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "m.gguf: why"} }
 	const (
-		trace  = "each step is in dir/events.jsonl"
+		trace  = "see each step in dir/events.jsonl"
 		goesOn = "benchmark-llm run --resume dir continues it"
 	)
 	for _, tc := range []struct {
@@ -52,20 +52,20 @@ func TestSummary(t *testing.T) {
 		{name: "strict, one is missing", strict: true, end: summary{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 test has no record", hint: trace},
 		{name: "strict, interrupted", strict: true, end: summary{incomplete: 1, signal: &signalError{syscall.SIGINT, goesOn}}, out: &output{printed: 1}, code: 130, line: "1 test has no record: interrupt", hint: goesOn},
 		{name: "no file", end: summary{missing: notFetched(fetch.ErrNotFound), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
-		{name: "wrong files here", end: summary{missing: notFetched(fmt.Errorf("%w: why", fetch.ErrMixed)), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files elsewhere, and they are fetched again"},
+		{name: "wrong files here", end: summary{missing: notFetched(fmt.Errorf("%w: why", fetch.ErrMixed)), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files elsewhere to fetch them again"},
 
 		{name: "no worker", end: summary{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
 		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "cannot write results: no space left on device", hint: otherResultsDir},
-		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "the records are in dir/results.jsonl"},
+		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "read the records in dir/results.jsonl"},
 		{name: "interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
 		{name: "terminated while loading", end: summary{signal: &signalError{syscall.SIGTERM, goesOn}, notLoaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
 		{name: "no engine", end: summary{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
 		{name: "no CUDA", end: summary{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
-			line: "start engine: no CUDA device can be used: opened: CPU", hint: "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu accepts the CPU"},
+			line: "start engine: no CUDA device can be used: opened: CPU", hint: "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{name: "broken", end: summary{notLoaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
-		{name: "unsupported", end: summary{notLoaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "a newer llama.cpp may support it; " + trace},
-		{name: "too large", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "shorter lengths or a smaller model need less memory; " + trace},
-		{name: "too slow", end: summary{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "--timeout or --benchmark-timeout-scale give more time; " + trace},
+		{name: "unsupported", end: summary{notLoaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "try a newer llama.cpp; " + trace},
+		{name: "too large", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "use shorter lengths or a smaller model; " + trace},
+		{name: "too slow", end: summary{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "give more time with --timeout or --benchmark-timeout-scale; " + trace},
 		{name: "crashed", end: summary{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
 		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
 	} {

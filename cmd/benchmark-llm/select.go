@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"slices"
@@ -12,12 +13,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
-// selectOptions are the flags that say what is measured. run and plan have them.
+// selectOptions are the flags that choose what is measured. run and plan have them.
 type selectOptions struct {
 	model       string
 	modelURLs   sourcesFlag
@@ -39,15 +41,15 @@ type selectOptions struct {
 	flags *pflag.FlagSet
 }
 
-// defaultTimeLimit is well inside the 90 minutes after which the fleet ends a
-// run and loses it.
+// defaultTimeLimit of a suite leaves a margin to 90 minutes, after which the fleet
+// kills a run and loses its results.
 const defaultTimeLimit = 80 * time.Minute
 
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
 	o.prompt.values, o.gen.values, o.depth.values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
-		f.StringVarP(&o.model, "model", "m", "", "a `model`: path, URL, hf:user/repo/file[@revision] or default; runs -p 512 -n 128 unless given")
+		f.StringVarP(&o.model, "model", "m", "", "one `model`: path, URL, hf:user/repo/file[@revision] or default name; -p 512 -n 128 unless given")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
@@ -56,7 +58,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 		f.Var(&o.e2e, "e2e", "prompt and generation lengths of an end-to-end test (text in, text out), as 512,128; repeatable")
 		f.VarP(&o.depth, "n-depth", "d", "`tokens` in the KV cache before each test, not timed (default 0)")
 		f.IntVarP(&o.repetitions, "repetitions", "r", 5, "`number` of timed repetitions of each test, 1…10000")
-		f.StringVar(&o.weights, "weights", string(acquire.File), "`source`: file, synthetic (no file needed), auto (synthetic if a file cannot be had)")
+		f.StringVar(&o.weights, "weights", string(acquire.File), "`source` of weights: file, synthetic (no file), auto (synthetic if the file is missing)")
 	})
 	inGroup(f, groupHow, func() {
 		f.DurationVar(&o.testTimeout, "timeout", 0, "`time` limit of each test, as 90s or 5m; 0s: none (default: by size and length)")
@@ -72,10 +74,10 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	})
 }
 
-// single tells whether one model was asked for, as llama-bench is.
+// single tells whether one model is measured, as by llama-bench.
 func (o *selectOptions) single() bool { return o.model != "" }
 
-// timeout is the time limit of each test; nil: by size and length.
+// timeout returns the time limit of each test; nil: by size and length.
 func (o *selectOptions) timeout() *time.Duration {
 	if !o.flags.Changed("timeout") {
 		return nil
@@ -83,16 +85,22 @@ func (o *selectOptions) timeout() *time.Duration {
 	return &o.testTimeout
 }
 
-// finder finds models with these flags.
+// newClient returns a client that fetches files. A brisk client gives up early on
+// hosts that cannot be reached.
+func newClient(brisk bool) *fetch.Client {
+	return &fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+}
+
+// finder returns how models are found with these flags.
 func (o *selectOptions) finder() acquire.Finder {
 	w := acquire.Weights(o.weights)
 	return acquire.Finder{Client: newClient(w == acquire.Auto), Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
 }
 
-// check refuses values that make no sense, and derives the time limit of the run.
+// check refuses invalid values and derives the time limit of the run.
 func (o *selectOptions) check() error {
-	if allowed := acquire.AllWeights(); !slices.Contains(allowed, o.weights) {
-		return usage("one of "+strings.Join(allowed, ", "), "--weights: unknown value %q", o.weights)
+	if err := oneOf("--weights", o.weights, acquire.AllWeights()); err != nil {
+		return err
 	}
 	var given []string
 	for flag, is := range map[string]bool{"-m": o.model != "", "--model-urls": len(o.modelURLs) > 0, "--suite": o.suiteFile != ""} {
@@ -101,20 +109,20 @@ func (o *selectOptions) check() error {
 		}
 	}
 	if slices.Sort(given); len(given) > 1 {
-		return usage("each of them says which models to measure", "%s cannot be given together", strings.Join(given, " and "))
+		return usage("give only one of them: each chooses the models", "%s cannot be given together", strings.Join(given, " and "))
 	}
 	if o.repetitions < 1 || o.repetitions > suite.MaxRepetitions {
-		return usage("llama-bench does 5", "--repetitions: %d is outside 1…%d", o.repetitions, suite.MaxRepetitions)
+		return usage("try 5, llama-bench's default", "--repetitions: %d is outside 1…%d", o.repetitions, suite.MaxRepetitions)
 	}
 	if !(o.scale > 0) || math.IsInf(o.scale, 0) {
-		return usage("1 is the default, 2 gives twice the time", "--benchmark-timeout-scale: %v is not above 0", o.scale)
+		return usage("try 1, the default; 2 doubles the time", "--benchmark-timeout-scale: %v is not above 0", o.scale)
 	}
 	for _, c := range []struct {
 		flag  string
 		limit time.Duration
 	}{{"--timeout", o.testTimeout}, {"--time-limit", o.timeLimit}, {"--download-timeout", o.downloadTime}} {
 		if c.limit < 0 {
-			return usage("0s means no limit", "%s: %v is negative", c.flag, c.limit)
+			return usage("use 0s for no limit", "%s: %v is negative", c.flag, c.limit)
 		}
 	}
 	if !o.flags.Changed("time-limit") && !o.single() {
@@ -123,13 +131,13 @@ func (o *selectOptions) check() error {
 	return nil
 }
 
-// scaled is a limit times the scale, bounded to avoid overflow.
+// scaled returns a limit times the scale, bounded to avoid overflow.
 func scaled(d time.Duration, scale float64) time.Duration {
 	return time.Duration(min(float64(d)*scale, float64(math.MaxInt64/4)))
 }
 
-// suite is what the flags ask for. Sizes of models that are not on this machine
-// are the published ones, or 0.
+// suite returns the suite that the flags ask for. Models that are not on this
+// machine have their published size, or 0.
 func (o *selectOptions) suite() (suite.Suite, error) {
 	s, err := o.models()
 	if err != nil {
@@ -150,22 +158,22 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		}
 		for _, t := range m.Tests {
 			if most := result.MaxGenerated / s.Repetitions; t.E2E && t.Gen > most {
-				return s, usage(fmt.Sprintf("%d repetitions can have %d tokens each", s.Repetitions, most),
-					"%v: the times of %d × %d tokens are more than are kept", t, s.Repetitions, t.Gen)
+				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, count(s.Repetitions, "repetition")),
+					"%v: %d × %d generated tokens exceed the limit of %d per test", t, s.Repetitions, t.Gen, result.MaxGenerated)
 			}
 		}
 		if text := m.Source.Given; !utf8.ValidString(text) {
 			return s, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", text), "rename the file")
 		}
 		if other, taken := names[m.Name]; taken {
-			return s, usage("records of different models must differ in the file name", "two models are called %s: %s and %s", m.Name, other, m.Source)
+			return s, usage("rename one file: records name a model by its file name", "two models are called %s: %s and %s", m.Name, other, m.Source)
 		}
 		names[m.Name] = m.Source.String()
 	}
 	return s, nil
 }
 
-// models is the suite that the flags choose, without the lengths they give.
+// models returns the suite that the flags choose, without their lengths.
 func (o *selectOptions) models() (suite.Suite, error) {
 	s := suite.Default()
 	switch {
@@ -176,7 +184,7 @@ func (o *selectOptions) models() (suite.Suite, error) {
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if s, err = suite.Read(f, o.suiteFile); err != nil {
-			return s, usage("bench/suite/README.md describes suite files", "%w", err)
+			return s, usage("read bench/suite/README.md about suite files", "%w", err)
 		}
 	case o.single():
 		from, err := source.Parse(o.model)
@@ -202,15 +210,15 @@ func (o *selectOptions) models() (suite.Suite, error) {
 	return s, nil
 }
 
-// tests are those that the flags give, for every model; nil: those of the suite.
+// tests returns the tests that the flags give for every model; nil: those of the suite.
 func (o *selectOptions) tests() ([]result.Test, error) {
 	prompt, gen := o.single() || o.flags.Changed("n-prompt"), o.single() || o.flags.Changed("n-gen")
 	lengths := prompt || gen || o.combined.values != nil || o.e2e.values != nil
 	if !lengths && !o.flags.Changed("n-depth") {
 		return nil, nil
 	}
-	if !lengths { // the suite's lengths, at a depth
-		return nil, usage("-p and -n give the lengths", "-d needs lengths of tests")
+	if !lengths {
+		return nil, usage("give the lengths with -p and -n", "-d needs -p, -n, --pg or --e2e")
 	}
 	l := suite.Lengths{Combined: o.combined.values, E2E: o.e2e.values, Depth: o.depth.values}
 	if prompt {
@@ -221,50 +229,10 @@ func (o *selectOptions) tests() ([]result.Test, error) {
 	}
 	tests, err := l.Tests()
 	if err != nil {
-		return nil, usage("-p 512 -n 128 is the default", "%w", err)
+		return nil, usage("try -p 512 -n 128, the default", "%w", err)
 	}
 	if len(tests) == 0 {
-		return nil, usage("-p 512 -n 128 is the default", "no test: every length is 0")
+		return nil, usage("try -p 512 -n 128, the default", "no test: every length is 0")
 	}
 	return tests, nil
-}
-
-// sourcesFlag is a list of models. Giving the flag again adds to it.
-type sourcesFlag []string
-
-func (s *sourcesFlag) Type() string   { return "models" }
-func (s *sourcesFlag) String() string { return strings.Join(*s, " ") }
-
-func (s *sourcesFlag) Set(text string) error {
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
-		if !source.Explicit(word) {
-			return fmt.Errorf("%q is not a model", word)
-		}
-		*s = append(*s, word)
-	}
-	return nil
-}
-
-// spreadSources gives each word after --model-urls a flag of its own, as long as
-// it can only be a model: people and pipelines write --model-urls A B C.
-func spreadSources(args []string) []string {
-	const flag = "--model-urls"
-	var spread []string
-	for i := 0; i < len(args); i++ {
-		spread = append(spread, args[i])
-		if args[i] == "--" {
-			return append(spread, args[i+1:]...)
-		}
-		if args[i] == flag && i+1 < len(args) {
-			i++
-			spread = append(spread, args[i])
-		} else if !strings.HasPrefix(args[i], flag+"=") {
-			continue
-		}
-		for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && source.Explicit(args[i+1]) {
-			i++
-			spread = append(spread, flag, args[i])
-		}
-	}
-	return spread
 }

@@ -14,8 +14,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 )
 
-// summary tells at the end how a run went. It consumes the run's events and
-// outcomes.
+// summary consumes the events and outcomes of a run and says at the end how it went.
 type summary struct {
 	dir     string // of the run
 	events  string // its file of events
@@ -24,10 +23,10 @@ type summary struct {
 	model      string          // under way
 	load       *bench.LoadDone // the last load that failed
 	notLoaded  string          // its model
-	first      *result.Outcome // that was not measured
+	first      *result.Outcome // first test without a record
 	incomplete int             // tests without a record
-	missing    error           // why the most recent missing model could not be had
-	noGPU      string          // why the last record was measured without the GPU that is there
+	missing    error           // why the most recent missing model was not acquired
+	noGPU      string          // why the last record was measured without the machine's GPU
 	signal     *signalError    // that stopped the run
 	accounting result.Accounting
 	err        error // that ended the run early
@@ -37,7 +36,7 @@ func newSummary(d *rundir.Dir) *summary {
 	return &summary{dir: d.Path, events: d.EventsFile(), results: d.ResultsFile()}
 }
 
-// Event notes loads that fail.
+// Event keeps the last load that failed.
 func (s *summary) Event(e bench.Stamped) error {
 	switch e := e.Event.(type) {
 	case bench.LoadStarted:
@@ -66,7 +65,7 @@ func (s *summary) Outcome(o *result.Outcome) error {
 	return nil
 }
 
-// stopped notes the signal that ended the context of the run, if one did.
+// stopped keeps the signal that ended the context of the run, if one did.
 func (s *summary) stopped(ctx context.Context) {
 	var stopped *signalError
 	if errors.As(context.Cause(ctx), &stopped) {
@@ -74,9 +73,8 @@ func (s *summary) stopped(ctx context.Context) {
 	}
 }
 
-// result is the error that says why nothing was printed. It is nil if a record
-// was printed; then only the log tells what went wrong. With strict, every test
-// without a record is an error.
+// result returns why no record was printed. If one was printed, it logs what went
+// wrong and returns nil, or with strict an error if a test has no record.
 func (s *summary) result(out *output, strict bool) error {
 	if out.printed > 0 {
 		s.log(out.printed)
@@ -97,11 +95,11 @@ func (s *summary) result(out *output, strict bool) error {
 	case s.err != nil:
 		return s.noRecord(&noRecordError{err: s.err})
 	case out.err != nil:
-		return fail(exitOutput, printed(out.err), "the records are in "+s.results)
+		return fail(exitOutput, printed(out.err), "read the records in "+s.results)
 	case s.signal != nil:
 		return fmt.Errorf("nothing was measured: %w", s.signal)
 	case s.load != nil && s.load.Reason == bench.NotOnGPU:
-		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "each step is in "+s.events)
+		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "see each step in "+s.events)
 	case s.load != nil:
 		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, strings.TrimPrefix(s.load.Reason, s.notLoaded+": "))
 		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
@@ -132,7 +130,7 @@ func (s *summary) without() string {
 	return fmt.Sprintf("%d tests have no record", s.incomplete)
 }
 
-// log tells how a run went that has printed records.
+// log logs how a run went that has printed records.
 func (s *summary) log(records int) {
 	if s.err != nil {
 		slog.Error("the run ended early", "error", s.err)
@@ -150,6 +148,6 @@ func (s *summary) log(records int) {
 	slog.Info("done", append(done, "directory", s.dir)...)
 	slog.Info("wall time " + report.AccountingLine(s.accounting))
 	if s.signal != nil && s.incomplete > 0 {
-		slog.Info(s.signal.hint)
+		slog.Info("interrupted", "hint", s.signal.hint)
 	}
 }

@@ -22,13 +22,13 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// moves tells whether w is a terminal on which lines can be rewritten.
+// moves tells whether w is a terminal that can redraw lines.
 func moves(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
 
-// color tells whether to color what goes to w (no-color.org).
+// color tells whether output to w is colored (no-color.org).
 func color(w io.Writer) bool { return moves(w) && os.Getenv("NO_COLOR") == "" }
 
-// width is the number of columns of the terminal w; 80 when w is none.
+// width returns the number of columns of w, or 80 if w is no terminal.
 func width(w io.Writer) int {
 	if f, ok := w.(*os.File); ok {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
@@ -38,8 +38,8 @@ func width(w io.Writer) int {
 	return 80
 }
 
-// oneLine replaces what could end a line or move the cursor: file names and
-// what the library says of a file come from outside.
+// oneLine replaces characters that could end a line or move the cursor. File names
+// and the library's texts may contain them.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -49,17 +49,36 @@ func oneLine(s string) string {
 	}, strings.TrimSpace(s))
 }
 
-// newLogger logs to w as plain lines, or as JSON.
+// count is "1 thread", "2 threads".
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// newLogger logs to w as plain lines or as JSON, with the same texts.
 func newLogger(w io.Writer, format string, level slog.Level, colored bool) *slog.Logger {
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: asText}))
 	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level: level, TimeFormat: time.TimeOnly, NoColor: !colored, ReplaceAttr: printable,
 	}))
 }
 
-// printable makes the texts of a log line, its message among them, safe for a
+// asText replaces values that JSON would show as objects or as nanoseconds with the
+// texts of the plain log.
+func asText(_ []string, a slog.Attr) slog.Attr {
+	switch v := a.Value.Any().(type) {
+	case slog.Level, time.Time:
+	case fmt.Stringer:
+		a.Value = slog.StringValue(v.String())
+	}
+	return a
+}
+
+// printable makes the texts of a log line, including its message, safe for a
 // terminal.
 func printable(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
@@ -74,8 +93,8 @@ func printable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printTable prints columns with nothing between them. The columns named in
-// right are numbers.
+// printTable prints a table without lines. The columns named in right are aligned to
+// the right.
 func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string) error {
 	t := table.NewWriter()
 	s := table.StyleDefault

@@ -7,9 +7,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
 
-// versionLine is "llama.cpp 0.7.0 (Debian 11669), benchmark-llm v1.0.0": without
-// the brackets when the build did not say, and with the packages in square ones
-// when they are not the pinned.
+// versionLine is "llama.cpp 0.7.0 (Debian 11669), benchmark-llm v1.0.0". The
+// parentheses are missing if the build is unknown. Packages that are not the pinned
+// ones follow in square brackets.
 func versionLine() string {
 	library, err := llamacpp.Version()
 	if err != nil {
@@ -23,8 +23,8 @@ func versionLine() string {
 	return fmt.Sprintf("llama.cpp %s%s, benchmark-llm %s%s", library, build, version, libraryNote(llamacpp.Library()))
 }
 
-// libraryNote is " [newer: libllama0 1:0.8.0+dfsg-1, libggml0 0.27.0-1]", with
-// the packages whose versions are known; empty for the pinned ones.
+// libraryNote is " [newer: libllama0 1:0.8.0+dfsg-1, libggml0 0.27.0-1]" with the
+// packages whose versions are known. It is empty for the pinned packages.
 func libraryNote(facts map[string]string) string {
 	if facts["source"] == "" || facts["source"] == "pin" {
 		return ""

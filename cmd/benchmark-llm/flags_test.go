@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
 func TestLengths(t *testing.T) {
@@ -90,7 +91,7 @@ func FuzzLengths(f *testing.F) {
 			}
 			return
 		}
-		if len(l.values) == 0 || len(l.values) > maxLengths {
+		if len(l.values) == 0 || len(l.values) > suite.MaxLengths {
 			t.Fatalf("%q is %d lengths", s, len(l.values))
 		}
 		for _, n := range l.values {
@@ -121,6 +122,36 @@ func TestPairs(t *testing.T) {
 	for _, s := range []string{"", "512", "512,", ",1", "1,2,3", "-1,4", "4,16777217"} {
 		if err := p.Set(s); err == nil {
 			t.Errorf("%q was accepted", s)
+		}
+	}
+}
+
+func TestDevicesFlag(t *testing.T) {
+	for text, want := range map[string]devicesFlag{
+		"CUDA0": {"CUDA0"}, "CUDA0/CUDA1": {"CUDA0", "CUDA1"}, "RPC1,RPC0": {"RPC1", "RPC0"},
+		"": nil, "CUDA0,": nil, "/": nil, "CUDA0/CUDA0": nil,
+	} {
+		var got devicesFlag
+		if err := got.Set(text); (err != nil) != (want == nil) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", text, diff)
+		}
+	}
+}
+
+func TestSharesFlag(t *testing.T) {
+	for text, want := range map[string]sharesFlag{
+		"1": {1}, "3/1": {3, 1}, "0.5,0.5": {0.5, 0.5}, "0/1": {0, 1},
+		"": nil, "3/": nil, "0/0": nil, "-1/2": nil, "a/b": nil, "NaN": nil, "Inf/1": nil, "1e39": nil,
+	} {
+		var got sharesFlag
+		if err := got.Set(text); (err != nil) != (want == nil) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", text, diff)
 		}
 	}
 }
