@@ -185,13 +185,13 @@ func DefaultSettings(threads int) Settings {
 
 // Model names what to load.
 type Model struct {
-	Name    string         `json:"name"` // as given; the record's model_filename
-	Path    string         `json:"path,omitempty"`
-	Weights result.Weights `json:"weights"`
-	Seed    uint64         `json:"seed"`              // of synthetic weights
-	Layers  int            `json:"layers,omitempty"`  // that can be offloaded; 0: not known
-	Largest uint64         `json:"largest,omitempty"` // bytes of its largest tensor; 0: not known
-	Words   bool           `json:"words,omitempty"`   // synthetic weights come with a generated tokenizer
+	Name         string         `json:"name"` // as given; the record's model_filename
+	Path         string         `json:"path,omitempty"`
+	Weights      result.Weights `json:"weights"`
+	Seed         uint64         `json:"seed"`                    // of synthetic weights
+	Layers       int            `json:"layers,omitempty"`        // that can be offloaded; 0: not known
+	LargestBytes uint64         `json:"largest_bytes,omitempty"` // bytes of its largest tensor; 0: not known
+	Words        bool           `json:"words,omitempty"`         // synthetic weights come with a generated tokenizer
 }
 
 // TestBudget is a test with its budget: the time for context creation, warm-up and

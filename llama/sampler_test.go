@@ -328,7 +328,8 @@ func TestGenerateText(t *testing.T) {
 			t.Errorf("an empty chain: %d pieces, %v", n, err)
 		}
 		must(c.ClearMemory())
-		for range c.Generate(nil, few(8), 0) {
+		for _, err := range c.Generate(nil, few(8), 0) {
+			must(err)
 			break // yields no more, and leaves the context usable
 		}
 		must(c.Decode(few(1)))

@@ -167,7 +167,7 @@ func (c *model) use(l located) {
 		job.Model.Path = l.File.Path
 	}
 	if c.header != nil {
-		job.Model.Layers, job.Model.Largest = layers(c.header), largest(c.header)
+		job.Model.Layers, job.Model.LargestBytes = layers(c.header), largest(c.header)
 	}
 	if l.Weights != result.SyntheticWeights {
 		return

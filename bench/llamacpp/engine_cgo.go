@@ -224,7 +224,7 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 			return
 		}
 		o := offload{
-			settings: e.job.Settings, longest: e.longest(), largest: e.job.Model.Largest, limit: e.job.Offload,
+			settings: e.job.Settings, longest: e.longest(), largest: e.job.Model.LargestBytes, limit: e.job.Offload,
 			devices: devices, open: open, tell: tell,
 		}
 		m, why, err = o.load(params)

@@ -144,6 +144,7 @@ func (d *Dir) readDescription() (Description, error) {
 // case are missing, because encoding/json matches them anyway.
 var schema2Keys = map[string]string{
 	"SizeBytes":       "size_bytes",
+	"largest":         "largest_bytes",
 	"TokensPerSecond": "tokens_per_second",
 	"gentler":         "adjusted",
 	"lost_pass":       "precompile_skip",

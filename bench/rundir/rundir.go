@@ -111,6 +111,7 @@ type Selection struct {
 	Scale           float64        `json:"timeout_scale"`
 	Timeout         *time.Duration `json:"timeout_ns,omitempty"` // of each test; absent: by size and length
 	DownloadTimeout time.Duration  `json:"download_timeout_ns,omitempty"`
+	GPUSampling     *time.Duration `json:"gpu_sampling_ns,omitempty"` // time between readings of GPUs; absent: the default
 }
 
 // Span is the part of a run that one process did.

@@ -654,7 +654,7 @@ func TestSchema2(t *testing.T) {
 	}
 	// It is opened again as one of today.
 	d.Close()
-	if d, _, left, err = Open(path, span); err != nil || left.Unfinished() != 1 {
+	if _, _, left, err = Open(path, span); err != nil || left.Unfinished() != 1 {
 		t.Fatalf("%d tests are left, %v", left.Unfinished(), err)
 	}
 }

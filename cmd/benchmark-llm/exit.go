@@ -209,6 +209,7 @@ func notFetchedHint(err error) string {
 		hint   string
 	}{
 		{[]error{fetch.ErrRefused}, "set HF_TOKEN to a token that may read the file"},
+		{[]error{fetch.ErrOffline}, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},
 		{[]error{fetch.ErrNotFound}, "check the repository, the file and the revision"},
 		{[]error{fetch.ErrNoDisk}, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
 		{[]error{fs.ErrPermission, syscall.EROFS}, otherModelsDir},

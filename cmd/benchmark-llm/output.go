@@ -39,14 +39,19 @@ func newOutput(format string, stdout io.Writer) (*output, error) {
 // Event does nothing: stdout gets outcomes.
 func (*output) Event(bench.Stamped) error { return nil }
 
-// Outcome prints a record, if there is one. A failure is noted and logged once.
+// Outcome prints a record, if there is one. A failure ends no run: err keeps it for the
+// end, and it is logged once.
 func (o *output) Outcome(r *result.Outcome) error {
-	if o.err != nil {
-		return nil
+	if o.err == nil {
+		o.print(r)
 	}
+	return nil
+}
+
+func (o *output) print(r *result.Outcome) {
 	if o.err = o.writer.Write(*r); o.err != nil {
 		slog.Warn("cannot write to stdout; the run continues", "error", o.err)
-		return nil
+		return
 	}
 	if r.Status == result.OK {
 		o.printed++
@@ -54,7 +59,6 @@ func (o *output) Outcome(r *result.Outcome) error {
 			o.lines.Add(1)
 		}
 	}
-	return nil
 }
 
 func (o *output) close() {

@@ -128,8 +128,9 @@ var (
 	flashModes = []string{"auto", "off", "on"} // in the order of -1, 0, 1
 )
 
-// changeable are the flags that may be given with --resume.
-var changeable = []string{"resume", "output", "strict", "token-times"}
+// changeable are the flags that may be given with --resume. None of them changes what
+// is measured.
+var changeable = []string{"resume", "output", "strict", "token-times", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -311,6 +312,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 		Span: span(), TimeLimit: o.timeLimit, Output: o.format, Jobs: p.models.Jobs(), Host: o.host,
 		Selection: rundir.Selection{
 			Suite: s, Weights: o.weights, ModelsDir: a.Dirs.Download, Scale: o.scale, Timeout: a.Timeout, DownloadTimeout: o.downloadTime,
+			GPUSampling: &o.sampling,
 		},
 	}
 	var from []string
@@ -332,7 +334,10 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	o.modelsDir, o.scale, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.DownloadTimeout
 	o.timeLimit = about.TimeLimit
 	o.settings = about.Jobs[0].Settings
-	o.noWarmup, o.requireGPU = about.Jobs[0].NoWarmup, about.Jobs[0].RequireGPU
+	o.noWarmup, o.allowCPU, o.requireGPU = about.Jobs[0].NoWarmup, about.Jobs[0].AllowCPU, about.Jobs[0].RequireGPU
+	if s := about.Selection.GPUSampling; s != nil {
+		o.sampling = *s
+	}
 	if left.Unfinished() > 0 {
 		if err := o.askDevices(ctx); err != nil {
 			return p, err

@@ -85,10 +85,12 @@ func (o *selectOptions) timeout() *time.Duration {
 	return &o.testTimeout
 }
 
-// newClient returns a client that fetches files. A brisk client gives up early on
-// hosts that cannot be reached.
+// newClient returns a client that fetches files, with the settings of the hub's own
+// tools. A brisk client gives up early on hosts that cannot be reached.
 func newClient(brisk bool) *fetch.Client {
-	return &fetch.Client{Token: os.Getenv("HF_TOKEN"), UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+	c := &fetch.Client{UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+	c.UseHubSettings(os.Getenv)
+	return c
 }
 
 // finder returns how models are found with these flags.

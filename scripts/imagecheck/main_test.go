@@ -40,7 +40,7 @@ func TestForbidden(t *testing.T) {
 		"usr/share/man/man1/ls.1.gz":          "documentation",
 
 		"usr/share/man/man1/benchmark-llm-run.1.gz": "",
-		"usr/share/locale/locale.alias":       "",
+		"usr/share/locale/locale.alias":             "",
 	} {
 		if got := forbidden(path); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", path, got, want)

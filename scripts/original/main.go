@@ -93,7 +93,7 @@ func main() {
 // run compares the programs; args are the script and the models.
 func (o *options) run(ctx context.Context, args []string) (err error) {
 	if len(args) == 0 || o.pairs < 1 || o.scale <= 0 || o.mbps < 0 {
-		return errors.New("usage: original [-models DIR] [-mbps N] [-pairs N] [-scale N] BENCHMARK.PY [MODEL]...")
+		return errors.New("give the path of benchmark.py, at least one pair, a scale above 0 and a rate of 0 or more")
 	}
 	for _, p := range []*string{&o.program, &o.tool} {
 		if *p, err = filepath.Abs(*p); err != nil {
