@@ -24,7 +24,7 @@ import (
 type Weights string
 
 // The values of --weights. With Auto, synthetic weights are the fallback of a model
-// whose file cannot be had. Its records say so.
+// whose file cannot be fetched. Its records say so.
 const (
 	File      = Weights(result.FileWeights)
 	Synthetic = Weights(result.SyntheticWeights)
@@ -65,7 +65,7 @@ func DirsOf(modelsDir string) Dirs {
 	return d
 }
 
-// Kind says why a model cannot be had.
+// Kind says why a model is not available.
 type Kind int
 
 // The kinds of Error.
@@ -78,7 +78,7 @@ const (
 	NoSource                 // an interrupted run does not say where the file came from
 )
 
-// Error is the error of a model that cannot be had. Its text is that of Err.
+// Error is the error of a model that is not available. Its text is that of Err.
 type Error struct {
 	Kind  Kind
 	Model string // as it was given; empty: all models

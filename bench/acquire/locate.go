@@ -135,7 +135,7 @@ func (f *Finder) locate(ctx context.Context, e suite.Entry) (located, error) {
 	}
 }
 
-// fallback returns synthetic weights for a model whose file cannot be had. why is the
+// fallback returns synthetic weights for a model whose file cannot be fetched. why is the
 // reason. The error says why there is no header for them.
 func (f *Finder) fallback(ctx context.Context, e suite.Entry, why error) (located, error) {
 	requests, cancel := context.WithTimeout(ctx, f.Weights.requestTimeout())

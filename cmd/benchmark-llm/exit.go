@@ -46,6 +46,7 @@ const exitCodes = `Exit codes:
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written
   6    with --strict: a test has no record
+  127  libllama is not installed, so the program could not start
   130  interrupted before a record was printed (143: terminated, 129:
        terminal closed); with --strict also after one`
 
@@ -116,7 +117,7 @@ func is(targets ...error) func(error) bool {
 	}
 }
 
-// says matches target and also its text, as which errors of a worker arrive.
+// says matches target or its text: errors of a worker arrive as text.
 func says(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) || strings.Contains(err.Error(), target.Error()) }
 }
@@ -151,8 +152,8 @@ var rules = []rule{
 
 	// The library and its devices.
 	{says(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
-	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server of the same llama.cpp there, for this program alone")},
-	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; the CPU does not count as one to offload to")},
+	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
+	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
 	{says(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
 	{says(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
 	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},

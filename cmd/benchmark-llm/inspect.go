@@ -23,14 +23,14 @@ func newInspectCommand() *cobra.Command {
 		Use:   "inspect NAME|URL|FILE",
 		Short: "Show what a model is, from its header",
 		Long: `Show what a model is, from its header: architecture, tensors by type, size, and
-the memory that tests of given lengths need. NAME is a default model. Only headers
-are read, also from a URL or hf:user/repository/file[@revision]. Inspecting works
-without libllama. With it, the memory of GPUs is shown too.
+the memory that tests of given lengths need. NAME is a default model. Only the
+header is read, also if the model is a URL or hf:user/repository/file[@revision].
+Inspecting works without libllama. With it, the memory of GPUs is shown too.
 
 Weights and KV cache are exact for models with plain attention, and an upper bound
 for models with sliding windows. Compute buffers are an estimate. A token embedding
-that is also the output counts twice, because the library keeps it twice if it
-repacks or offloads the output. --no-repack on a CPU avoids that.`,
+that is also the output counts twice: if the library repacks or offloads the output,
+it keeps a second copy. On a CPU, --no-repack avoids the copy.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("--output", format, tableFormats); err != nil {

@@ -31,14 +31,15 @@ func newPlanCommand(global *globalOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show what run would do, and whether it fits, without doing it",
-		Long: `Show what run would do with the same flags: models and tests, where each file is
-or how much must be downloaded, whether it fits the disk, the memory and the
-devices, and how long it may take by its budgets. Nothing is measured. Only the
-header of a model that is neither on this machine nor a default model is downloaded.
+		Long: `Show what run would do with the same flags: models and tests, and where each file
+is or how much must be downloaded. It also shows whether the models fit the disk, the
+memory and the devices, and how long the tests may take by their budgets. Nothing is
+measured. Only the header of a model that is neither on this machine nor a default
+model is downloaded.
 
 "needs" estimates the memory of the longest test: weights, KV cache and compute
-buffers. "fits" compares it with the memory that is free now. A model that does not
-fit the devices may still run with some of its layers on them.`,
+buffers. "fits" compares it with the memory that is free now. If a model does
+not fit the devices, it may still run with only some of its layers on them.`,
 		Example: `  benchmark-llm plan
   benchmark-llm plan --suite mine.yaml -o json`,
 		Args: noArguments,

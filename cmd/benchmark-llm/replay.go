@@ -28,8 +28,8 @@ func newReplayCommand() *cobra.Command {
 FILE has JSON lines, plain or gzipped, one object per server and model. For each
 rule, replay prints the hours that the runs take, the hours lost in tests that were
 killed or given up, the number of records, and the number of recorded tests that the
-rule would not record ("wrong"). Wall time counts servers with at least one record
-and no waits for downloads.`,
+rule would not record ("wrong"). Wall time counts only servers with at least one
+record. It leaves out waits for downloads.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(cmd.CommandPath()+" FILE", "replay needs one file of recorded runs, not %d", len(args))

@@ -30,8 +30,8 @@ func newRootCommand() *cobra.Command {
 		Use:   "benchmark-llm",
 		Short: "Measure LLM inference speed through llama.cpp",
 		Long: `benchmark-llm measures how fast this machine runs large language models: prompt
-processing (pp) and text generation (tg), in tokens per second, with llama-bench's
-numbers. Without a command it runs "run", which measures the default suite.
+processing (pp) and text generation (tg), in tokens per second. The numbers are those
+of llama-bench. Without a command it runs "run", which measures the default suite.
 
 ` + exitCodes,
 		Example: `  benchmark-llm run -m SmolLM-135M.Q4_K_M.gguf --weights synthetic  # no file

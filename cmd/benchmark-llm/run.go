@@ -60,8 +60,8 @@ func newRunCommand(global *globalOptions) *cobra.Command {
 Without -m, --model-urls or --suite, run measures the default suite: six models
 from 135 M to 70 B parameters, smallest first, eleven tests each, five repetitions.
 Missing files are downloaded in the background. Each test has a time budget. A test
-that cannot finish within its budget is not started. After a model that was too
-slow, larger models are skipped.
+that cannot finish within its budget is skipped or stopped. After a model that was
+too slow, larger models are skipped.
 
 Records are printed as JSON lines in llama-bench's format, or on a terminal as a
 table. Nothing else is printed to stdout. Each run also writes its samples, events
@@ -96,7 +96,7 @@ and records to a directory of its own below --results-dir.`,
 		f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
 		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
-		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail before any download if no GPU is used")
+		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used, before any download where that is known")
 		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
 	})
 	inGroup(f, groupOutput, func() {

@@ -49,7 +49,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
 	o.prompt.values, o.gen.values, o.depth.values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
-		f.StringVarP(&o.model, "model", "m", "", "one `model`: path, URL, hf:user/repo/file[@revision] or default name; -p 512 -n 128 unless given")
+		f.StringVarP(&o.model, "model", "m", "", "one `model`: path, URL, hf:user/repo/file[@revision] or default name (default tests: -p 512 -n 128)")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
@@ -58,7 +58,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 		f.Var(&o.e2e, "e2e", "prompt and generation lengths of an end-to-end test (text in, text out), as 512,128; repeatable")
 		f.VarP(&o.depth, "n-depth", "d", "`tokens` in the KV cache before each test, not timed (default 0)")
 		f.IntVarP(&o.repetitions, "repetitions", "r", 5, "`number` of timed repetitions of each test, 1…10000")
-		f.StringVar(&o.weights, "weights", string(acquire.File), "`source` of weights: file, synthetic (no file), auto (synthetic if the file is missing)")
+		f.StringVar(&o.weights, "weights", string(acquire.File), "`source` of weights: file, synthetic (no file), auto (file, else synthetic)")
 	})
 	inGroup(f, groupHow, func() {
 		f.DurationVar(&o.testTimeout, "timeout", 0, "`time` limit of each test, as 90s or 5m; 0s: none (default: by size and length)")

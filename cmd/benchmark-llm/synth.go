@@ -23,8 +23,8 @@ func newSynthCommand() *cobra.Command {
 		Short: "Write a model with synthetic weights to a GGUF file",
 		Long: `Write a model with synthetic weights to a GGUF file. The model has the exact shape
 and quantisation of NAME, a default model, or of any model by its header. Programs
-on llama.cpp, such as llama-bench, can load it. The text that it generates makes no
-sense. --tokenizer adds a made-up byte-level vocabulary of the model's size.
+that use llama.cpp, such as llama-bench, can load it. The text that it generates
+makes no sense. --tokenizer adds a made-up byte-level vocabulary of the model's size.
 ` + synth.Tiny + ` is a model of two layers for tests of programs.`,
 		Args: oneModel("synth"),
 		RunE: func(_ *cobra.Command, args []string) error {

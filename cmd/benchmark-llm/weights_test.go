@@ -106,7 +106,7 @@ func TestAutoUsesTheFile(t *testing.T) {
 	}
 }
 
-// A model whose file cannot be had is measured all the same, by its shape or its
+// A model whose file cannot be fetched is measured all the same, by its shape or its
 // header, and everything says so.
 func TestAutoGenerates(t *testing.T) {
 	whole := headerOf(t)
