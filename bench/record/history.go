@@ -51,10 +51,11 @@ type History struct {
 	engine  *bench.Stamped // EngineReady of the current worker
 	worker  *Worker        // nil: no load has begun
 	model   string         // of the current worker
-	lost    *lostTest      // nil: none. Its outcome is final, unless the run was being stopped
+	lost    *lostTest      // nil: none
 }
 
-// lostTest is a test that was lost with its worker and is not tried again.
+// lostTest is a test that was lost with its worker. The next events tell whether its
+// outcome is final: it is not if the test is tried again or the run was being stopped.
 type lostTest struct {
 	outcome result.Outcome
 	past    bench.PastTest
@@ -92,7 +93,9 @@ func (h *History) Add(line int, s bench.Stamped) error {
 			return fmt.Errorf("model %q does not belong to this run", e.Model.Name)
 		}
 		h.cut()
-		h.settle()
+		if h.lost != nil && h.lost.outcome.Model != e.Model.Name {
+			h.settle()
+		}
 		h.begin(r, e)
 	case bench.TestStarted:
 		if h.worker == nil {
@@ -102,6 +105,9 @@ func (h *History) Add(line int, s bench.Stamped) error {
 			return err
 		}
 		h.cutTest()
+		if h.lost != nil && h.lost.outcome.Model == h.model && h.lost.outcome.Test == e.Test {
+			h.keepLost() // tried again
+		}
 		h.settle()
 	case bench.TestSkipped:
 		if err := h.check(e.Model, e.Test); err != nil {
@@ -131,7 +137,11 @@ func (h *History) begin(r *Remaining, e bench.LoadStarted) {
 		if e.Model.Weights != r.Job.Model.Weights { // repetitions with a file do not count for the fallback
 			r.Job.ForgetRepetitions()
 		}
+		largest := r.Job.Model.LargestBytes
 		r.Job.Model = e.Model
+		if e.Model.LargestBytes == 0 { // events of older versions have another name for it
+			r.Job.Model.LargestBytes = largest
+		}
 	}
 	r.Job.Adjusted, r.Job.Warnings = e.Settings, e.Warnings
 	h.worker, h.model = NewWorker(h.program, r.Job), e.Model.Name
@@ -162,16 +172,18 @@ func (h *History) skipped(e bench.TestSkipped) {
 	h.over(o, bench.PastTest{Test: o.Test, Status: o.Status})
 }
 
-// workerLost makes the same decisions as the parent of the run made.
+// workerLost changes the job as the parent of the run did. The next events tell whether
+// the parent tried the lost test again, so an older version's rule need not be known.
 func (h *History) workerLost(e bench.WorkerLost) {
 	if h.worker != nil {
 		r, l := h.remaining[h.model], Loss{Status: e.Status, Reason: e.Reason, Gone: true}
-		if _, ok := r.Recover(h.worker, l); !ok {
-			hit := r.culprit(h.worker)
-			if o := h.worker.Lost(l); o != nil {
-				h.lost = &lostTest{*o, bench.PastTest{Test: o.Test, Status: o.Status}}
-			}
-			r.Postpone(hit)
+		culprit := r.culprit(h.worker)
+		_, recovered := r.Recover(h.worker, l)
+		if o := h.worker.Lost(l); o != nil {
+			h.lost = &lostTest{*o, bench.PastTest{Test: o.Test, Status: o.Status}}
+		}
+		if !recovered && final(l.Status) {
+			r.Postpone(culprit)
 		}
 	}
 	h.worker, h.engine = nil, nil

@@ -76,6 +76,9 @@ func (r *Remaining) forgetCrashes() { r.crashes, r.crashed = 0, map[result.Test]
 // Recover changes the job accordingly, and another worker can be started.
 // description is for the log. Otherwise the tests that Hit returns are lost.
 func (r *Remaining) Recover(w *Worker, l Loss) (description string, ok bool) {
+	if !final(l.Status) { // the run is being stopped
+		return "", false
+	}
 	if l.crash() && w.precompiling == nil {
 		r.crashes++
 		r.crashed[r.culprit(w)]++

@@ -20,6 +20,7 @@ func TestRecover(t *testing.T) {
 	hang := record.Loss{Status: result.Timeout, Reason: "why", Gone: true}
 	refused := record.Loss{Status: result.OutOfMemory, Reason: "why"}
 	failed := record.Loss{Status: result.Failed, Reason: "why"}
+	stopped := record.Loss{Status: result.Aborted, Reason: "why", Gone: true}
 
 	loading := []bench.Event{benchtest.EngineReady, bench.LoadStarted{Model: bench.Model{Name: "a.gguf"}}}
 	offloading := benchtest.Join(loading, bench.OffloadTry{Layers: 30, Of: 31})
@@ -39,6 +40,7 @@ func TestRecover(t *testing.T) {
 		{"a crash", []step{{testing1, crash}}, []string{"once more"}},
 		{"a second crash of the test", []step{{testing1, crash}, {testing1, crash}}, []string{"once more", ""}},
 		{"a hang", []step{{testing1, hang}}, []string{""}},
+		{"a stop while precompiling", []step{{precompiling, stopped}, {precompiling, crash}}, []string{"", "without precompiling pp16"}},
 		{"a crash while loading", []step{{loading, crash}, {loading, crash}}, []string{"once more", ""}},
 		{"memory while loading", []step{{loading, memory}, {loading, memory}, {loading, memory}}, []string{"once more", "without repacking weights", ""}},
 		{"memory in a test", []step{{testing1, memory}, {testing1, memory}}, []string{"once more", ""}},

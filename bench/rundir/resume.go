@@ -185,6 +185,9 @@ func (d *Description) check() error {
 	if len(d.Jobs) == 0 {
 		return errors.New("no model")
 	}
+	if n := len(d.Selection.Suite.Models); n != len(d.Jobs) {
+		return fmt.Errorf("%d models in the selection for %d jobs", n, len(d.Jobs))
+	}
 	if n := len(d.Sources); n > 0 && n != len(d.Jobs) {
 		return fmt.Errorf("%d sources of %d models", n, len(d.Jobs))
 	}

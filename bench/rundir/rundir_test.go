@@ -43,6 +43,7 @@ func twoModels() Description {
 	about.Version, about.Program, about.Started = span.Version, "v1", benchtest.RunStart
 	about.Command = []string{"benchmark-llm"}
 	for _, name := range []string{"a.gguf", "b.gguf"} {
+		about.Selection.Suite.Models = append(about.Selection.Suite.Models, suite.Entry{Name: name})
 		about.Jobs = append(about.Jobs, bench.Job{
 			Model: bench.Model{Name: name, Path: "/models/" + name}, Repetitions: 2, Settings: bench.DefaultSettings(2),
 			Tests: []bench.TestBudget{{Test: runPP, Budget: time.Minute}, {Test: runTG, Budget: time.Minute}},
@@ -196,8 +197,16 @@ func TestOpenRunDir(t *testing.T) {
 			outcomes: []string{"a.gguf tg8 crashed 1"},
 		},
 		{
-			name: "worker lost and not tried again", events: benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runTG, 0, 1), benchtest.Lost, benchtest.Loaded("b.gguf")),
-			begun: []string{"a.gguf tg8 1 100ms"},
+			name: "worker lost, next model", events: benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runTG, 0, 1), benchtest.Lost, benchtest.Loaded("b.gguf"), benchtest.Begun(runPP, 0, 1)),
+			outcomes: []string{"a.gguf tg8 crashed 1"}, begun: []string{"b.gguf pp16 1 100ms"},
+		},
+		{
+			name: "worker lost, next test", events: benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 0, 1), benchtest.Lost, benchtest.Loaded("a.gguf"), benchtest.Begun(runTG, 0, 1)),
+			outcomes: []string{"a.gguf pp16 crashed 1"}, begun: []string{"a.gguf tg8 1 100ms"},
+		},
+		{
+			name: "worker lost, others given up", events: benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 0, 1), benchtest.Lost, benchtest.Skipped("a.gguf", runTG, result.Crashed)),
+			outcomes: []string{"a.gguf pp16 crashed 1", "a.gguf tg8 crashed 0"},
 		},
 		{
 			name: "worker lost twice, others given up", events: benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(runPP, 0, 1), benchtest.Lost,
@@ -523,8 +532,9 @@ func TestOpenRunDirRefuses(t *testing.T) {
 		{"other schema", change("run.json", `"schema": 3`, `"schema": 1`), ErrSchema, "schema 1, this program knows schemas 2 and 3"},
 		{"not JSON", change("run.json", `"schema"`, "schema"), ErrBroken, "run.json: "},
 		{"other types", change("run.json", `"jobs": [`, `"jobs": 1, "x": [`), ErrBroken, "run.json: "},
+		{"no selection", change("run.json", `"models": [`, `"x": [`), ErrBroken, "run.json: 0 models in the selection for 2 jobs"},
 		{"no jobs", change("run.json", `"jobs": [`, `"x": [`), ErrBroken, "run.json: no model"},
-		{"same model twice", change("run.json", `"name": "b.gguf"`, `"name": "a.gguf"`), ErrBroken, `run.json: model "a.gguf" twice`},
+		{"same model twice", change("run.json", "\"name\": \"b.gguf\",\n        \"path\"", "\"name\": \"a.gguf\",\n        \"path\""), ErrBroken, `run.json: model "a.gguf" twice`},
 		{"no repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 0`), ErrBroken, "run.json: a.gguf: 0 repetitions, not 1…10000"},
 		{"many repetitions", change("run.json", `"repetitions": 2`, `"repetitions": 10001`), ErrBroken, "run.json: a.gguf: 10001 repetitions, not 1…10000"},
 		{"endless", change("run.json", `{`, strings.Repeat(" ", maxDescriptionBytes)+`{`), ErrBroken, "run.json: longer than 16777216 bytes"},
@@ -638,6 +648,9 @@ func TestSchema2(t *testing.T) {
 	}
 	if targets := about.Selection.Suite.Targets; targets.Prompt[0] != (suite.Target{Tokens: 16, TokensPerSecond: 2}) || len(targets.Generation) != 5 {
 		t.Errorf("targets %+v", targets)
+	}
+	if got := left.Jobs[1].Model.LargestBytes; got != 30081024 {
+		t.Errorf("the largest tensor has %d bytes, want 30081024", got)
 	}
 	job := about.Jobs[1]
 	if job.Adjusted == nil || !job.Adjusted.NoRepack || job.PrecompileSkip == nil || *job.PrecompileSkip != (result.Test{Prompt: 16}) {

@@ -16,8 +16,10 @@ import (
 // ErrOrphaned is the error of a worker whose parent is gone.
 var ErrOrphaned = errors.New("the parent process is gone")
 
-// maxJobBytes is the maximum length of the job's line.
-const maxJobBytes = 1 << 20
+// maxJobBytes is the maximum length of the job's line. A prompt file has up to 16 MiB,
+// of which JSON makes up to six times as much, and completed repetitions of end-to-end
+// tests have the time of each token.
+const maxJobBytes = 256 << 20
 
 // Serve is the worker's side. It reads a job from in, runs it, and writes its events to
 // out. Each event is acknowledged on in before the next one. When in ends, the context
@@ -26,8 +28,8 @@ const maxJobBytes = 1 << 20
 func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 	run func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error,
 ) error {
-	r := bufio.NewReaderSize(in, maxJobBytes)
-	line, err := r.ReadSlice('\n')
+	r := bufio.NewReader(in)
+	line, err := readJob(r)
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
@@ -77,4 +79,19 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 		}
 	}
 	return run(ctx, job, emit)
+}
+
+// readJob reads the first line.
+func readJob(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > maxJobBytes:
+			return nil, fmt.Errorf("longer than %d bytes", maxJobBytes)
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return line, err
+		}
+	}
 }

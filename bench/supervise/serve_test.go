@@ -20,7 +20,6 @@ func TestServeRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"nothing", "", "read job: EOF"},
 		{"no end of line", `{}`, "read job: EOF"},
-		{"too long", strings.Repeat(" ", 2<<20), "read job: bufio: buffer full"},
 		{"not JSON", "hello\n", "decode job: invalid character 'h' looking for beginning of value"},
 		{"another type", `{"tests":1}` + "\n", "decode job: json: cannot unmarshal number into Go struct field Job.tests of type []bench.TestBudget"},
 	} {
@@ -34,6 +33,40 @@ func TestServeRefuses(t *testing.T) {
 				t.Errorf("error %v, want %s", err, tt.want)
 			}
 		})
+	}
+	err := supervise.Serve(t.Context(), endless{}, io.Discard, func() {}, nil)
+	if want := "read job: longer than 268435456 bytes"; err == nil || err.Error() != want {
+		t.Errorf("a job without end: error %v, want %s", err, want)
+	}
+}
+
+// endless has no end of line.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+// A job has all of a long prompt.
+func TestServeLongJob(t *testing.T) {
+	want := bench.Job{E2E: &bench.E2E{Prompt: strings.Repeat("<text>", 1<<20)}, Tests: []bench.TestBudget{}}
+	line, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	errDone := errors.New("done")
+	err = supervise.Serve(t.Context(), bytes.NewReader(append(line, '\n')), io.Discard, func() {},
+		func(_ context.Context, got bench.Job, _ func(bench.Event) error) error {
+			if got.E2E == nil || got.E2E.Prompt != want.E2E.Prompt {
+				t.Error("the prompt has changed")
+			}
+			return errDone
+		})
+	if !errors.Is(err, errDone) {
+		t.Error(err)
 	}
 }
 

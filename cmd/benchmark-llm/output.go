@@ -22,7 +22,14 @@ type output struct {
 	err     error
 }
 
+// newOutput returns the output in a format; empty is the format for such a stdout.
 func newOutput(format string, stdout io.Writer) (*output, error) {
+	o := new(output)
+	return o, o.use(format, stdout)
+}
+
+// use sets the format, before the first outcome.
+func (o *output) use(format string, stdout io.Writer) error {
 	if format == "" {
 		format = "jsonl"
 		if isTerminal(stdout) {
@@ -31,9 +38,10 @@ func newOutput(format string, stdout io.Writer) (*output, error) {
 	}
 	w, err := report.New(format, stdout, report.Options{Color: color(stdout), Width: width(stdout)})
 	if err != nil {
-		return nil, usage("use one of "+strings.Join(report.Formats(), ", "), "%w", err)
+		return usage("use one of "+strings.Join(report.Formats(), ", "), "%w", err)
 	}
-	return &output{format: format, writer: w}, nil
+	o.format, o.writer = format, w
+	return nil
 }
 
 // Event does nothing: stdout gets outcomes.

@@ -264,7 +264,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 		return causeOf(ctx, "nothing was measured", err)
 	}
 	if o.format == "" && p.format != "" {
-		if out, err = newOutput(p.format, stdout); err != nil {
+		if err := out.use(p.format, stdout); err != nil { // the same output: signals ask it for the exit code
 			return err
 		}
 	}

@@ -109,15 +109,19 @@ func TestExitNow(t *testing.T) {
 		{"json", result.OK, 143}, // an array without its end
 		{"table", result.OK, 143},
 	} {
-		out, err := newOutput(tc.format, &bytes.Buffer{})
+		out, err := newOutput("md", &bytes.Buffer{})
 		if err != nil {
+			t.Fatal(err)
+		}
+		exitNow := out.exitNow
+		if err := out.use(tc.format, &bytes.Buffer{}); err != nil { // of the run that is resumed
 			t.Fatal(err)
 		}
 		_ = out.Outcome(&result.Outcome{Test: result.Test{Gen: 1}, Status: tc.status, Record: record})
 		if out.err != nil {
 			t.Fatal(out.err)
 		}
-		if got := out.exitNow(syscall.SIGTERM); got != tc.want {
+		if got := exitNow(syscall.SIGTERM); got != tc.want {
 			t.Errorf("%s, %s: exit code %d, want %d", tc.format, tc.status, got, tc.want)
 		}
 	}
