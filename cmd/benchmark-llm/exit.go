@@ -161,6 +161,7 @@ var rules = []rule{
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{ofType[*engineError], exitLibrary, hint("`make deps` gets the library and its back-ends")},
+	{is(supervise.ErrStart), exitNothing, hint("check that the program is still in place, and the limits on processes and memory")},
 
 	// Models.
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},

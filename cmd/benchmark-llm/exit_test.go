@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"testing"
+
+	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/fetch"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/rundir"
+	"github.com/sparecores/benchmark-llm/bench/source"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
+)
+
+// Every kind of error of the rooms below has its exit code, and a hint that fits.
+func TestRules(t *testing.T) {
+	model := func(kind acquire.Kind, cause error) error {
+		return &acquire.Error{Kind: kind, Model: "SmolLM-135M.Q4_K_M.gguf", Err: cause}
+	}
+	plain := errors.New("why")
+	covered := make([]bool, len(rules))
+	for _, tt := range []struct {
+		err  error
+		code int
+		hint string
+	}{
+		{errStdout, 5, "check that stdout is open and has room"},
+		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
+		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},
+		{&rundir.FinishedError{Dir: "d", Report: "d/report.md"}, 2, "read its report, d/report.md"},
+		{rundir.ErrSchema, 2, "continue it with the version that started it"},
+		{rundir.ErrBroken, 1, "start a new run: a damaged one cannot be continued"},
+		{rundir.ErrAccess, 5, "make the directory writable"},
+		{rundir.ErrWrite, 5, otherResultsDir},
+		{rundir.ErrCreate, 5, otherResultsDir},
+
+		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
+		{errors.New("engine: " + llamacpp.ErrNoLibrary.Error()), 4, "build it with `make build`, which gets the library"}, // as a worker says it
+		{llamacpp.ErrRPC, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},
+		{llamacpp.ErrDevices, 2, "benchmark-llm devices lists the devices; nothing can be offloaded to the CPU"},
+		{llamacpp.ErrNoDevice, 4, devicesHint},
+		{llamacpp.ErrNoRPC, 4, "install libggml0-backend-rpc, or leave --rpc out"},
+		{llamacpp.ErrNoCUDA, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
+		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
+		{&noCUDAError{gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
+		{errDevices, 4, devicesHint},
+		{supervise.ErrEngine, 4, "`make deps` gets the library and its back-ends"},
+		{&engineError{plain}, 4, "`make deps` gets the library and its back-ends"},
+		{supervise.ErrStart, 1, "check that the program is still in place, and the limits on processes and memory"},
+
+		{source.ErrBad, 3, sourcesHint},
+		{model(acquire.NoFile, plain), 3, "give the path of a GGUF file"},
+		{model(acquire.NoFile, gguf.ErrTruncated), 3, "fetch the file again: it is incomplete"},
+		{model(acquire.NoFile, fs.ErrPermission), 3, "make the file readable"},
+		{model(acquire.NotFetched, plain), 3, "run the same command again to resume the download, or use --weights synthetic"},
+		{model(acquire.NotFetched, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
+		{model(acquire.NotFetched, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},
+		{model(acquire.NotFetched, fetch.ErrNoDisk), 3, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
+		{model(acquire.NotFetched, syscall.EROFS), 3, otherModelsDir},
+		{model(acquire.NotFetched, gguf.ErrNotGGUF), 3, sourcesHint},
+		{model(acquire.NoDirectory, plain), 3, otherModelsDir},
+		{model(acquire.UnknownModel, plain), 3, "benchmark-llm models lists the names"},
+		{model(acquire.NoShape, plain), 3, "use --weights file"},
+		{model(acquire.NoSource, plain), 3, "start a new run, which uses all fetched files"},
+	} {
+		f, ok := lookup(fmt.Errorf("around: %w", tt.err))
+		if !ok || f.code != tt.code || f.hint != tt.hint {
+			t.Errorf("%v: code %d, hint %q; want %d, %q", tt.err, f.code, f.hint, tt.code, tt.hint)
+		}
+		for i, r := range rules {
+			if r.is(tt.err) {
+				covered[i] = true
+				break
+			}
+		}
+	}
+	for i := range rules {
+		if !covered[i] {
+			t.Errorf("no case reaches rule %d, with code %d", i, rules[i].code)
+		}
+	}
+	if f, ok := lookup(plain); ok {
+		t.Errorf("an error of no rule got code %d", f.code)
+	}
+}
