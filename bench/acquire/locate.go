@@ -194,7 +194,7 @@ func KeepOutline(ctx context.Context, client *fetch.Client, src source.Source, d
 	if err != nil {
 		interrupted := ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 		if kept != nil && !src.Local() && !interrupted {
-			slog.Warn("using a header that an earlier run kept", "model", src, "reason", err)
+			slog.Warn("using the header saved by an earlier run", "model", src, "reason", err)
 			return path, kept, nil
 		}
 		return "", nil, err

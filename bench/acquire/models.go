@@ -49,7 +49,7 @@ type Models struct {
 	suite   suite.Suite // without its models
 	all     []model
 	queue   *fetch.Queue // nil: nothing is fetched
-	missing error        // why the most recent missing model could not be had; nil: none is missing
+	missing error        // why the most recent missing model could not be fetched; nil: none is missing
 
 	downloaded int64              // bytes of the queue when the current repetition began
 	pending    []bench.TestBudget // of the current model
@@ -123,8 +123,11 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	case o.Weights == Synthetic || wanted.Name != src.Name():
 	case src.Local():
 		c.job.Model.Name = src.Given // as in llama-bench
-	default:
+	default: // the file's path, which records show
 		c.job.Model.Name = filepath.Join(o.Dirs.Download, src.Name())
+		if file, ok := o.Client.Cached(src); ok {
+			c.job.Model.Name = file.Path
+		}
 	}
 	if !slices.ContainsFunc(wanted.Tests, func(t result.Test) bool { return t.E2E }) {
 		c.job.E2E = nil
@@ -188,7 +191,7 @@ func (c *model) use(l located) {
 	job.Adjusted = &s
 	job.Warn(result.Warning{
 		Code:    result.WarnSyntheticWeights,
-		Message: oneLine(fmt.Sprintf("the weights are synthetic, because the file could not be had: %v", l.Because)),
+		Message: oneLine(fmt.Sprintf("the weights are synthetic, because the file is not available: %v", l.Because)),
 	})
 	job.ForgetRepetitions() // they were measured with the file
 }
@@ -285,9 +288,6 @@ func (m *Models) enqueue(ctx context.Context) error {
 	dir := m.options.Dirs.Download
 	var sizes []fetch.Size
 	if len(sources) > 0 {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
-		}
 		requests, cancel := context.WithTimeout(ctx, m.options.Weights.requestTimeout())
 		defer cancel()
 		var err error
@@ -300,6 +300,12 @@ func (m *Models) enqueue(ctx context.Context) error {
 			c.silent = err != nil || sizes[k].Err != nil
 			if err == nil && len(m.all) > 1 && c.wanted.SizeBytes == 0 {
 				c.wanted.SizeBytes = uint64(max(sizes[k].Bytes, 0))
+			}
+		}
+		needed := func(s fetch.Size) bool { return s.Err != nil || s.Files > 0 }
+		if err != nil || slices.ContainsFunc(sizes, needed) {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
 			}
 		}
 		if err == nil {
@@ -379,7 +385,7 @@ func (m *Models) Wanted() (wanted []suite.Entry, from []string) {
 	return wanted, from
 }
 
-// Missing explains why the most recent missing model could not be had; nil: none is
+// Missing explains why the most recent missing model could not be fetched; nil: none is
 // missing. It is an *Error.
 func (m *Models) Missing() error {
 	if m.missing == nil {

@@ -28,19 +28,21 @@ const DefaultHub = "https://huggingface.co"
 // methods may be called from any goroutine.
 type Client struct {
 	Token     string                                  // of the hub; sent to the hub's host only
+	TokenFile string                                  // that Token was read from; empty: from elsewhere
 	Hub       string                                  // address of the hub; empty is DefaultHub
 	UserAgent string                                  // empty is Go's
 	Transport http.RoundTripper                       // nil is a transport with proxies from the environment and short time-outs
 	FreeBytes func(dir string) (bytes int64, _ error) // nil asks the file system
 	Log       *slog.Logger                            // gets retries, waits and files moved aside, without secrets; nil logs nothing
 	HubCache  string                                  // cache of the hub's own tools, which is only read; empty: none
-	Offline   bool                                    // the hub is not asked
+	Offline   bool                                    // the hub is not asked, nor DefaultHub
 	// Brisk makes the client give up on a host after two short failed attempts to
 	// connect. It is set if a model has a fallback. Otherwise a network may come up late,
 	// and the file is the only way to measure the model. Servers that answer 429 or 503
 	// get as many attempts in both cases.
 	Brisk bool
 
+	warned   sync.Map      // warnings that were logged, by their text
 	patience time.Duration // replaces stallTime and the waits between attempts in tests; 0 does not
 }
 
@@ -190,7 +192,7 @@ func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() 
 // permanent, for package backoff, if a retry cannot help.
 func (c *Client) get(ctx context.Context, src source.Source, span, validator string) (*http.Response, Remote, error) {
 	if c.Offline && src.Repository != "" {
-		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%v: %w", src, ErrOffline))
+		return nil, Remote{}, backoff.Permanent(c.offline(src))
 	}
 	hub, err := url.Parse(c.hub())
 	if err != nil || hub.Host == "" {
@@ -199,6 +201,9 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	from, err := src.Address(hub)
 	if err != nil {
 		return nil, Remote{}, backoff.Permanent(err)
+	}
+	if c.Offline && onHub(from, hub) {
+		return nil, Remote{}, backoff.Permanent(c.offline(src))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), http.NoBody)
 	if err != nil {
@@ -217,12 +222,15 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 
 	linked := linked{hub: hub}
 	client := http.Client{
-		Transport: &tokenTransport{c.transport(), hub, c.Token},
+		Transport: &tokenTransport{c.transport(), hub, c},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			linked.look(via[len(via)-1].URL, req.Response.Header)
 			req.Header.Del("Referer") // may hold the query of a signed address
 			if len(via) >= maxRedirects {
 				return backoff.Permanent(fmt.Errorf("more than %d redirects", maxRedirects))
+			}
+			if c.Offline && onHub(req.URL, hub) {
+				return backoff.Permanent(fmt.Errorf("%w, and the server redirects to the hub", ErrOffline))
 			}
 			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
 				return backoff.Permanent(fmt.Errorf("redirected from https to %s://%s", req.URL.Scheme, req.URL.Host))
@@ -319,18 +327,38 @@ func contentRange(h http.Header) (start, size int64) {
 
 // tokenTransport adds the token to requests to the hub only. A header that is set
 // on a request could travel along redirects to other hosts.
+//
+// If the hub answers 401 to a token from a file, the request is repeated once without
+// the token: one that is no longer valid must not make public files unreadable.
 type tokenTransport struct {
 	http.RoundTripper
-	hub   *url.URL
-	token string
+	hub    *url.URL
+	client *Client
 }
 
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if t.token != "" && source.SameOrigin(req.URL, t.hub) {
-		req = req.Clone(req.Context())
-		req.Header.Set("Authorization", "Bearer "+t.token)
+	if t.client.Token == "" || !source.SameOrigin(req.URL, t.hub) {
+		return t.RoundTripper.RoundTrip(req)
 	}
-	return t.RoundTripper.RoundTrip(req)
+	with := req.Clone(req.Context())
+	with.Header.Set("Authorization", "Bearer "+t.client.Token)
+	refusal, err := t.RoundTripper.RoundTrip(with)
+	if err != nil || refusal.StatusCode != http.StatusUnauthorized || t.client.TokenFile == "" {
+		return refusal, err
+	}
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil {
+		_ = refusal.Body.Close()
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		_ = resp.Body.Close()
+		return refusal, nil
+	}
+	_ = refusal.Body.Close()
+	t.client.warnOnce("the hub refuses " + t.client.tokenName() + "; trying without it")
+	return resp, nil
 }
 
 var (
@@ -392,12 +420,14 @@ func (c *Client) statusError(resp *http.Response) *StatusError {
 	case e.Status == http.StatusNotFound:
 		e.Hint = "no such file; check the repository, the file name and the revision"
 	case !e.Is(ErrRefused):
-	case resp.Header.Get("X-Error-Code") == "GatedRepo":
+	case resp.Header.Get("X-Error-Code") == "GatedRepo" && c.Token == "":
 		e.Hint = "the repository is gated; accept its terms on the hub and set HF_TOKEN"
+	case resp.Header.Get("X-Error-Code") == "GatedRepo":
+		e.Hint = fmt.Sprintf("the repository is gated, and %s gives no access; accept its terms on the hub", c.tokenName())
 	case c.Token == "":
 		e.Hint = "the repository is private, gated or does not exist; set HF_TOKEN if you have access"
 	default:
-		e.Hint = "HF_TOKEN gives no access, or was not sent to this host"
+		e.Hint = c.tokenName() + " gives no access, or was not sent to this host"
 	}
 	return e
 }

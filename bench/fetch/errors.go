@@ -16,8 +16,8 @@ import (
 // something other than a model), fs.ErrPermission and syscall.EROFS (the directory
 // cannot be written), and the cause of the context.
 var (
-	ErrRefused     = errors.New("the server refuses access")     // 401, 403
-	ErrUnavailable = errors.New("the download does not succeed") // after all retries
+	ErrRefused     = errors.New("the server refuses access") // 401, 403
+	ErrUnavailable = errors.New("the download failed")       // after all retries
 	ErrChecksum    = errors.New("checksum mismatch")
 	ErrMixed       = errors.New("files in the directory do not belong to the model's other files")
 	ErrNoDisk      = errors.New("not enough disk space")
@@ -110,11 +110,15 @@ type HopelessError struct {
 }
 
 func (e *HopelessError) Error() string {
-	s := fmt.Sprintf("%v: %s of %s have arrived", ErrHopeless, size(e.Done), size(e.Total))
+	s := fmt.Sprintf("%v: %s of %s arrived", ErrHopeless, size(e.Done), size(e.Total))
 	if e.Needs > 0 {
-		s += fmt.Sprintf(", the rest needs %v at %s/s", e.Needs.Round(time.Second), size(int64(e.BytesPerSecond)))
+		s += fmt.Sprintf("; the rest needs %v at %s/s", e.Needs.Round(time.Second), size(int64(e.BytesPerSecond)))
 	}
-	s += fmt.Sprintf(", %v are left", e.Left.Round(time.Second))
+	if e.Needs > 0 {
+		s += fmt.Sprintf(", but only %v are left", e.Left.Round(time.Second))
+	} else {
+		s += fmt.Sprintf("; %v are left", e.Left.Round(time.Second))
+	}
 	if e.Last != nil {
 		s += fmt.Sprintf(" (last failure: %v)", e.Last)
 	}

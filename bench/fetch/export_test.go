@@ -1,6 +1,20 @@
 package fetch
 
-import "time"
+import (
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// Lock is lock.
+var Lock = lock
+
+// SetTryLock replaces the attempt to take a lock, until the returned function is called.
+func SetTryLock(f func(*flock.Flock) (bool, error)) (restore func()) {
+	before := tryLock
+	tryLock = f
+	return func() { tryLock = before }
+}
 
 // SetPatience shortens the time-outs and waits of a client in a test that runs in
 // real time.

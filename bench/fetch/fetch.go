@@ -103,10 +103,11 @@ func (c *Client) Fetch(ctx context.Context, src source.Source, dir string, opts 
 	if src.SHA256 != "" && !source.IsSHA256(src.SHA256) {
 		return File{}, fmt.Errorf("%w: %q is not a sha256", source.ErrBad, src.SHA256)
 	}
-	if src.SHA256 == "" { // the cache keeps no checksum
-		if file, err := c.fromHubCache(src); err == nil {
-			return file, nil
-		}
+	if gguf.IsShard(name) && src.SHA256 != "" {
+		return File{}, fmt.Errorf("%w: %v is one of several files, but a sha256 belongs to a single file", source.ErrBad, src)
+	}
+	if file, ok := c.Cached(src); ok {
+		return file, nil
 	}
 	if !opts.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -114,9 +115,6 @@ func (c *Client) Fetch(ctx context.Context, src source.Source, dir string, opts 
 		defer cancel()
 	}
 	if gguf.IsShard(name) {
-		if src.SHA256 != "" {
-			return File{}, fmt.Errorf("%w: %v is one of several files, but a sha256 belongs to a single file", source.ErrBad, src)
-		}
 		return c.fetchShards(ctx, src, dir, opts)
 	}
 	d := c.newDownload(src, dir, opts, share{})
@@ -299,7 +297,7 @@ func (d *download) existing(ctx context.Context) (file File, why, err error) {
 		case ctx.Err() != nil:
 			return File{}, nil, context.Cause(ctx)
 		case other == nil:
-			d.log().Warn("using an existing file of which only the header is verified", "file", d.path, "reason", err)
+			d.log().Warn("using an existing file; only its header was verified", "file", d.path, "reason", err)
 		}
 		if other != nil && known.SHA256 == "" {
 			return File{}, other, nil
@@ -418,7 +416,7 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 		switch {
 		case errors.As(err, new(*backoff.PermanentError)):
 		case fruitless >= maxTries || d.downloaded == 0 && d.givenUp(err, fruitless) || d.restarts > maxRestarts:
-			err = backoff.Permanent(fmt.Errorf("%w, %d retries: %w", ErrUnavailable, d.retries, err))
+			err = backoff.Permanent(fmt.Errorf("%w after %d retries: %w", ErrUnavailable, d.retries, err))
 		case errors.As(err, &status):
 			if by := d.deadline(); !by.IsZero() && status.RetryAfter > time.Until(by) {
 				err = backoff.Permanent(&HopelessError{Done: d.done(), Total: d.total(), Left: time.Until(by),

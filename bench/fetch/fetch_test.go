@@ -312,7 +312,7 @@ func TestFetchFails(t *testing.T) {
 		"401": {"hf:u/r/m.gguf", status(401, "X-Error-Code", "RepoNotFound", "X-Error-Message", "no hf_t0ken here"), pinnedOptions{}, fetch.ErrRefused,
 			"m.gguf: http://hub.test/u/r/resolve/main/m.gguf: 401 unauthorized (RepoNotFound: no *** here): HF_TOKEN gives no access, or was not sent to this host", 1},
 		"gated": {"hf:u/r/m.gguf", status(403, "X-Error-Code", "GatedRepo"), pinnedOptions{}, fetch.ErrRefused,
-			"the repository is gated; accept its terms on the hub and set HF_TOKEN", 1},
+			"the repository is gated, and HF_TOKEN gives no access; accept its terms on the hub", 1},
 		"503 for ever": {plainURL, status(503), pinnedOptions{}, fetch.ErrUnavailable, "503 service unavailable", 6},
 		"dead":         {plainURL, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, pinnedOptions{}, fetch.ErrUnavailable, "EOF", 6},
 		"html": {plainURL, func(rw http.ResponseWriter, r *http.Request) {
@@ -345,7 +345,7 @@ func TestFetchFails(t *testing.T) {
 				_ = http.NewResponseController(rw).Flush()
 				time.Sleep(100 * time.Millisecond)
 			}
-		}, deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)), fetch.ErrHopeless, "the rest needs 15m19s at 1.1 kB/s, 9m55s are left", 1},
+		}, deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)), fetch.ErrHopeless, "5.1 kB of 1.0 MB arrived; the rest needs 15m19s at 1.1 kB/s, but only 9m55s are left", 1},
 		"redirects for ever": {plainURL, func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) },
 			pinnedOptions{}, nil, "more than 10 redirects", 10},
 		"bad redirect": {plainURL, status(302, "Location", "gopher://x/?s3cret"), pinnedOptions{}, nil, "unsupported protocol scheme", 0},

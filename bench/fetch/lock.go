@@ -17,15 +17,19 @@ import (
 // flock(2) cannot be cancelled.
 const lockPoll = 250 * time.Millisecond
 
+// tryLock is replaced in tests.
+var tryLock = (*flock.Flock).TryLock
+
 // lock makes this call the only one, in all processes, that writes the named
-// file. waiting is called once if another holds the lock. The lock ends with its
+// file. waiting is called once, at the first attempt that finds that another holds it. The lock ends with its
 // holder, so no stale lock remains. On a file system without locks nothing is
 // locked.
 func lock(ctx context.Context, name string, waiting func()) (unlock func(), err error) {
 	path := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".lock")
-	for tries := 0; ; tries++ {
+	told := false
+	for {
 		l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW), flock.SetPermissions(0o644))
-		locked, err := l.TryLock()
+		locked, err := tryLock(l)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -46,8 +50,9 @@ func lock(ctx context.Context, name string, waiting func()) (unlock func(), err 
 			_ = l.Close()
 			continue
 		}
-		if tries == 0 {
+		if !told {
 			waiting()
+			told = true
 		}
 		if err := sleep(ctx, lockPoll); err != nil {
 			return nil, err

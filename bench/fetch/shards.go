@@ -56,9 +56,25 @@ const surveyors = 8
 
 // Survey reads the headers of all files of a model. The source names the first
 // file. Headers of files that are complete in dir are read there, the others on the
-// server; an empty dir is no directory. Files that do not belong together are
+// server; an empty dir is no directory. If the model is in the hub's cache and Fetch
+// uses it there, so does Survey, and nothing is asked. Files that do not belong together are
 // refused. Errors are those of Fetch.
 func (c *Client) Survey(ctx context.Context, src source.Source, dir string) (Survey, error) {
+	if file, ok := c.Cached(src); ok {
+		s := Survey{Header: file.Header}
+		for i, path := range file.Paths {
+			header, bytes, err := readHeader(path)
+			if err != nil {
+				return Survey{}, err
+			}
+			from := src
+			if i > 0 {
+				from = src.Beside(filepath.Base(path))
+			}
+			s.Files = append(s.Files, Surveyed{from, bytes, 0, header})
+		}
+		return s, nil
+	}
 	return survey(src, dir, func(src source.Source) (*gguf.File, Remote, error) { return c.Header(ctx, src) })
 }
 

@@ -148,7 +148,7 @@ func TestShardsRefused(t *testing.T) {
 		"not split":        {2, as(blob(t, 1)), 1, 1 << 40, pinnedOptions{}, gguf.ErrCorrupt, "file 2 of 3 is one of 1 by its header"},
 		"a page":           {3, as([]byte("<!DOCTYPE html>")), 1, 1 << 40, pinnedOptions{}, gguf.ErrNotGGUF, "it looks like an html page"},
 		"not the first":    {0, nil, 2, 1 << 40, pinnedOptions{}, gguf.ErrUnsupported, `"m-00002-of-00003.gguf" is not the first of its 3 files`},
-		"503 for ever":     {2, status(503), 1, 1 << 40, pinnedOptions{}, fetch.ErrUnavailable, "one of 3 files: the download does not succeed, 5 retries: "},
+		"503 for ever":     {2, status(503), 1, 1 << 40, pinnedOptions{}, fetch.ErrUnavailable, "one of 3 files: the download failed after 5 retries: "},
 		"alone for long": {3, status(429, "Retry-After", "3600"), 1, 1 << 40, deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)),
 			fetch.ErrHopeless, "try again in 1h0m0s"},
 		"a checksum": {0, nil, 1, 1 << 40, pinnedOptions{SHA256: sha(files[0])}, source.ErrBad, "m-00001-of-00003.gguf is one of several files, but a sha256 belongs to a single file"},

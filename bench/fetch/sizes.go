@@ -45,7 +45,7 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 		file, err := Local(src.Path)
 		return Size{Bytes: file.Bytes, Err: err}
 	}
-	if file, err := c.fromHubCache(src); err == nil && src.SHA256 == "" {
+	if file, ok := c.Cached(src); ok {
 		return Size{Bytes: file.Bytes}
 	}
 	if gguf.IsShard(src.Name()) {
@@ -68,12 +68,12 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 // is in the hub's cache. Errors are those of Local; a file that was fetched from
 // another source is ErrNotFound.
 func (c *Client) Here(src source.Source, dir string) (File, error) {
-	if file, err := c.fromHubCache(src); err == nil && src.SHA256 == "" {
+	if file, ok := c.Cached(src); ok {
 		return file, nil
 	}
 	path := filepath.Join(dir, src.Name())
 	if ofAnotherSource(path, src) {
-		return File{}, fmt.Errorf("%w: %s was fetched from another source", ErrNotFound, path)
+		return File{}, &cleaned{path + " exists, but it was fetched from another source", ErrNotFound}
 	}
 	return Local(path)
 }

@@ -15,7 +15,7 @@ const (
 	WarnOutlier             = "outlier"               // one repetition is far from the median
 	WarnUnsteady            = "unsteady"              // the repetitions vary widely
 	WarnDownloadBeside      = "download_beside"       // this program downloaded during repetitions
-	WarnSyntheticWeights    = "synthetic_weights"     // used because a file could not be had
+	WarnSyntheticWeights    = "synthetic_weights"     // used because a file is not available
 	WarnNoRepack            = "no_repack"             // memory is too small for repacked weights
 	WarnPartialOffload      = "partial_offload"       // only some layers are on devices
 	WarnDevicesLimited      = "devices_limited"       // the library accepts fewer devices than there are

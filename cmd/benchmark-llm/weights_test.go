@@ -88,7 +88,7 @@ func generated(t *testing.T, r *run, rec result.Record, why string) {
 	for what, text := range map[string]string{
 		"report.md": r.file("report.md"), "results.jsonl": r.file("results.jsonl"), "events.jsonl": r.file("events.jsonl"), "the log": r.stderr.String(),
 	} {
-		if !strings.Contains(text, "the weights are synthetic, because the file could not be had") {
+		if !strings.Contains(text, "the weights are synthetic, because the file is not available") {
 			t.Errorf("%s does not say that the weights are generated:\n%s", what, text)
 		}
 	}
@@ -204,7 +204,7 @@ repetitions: 1
 			t.Errorf("%s: %q, want %q", name, text, want)
 		}
 	}
-	if len(got) != 3 { // of the fourth not even the header can be had
+	if len(got) != 3 { // of the fourth not even the header can be fetched
 		t.Errorf("records %v", got)
 	}
 	for _, want := range []string{"none.gguf", "there is no header for synthetic weights either", "connection refused"} {
