@@ -251,10 +251,10 @@ const (
 // Rules are the stop rules to compare. The default policy comes last.
 func Rules() []Rule {
 	return []Rule{
-		{Name: "(i) run all", Decider: never{}, Crash: CrashContinues},
-		{Name: "(i-b) crash ends series", Decider: never{}},
-		{Name: "(ii) speed of previous", Decider: previousSpeed{}},
-		{Name: "(iii) fastest", Decider: Fastest()},
+		{Name: "run all", Decider: never{}, Crash: CrashContinues},
+		{Name: "crash ends series", Decider: never{}},
+		{Name: "speed of previous", Decider: previousSpeed{}},
+		{Name: "fastest", Decider: Fastest()},
 		{Name: "default", Decider: Default(), Crash: CrashRetries},
 	}
 }
@@ -262,7 +262,7 @@ func Rules() []Rule {
 // never stops nothing.
 type never struct{}
 
-func (never) Before(Prospect) Decision                { return Decision{Reason: "started: every test is"} }
+func (never) Before(Prospect) Decision                { return Decision{Reason: "started: this rule skips nothing"} }
 func (never) Patience(Prospect) (time.Duration, bool) { return 0, false }
 
 // previousSpeed skips a test that does not fit at the mean speed of the next
