@@ -129,7 +129,7 @@ func (m Machine) Ask(ctx context.Context, probe Probe) (Answer, error) {
 	a.Usage = Usage{UnusedReason: "the GPU cannot be opened: " + err.Error(), Visible: noDevices}
 	a.Visible = noDevices
 	if err := ask(); err != nil {
-		return a, fmt.Errorf("%w; a GPU is left out: %s", err, a.Usage.UnusedReason)
+		return a, fmt.Errorf("%w; %s", err, a.Usage.UnusedReason)
 	}
 	return a, nil
 }
