@@ -143,7 +143,7 @@ func readLibraries(engine bench.EngineFacts) libraries {
 		if path == "" {
 			return nil
 		}
-		code, err := ReadCUDACode(path)
+		code, err := readCUDACode(path)
 		if err != nil {
 			slog.Debug("GPU code of a library not read", "error", err)
 			return nil
