@@ -161,6 +161,20 @@ func TestConsequences(t *testing.T) {
 			[]bench.PastTest{{Test: tg64, Status: result.OK}, {Test: tg128, Status: result.Failed}, {Test: deep, Status: result.Failed}}, []result.Test{pp512},
 			[]string{"pp512 failed: not started: tg256 @ d8 ended as failed"},
 		},
+		"of a longer test that runs before the shortest": {
+			policyOf{after: func(st result.Status, shortest bool) policy.Consequence {
+				switch {
+				case st != result.Failed:
+					return policy.Continue
+				case shortest:
+					return policy.EndModels
+				default:
+					return policy.EndSeries
+				}
+			}},
+			[]bench.PastTest{{Test: tg128, Status: result.Failed}}, []result.Test{tg256, tg64, pp512},
+			[]string{"tg256 failed: not started: tg128 ended as failed", "tg64 ok", "pp512 ok"},
+		},
 		"of a test that was skipped": {
 			policyOf{before: func(p policy.Prospect) policy.Decision {
 				return policy.Decision{Stop: p.Test == tg128, Reason: "hopeless"}
