@@ -284,6 +284,13 @@ type E2E struct {
 // DefaultE2E is the sampling of llama.cpp's programs.
 func DefaultE2E() E2E { return E2E{Temperature: 0.8, TopK: 40, TopP: 0.95} }
 
+// Shortest tells whether a test is the shortest of its series, in tokens, of all tests
+// of the job. The order of the tests does not matter.
+func (j Job) Shortest(t result.Test) bool {
+	return !slices.ContainsFunc(j.Tests, func(b TestBudget) bool { return b.Test.ShorterInSeries(t) }) &&
+		!slices.ContainsFunc(j.Past, func(p PastTest) bool { return p.Test.ShorterInSeries(t) })
+}
+
 // Effective returns the settings that the job uses.
 func (j Job) Effective() Settings {
 	if j.Adjusted != nil {

@@ -67,7 +67,7 @@ func (j *jobRun) prospect(t TestBudget) policy.Prospect {
 		if past.Setup > 0 && (p.Setup == 0 || past.Setup < p.Setup) {
 			p.Setup = past.Setup
 		}
-		if past.Test.SameSeries(t.Test) && past.Test.Tokens() < t.Test.Tokens() && len(past.Repetitions) > 0 {
+		if past.Test.ShorterInSeries(t.Test) && len(past.Repetitions) > 0 {
 			p.Shorter = append(p.Shorter, policy.Measured{Test: past.Test, Repetitions: past.Repetitions})
 		}
 	}
@@ -87,8 +87,8 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 	if j.policy == nil {
 		return nil, ""
 	}
-	for i, past := range j.past {
-		switch j.policy.After(past.Status, j.shortest(i)) {
+	for _, past := range j.past {
+		switch j.policy.After(past.Status, j.job.Shortest(past.Test)) {
 		case policy.EndSeries:
 			if !past.Test.SameSeries(t.Test) || past.Test.Tokens() > t.Test.Tokens() {
 				continue
@@ -120,17 +120,6 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 // than the others and have budgets of their own. An end-to-end test that is too
 // slow therefore does not stop the others, and the others do not stop end-to-end tests.
 func tooSlow(s result.Status) bool { return s == result.Timeout || s == result.PredictedTimeout }
-
-// shortest tells whether past test i was the first of its series, which is the
-// shortest when lengths ascend.
-func (j *jobRun) shortest(i int) bool {
-	for _, before := range j.past[:i] {
-		if before.Test.SameSeries(j.past[i].Test) {
-			return false
-		}
-	}
-	return true
-}
 
 // budget is the time that a test may take from now on. limit is the status of a
 // test that takes longer: it tells the test's own budget from the run's limit.

@@ -161,6 +161,20 @@ func TestConsequences(t *testing.T) {
 			[]bench.PastTest{{Test: tg64, Status: result.OK}, {Test: tg128, Status: result.Failed}, {Test: deep, Status: result.Failed}}, []result.Test{pp512},
 			[]string{"pp512 failed: not started: tg256 @ d8 ended as failed"},
 		},
+		"of a longer test that runs before the shortest": {
+			policyOf{after: func(st result.Status, shortest bool) policy.Consequence {
+				switch {
+				case st != result.Failed:
+					return policy.Continue
+				case shortest:
+					return policy.EndModels
+				default:
+					return policy.EndSeries
+				}
+			}},
+			[]bench.PastTest{{Test: tg128, Status: result.Failed}}, []result.Test{tg256, tg64, pp512},
+			[]string{"tg256 failed: not started: tg128 ended as failed", "tg64 ok", "pp512 ok"},
+		},
 		"of a test that was skipped": {
 			policyOf{before: func(p policy.Prospect) policy.Decision {
 				return policy.Decision{Stop: p.Test == tg128, Reason: "hopeless"}
@@ -197,9 +211,9 @@ func TestTimeLimit(t *testing.T) {
 	}{
 		"none":                          {0, 0, nil, "pp512 ok"},
 		"is far":                        {time.Hour, 10 * s, hasty, "pp512 ok"},
-		"bounds a test":                 {5 * s, 0, nil, "pp512 time_limit: not done within the time limit of the run, of which 4s were left"},
-		"bounds a budget":               {5 * s, 10 * s, nil, "pp512 time_limit: not done within the time limit of the run, of which 4s were left"},
-		"is later than budget":          {5 * s, 3 * s, nil, "pp512 timeout: not done within its budget of 3s"},
+		"bounds a test":                 {5 * s, 0, nil, "pp512 time_limit: not completed within the time limit of the run, of which 4s were left"},
+		"bounds a budget":               {5 * s, 10 * s, nil, "pp512 time_limit: not completed within the time limit of the run, of which 4s were left"},
+		"is later than budget":          {5 * s, 3 * s, nil, "pp512 timeout: not completed within its budget of 3s"},
 		"is too near":                   {5 * s, 10 * s, hasty, "pp512 time_limit: 4s are too little (time limit of the run)"},
 		"is too near, without a budget": {5 * s, 0, hasty, "pp512 time_limit: 4s are too little (time limit of the run)"},
 		"its budget is too little":      {time.Hour, 3 * s, hasty, "pp512 predicted_timeout: 3s are too little"},
@@ -218,7 +232,7 @@ func TestTimeLimit(t *testing.T) {
 // and not one without a limit.
 func TestBudgetIsSpent(t *testing.T) {
 	job := jobOf(bench.TestBudget{Test: pp512, Budget: 2 * s, Done: []result.Sample{sample(1, 0, 3*s)}})
-	if diff := cmp.Diff([]string{"pp512 timeout: not done within its budget of 0s"}, runTests(t, job, nil)); diff != "" {
+	if diff := cmp.Diff([]string{"pp512 timeout: not completed within its budget of 0s"}, runTests(t, job, nil)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -52,7 +52,7 @@ func (j *jobRun) precompile(run context.Context, e Engine, model ModelFacts, emi
 			_, err = e.Warmup()
 		}
 		if ctx.Err() != nil {
-			done.Status, done.Reason = result.Timeout, overdue("computed", budget, result.Timeout)
+			done.Status, done.Reason = result.Timeout, fmt.Sprintf("precompile passes exceeded %s", budget.Round(time.Millisecond))
 			if run.Err() != nil {
 				done.Status, done.Reason = result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(run))
 			}

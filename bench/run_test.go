@@ -126,7 +126,7 @@ const (
 )
 
 func TestRunEvents(t *testing.T) {
-	const late = "not done within its budget of 3.5s"
+	const late = "not completed within its budget of 3.5s"
 	lag := benchtest.Step{Takes: s, Lag: 10 * ms}
 	for _, tt := range []struct {
 		name   string
@@ -328,9 +328,9 @@ func TestRunJobGoesOn(t *testing.T) {
 		{"last repetition", benchtest.Repeat, 5, benchtest.Step{Err: odd}, "pp512 failed 4", "repetition 5: odd"},
 		{"end", benchtest.End, 0, benchtest.Step{Err: odd}, "pp512 failed 5", "odd"},
 		{"abort of nobody's", benchtest.Repeat, 2, benchtest.Step{Err: bench.ErrAborted}, "pp512 aborted 1", "repetition 2: aborted"},
-		{"deadline", benchtest.Repeat, 3, benchtest.Step{Takes: time.Hour}, "pp512 timeout 2", "not done within its budget of 10s"},
-		{"slow abort", benchtest.Repeat, 3, benchtest.Step{Takes: time.Hour, Lag: 40 * s}, "pp512 timeout 2", "not done within its budget of 10s"},
-		{"deadline while the context is made", benchtest.Begin, 0, benchtest.Step{Takes: time.Minute, Deaf: true}, "pp512 timeout 0", "not done within its budget of 10s"},
+		{"deadline", benchtest.Repeat, 3, benchtest.Step{Takes: time.Hour}, "pp512 timeout 2", "not completed within its budget of 10s"},
+		{"slow abort", benchtest.Repeat, 3, benchtest.Step{Takes: time.Hour, Lag: 40 * s}, "pp512 timeout 2", "not completed within its budget of 10s"},
+		{"deadline while the context is made", benchtest.Begin, 0, benchtest.Step{Takes: time.Minute, Deaf: true}, "pp512 timeout 0", "not completed within its budget of 10s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

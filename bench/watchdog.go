@@ -88,7 +88,7 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 		case <-ctx.Done():
 			grace = w.abort(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
 		case <-deadline:
-			grace = w.abort(w.limit, overdue("done", budget, w.limit))
+			grace = w.abort(w.limit, overdue("completed", budget, w.limit))
 		case <-w.moved:
 		case <-due:
 			if decision := w.policy.During(w.now()); decision.Stop {

@@ -2,6 +2,8 @@
 
 package llama
 
+import "time"
+
 // BareCall calls a C function that does nothing: the cost of cgo itself.
 func BareCall() { bareCall() }
 
@@ -14,4 +16,10 @@ func WhyNot(name, module string) []string {
 	defer keepErrors()()
 	askWhyNot(name, module)
 	return takeRecent()
+}
+
+// RepetitionInside is a repetition that also times the library's calls. Only tests
+// measure the harness itself.
+func (t Timed) RepetitionInside(prompt, gen []Token, batch int) (elapsed, inside time.Duration, err error) {
+	return t.repetitionInside(prompt, gen, batch)
 }

@@ -79,10 +79,10 @@ func (t Timed) PrimedRepetition(d time.Duration, prompt, gen []Token, batch int)
 	return time.Duration(p.elapsed_ns), decodeError(int(rc))
 }
 
-// RepetitionInside is Repetition with a clock read before and after each library
+// repetitionInside is Repetition with a clock read before and after each library
 // call. inside is the time spent in these calls. It measures the harness itself
 // and costs two clock reads for each call.
-func (t Timed) RepetitionInside(prompt, gen []Token, batch int) (elapsed, inside time.Duration, err error) {
+func (t Timed) repetitionInside(prompt, gen []Token, batch int) (elapsed, inside time.Duration, err error) {
 	p, err := t.c.ptr()
 	if err != nil {
 		return 0, 0, err

@@ -22,8 +22,8 @@ type CUDACode struct {
 // of CUDA and PTX.
 type Capability struct{ Major, Minor int }
 
-// ParseCapability reads "8.9"; ok is false for anything else.
-func ParseCapability(s string) (c Capability, ok bool) {
+// parseCapability reads "8.9"; ok is false for anything else.
+func parseCapability(s string) (c Capability, ok bool) {
 	n, err := fmt.Sscanf(s, "%d.%d", &c.Major, &c.Minor)
 	if err != nil || n != 2 || c.Major < 0 || c.Minor < 0 {
 		return Capability{}, false
@@ -87,9 +87,9 @@ const (
 
 var errFatbin = errors.New("unknown format of GPU code")
 
-// ReadCUDACode returns the GPUs that a library file has code for. It reads headers
+// readCUDACode returns the GPUs that a library file has code for. It reads headers
 // only: a few kilobytes of files of hundreds of megabytes.
-func ReadCUDACode(path string) (CUDACode, error) {
+func readCUDACode(path string) (CUDACode, error) {
 	f, err := elf.Open(path)
 	if err != nil {
 		return CUDACode{}, err

@@ -55,7 +55,7 @@ func TestFatbin(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
-	if _, err := ReadCUDACode(os.Args[0]); !errors.Is(err, errFatbin) {
+	if _, err := readCUDACode(os.Args[0]); !errors.Is(err, errFatbin) {
 		t.Errorf("a program without code for GPUs: %v", err)
 	}
 }
@@ -95,7 +95,7 @@ func TestCUDACode(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]bool{"8.9": true, "12.10": true, "": false, "8": false, "x.y": false, "-1.0": false} {
-		if c, ok := ParseCapability(text); ok != want {
+		if c, ok := parseCapability(text); ok != want {
 			t.Errorf("%q: %v, %v", text, c, ok)
 		}
 	}

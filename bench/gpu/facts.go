@@ -44,7 +44,7 @@ func Collect(root string) (gpus []Facts, nvmlProblem string) {
 	if filepath.Clean(root) != "/" {
 		return gpus, ""
 	}
-	switch n, err := OpenNVML(NVMLName); {
+	switch n, err := startNVML(NVMLName); {
 	case err == nil:
 		defer n.Close()
 		return withNVML(gpus, n.Devices()), ""

@@ -129,7 +129,7 @@ func (m Machine) Ask(ctx context.Context, probe Probe) (Answer, error) {
 	a.Usage = Usage{UnusedReason: "the GPU cannot be opened: " + err.Error(), Visible: noDevices}
 	a.Visible = noDevices
 	if err := ask(); err != nil {
-		return a, fmt.Errorf("%w; a GPU is left out: %s", err, a.Usage.UnusedReason)
+		return a, fmt.Errorf("%w; %s", err, a.Usage.UnusedReason)
 	}
 	return a, nil
 }
@@ -143,7 +143,7 @@ func readLibraries(engine bench.EngineFacts) libraries {
 		if path == "" {
 			return nil
 		}
-		code, err := ReadCUDACode(path)
+		code, err := readCUDACode(path)
 		if err != nil {
 			slog.Debug("GPU code of a library not read", "error", err)
 			return nil

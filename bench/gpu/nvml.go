@@ -88,11 +88,11 @@ var throttleReasons = []struct {
 // half a minute for eight devices.
 const nvmlStartLimit = time.Minute
 
-// OpenNVML opens and starts NVIDIA's library and reads the facts of its devices.
+// startNVML opens and starts NVIDIA's library and reads the facts of its devices.
 // path is NVMLName or the path of a file. The error wraps ErrNoNVML if there is no
 // such library and ErrNoDriver if no driver is loaded. Any other error means that
 // the library is installed but does not work.
-func OpenNVML(path string) (*NVML, error) { return openWithin(path, nvmlStartLimit) }
+func startNVML(path string) (*NVML, error) { return openWithin(path, nvmlStartLimit) }
 
 func openWithin(path string, limit time.Duration) (*NVML, error) {
 	type opened struct {

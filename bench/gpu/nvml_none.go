@@ -7,8 +7,8 @@ import "github.com/sparecores/benchmark-llm/bench/result"
 // NVML is not part of a build for the CPU.
 type NVML struct{}
 
-// OpenNVML returns ErrNoNVML.
-func OpenNVML(string) (*NVML, error) { return nil, ErrNoNVML }
+// startNVML returns ErrNoNVML.
+func startNVML(string) (*NVML, error) { return nil, ErrNoNVML }
 
 // Devices returns none.
 func (*NVML) Devices() []NVMLDevice { return nil }

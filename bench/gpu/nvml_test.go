@@ -28,7 +28,7 @@ func fakeNVML(t *testing.T, flags ...string) string {
 
 func opened(t *testing.T, path string) *NVML {
 	t.Helper()
-	n, err := OpenNVML(path)
+	n, err := startNVML(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestRenamedNVML(t *testing.T) {
 }
 
 func TestNVMLThatIsNotThere(t *testing.T) {
-	if _, err := OpenNVML(filepath.Join(t.TempDir(), NVMLName)); !errors.Is(err, ErrNoNVML) {
+	if _, err := startNVML(filepath.Join(t.TempDir(), NVMLName)); !errors.Is(err, ErrNoNVML) {
 		t.Errorf("no library: %v", err)
 	}
 }
@@ -121,7 +121,7 @@ func TestBrokenNVML(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("NVML_CODE", tt.code)
-			n, err := OpenNVML(tt.path)
+			n, err := startNVML(tt.path)
 			if err == nil {
 				n.Close()
 			}

@@ -7,11 +7,11 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Window is the timed part of one repetition.
-type Window struct{ Start, End time.Time }
+// window is the timed part of one repetition.
+type window struct{ Start, End time.Time }
 
 // Seconds returns the length of the window.
-func (w Window) Seconds() float64 { return w.End.Sub(w.Start).Seconds() }
+func (w window) Seconds() float64 { return w.End.Sub(w.Start).Seconds() }
 
 const (
 	// readingLag is how long after its window a reading still counts. The reading
@@ -22,13 +22,13 @@ const (
 	minEnergySeconds = 1.0
 )
 
-// Summarise returns the telemetry of one GPU during the timed windows. readings are
+// summarise returns the telemetry of one GPU during the timed windows. readings are
 // sorted by time. A value without a reading in the windows is absent.
-func Summarise(readings []result.GPUReading, windows []Window) result.GPUTelemetry {
+func summarise(readings []result.GPUReading, windows []window) result.GPUTelemetry {
 	var t result.GPUTelemetry
 	var power []float64
 	for _, r := range readings {
-		if !slices.ContainsFunc(windows, func(w Window) bool { return !r.At.Before(w.Start) && r.At.Sub(w.End) <= readingLag }) {
+		if !slices.ContainsFunc(windows, func(w window) bool { return !r.At.Before(w.Start) && r.At.Sub(w.End) <= readingLag }) {
 			continue
 		}
 		widen(&t.SMClockMHz, r.SMClockMHz)
@@ -78,7 +78,7 @@ func widen(r **result.Range, v *float64) {
 // energyOf returns the energy used in the windows, and their total length. It
 // interpolates the counter linearly between two readings. ok is false if the
 // readings do not cover all windows, or if the counter was reset.
-func energyOf(readings []result.GPUReading, windows []Window) (joules, seconds float64, ok bool) {
+func energyOf(readings []result.GPUReading, windows []window) (joules, seconds float64, ok bool) {
 	readings = slices.DeleteFunc(slices.Clone(readings), func(r result.GPUReading) bool { return r.EnergyJoules == nil })
 	at := func(t time.Time) (float64, bool) {
 		i := slices.IndexFunc(readings, func(r result.GPUReading) bool { return !r.At.Before(t) })

@@ -15,7 +15,7 @@ func TestSummarise(t *testing.T) {
 	near := cmpopts.EquateApprox(1e-12, 0)
 	start := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 	at := func(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
-	windows := []Window{{at(1), at(2)}, {at(3), at(4)}}
+	windows := []window{{at(1), at(2)}, {at(3), at(4)}}
 	bytes := func(n uint64) *uint64 { return &n }
 	reading := func(seconds, watts, clock float64) result.GPUReading {
 		return result.GPUReading{At: at(seconds), PowerWatts: ptr(watts), SMClockMHz: ptr(clock)}
@@ -26,7 +26,7 @@ func TestSummarise(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		readings []result.GPUReading
-		windows  []Window
+		windows  []window
 		want     result.GPUTelemetry
 	}{
 		{"nothing", nil, windows, result.GPUTelemetry{}},
@@ -42,7 +42,7 @@ func TestSummarise(t *testing.T) {
 		{"a counter that is not read to the end", []result.GPUReading{counter(0.5, 100), counter(3.5, 200)}, windows, result.GPUTelemetry{}},
 		{"a counter that begins too late", []result.GPUReading{counter(1.5, 100), counter(4.5, 200)}, windows, result.GPUTelemetry{}},
 		{"a counter that was reset", []result.GPUReading{counter(0.5, 100), counter(4.5, 20)}, windows, result.GPUTelemetry{}},
-		{"too short for a counter", []result.GPUReading{counter(0.5, 100), counter(4.5, 500), reading(1.2, 60, 2000)}, []Window{{at(1), at(1.5)}},
+		{"too short for a counter", []result.GPUReading{counter(0.5, 100), counter(4.5, 500), reading(1.2, 60, 2000)}, []window{{at(1), at(1.5)}},
 			result.GPUTelemetry{PowerWatts: ptr(60), SMClockMHz: &result.Range{Min: 2000, Max: 2000}}},
 		{"the rest", []result.GPUReading{
 			{At: at(1.1), TemperatureC: ptr(50), UsedBytes: bytes(5), Throttled: []string{"power cap"}, MemoryClockMHz: ptr(6000)},
@@ -55,7 +55,7 @@ func TestSummarise(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Summarise(tt.readings, tt.windows), near); diff != "" {
+			if diff := cmp.Diff(tt.want, summarise(tt.readings, tt.windows), near); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})

@@ -176,7 +176,7 @@ func (m Machine) kernels(device bench.EngineGPU, libs libraries) (kernels, probl
 		return "", "", ""
 	}
 	g := m.GPUs[i]
-	capability, known := ParseCapability(g.ComputeCapability)
+	capability, known := parseCapability(g.ComputeCapability)
 	if !known {
 		return "", "", ""
 	}
@@ -186,7 +186,7 @@ func (m Machine) kernels(device bench.EngineGPU, libs libraries) (kernels, probl
 	case libs.backend.Compiles(capability):
 		kernels = PTXKernels
 		needed, known := libs.backend.Driver()
-		supported, reported := ParseCapability(g.CUDAVersion)
+		supported, reported := parseCapability(g.CUDAVersion)
 		if known && reported && supported.Compare(needed) < 0 {
 			return kernels, fmt.Sprintf("driver %s supports CUDA %v, but compiling kernels for compute capability %v needs CUDA %v or newer",
 				g.DriverVersion, supported, capability, needed), ""

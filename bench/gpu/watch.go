@@ -36,7 +36,7 @@ type Watcher struct {
 	mu       sync.Mutex
 	testing  bool
 	worker   int                   // process id
-	windows  []Window              // of the current test
+	windows  []window              // of the current test
 	readings [][]result.GPUReading // of each device in the current test
 	others   []int                 // most other processes seen on each device
 }
@@ -48,7 +48,7 @@ func Watch(library string, interval time.Duration, kernels map[string]string) *W
 	if interval <= 0 {
 		return nil
 	}
-	nvml, err := OpenNVML(library)
+	nvml, err := startNVML(library)
 	if err != nil {
 		if !errors.Is(err, ErrNoNVML) {
 			slog.Debug("GPUs are not watched", "error", err)
@@ -172,7 +172,7 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 		w.ask(w.read)
 	case bench.RepetitionDone:
 		w.mu.Lock()
-		w.windows = append(w.windows, Window{Start: s.At.Add(-e.Sample.Elapsed), End: s.At})
+		w.windows = append(w.windows, window{Start: s.At.Add(-e.Sample.Elapsed), End: s.At})
 		w.mu.Unlock()
 		w.ask(w.read)
 	case bench.TestDone:
@@ -189,7 +189,7 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 func (w *Watcher) observed() bench.GPUObserved {
 	var o bench.GPUObserved
 	for i, d := range w.devices {
-		t := Summarise(w.readings[i], w.windows)
+		t := summarise(w.readings[i], w.windows)
 		t.Driver, t.Kernels, t.Others = d.DriverVersion, w.kernels[d.PCIAddress], w.others[i]
 		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.PCIAddress, GPUTelemetry: t})
 	}

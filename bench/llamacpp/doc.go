@@ -24,7 +24,7 @@ var (
 	ErrNoLibrary = errors.New("built without libllama")
 	ErrNoCUDA    = errors.New("no CUDA device can be used")
 	ErrNoDevice  = errors.New("no device")
-	ErrDevices   = errors.New("settings do not go with the devices")
+	ErrDevices   = errors.New("settings do not match the devices")
 )
 
 // Device is a device that the library can compute on.

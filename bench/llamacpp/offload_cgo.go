@@ -3,6 +3,7 @@
 package llamacpp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -252,6 +253,14 @@ func limitDevices(s *bench.Settings) (used []string, w []result.Warning) {
 	}}
 }
 
+// count is a number with its noun, in the plural unless n is 1.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
 func deviceNames(devices []llama.Device) []string {
 	names := make([]string, len(devices))
 	for i, d := range devices {
@@ -267,6 +276,9 @@ func checkDevices(s bench.Settings) error {
 		list := "there is none"
 		if len(there) > 0 {
 			list = fmt.Sprintf("there are %d: %s", len(there), strings.Join(deviceNames(there), ", "))
+		}
+		if len(there) == 1 {
+			list = "there is 1: " + there[0].Name
 		}
 		return fmt.Errorf("%w: %s; %s", ErrDevices, fmt.Sprintf(format, args...), list)
 	}
@@ -285,13 +297,14 @@ func checkDevices(s bench.Settings) error {
 	}
 	shares := s.TensorSplit
 	if n := len(shares); n > 0 && n != len(devices) {
-		return refuse(devices, "a tensor split over %d devices to offload to", n)
+		return fmt.Errorf("%w: the tensor split has %s for %s: %s", ErrDevices,
+			count(n, "share"), count(len(devices), "device"), cmp.Or(strings.Join(deviceNames(devices), ", "), "none"))
 	}
 	if most := mostDevices(); len(shares) > most && s.SplitMode != "none" && slices.Max(shares[:most]) == 0 {
 		return refuse(devices, "a tensor split without a share for the first %d devices, the most that the library takes", most)
 	}
 	if s.MainGPU > 0 && s.MainGPU >= len(devices) {
-		return refuse(devices, "main GPU %d, counted from 0, of the devices to offload to", s.MainGPU)
+		return refuse(devices, "there is no main GPU %d (counted from 0)", s.MainGPU)
 	}
 	return nil
 }

@@ -26,16 +26,16 @@ import (
 // the next shorter test of the series predicts two times: a bound, which is the
 // least time that even a lucky machine needs, and a likely time. A test is
 // skipped when the bound exceeds its budget. When only the likely time does, the
-// test starts as a suspect and is given up early. Any other test may recover from
+// test is doubtful: it starts, but is given up early. Any other test may recover from
 // a slow start: clocks, caches and other guests can make the first passes slow on
-// a machine that then does well. A suspect gets no such credit, because most of the
+// a machine that then does well. A doubtful test gets no such credit, because most of the
 // time that slow recorded servers lost was in tests predicted near their limit.
 type Policy struct {
-	Skip      float64 // skip a test when its bound exceeds this share of the time for passes
-	Suspicion float64 // suspect a test when its likely time exceeds this share of the time for passes
+	Skip  float64 // a test is skipped when its bound exceeds this share of the time for passes
+	Doubt float64 // a test is doubtful when its likely time exceeds this share of the time for passes
 
-	Trusting   Margins // of a test that is expected to fit, or of which nothing is known
-	Suspicious Margins // of a suspect; each at most its trusting twin
+	Trusting Margins // of a test that is expected to fit, or of which nothing is known
+	Doubtful Margins // of a doubtful test; none exceeds its counterpart in Trusting
 
 	// A fuller batch costs less time per token. When a prompt of at least
 	// FullPrompt tokens is predicted from a shorter one than that, the bound
@@ -75,9 +75,9 @@ func (m Margins) after(done int) float64 {
 	}
 }
 
-// Default is rule (iii) with margins that depend on what was expected. A test
+// Default is Fastest with margins that depend on what was expected. A test
 // that shorter ones predict to fit, or of which they say nothing, has time to
-// recover from a slow start. A suspect is given up after one complete pass if
+// recover from a slow start. A doubtful test is given up after one complete pass if
 // that pass is too slow. A test is skipped only when it misses its budget by more
 // than noise. The few, round parameters were chosen on recorded runs of 1,787
 // cloud servers. `benchmark-llm replay` shows what they reach, also on halves of
@@ -85,19 +85,18 @@ func (m Margins) after(done int) float64 {
 func Default() Policy {
 	p := Fastest()
 	p.Skip = 1.04
-	p.Suspicion = 0.93
+	p.Doubt = 0.93
 	p.Trusting = Margins{First: 2, Second: 1.6, Later: 1.1}
-	p.Suspicious = Margins{First: 1.02, Second: 1, Later: 1}
+	p.Doubtful = Margins{First: 1.02, Second: 1, Later: 1}
 	return p
 }
 
-// Fastest is rule (iii) of the recorded runs. It skips a test that does not fit
-// even at the speed of the fastest repetition, and has the same margins for every
-// test.
+// Fastest skips a test that does not fit even at the speed of the fastest repetition
+// of the next shorter one. It has the same margins for every test.
 func Fastest() Policy {
 	same := Margins{First: 1.3, Second: 1.3, Later: 1.02}
 	return Policy{
-		Skip: 1, Suspicion: 1, Trusting: same, Suspicious: same,
+		Skip: 1, Doubt: 1, Trusting: same, Doubtful: same,
 		FullPrompt: 128, FillGain: 0.5, GPUPrompt: 512,
 		LongContext: 4096, GrowthFloor: 0.5,
 	}
@@ -207,7 +206,7 @@ func (p Policy) Before(t Prospect) Decision {
 	switch {
 	case bound*t.tokens() > p.Skip*left.Seconds():
 		return Decision{Stop: true, Reason: fmt.Sprintf("skipped: needs at least %s %s", least, numbers)}
-	case p.suspects(t):
+	case p.doubts(t):
 		return Decision{Reason: fmt.Sprintf("started, but doubtful: needs %s to %s %s", least, about, numbers)}
 	default:
 		return Decision{Reason: fmt.Sprintf("started: needs about %s %s", about, numbers)}
@@ -232,17 +231,17 @@ func (p Policy) Likely(t Prospect) (likely time.Duration, ok bool) {
 	return likely, true
 }
 
-// suspects tells whether the test likely does not fit its budget.
-func (p Policy) suspects(t Prospect) bool {
+// doubts tells whether the test likely does not fit its budget.
+func (p Policy) doubts(t Prospect) bool {
 	_, likely, ok := p.predict(t)
-	return ok && likely*t.tokens() > p.Suspicion*t.forPasses().Seconds()
+	return ok && likely*t.tokens() > p.Doubt*t.forPasses().Seconds()
 }
 
 // allowed is the time that all passes together may need by projection.
 func (p Policy) allowed(t Prospect) time.Duration {
 	margins := p.Trusting
-	if p.suspects(t) {
-		margins = p.Suspicious
+	if p.doubts(t) {
+		margins = p.Doubtful
 	}
 	return time.Duration(margins.after(len(t.Passes)) * float64(t.forPasses()))
 }
@@ -257,7 +256,7 @@ const knownShare = 0.25
 func (p Policy) During(t Prospect) Decision {
 	left := t.passes() - len(t.Passes)
 	if t.Budget <= 0 || left <= 0 {
-		return Decision{Reason: "goes on: it has no time limit or is complete"}
+		return Decision{Reason: "continues: no time limit, or already complete"}
 	}
 	spent, fastest := t.spent()
 	current, share := t.InPass, float64(t.Tokens)/float64(t.Test.Tokens())
@@ -290,7 +289,7 @@ func (p Policy) During(t Prospect) Decision {
 	if needed > p.allowed(t) {
 		return Decision{Stop: true, Reason: "given up: " + numbers}
 	}
-	return Decision{Reason: "goes on: " + numbers}
+	return Decision{Reason: "continues: " + numbers}
 }
 
 // Patience is how long the current pass may take before During gives the test up,

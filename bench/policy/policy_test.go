@@ -135,20 +135,20 @@ func TestDuring(t *testing.T) {
 		prospect policy.Prospect
 		want     policy.Decision
 	}{
-		{"no limit", within(prospect(pp(16), 0), 999*s, 0), policy.Decision{Reason: "goes on: it has no time limit or is complete"}},
+		{"no limit", within(prospect(pp(16), 0), 999*s, 0), policy.Decision{Reason: "continues: no time limit, or already complete"}},
 		{"a slow first pass", within(unknown, 19*s, 0), policy.Decision{
-			Reason: "goes on: all 6 passes need at least 1m54s (the first has run for 19s); 1m0s of its budget of 1m0s is left for them"}},
+			Reason: "continues: all 6 passes need at least 1m54s (the first has run for 19s); 1m0s of its budget of 1m0s is left for them"}},
 		{"a hopeless first pass", within(unknown, 21*s, 0), policy.Decision{Stop: true,
 			Reason: "given up: all 6 passes need at least 2m6s (the first has run for 21s); 1m0s of its budget of 1m0s is left for them"}},
 		{"one pass", after(unknown, 15*s), policy.Decision{
-			Reason: "goes on: all 6 passes need at least 1m30s (1 took 15s); 1m0s of its budget of 1m0s is left for them"}},
+			Reason: "continues: all 6 passes need at least 1m30s (1 took 15s); 1m0s of its budget of 1m0s is left for them"}},
 		{"one pass too slow", after(unknown, 17*s), policy.Decision{Stop: true,
 			Reason: "given up: all 6 passes need at least 1m42s (1 took 17s); 1m0s of its budget of 1m0s is left for them"}},
 		{"two passes too slow", after(unknown, 12*s, 11*s), policy.Decision{Stop: true,
 			Reason: "given up: all 6 passes need at least 1m7s (2 took 23s); 1m0s of its budget of 1m0s is left for them"}},
 		{"the first was the fastest", after(unknown, 11*s, 12*s), policy.Decision{Stop: true,
 			Reason: "given up: all 6 passes need at least 1m7s (2 took 23s); 1m0s of its budget of 1m0s is left for them"}},
-		{"complete", after(unknown, s, s, s, s, s, 90*s), policy.Decision{Reason: "goes on: it has no time limit or is complete"}},
+		{"complete", after(unknown, s, s, s, s, s, 90*s), policy.Decision{Reason: "continues: no time limit, or already complete"}},
 		{"a pass that hangs", within(after(unknown, s, s, s), 62*s, 0), policy.Decision{Stop: true,
 			Reason: "given up: all 6 passes need at least 1m7s (3 took 3s); 1m0s of its budget of 1m0s is left for them"}},
 		{"half of the tokens tell", within(generation, 25*s, 64), policy.Decision{Stop: true,
@@ -156,9 +156,9 @@ func TestDuring(t *testing.T) {
 		{"a quarter of the tokens tells", within(generation, 25*s, 32), policy.Decision{Stop: true,
 			Reason: "given up: all 5 passes need about 8m20s (32 of 128 tokens of the first took 25s); 1m40s of its budget of 1m40s is left for them"}},
 		{"a pass faster than those before", within(after(generation, 50*s), 5*s, 64), policy.Decision{
-			Reason: "goes on: all 5 passes need at least 1m30s (1 took 50s); 1m40s of its budget of 1m40s is left for them"}},
+			Reason: "continues: all 5 passes need at least 1m30s (1 took 50s); 1m40s of its budget of 1m40s is left for them"}},
 		{"few tokens do not", within(generation, 25*s, 31), policy.Decision{
-			Reason: "goes on: all 5 passes need at least 2m5s (the first has run for 25s); 1m40s of its budget of 1m40s is left for them"}},
+			Reason: "continues: all 5 passes need at least 2m5s (the first has run for 25s); 1m40s of its budget of 1m40s is left for them"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, policy.Default().During(tt.prospect)); diff != "" {
@@ -189,11 +189,11 @@ func TestPatience(t *testing.T) {
 			t.Errorf("%s: %v (limited: %v), want %v", tt.name, got, ok, tt.want)
 		}
 	}
-	for done, want := range []time.Duration{13 * s, 58 * s, 41200 * time.Millisecond} { // rule (iii): 1.3, 1.3 and 1.02 times the budget
+	for done, want := range []time.Duration{13 * s, 58 * s, 41200 * time.Millisecond} { // 1.3, 1.3 and 1.02 times the budget
 		passes := slices.Repeat([]time.Duration{4 * s}, done)
 		got, ok := policy.Fastest().Patience(after(prospect(pp(16), 60*s), passes...))
 		if !ok || got.Round(time.Millisecond) != want {
-			t.Errorf("rule (iii) after %d passes: %v (limited: %v), want %v", done, got, ok, want)
+			t.Errorf("fastest after %d passes: %v (limited: %v), want %v", done, got, ok, want)
 		}
 	}
 	complete := after(prospect(tg(16), s), make([]time.Duration, 5)...)
@@ -204,9 +204,9 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// A test that was to fit ill, and whose first pass bears that out, is given up
-// there; the same passes of a test that was to fit well go on.
-func TestNoCreditForSuspects(t *testing.T) {
+// A doubtful test whose first pass is too slow is given up after that pass. A test that
+// was expected to fit continues after the same pass.
+func TestNoCreditForDoubtful(t *testing.T) {
 	const pass = 20*time.Second + 1 // five of them do not fit 100 s, if only just
 	servers := func(before time.Duration) []policy.RecordedServer {
 		return []policy.RecordedServer{{Name: "made/killed", Models: []policy.RecordedModel{{Server: "made/killed", Model: "m.gguf", Tests: []policy.RecordedTest{

@@ -235,34 +235,34 @@ type Decider interface {
 type Rule struct {
 	Name    string
 	Decider Decider
-	Crash   AfterCrash
+	crash   afterCrash
 }
 
-// AfterCrash is what a rule does when the engine crashed in a test.
-type AfterCrash int
+// afterCrash is what a rule does when the engine crashed in a test.
+type afterCrash int
 
 // The ways to go on after a crash.
 const (
-	CrashEndsSeries AfterCrash = iota // as in later versions of the recorded suite
-	CrashContinues                    // as in its first version
-	CrashRetries                      // as in this program: see package supervise
+	crashEndsSeries afterCrash = iota // as in later versions of the recorded suite
+	crashContinues                    // as in its first version
+	crashRetries                      // as in this program: see package supervise
 )
 
 // Rules are the stop rules to compare. The default policy comes last.
 func Rules() []Rule {
 	return []Rule{
-		{Name: "(i) run all", Decider: never{}, Crash: CrashContinues},
-		{Name: "(i-b) crash ends series", Decider: never{}},
-		{Name: "(ii) speed of previous", Decider: previousSpeed{}},
-		{Name: "(iii) fastest", Decider: Fastest()},
-		{Name: "default", Decider: Default(), Crash: CrashRetries},
+		{Name: "run all", Decider: never{}, crash: crashContinues},
+		{Name: "crash ends series", Decider: never{}},
+		{Name: "speed of previous", Decider: previousSpeed{}},
+		{Name: "fastest", Decider: Fastest()},
+		{Name: "default", Decider: Default(), crash: crashRetries},
 	}
 }
 
 // never stops nothing.
 type never struct{}
 
-func (never) Before(Prospect) Decision                { return Decision{Reason: "started: every test is"} }
+func (never) Before(Prospect) Decision                { return Decision{Reason: "started: this rule skips nothing"} }
 func (never) Patience(Prospect) (time.Duration, bool) { return 0, false }
 
 // previousSpeed skips a test that does not fit at the mean speed of the next
@@ -411,10 +411,10 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 				setup = own
 			}
 		case result.Crashed:
-			switch rule.Crash {
-			case CrashEndsSeries:
+			switch rule.crash {
+			case crashEndsSeries:
 				consequence = EndSeries
-			case CrashRetries:
+			case crashRetries:
 				// As in package supervise: the first test that crashes is tried twice,
 				// longer tests of its series come last, and the third crash of a model
 				// ends it.

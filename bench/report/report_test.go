@@ -255,7 +255,7 @@ func skippedModel() []result.Outcome {
 		return result.Outcome{Model: "llama-7b.Q4_K_M.gguf", Test: t, Status: result.DownloadFailed, Reason: "connection refused"}
 	}
 	once := completed(result.Test{Gen: 16}, 12)
-	stopped := result.Outcome{Model: once.Model, Test: result.Test{Gen: 128}, Status: result.Timeout, Reason: "not done within its budget of 26s", Samples: make([]result.Sample, 1)}
+	stopped := result.Outcome{Model: once.Model, Test: result.Test{Gen: 128}, Status: result.Timeout, Reason: "not completed within its budget of 26s", Samples: make([]result.Sample, 1)}
 	after := result.Outcome{Model: once.Model, Test: result.Test{Gen: 512}, Status: result.PredictedTimeout, Reason: "not started: tg128 ended as timeout"}
 	return []result.Outcome{once, stopped, after, skipped(result.Test{Prompt: 16}), skipped(result.Test{Prompt: 128}), skipped(result.Test{Gen: 16})}
 }

@@ -101,6 +101,9 @@ func TestSeries(t *testing.T) {
 			if got := tests[i].SameSeries(tests[j]); got != (series == other) {
 				t.Errorf("%v and %v are of one series: %v", tests[i], tests[j], got)
 			}
+			if got, want := tests[i].ShorterInSeries(tests[j]), series == other && tests[i].Tokens() < tests[j].Tokens(); got != want {
+				t.Errorf("%v is a shorter test of the series of %v: %v", tests[i], tests[j], got)
+			}
 		}
 	}
 	slices.SortStableFunc(tests, result.Test{Gen: 1}.SeriesLast)

@@ -66,6 +66,12 @@ func (t Test) Context() int { return t.Prompt + t.Gen + t.Depth }
 // and depth, which differ only in length.
 func (t Test) SameSeries(other Test) bool { return t.Kind() == other.Kind() && t.Depth == other.Depth }
 
+// ShorterInSeries tells whether the test belongs to other's series and has fewer
+// tokens.
+func (t Test) ShorterInSeries(other Test) bool {
+	return t.SameSeries(other) && t.Tokens() < other.Tokens()
+}
+
 // SeriesLast compares two tests for a stable sort that puts the tests of t's
 // series behind all others.
 func (t Test) SeriesLast(a, b Test) int {

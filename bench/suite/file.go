@@ -201,7 +201,7 @@ func (f *file) suite(n *yaml.Node) Suite {
 	f.eachItem(v, func(item *yaml.Node) {
 		m := f.model(item, lengths)
 		if line, taken := lines[m.Name]; taken && f.err == nil {
-			f.fail(item, "the model in line %d is also called %s; records are told apart by this name", line, m.Name)
+			f.fail(item, "the model in line %d has the same name %s; names must differ", line, m.Name)
 		}
 		lines[m.Name] = item.Line
 		s.Models = append(s.Models, m)

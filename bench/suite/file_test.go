@@ -217,7 +217,7 @@ func TestReadMistakes(t *testing.T) {
 			"f.yaml:3: sha256 belongs to a single file, but the model is in several"},
 		"a key of a model": {"models:\n- source: a\n  size: 1", `f.yaml:3: unknown key "size" of a model; known keys are source, name, sha256, prompt, generation, depth, combined, e2e`},
 		"a name twice": {"models:\n- x/a.gguf\n- b.gguf\n- hf:u/r/a.gguf",
-			"f.yaml:4: the model in line 2 is also called a.gguf; records are told apart by this name"},
+			"f.yaml:4: the model in line 2 has the same name a.gguf; names must differ"},
 		"no tests": {"prompt: []\ngeneration: 0", "f.yaml:1: the model has no tests: every length is 0"},
 		"many tests": {"models:\n- source: a\n  prompt: [" + strings.Repeat("1,", 400) + "]\n  depth: [0, 1, 2]",
 			"f.yaml:2: the model has 1215 tests, more than 1000"},
@@ -256,7 +256,7 @@ func TestReadMistakes(t *testing.T) {
 
 		"an alias in itself": {"prompt: &p [*p]", "f.yaml:1: prompt must be a whole number, 0…16777216"},
 		"an alias bomb": {"models:\n- &a {source: x, prompt: &p [" + strings.Repeat("1,", 900) + "]}\n" + strings.Repeat("- *a\n", 99),
-			"f.yaml:3: the model in line 2 is also called x; records are told apart by this name"},
+			"f.yaml:3: the model in line 2 has the same name x; names must differ"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := suite.Read(strings.NewReader(tt.in), "f.yaml")

@@ -53,7 +53,7 @@ func TestKilledForMemory(t *testing.T) {
 		{"the first time alone", "kill twice", 0, counts(true, 7, 8, 8), outcome{"pp32 crashed 2", another}},
 		{"not counted", "kill twice", 0, counts(true, 7), outcome{"pp32 crashed 2", another}},
 		{"another process was killed", "abort twice", 0, counts(true, 7, 8, 8, 9), outcome{"pp32 crashed 2", "the worker crashed (exit code 2): SIGABRT"}},
-		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not return within 1."}},
+		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not abort within 1."}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +70,7 @@ func TestKilledForMemory(t *testing.T) {
 
 // What a worker says before it ends tells whether it was memory that it lacked.
 func TestLastWords(t *testing.T) {
-	const without = "the worker could not get the memory it needed: "
+	const without = "the worker ran out of memory: "
 	stacks := strings.Repeat("goroutine 1 [running]:\nmain.main()\n", 200)
 	chatter := strings.Repeat(`{"level":"DEBUG","msg":"load_tensors: layer 1 assigned to device CPU","source":"llama"}`+"\n", 500)
 	for _, tt := range []struct {

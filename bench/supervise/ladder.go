@@ -36,7 +36,7 @@ type ladder struct {
 // timer fires, for example "did not exit".
 func (l *ladder) set(limit time.Duration, status result.Status, failure string) {
 	l.stop()
-	l.loss = record.Loss{Status: status, Reason: "the worker " + failure + " and was ended", Gone: true}
+	l.loss = record.Loss{Status: status, Reason: "the worker " + failure + " and was killed", Gone: true}
 	if limit > 0 {
 		l.timer = time.NewTimer(limit)
 	}
@@ -73,24 +73,24 @@ func (l *ladder) follow(e bench.Event) {
 	case bench.EngineReady:
 		l.set(betweenLimit, result.Crashed, "did not begin to load")
 	case bench.LoadStarted:
-		l.within(e.Budget, bench.Grace(0), "did not load the model")
+		l.within(e.Budget, bench.Grace(0), "load budget")
 	case bench.LoadDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.PrecompileStarted:
-		l.within(e.Budget, bench.Grace(0), "did not end the precompile passes")
+		l.within(e.Budget, bench.Grace(0), "budget of the precompile passes")
 	case bench.PrecompileDone:
 		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.TestStarted:
 		l.test, l.budget = time.Now(), e.Budget
-		l.within(e.Budget, bench.Grace(0), "did not end the test")
+		l.within(e.Budget, bench.Grace(0), "test's budget")
 	case bench.WarmupDone:
-		l.within(l.left(), bench.Grace(e.UBatch), "did not end the test")
+		l.within(l.left(), bench.Grace(e.UBatch), "test's budget")
 	case bench.RepetitionDone:
-		l.within(l.left(), bench.Grace(e.UBatch), "did not end the test")
+		l.within(l.left(), bench.Grace(e.UBatch), "test's budget")
 	case bench.AbortRequested:
-		l.set(e.Grace+margin, e.Status, "did not return within "+e.Grace.String()+" of being told to abort")
+		l.set(e.Grace+margin, e.Status, "did not abort within "+e.Grace.String())
 	case bench.GraceExpired:
-		l.set(margin, l.loss.Status, "did not return within "+e.Grace.String()+" of being told to abort")
+		l.set(margin, l.loss.Status, "did not abort within "+e.Grace.String())
 	case bench.TestDone:
 		l.set(betweenLimit, result.Crashed, "did not go on")
 	case bench.JobDone:
@@ -106,13 +106,14 @@ func (l *ladder) exiting() {
 }
 
 // within sets the ladder to a budget, a grace period and the margin. A budget of 0 is
-// no limit; a negative one is over.
-func (l *ladder) within(budget, grace time.Duration, failure string) {
+// no limit; a negative one is over. name is the name of the budget.
+func (l *ladder) within(budget, grace time.Duration, name string) {
+	failure := fmt.Sprintf("exceeded the %s and %v of grace", name, grace)
 	if budget == 0 {
 		l.set(0, result.Timeout, failure)
 		return
 	}
-	l.set(max(budget, 0)+grace+margin, result.Timeout, fmt.Sprintf("%s within its budget and %v of grace", failure, grace))
+	l.set(max(budget, 0)+grace+margin, result.Timeout, failure)
 }
 
 // left is what is left of the current test's budget: negative if the budget is over, 0

@@ -23,15 +23,15 @@ func TestLadder(t *testing.T) {
 		want   time.Duration // of silence after the last; 0: no limit
 		loss   record.Loss
 	}{
-		{"engine ready", []bench.Event{bench.EngineReady{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin to load and was ended", Gone: true}},
-		{"loading", []bench.Event{bench.LoadStarted{Budget: 10 * s}}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not load the model within its budget and 30s of grace and was ended", Gone: true}},
-		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not load the model within its budget and 30s of grace and was ended", Gone: true}},
+		{"engine ready", []bench.Event{bench.EngineReady{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin to load and was killed", Gone: true}},
+		{"loading", []bench.Event{bench.LoadStarted{Budget: 10 * s}}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the load budget and 30s of grace and was killed", Gone: true}},
+		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the load budget and 30s of grace and was killed", Gone: true}},
 		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, record.Loss{}},
-		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was ended", Gone: true}},
-		{"making a context", []bench.Event{started}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 30s of grace and was ended", Gone: true}},
-		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 30s of grace and was ended", Gone: true}},
-		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 4s of grace and was ended", Gone: true}},
-		{"measuring further", []bench.Event{started, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: 2 * s}}, 17 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 7s of grace and was ended", Gone: true}},
+		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was killed", Gone: true}},
+		{"making a context", []bench.Event{started}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
+		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
+		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 4s of grace and was killed", Gone: true}},
+		{"measuring further", []bench.Event{started, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: 2 * s}}, 17 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 7s of grace and was killed", Gone: true}},
 		{"measuring without a budget", []bench.Event{bench.TestStarted{}, bench.WarmupDone{UBatch: s}, bench.RepetitionDone{UBatch: s}}, 0, record.Loss{}},
 		{
 			// It ended while the abort was on its way.
@@ -39,12 +39,12 @@ func TestLadder(t *testing.T) {
 				bench.TestStarted{Budget: s}, bench.WarmupDone{UBatch: s},
 				bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.RepetitionDone{UBatch: 2 * s},
 			},
-			9 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not end the test within its budget and 7s of grace and was ended", Gone: true},
+			9 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 7s of grace and was killed", Gone: true},
 		},
-		{"aborting", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}}, 6 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not return within 4s of being told to abort and was ended", Gone: true}},
-		{"grace expired", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.GraceExpired{Grace: 4 * s}}, 2 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not return within 4s of being told to abort and was ended", Gone: true}},
-		{"freeing a test", []bench.Event{started, bench.TestDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not go on and was ended", Gone: true}},
-		{"exiting", []bench.Event{bench.JobDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not exit and was ended", Gone: true}},
+		{"aborting", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}}, 6 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not abort within 4s and was killed", Gone: true}},
+		{"grace expired", []bench.Event{started, bench.AbortRequested{Status: result.Timeout, Grace: 4 * s}, bench.GraceExpired{Grace: 4 * s}}, 2 * s, record.Loss{Status: result.Timeout, Reason: "the worker did not abort within 4s and was killed", Gone: true}},
+		{"freeing a test", []bench.Event{started, bench.TestDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not go on and was killed", Gone: true}},
+		{"exiting", []bench.Event{bench.JobDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not exit and was killed", Gone: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestLadderStopping(t *testing.T) {
 		if got := time.Since(start); got != StopWithin {
 			t.Errorf("after %v, want %v", got, StopWithin)
 		}
-		if want := (record.Loss{Status: result.Aborted, Reason: "the worker did not stop when told to and was ended", Gone: true}); l.loss != want {
+		if want := (record.Loss{Status: result.Aborted, Reason: "the worker did not stop when told to and was killed", Gone: true}); l.loss != want {
 			t.Errorf("loss %v, want %v", l.loss, want)
 		}
 	})

@@ -101,7 +101,7 @@ func (f *findings) add(t result.Test, status result.Status) {
 	if status == result.OutOfMemory {
 		f.noMemory++
 	}
-	if f.decisive == nil && f.counts(t) && policy.After(status, f.shortest(t)) == policy.EndModels {
+	if f.decisive == nil && f.counts(t) && policy.After(status, f.job.Shortest(t)) == policy.EndModels {
 		f.decisive = &bench.PastTest{Test: t, Status: status}
 	}
 }
@@ -110,13 +110,6 @@ func (f *findings) add(t result.Test, status result.Status) {
 // only if there are no other tests, because it has a budget of its own.
 func (f *findings) counts(t result.Test) bool {
 	return !t.E2E || !slices.ContainsFunc(f.job.Tests, func(b bench.TestBudget) bool { return !b.Test.E2E })
-}
-
-// shortest tells whether a test is the shortest of its series.
-func (f *findings) shortest(t result.Test) bool {
-	shorter := func(other result.Test) bool { return other.SameSeries(t) && other.Tokens() < t.Tokens() }
-	return !slices.ContainsFunc(f.job.Tests, func(b bench.TestBudget) bool { return shorter(b.Test) }) &&
-		!slices.ContainsFunc(f.job.Past, func(p bench.PastTest) bool { return shorter(p.Test) })
 }
 
 // lossOfLarger says why larger models are not run; nil if they are. The receiver may

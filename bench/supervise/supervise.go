@@ -134,8 +134,8 @@ func (m *model) run(ctx context.Context) error {
 				continue
 			}
 			return m.giveUp(pending, loss)
-		case lost == nil: // another process sent a signal
-			return m.giveUp(pending, record.Loss{Status: result.Aborted, Reason: "the worker was told to stop by another process"})
+		case lost == nil: // the worker stopped, but the run did not stop it
+			return m.giveUp(pending, record.Loss{Status: result.Aborted, Reason: "another process sent SIGTERM to the worker"})
 		case m.recover(a, *lost):
 		default:
 			if err := m.goOnWithout(a, *lost); err != nil {
@@ -152,7 +152,7 @@ func (m *model) loadBudgetSpent() *record.Loss {
 	if m.Job.LoadBudget == 0 || m.loads < m.Job.LoadBudget {
 		return nil
 	}
-	return &record.Loss{Status: result.Timeout, Reason: fmt.Sprintf("no time to load the model again: its load budget of %s is spent",
+	return &record.Loss{Status: result.Timeout, Reason: fmt.Sprintf("model not loaded again: its load budget of %s is used up",
 		m.Job.LoadBudget.Round(time.Millisecond))}
 }
 

@@ -419,7 +419,7 @@ func inGroup(t *testing.T, pgid int) []string {
 
 func TestRun(t *testing.T) {
 	const (
-		late      = "the worker did not return within "
+		late      = "the worker did not abort within "
 		killed    = "the worker was killed (SIGKILL), most likely by the kernel because memory ran out"
 		asserted  = "the worker crashed (exit code 134): ggml.c:1: GGML_ASSERT(ok) failed"
 		quit      = "the worker ended before its work was done"
@@ -427,7 +427,7 @@ func TestRun(t *testing.T) {
 		exited3   = "the worker crashed (exit code 3)"
 		exited7   = "the worker crashed (exit code 7)"
 		noEvent   = "the worker wrote something that is not an event"
-		foreigner = "the worker was told to stop by another process"
+		foreigner = "another process sent SIGTERM to the worker"
 	)
 	for _, tt := range []struct {
 		scenario string
@@ -476,14 +476,14 @@ func TestRun(t *testing.T) {
 		// A worker that hangs is ended after its grace, once.
 		{"hang", time.Second, []outcome{{Line: "pp16 ok 3"}, {"pp32 timeout 2", late + "1."}, {Line: "tg8 ok 3"}}, []string{late + "1."}},
 		{"stop", time.Second, []outcome{
-			{Line: "pp16 ok 3"}, {"pp32 timeout 2", "the worker did not end the test within its budget and 1."}, {Line: "tg8 ok 3"},
-		}, []string{"the worker did not end the test within its budget and 1."}},
+			{Line: "pp16 ok 3"}, {"pp32 timeout 2", "the worker exceeded the test's budget and 1."}, {Line: "tg8 ok 3"},
+		}, []string{"the worker exceeded the test's budget and 1."}},
 
 		// A worker that does not speak the protocol.
 		{"garbage", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", noEvent}, {Line: "tg8 ok 3"}}, []string{noEvent, noEvent}},
 		{"endless line", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", noEvent}, {Line: "tg8 ok 3"}}, []string{noEvent, noEvent}},
 		{"half a line", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", exited3}, {Line: "tg8 ok 3"}}, []string{exited3, exited3}},
-		{"goes silent", 0, ok(pp16, pp32, tg8), []string{"the worker closed its events but did not exit and was ended"}},
+		{"goes silent", 0, ok(pp16, pp32, tg8), []string{"the worker closed its events but did not exit and was killed"}},
 		{"told by another", 0, []outcome{
 			{Line: "pp16 ok 3"}, {"pp32 aborted 2", "stopped: terminated signal received"}, {"tg8 aborted 0", foreigner},
 		}, nil},
@@ -606,20 +606,20 @@ func TestStop(t *testing.T) {
 		{"obedient", "repeat 3 pp32", []outcome{{Line: "pp16 ok 3"}, {"pp32 aborted 2", stopped}, {"tg8 aborted 0", reason}}, nil},
 		{
 			"deaf", "repeat 3 pp32", []outcome{{Line: "pp16 ok 3"}, {"pp32 aborted 2", reason}, {"tg8 aborted 0", reason}},
-			[]string{"the worker did not stop when told to and was ended"},
+			[]string{"the worker did not stop when told to and was killed"},
 		},
 		{
 			"ignores SIGTERM", "repeat 3 pp32", []outcome{{Line: "pp16 ok 3"}, {"pp32 aborted 2", reason}, {"tg8 aborted 0", reason}},
-			[]string{"the worker did not stop when told to and was ended"},
+			[]string{"the worker did not stop when told to and was killed"},
 		},
 		{
 			"stop", "repeat 3 pp32", []outcome{{Line: "pp16 ok 3"}, {"pp32 aborted 2", reason}, {"tg8 aborted 0", reason}},
-			[]string{"the worker did not stop when told to and was ended"},
+			[]string{"the worker did not stop when told to and was killed"},
 		},
 		{"obedient in load", "load", []outcome{{"pp16 aborted 0", reason}, {"pp32 aborted 0", reason}, {"tg8 aborted 0", reason}}, nil},
 		{
 			"deaf in load", "load", []outcome{{"pp16 aborted 0", reason}, {"pp32 aborted 0", reason}, {"tg8 aborted 0", reason}},
-			[]string{"the worker did not stop when told to and was ended"},
+			[]string{"the worker did not stop when told to and was killed"},
 		},
 	} {
 		t.Run(tt.scenario, func(t *testing.T) {

@@ -156,7 +156,7 @@ func (w *worker) describe(output []string) *record.Loss {
 			return lost(result.OutOfMemory, "the worker was killed (SIGKILL), most likely by the kernel because memory ran out")
 		}
 	case noMemory(line):
-		return lost(result.OutOfMemory, "the worker could not get the memory it needed"+cause)
+		return lost(result.OutOfMemory, "the worker ran out of memory"+cause)
 	case ok && status.Signaled():
 		return lost(result.Crashed, fmt.Sprintf("the worker was ended by signal %d (%v)%s", int(status.Signal()), status.Signal(), cause))
 	case exit.Success():

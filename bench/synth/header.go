@@ -14,7 +14,7 @@ import (
 )
 
 // ErrHeader says that a header is valid but no synthetic model can be made from it.
-var ErrHeader = errors.New("cannot be measured by its header")
+var ErrHeader = errors.New("synthetic weights cannot be made")
 
 // Outline makes the header of a synthetic model from the header of a file, which
 // is merged if the model is split. It has the same tensors and keys, but no words:
@@ -24,7 +24,7 @@ var ErrHeader = errors.New("cannot be measured by its header")
 // which libllama may need.
 func Outline(name string, f *gguf.File) (*gguf.File, error) {
 	refuse := func(format string, args ...any) (*gguf.File, error) {
-		return nil, fmt.Errorf("%s %w: "+format, append([]any{name, ErrHeader}, args...)...)
+		return nil, fmt.Errorf("%w for %s: "+format, append([]any{ErrHeader, name}, args...)...)
 	}
 	arch := f.Architecture()
 	switch {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
@@ -111,7 +112,7 @@ func TestOutlineRefuses(t *testing.T) {
 		"nothing": {&gguf.File{KV: []gguf.KeyValue{{Key: "general.architecture", Value: "llama"}}}, "no tensors"},
 		"no name": {&gguf.File{Tensors: []gguf.Tensor{{Name: "w"}}}, "no architecture"},
 	} {
-		if f, err := synth.Outline("a.gguf", tt.file); !errors.Is(err, synth.ErrHeader) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "a.gguf ") {
+		if f, err := synth.Outline("a.gguf", tt.file); !errors.Is(err, synth.ErrHeader) || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "synthetic weights cannot be made for a.gguf: ") {
 			t.Errorf("%s: %v, %v; want %q", name, f, err, tt.want)
 		}
 	}

@@ -20,8 +20,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
 //go:embed shapes/*.yaml
@@ -83,9 +84,9 @@ func Lookup(name string) (*Shape, error) {
 		}
 	}
 	if near != "" {
-		return nil, fmt.Errorf("no synthetic model is called %q, did you mean %q", name, near)
+		return nil, fmt.Errorf("unknown model %q; did you mean %q", name, near)
 	}
-	return nil, fmt.Errorf("no synthetic model is called %q, there are %s", name, strings.Join(Names(), ", "))
+	return nil, fmt.Errorf("unknown model %q; the default models are %s", name, strings.Join(Names(), ", "))
 }
 
 // commonPrefix is the length of the prefix that two names share, in bytes, ignoring

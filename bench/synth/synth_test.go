@@ -15,9 +15,10 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/synth"
-	"pgregory.net/rapid"
 )
 
 // fake quantises without ggml. Each block is a digest of its numbers, so different
@@ -138,8 +139,8 @@ func TestLookup(t *testing.T) {
 		"smollm-135m.q4_k_m.gguf": `did you mean "SmolLM-135M.Q4_K_M.gguf"`,
 		"gemma.gguf":              `did you mean "gemma-2b.Q4_K_M.gguf"`,
 		"Llama-3.3-70B":           `did you mean "Llama-3.3-70B-Instruct-Q4_K_M.gguf"`,
-		"mistral.gguf":            "there are " + strings.Join(synth.Names(), ", "),
-		"":                        "there are " + smol,
+		"mistral.gguf":            "the default models are " + strings.Join(synth.Names(), ", "),
+		"":                        "the default models are " + smol,
 	} {
 		s, err := synth.Lookup(name)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -34,13 +34,13 @@ const minVocabulary = 2 + 256
 // words, so that a token has about four bytes of a prompt as in published models, then
 // joined words. A shape has no vocabulary, because libllama reads 49,152 tokens for
 // half a second, and only end-to-end tests need them. WithVocabulary does not change
-// f. name is the name of the model
-// in errors. It fails if the model has too few or too many tokens.
+// f. name is the name of the model in errors. It fails if the model has too few or
+// too many tokens.
 func WithVocabulary(name string, f *gguf.File) (*gguf.File, error) {
 	tokens := f.Vocabulary()
 	if tokens < minVocabulary || tokens > maxVocabulary {
-		return nil, fmt.Errorf("%s %w: it has %d tokens, but a vocabulary can be generated for %d to %d",
-			name, ErrHeader, tokens, minVocabulary, maxVocabulary)
+		return nil, fmt.Errorf("%w for %s: it has %d tokens, but a vocabulary can be generated for %d to %d",
+			ErrHeader, name, tokens, minVocabulary, maxVocabulary)
 	}
 	v := newVocabulary(int(tokens))
 	types := slices.Repeat([]int32{1}, len(v.tokens)) // LLAMA_TOKEN_TYPE_NORMAL

@@ -91,7 +91,7 @@ func TestWithVocabularyRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := synth.WithVocabulary("a.gguf", f); !errors.Is(err, synth.ErrHeader) || !strings.HasPrefix(err.Error(), "a.gguf ") {
+		if _, err := synth.WithVocabulary("a.gguf", f); !errors.Is(err, synth.ErrHeader) || !strings.HasPrefix(err.Error(), "synthetic weights cannot be made for a.gguf: ") {
 			t.Errorf("%d tokens: %v", n, err)
 		}
 	}

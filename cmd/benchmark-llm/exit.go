@@ -170,7 +170,7 @@ var rules = []rule{
 	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, hint("use --weights file")},
-	{modelKind(acquire.NoSource), exitModel, hint("start a new run, which uses all fetched files")},
+	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
 }
 
 func finishedHint(err error) string {

@@ -97,7 +97,7 @@ func (o *runOptions) askDevices(ctx context.Context) error {
 		return err
 	}
 	if o.gpus.UnusedReason != "" {
-		slog.Warn("the GPU is NOT used: this run measures the CPU", "reason", o.gpus.UnusedReason)
+		slog.Warn("no GPU is used; this run measures the CPU", "reason", o.gpus.UnusedReason)
 	}
 	warnOfDevices(o.gpus)
 	if o.gpus.LimitReason != "" {

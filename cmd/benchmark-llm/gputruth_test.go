@@ -123,7 +123,7 @@ func TestGPUThatCannotBeOpened(t *testing.T) {
 	if _, log := output(t, exitLibrary, "run", "--require-gpu"); !strings.HasPrefix(log, "benchmark-llm: no GPU is used: "+reason) {
 		t.Errorf("run that requires it:\n%s", log)
 	}
-	if _, log := output(t, exitLibrary, "run", "--device", "CUDA0"); !strings.Contains(log, "a GPU is left out: "+reason) {
+	if _, log := output(t, exitLibrary, "run", "--device", "CUDA0"); !strings.Contains(log, "; "+reason) {
 		t.Errorf("run that names it:\n%s", log)
 	}
 	if out, log := output(t, exitOK, "devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, reason) {

@@ -258,14 +258,14 @@ func (p *planText) timeLine() string {
 	var b strings.Builder
 	switch {
 	case p.UpperBoundSeconds != nil:
-		fmt.Fprintf(&b, "time: at most %s by the budgets, downloads not counted", durationText(*p.UpperBoundSeconds))
+		fmt.Fprintf(&b, "time: at most %s by the budgets, without downloads", durationText(*p.UpperBoundSeconds))
+		if n := p.UnknownSizes; n > 0 {
+			b.WriteString(" and without " + count(n, "model") + " of unknown size")
+		}
 	case p.UnknownSizes == len(p.Models):
 		b.WriteString("time: unknown")
 	default:
 		b.WriteString("time: tests have no limit")
-	}
-	if n := p.UnknownSizes; n > 0 && n < len(p.Models) {
-		fmt.Fprintf(&b, ", nor models of unknown size (%d)", n)
 	}
 	if p.LikelySeconds != nil {
 		fmt.Fprintf(&b, "; likely %s for the %d of %d tests that were measured before", durationText(*p.LikelySeconds), p.LikelyTests, p.Tests)
@@ -276,7 +276,7 @@ func (p *planText) timeLine() string {
 	case p.UpperBoundSeconds != nil && *p.UpperBoundSeconds <= *p.TimeLimitSeconds:
 		fmt.Fprintf(&b, "; the run's limit is %s: fits", durationText(*p.TimeLimitSeconds))
 	default:
-		fmt.Fprintf(&b, "; the run's limit is %s: tests that cannot end by then are left out", durationText(*p.TimeLimitSeconds))
+		fmt.Fprintf(&b, "; the run's limit is %s: tests that would end later are skipped", durationText(*p.TimeLimitSeconds))
 	}
 	return b.String()
 }

@@ -79,7 +79,7 @@ func TestPlanRemote(t *testing.T) {
 	}
 
 	text := output()
-	for _, want := range []string{"\ngone.gguf: size unknown: ", ", nor models of unknown size (1);", ": unknown\n"} {
+	for _, want := range []string{"\ngone.gguf: size unknown: ", ", without downloads and without 1 model of unknown size;", ": unknown\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

@@ -27,9 +27,9 @@ func newReplayCommand() *cobra.Command {
 		Long: `Replay recorded runs of the suite under the stop policy and under simpler rules.
 FILE has JSON lines, plain or gzipped, one object per server and model. For each
 rule, replay prints the hours that the runs take, the hours lost in tests that were
-killed or given up, the number of records, and the number of recorded tests that the
-rule would not record ("wrong"). Wall time counts only servers with at least one
-record. It leaves out waits for downloads.`,
+killed or given up, the number of records, and the number of tests that completed in
+the recording but that the rule would have stopped ("wrong"). Wall time counts only
+servers with at least one record. It leaves out waits for downloads.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(cmd.CommandPath()+" FILE", "replay needs one file of recorded runs, not %d", len(args))
@@ -40,7 +40,7 @@ record. It leaves out waits for downloads.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.overhead, "overhead", "recorded", "`charge` for loading: recorded (in every test), once (per model)")
+	f.StringVar(&o.overhead, "overhead", "recorded", "count load `time`: recorded (in every test) or once (per model)")
 	f.StringVar(&o.censored, "censored", string(policy.CensoredPredicted),
 		"assumed `time` of a pass in a killed test: pred (as shorter tests say), fast, slow")
 	f.BoolVar(&o.halves, "halves", false, "also replay each half of the servers, split by a hash of the name")

@@ -296,7 +296,7 @@ func TestDevicesLimited(t *testing.T) {
 	r := newFaulty(t, append(neverAsked(t), "--rpc", endpoint, "--tensor-split", strings.Repeat("0/", 15)+"1/1/1")...)
 	r.start()
 	r.over(exitUsage)
-	r.refusedBeforeAll("start engine: settings do not go with the devices: a tensor split without a share for the first 15 devices, the most that the library takes; there are 18: RPC0, ")
+	r.refusedBeforeAll("start engine: settings do not match the devices: a tensor split without a share for the first 15 devices, the most that the library takes; there are 18: RPC0, ")
 }
 
 // layersOn are the devices that hold layers, as a record has them.
@@ -383,7 +383,7 @@ func neverAsked(t *testing.T) []string {
 	return []string{"-m", server.URL + "/" + embedded, "--weights", "file", "--models-dir", t.TempDir()}
 }
 
-// Settings that do not go with the devices are one line, before anything is
+// Settings that do not match the devices are one line, before anything is
 // fetched.
 func TestDevicesDoNotGo(t *testing.T) {
 	t.Parallel()
@@ -398,23 +398,23 @@ func TestDevicesDoNotGo(t *testing.T) {
 		{"no such device", []string{"--device", "RPC0/RPC7"}, exitLibrary, `start engine: no device called "RPC7"; there are: CPU, RPC0, RPC1`},
 		{
 			"the CPU", []string{"--device", "RPC0/CPU"}, exitUsage,
-			"start engine: settings do not go with the devices: nothing can be offloaded to CPU; there are 2: RPC0, RPC1",
+			"start engine: settings do not match the devices: nothing can be offloaded to CPU; there are 2: RPC0, RPC1",
 		},
 		{
 			"a share too many", []string{"--tensor-split", "1/1/1"}, exitUsage,
-			"start engine: settings do not go with the devices: a tensor split over 3 devices to offload to; there are 2: RPC0, RPC1",
+			"start engine: settings do not match the devices: the tensor split has 3 shares for 2 devices: RPC0, RPC1",
 		},
 		{
 			"a share too few", []string{"--tensor-split", "1"}, exitUsage,
-			"start engine: settings do not go with the devices: a tensor split over 1 devices to offload to; there are 2: RPC0, RPC1",
+			"start engine: settings do not match the devices: the tensor split has 1 share for 2 devices: RPC0, RPC1",
 		},
 		{
 			"a share for a device left out", []string{"--device", "RPC1", "--tensor-split", "1/1"}, exitUsage,
-			"start engine: settings do not go with the devices: a tensor split over 2 devices to offload to; there are 1: RPC1",
+			"start engine: settings do not match the devices: the tensor split has 2 shares for 1 device: RPC1",
 		},
 		{
 			"no such main GPU", []string{"--split-mode", "none", "--main-gpu", "2"}, exitUsage,
-			"start engine: settings do not go with the devices: main GPU 2, counted from 0, of the devices to offload to; there are 2: RPC0, RPC1",
+			"start engine: settings do not match the devices: there is no main GPU 2 (counted from 0); there are 2: RPC0, RPC1",
 		},
 		{"no device called so, with no layer to offload", []string{"--device", "CUDA0", "-ngl", "0"}, exitLibrary, `start engine: no device called "CUDA0"; there are: CPU, RPC0, RPC1`},
 		{"every share 0", []string{"--tensor-split", "0/0"}, exitUsage, "--tensor-split: every share is 0"},

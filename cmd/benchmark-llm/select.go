@@ -186,7 +186,7 @@ func (o *selectOptions) models() (suite.Suite, error) {
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if s, err = suite.Read(f, o.suiteFile); err != nil {
-			return s, usage("read bench/suite/README.md about suite files", "%w", err)
+			return s, usage("https://github.com/sparecores/benchmark-llm/blob/main/bench/suite/README.md describes suite files", "%w", err)
 		}
 	case o.single():
 		from, err := source.Parse(o.model)
