@@ -274,7 +274,7 @@ func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) 
 	for _, t := range pending {
 		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmup: !m.options.Job.NoWarmup}
 		for _, done := range measured {
-			if done.Test.SameSeries(t.Test) && done.Test.Tokens() < t.Test.Tokens() {
+			if done.Test.ShorterInSeries(t.Test) {
 				p.Shorter = append(p.Shorter, done)
 			}
 		}

@@ -66,7 +66,7 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoDirectory, plain), 3, otherModelsDir},
 		{model(acquire.UnknownModel, plain), 3, "benchmark-llm models lists the names"},
 		{model(acquire.NoShape, plain), 3, "use --weights file"},
-		{model(acquire.NoSource, plain), 3, "start a new run, which uses all fetched files"},
+		{model(acquire.NoSource, plain), 3, "start a new run; downloaded files are reused"},
 	} {
 		f, ok := lookup(fmt.Errorf("around: %w", tt.err))
 		if !ok || f.code != tt.code || f.hint != tt.hint {
