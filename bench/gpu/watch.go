@@ -20,8 +20,8 @@ const DefaultInterval = time.Second
 // device that hangs must delay the run only once.
 const replyLimit = time.Second
 
-// Watcher reads the GPUs during the tests. It runs in the parent process, so that it
-// does not disturb the worker. One goroutine asks the driver, every interval while
+// Watcher reads the GPUs during the tests. It runs in the parent process, where
+// it does not disturb the worker. One goroutine asks the driver, every interval while
 // a test runs and at the end of each repetition, while the worker waits. The readings
 // of a test become one event, bench.GPUObserved. A nil Watcher does nothing.
 type Watcher struct {

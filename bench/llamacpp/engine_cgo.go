@@ -266,7 +266,7 @@ func (e *Engine) opener(tell llama.Progress) (func(llama.ModelParams) (*llama.Mo
 }
 
 // longest is the job's test with the longest context. Tests that an earlier worker
-// ran count too, so that every worker chooses the same settings.
+// ran count too. So every worker chooses the same settings.
 func (e *Engine) longest() (t result.Test) {
 	for _, b := range e.job.Tests {
 		t = result.Longest(t, b.Test)

@@ -160,8 +160,8 @@ func (s Source) String() string {
 	}
 }
 
-// MarshalText is String, so that encoders and logs never write secrets. Who
-// stores Given redacts it first.
+// MarshalText returns String. So encoders and logs never write secrets. Callers that
+// store Given must redact it first.
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Address is where to fetch the file from, given the hub's address. It may hold

@@ -71,7 +71,7 @@ const (
 	// takes a second for the types of the fewest bits.
 	tileElements = 720_000
 	// phaseStride is the distance between the starts of consecutive tensors in a tile,
-	// in blocks. It is a prime, so that tensors start at different blocks.
+	// in blocks. Because it is a prime, tensors start at different blocks.
 	phaseStride = 1_000_003
 	// quantizedRow is the length of the rows given to a quantiser, in elements. It is
 	// a multiple of every block size.
