@@ -25,8 +25,8 @@ func (m *Missing) Error() string { return m.Reason }
 // RunModels runs the jobs of several models one after another, the smallest model
 // first. It runs each like Run and reports an outcome for every test. ready makes the
 // model of job i ready and returns the job to run. An error of ready ends the run,
-// unless it is a *Missing. Larger models are not run if the shortest test of a series
-// takes too long, or if a model does not fit into memory.
+// unless it is a *Missing. Unless o.Apart is set, larger models are not run if the
+// shortest test of a series takes too long, or if a model does not fit into memory.
 func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Context, i int) (bench.Job, error), o Options) error {
 	var smaller *findings // of the model that rules out larger ones, or of the last one that ran
 	started := false
@@ -65,7 +65,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 			return err
 		}
 		started = started || m.started
-		if smaller.lossOfLarger() == nil && l == nil {
+		if smaller.lossOfLarger() == nil && l == nil && !o.Apart {
 			smaller = found
 		}
 	}

@@ -43,6 +43,9 @@ type Options struct {
 	// since the warm-up. It is called after each repetition and may be nil.
 	Downloaded func() int64
 
+	// Apart: the models are not in the order of their sizes, so none rules out another.
+	Apart bool
+
 	// Consumers take every event before the worker continues, and every outcome.
 	Consumers Consumers
 }

@@ -8,10 +8,62 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
+
+// onceFlag is the value of a flag that may be given once. Giving the same value again
+// is no mistake.
+type onceFlag struct {
+	pflag.Value
+	given bool
+}
+
+// errTwice is the error of a flag that was given twice with different values.
+type errTwice struct{ first, second string }
+
+func (e *errTwice) Error() string { return fmt.Sprintf("given twice, as %s and %s", e.first, e.second) }
+
+func (o *onceFlag) Set(text string) error {
+	before := o.String()
+	if err := o.Value.Set(text); err != nil {
+		return err
+	}
+	if now := o.String(); o.given && now != before {
+		return &errTwice{strconv.Quote(before), strconv.Quote(now)}
+	}
+	o.given = true
+	return nil
+}
+
+// adds tells whether each use of a flag adds to its value.
+func adds(v pflag.Value) bool {
+	switch v.(type) {
+	case *lengthsFlag, *pairsFlag, *modelsFlag, *sourcesFlag, *rpcFlag, pflag.SliceValue:
+		return true
+	default:
+		return false
+	}
+}
+
+// setOnce makes the flags of a command and of its subcommands refuse a second value,
+// unless they add. The last value would silently win.
+func setOnce(c *cobra.Command) {
+	once := func(f *pflag.Flag) {
+		if _, done := f.Value.(*onceFlag); !done && !adds(f.Value) { // commands share flags
+			f.Value = &onceFlag{Value: f.Value}
+		}
+	}
+	c.Flags().VisitAll(once)
+	c.PersistentFlags().VisitAll(once)
+	for _, sub := range c.Commands() {
+		setOnce(sub)
+	}
+}
 
 // lengthsFlag is a list of lengths in tokens in llama-bench's syntax: numbers
 // separated by commas, ranges first-last, first-last+step, first-last*factor. The
@@ -70,6 +122,18 @@ func (p *pairsFlag) Set(text string) error {
 		return err
 	}
 	p.values = append(p.values, [2]int{a, b})
+	return nil
+}
+
+// modelsFlag is a list of models. Each use adds one. A name may contain commas and
+// spaces.
+type modelsFlag []string
+
+func (m *modelsFlag) Type() string   { return "model" }
+func (m *modelsFlag) String() string { return strings.Join(*m, " ") }
+
+func (m *modelsFlag) Set(text string) error {
+	*m = append(*m, text)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
@@ -74,6 +76,66 @@ func TestLengths(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A flag that is given twice with different values is refused by its name, unless its
+// values add up. This holds for every flag of every command, and for llama-bench's
+// short names.
+func TestFlagsGivenTwice(t *testing.T) {
+	texts := map[string][2]string{ // by type; others take any text
+		"bool": {"true", "false"}, "int": {"1", "2"}, "uint64": {"1", "2"}, "float64": {"1", "2"}, "duration": {"1s", "2s"},
+		"devices": {"CUDA0", "CUDA1"}, "shares": {"1/2", "2/1"}, "size": {"1GiB", "2GiB"},
+		"tokens": {"16", "32"}, "pp,tg": {"16,1", "32,1"}, "models": {"a.gguf", "b.gguf"}, "servers": {"h:1", "h:2"}, "intSlice": {"0", "1"},
+	}
+	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus"}
+	short := map[string]string{}
+	for s, long := range llamaBenchFlags {
+		short[strings.TrimPrefix(long, "--")] = s
+	}
+	var check func(path []string)
+	checked := 0
+	check = func(path []string) {
+		find := func() *cobra.Command {
+			c, _, err := newRootCommand().Find(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.InheritedFlags() // merges them
+			return c
+		}
+		c := find()
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Name == "help" {
+				return
+			}
+			two, ok := texts[f.Value.Type()]
+			if !ok {
+				two = [2]string{"a", "b"}
+			}
+			names := []string{"--" + f.Name}
+			if s := short[f.Name]; s != "" {
+				names = append(names, s)
+			}
+			for _, name := range names {
+				long := longFlags([]string{name})[0]
+				for _, second := range two {
+					err := find().ParseFlags([]string{long + "=" + two[0], long + "=" + second})
+					refused := second != two[0] && !slices.Contains(adding, f.Name) || second == two[0] && f.Name == "rpc" // no server twice
+					if refused != (err != nil) || refused && !strings.Contains(err.Error(), "--"+f.Name) {
+						t.Errorf("%v %s=%s %s=%s: %v", path, name, two[0], name, second, err)
+					}
+					checked++
+				}
+			}
+		})
+		for _, sub := range c.Commands() {
+			check(append(slices.Clone(path), sub.Name()))
+		}
+	}
+	check(nil)
+	if checked < 200 {
+		t.Errorf("only %d checks", checked)
 	}
 }
 

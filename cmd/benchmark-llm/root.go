@@ -62,7 +62,9 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 		hint := cmd.CommandPath() + " --help"
 		var invalid *pflag.InvalidValueError
 		if errors.As(err, &invalid) {
-			_, hint = pflag.UnquoteUsage(invalid.GetFlag())
+			if _, hint = pflag.UnquoteUsage(invalid.GetFlag()); ofType[*errTwice](err) {
+				hint = "give it once"
+			}
 			err = flagError(invalid)
 		}
 		return fail(exitUsage, err, hint)
@@ -71,6 +73,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 	for _, more := range moreCommands {
 		root.AddCommand(more(root))
 	}
+	setOnce(root)
 	setHelp(root)
 	root.SuggestionsMinimumDistance = 2
 	return root
@@ -86,6 +89,7 @@ func flagError(invalid *pflag.InvalidValueError) error {
 	}
 	what := cause.Error()
 	switch typ := invalid.GetFlag().Value.Type(); {
+	case ofType[*errTwice](cause):
 	case errors.Is(cause, strconv.ErrRange):
 		what = fmt.Sprintf("%q is too large", invalid.GetValue())
 	case typ == "int", typ == "uint64", typ == "intSlice":

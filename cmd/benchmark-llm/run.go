@@ -400,6 +400,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		workers.Deadline = started.Add(o.timeLimit)
 	}
 	jobs := p.models.Jobs()
+	workers.Apart = p.models.GivenOrder()
 	show := newProgress(stderr, o.settings.Threads, workers.Deadline, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
 	defer show.close()
@@ -410,6 +411,14 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	// stdout comes after the directory, and gets a record even if the directory failed.
 	workers.Consumers = supervise.Consumers{account, end, p.models, show, p.dir, out, times}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
+	names, errs := p.models.Bad()
+	for i, err := range errs {
+		hint := ""
+		if f, ok := lookup(err); ok {
+			hint = f.hint
+		}
+		slog.Warn("model cannot be run, going on without it", "model", names[i], "reason", err, "hint", hint)
+	}
 	p.models.Start()
 	for i := range p.earlier { // the reader of stdout gets earlier records too
 		if err := (supervise.Consumers{end, out, times}).Outcome(&p.earlier[i]); err != nil && end.err == nil {
