@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -41,22 +42,26 @@ type Client struct {
 	// and the file is the only way to measure the model. Servers that answer 429 or 503
 	// get as many attempts in both cases.
 	Brisk bool
+	// ReserveBytes stay free on the file system of the files; nil is DefaultReserveBytes.
+	ReserveBytes *int64
+	Hint         string // what to do if a host cannot be reached, for the log
 
+	dead     sync.Map      // hosts that were given up: deadHost by host
 	warned   sync.Map      // warnings that were logged, by their text
 	patience time.Duration // replaces stallTime and the waits between attempts in tests; 0 does not
 }
 
 // Remote is what a server says about a file before it sends the file.
 type Remote struct {
-	Bytes  int64  // of the file
+	Bytes  int64  // of the file; if the server does not say, those that its header counts
 	SHA256 string // 64 hexadecimal digits in lower case; empty if the server does not say
 
 	validator string // strong ETag or Last-Modified; it changes with the file
 }
 
 // Probe asks for the size and checksum of a file, with retries. It requests the
-// first byte, because addresses that are signed for GET refuse HEAD. Errors are
-// those of Fetch.
+// first byte, because addresses that are signed for GET refuse HEAD. If the server does
+// not say the size, Probe reads the header. Errors are those of Fetch.
 func (c *Client) Probe(ctx context.Context, src source.Source) (Remote, error) {
 	return retry(ctx, c, src, func() (Remote, error) {
 		resp, remote, err := c.get(ctx, src, "bytes=0-0", "")
@@ -64,7 +69,10 @@ func (c *Client) Probe(ctx context.Context, src source.Source) (Remote, error) {
 			return Remote{}, err
 		}
 		_ = resp.Body.Close()
-		return remote, nil
+		if remote.Bytes == 0 {
+			_, remote, err = c.readHeader(ctx, src)
+		}
+		return remote, err
 	})
 }
 
@@ -79,7 +87,8 @@ func (c *Client) Header(ctx context.Context, src source.Source) (*gguf.File, Rem
 	return header, remote, err
 }
 
-// readHeader is one attempt of Header. Its error is permanent, for package
+// readHeader is one attempt of Header. If the server does not say the size of the file,
+// it is the one that the header says. The error is permanent, for package
 // backoff, if a retry cannot help.
 func (c *Client) readHeader(ctx context.Context, src source.Source) (*gguf.File, Remote, error) {
 	limits := gguf.DefaultLimits
@@ -90,13 +99,19 @@ func (c *Client) readHeader(ctx context.Context, src source.Source) (*gguf.File,
 		return nil, Remote{}, err
 	}
 	defer resp.Body.Close()
-	body := &failing{r: resp.Body}
-	header, err := gguf.Read(body, remote.Bytes, limits)
+	body, size := &failing{r: resp.Body}, remote.Bytes
+	if size == 0 {
+		size = math.MaxInt64
+	}
+	header, err := gguf.Read(body, size, limits)
 	switch {
 	case err != nil && body.err != nil: // a complete header is enough, even if the stream failed after it
 		return nil, Remote{}, fmt.Errorf("%v: %w", src, c.clean(body.err))
 	case err != nil:
 		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%v: %w", src, err))
+	}
+	if remote.Bytes == 0 {
+		remote.Bytes = header.Size()
 	}
 	return header, remote, nil
 }
@@ -123,6 +138,9 @@ const (
 	stallTime    = 10 * time.Second // a connection that brings no byte for so long is given up
 	maxRedirects = 10
 
+	// A host that was given up is not asked for so long: several models may be on it.
+	deadTime = 30 * time.Second
+
 	briskTries = 2               // attempts of a Brisk client to connect to a host
 	briskDial  = 3 * time.Second // for each of them
 )
@@ -138,13 +156,53 @@ func unreached(err error) bool {
 	return errors.As(err, &e) && (e.Op == "dial" || e.Op == "proxyconnect")
 }
 
+// deadHost is a host that was given up.
+type deadHost struct {
+	err   *HostError
+	until time.Time
+}
+
+// giveUp notes, if a request was given up because its host does not answer, that the
+// host is dead. It returns err, or the plain HostError in it.
+func (c *Client) giveUp(err error) error {
+	var host *HostError
+	if !errors.As(err, &host) {
+		return err
+	}
+	c.dead.LoadOrStore(host.Host, deadHost{host, time.Now().Add(deadTime)})
+	return host
+}
+
+// alive returns the error of a dead host.
+func (c *Client) alive(host string) error {
+	if d, ok := c.dead.Load(host); ok {
+		if time.Now().Before(d.(deadHost).until) {
+			return d.(deadHost).err
+		}
+		c.dead.CompareAndDelete(host, d)
+	}
+	return nil
+}
+
 // logRetry logs that a request is repeated. The first of several retries in a row
-// is a warning, the others are debug messages. So are those of a Brisk client that
-// cannot connect: it gives up soon, with an error that says the same.
+// is a warning, the others are debug messages. If a host does not answer, only the first
+// retry of all requests to it is a warning. A Brisk client that cannot connect warns of
+// nothing: it gives up soon, with an error that says the same.
 func (c *Client) logRetry(tries int, err error, message string, args ...any) {
 	level := slog.LevelDebug
 	if tries <= 1 && !(c.Brisk && unreached(err)) {
 		level = slog.LevelWarn
+	}
+	var host *HostError
+	if errors.As(err, &host) {
+		if level == slog.LevelWarn {
+			hint := []any{"hint", c.Hint}
+			if c.Hint == "" {
+				hint = nil
+			}
+			c.warnOnce(host.Error()+", trying again", hint...)
+		}
+		level = slog.LevelDebug
 	}
 	c.log().Log(context.Background(), level, message, append(args, "reason", err)...)
 }
@@ -183,13 +241,16 @@ func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() 
 	if errors.As(err, &permanent) {
 		err = permanent.Err
 	}
+	if ctx.Err() == nil {
+		err = c.giveUp(err)
+	}
 	return got, err
 }
 
 // get requests a range of a file. The range has the syntax of the Range header;
 // empty is the whole file. With a validator, a file that has changed is sent
-// whole. The answer has the status 200 or 206 and a known size. The error is
-// permanent, for package backoff, if a retry cannot help.
+// whole. The answer has the status 200 or 206. Its size is 0 if the server does not say
+// it. The error is permanent, for package backoff, if a retry cannot help.
 func (c *Client) get(ctx context.Context, src source.Source, span, validator string) (*http.Response, Remote, error) {
 	if c.Offline && src.Repository != "" {
 		return nil, Remote{}, backoff.Permanent(c.offline(src))
@@ -256,9 +317,12 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	if remote.Bytes < 0 {
 		remote.Bytes = linked.bytes
 	}
+	encoding := resp.Header.Get("Content-Encoding")
 	switch {
-	case remote.Bytes <= 0:
-		err = fmt.Errorf("%v: the server gives no file size, or says that the file is empty", src)
+	case encoding != "" && !strings.EqualFold(encoding, "identity"):
+		err = fmt.Errorf("%v: %w with %q (Content-Encoding), although it was asked not to", src, ErrEncoded, encoding)
+	case remote.Bytes == 0:
+		err = fmt.Errorf("%v: the server says that the file is empty: %w", src, gguf.ErrEmpty)
 	case linked.bytes > 0 && linked.bytes != remote.Bytes:
 		err = fmt.Errorf("%v: the hub says that the file has %d bytes, but %s says %d", src, linked.bytes, resp.Request.URL.Host, remote.Bytes)
 	}
@@ -266,6 +330,7 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 		_ = resp.Body.Close()
 		return nil, Remote{}, backoff.Permanent(err)
 	}
+	remote.Bytes = max(remote.Bytes, 0)
 	return resp, remote, nil
 }
 
@@ -337,6 +402,9 @@ type tokenTransport struct {
 }
 
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.client.alive(req.URL.Host); err != nil {
+		return nil, backoff.Permanent(err)
+	}
 	if t.client.Token == "" || !source.SameOrigin(req.URL, t.hub) {
 		return t.RoundTripper.RoundTrip(req)
 	}
@@ -452,10 +520,22 @@ func (c *Client) transportError(ctx context.Context, src source.Source, err erro
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	var permanent *backoff.PermanentError
-	var certificate *tls.CertificateVerificationError
-	failure := fmt.Errorf("%v: %w", src, c.clean(err))
-	if errors.As(err, &permanent) || errors.As(err, &certificate) {
+	var dead *HostError
+	if errors.As(err, &dead) {
+		return backoff.Permanent(dead)
+	}
+	if errors.As(err, new(*backoff.PermanentError)) {
+		return backoff.Permanent(fmt.Errorf("%v: %w", src, c.clean(err)))
+	}
+	host := src.String()
+	var u *url.Error
+	if errors.As(err, &u) {
+		if to, err := url.Parse(u.URL); err == nil {
+			host = to.Host
+		}
+	}
+	failure := &HostError{host, c.clean(err)}
+	if errors.As(err, new(*tls.CertificateVerificationError)) {
 		return backoff.Permanent(failure)
 	}
 	return failure

@@ -3,6 +3,7 @@ package fetch
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -23,6 +24,33 @@ var (
 	ErrNoDisk      = errors.New("not enough disk space")
 	ErrHopeless    = errors.New("the download cannot finish in time")
 )
+
+// ErrEncoded is the error of a server that compresses the file, although it was asked
+// not to. Then neither sizes nor ranges are those of the file.
+var ErrEncoded = errors.New("the server compresses the file")
+
+// HostError is the error of a host that gives no answer: it cannot be found or
+// connected to, or it ends or delays the connection. It is ErrUnavailable.
+type HostError struct {
+	Host string // with its port, if the address has one
+	Err  error
+}
+
+func (e *HostError) Error() string {
+	what := "does not answer"
+	if unreached(e.Err) {
+		what = "cannot be reached"
+	}
+	why := e.Err.Error()
+	var dns *net.DNSError
+	if errors.As(e.Err, &dns) && !strings.Contains(why, "proxyconnect") {
+		why = dns.Err // without the address of the name server
+	}
+	return fmt.Sprintf("%s %s: %s", e.Host, what, why)
+}
+
+// Unwrap returns ErrUnavailable and the cause.
+func (e *HostError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
 
 // errChanged is the error of a file that changed after a part of it was fetched.
 var errChanged = errors.New("the file changed on the server")
@@ -110,13 +138,17 @@ type HopelessError struct {
 }
 
 func (e *HopelessError) Error() string {
-	s := fmt.Sprintf("%v: %s of %s arrived", ErrHopeless, size(e.Done), size(e.Total))
+	total := "an unknown size"
+	if e.Total > 0 {
+		total = size(e.Total)
+	}
+	s := fmt.Sprintf("%v: %s of %s arrived", ErrHopeless, size(e.Done), total)
 	if e.Needs > 0 {
 		s += fmt.Sprintf("; the rest needs %v at %s/s", e.Needs.Round(time.Second), size(int64(e.BytesPerSecond)))
 	}
 	if e.Needs > 0 {
 		s += fmt.Sprintf(", but only %v are left", e.Left.Round(time.Second))
-	} else {
+	} else if e.Left > 0 {
 		s += fmt.Sprintf("; %v are left", e.Left.Round(time.Second))
 	}
 	if e.Last != nil {

@@ -30,7 +30,6 @@ import (
 // Options are the options of one download. The zero Options are valid.
 type Options struct {
 	Deadline     time.Time      // when the file must be here; zero is no deadline
-	ReserveBytes int64          // bytes that must stay free on the file system; 0 is DefaultReserveBytes
 	Gate         *Gate          // can pause the download; may be nil
 	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
 	// TrustUnchanged uses an existing file without reading it again if it has the size
@@ -71,6 +70,7 @@ const (
 	// arrived during the pause.
 	heldEcho = 500 * time.Millisecond
 
+	maxAgain    = 2 // times that a download may break off again at the same byte
 	maxRestarts = 3 // times that a download may start again from the first byte
 )
 
@@ -142,7 +142,11 @@ type download struct {
 	sum   hash.Hash // of these bytes
 	state record    // of the file that they belong to; Bytes is 0 before the first answer
 
+	counted *gguf.File // header of a file whose size the server does not say; nil: it does
+
 	downloaded int64 // bytes
+	broke      int64 // where the last attempt ended
+	again      int   // attempts in a row that ended there, after they had begun before
 	retries    int
 	replaces   error     // why the file that is there is replaced; nil: none is, or it belongs to another source
 	restarts   int       // from the first byte
@@ -330,6 +334,12 @@ func (d *download) fetch(ctx context.Context) (File, error) {
 		return File{}, err
 	}
 	defer d.out.Close()
+	defer func() {
+		if d.have == 0 { // nothing arrived
+			_ = os.Remove(d.partPath())
+			_ = os.Remove(d.statePath())
+		}
+	}()
 	for again := false; ; again = true {
 		if err := d.transfer(ctx); err != nil {
 			return File{}, err
@@ -411,10 +421,21 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 		if d.downloaded > before {
 			wait.Reset()
 			fruitless = 0
+			if d.again++; d.have != d.broke {
+				d.again = 0
+			}
+			d.broke = d.have
 		}
 		var status *StatusError
+		var host *HostError
+		var permanent *backoff.PermanentError
 		switch {
-		case errors.As(err, new(*backoff.PermanentError)):
+		case errors.As(err, &permanent):
+			err = backoff.Permanent(d.giveUp(permanent.Err))
+		case d.again >= maxAgain:
+			err = backoff.Permanent(fmt.Errorf("%w: the server breaks off at byte %d of %d each time, and cannot go on from there", ErrUnavailable, d.have, d.state.Bytes))
+		case errors.As(err, &host) && (fruitless >= maxTries || d.downloaded == 0 && d.givenUp(err, fruitless)):
+			err = backoff.Permanent(d.giveUp(err))
 		case fruitless >= maxTries || d.downloaded == 0 && d.givenUp(err, fruitless) || d.restarts > maxRestarts:
 			err = backoff.Permanent(fmt.Errorf("%w after %d retries: %w", ErrUnavailable, d.retries, err))
 		case errors.As(err, &status):
@@ -441,6 +462,7 @@ func (d *download) attempt(ctx context.Context) error {
 	}
 	// Without validator and checksum nothing shows that the file is still the same.
 	if d.have > 0 && d.state.Validator == "" && d.state.SHA256 == "" && d.pinned == "" {
+		d.restarts++
 		if err := d.reset(); err != nil {
 			return backoff.Permanent(err)
 		}
@@ -460,6 +482,18 @@ func (d *download) attempt(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
+	if remote.Bytes == 0 && d.counted == nil {
+		_ = resp.Body.Close()
+		if d.counted, _, err = d.readHeader(ctx, d.src); err != nil {
+			return err
+		}
+		return d.attempt(ctx)
+	}
+	if remote.Bytes == 0 {
+		remote.Bytes = d.counted.Size()
+	} else {
+		d.counted = nil
+	}
 
 	now := record{Source: d.src.String(), Bytes: remote.Bytes, SHA256: remote.SHA256, Validator: remote.validator}
 	if start, _ := contentRange(resp.Header); resp.StatusCode == http.StatusPartialContent && (start != d.have || now != d.state) {
@@ -508,17 +542,20 @@ func (d *download) checkDisk() error {
 	if err != nil {
 		return err
 	}
-	reserve := d.ReserveBytes
-	if reserve == 0 {
-		reserve = DefaultReserveBytes
-	}
+	reserve := d.reserve()
 	if need := d.missing(); need > got-reserve {
 		return &DiskError{Dir: d.dir, Need: need, Reserve: reserve, Free: got}
 	}
 	return nil
 }
 
-// receive appends a body to the partial file until the file is complete.
+// trailing is the number of bytes that may follow the last tensor of a file whose size the
+// server does not say.
+const trailing = 1 << 20
+
+// receive appends a body to the partial file until the file is complete. If the server
+// does not say the file's size, the file is complete when the body ends, but not
+// before its last tensor.
 func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader) error {
 	if d.at.IsZero() {
 		d.at = time.Now()
@@ -527,12 +564,16 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 	stall := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("%w for %v", errStalled, stallTime)) })
 	defer stall.Stop()
 	buf := make([]byte, bufferBytes)
-	for d.have < d.state.Bytes {
+	most := d.state.Bytes
+	if d.counted != nil {
+		most += trailing
+	}
+	for d.have < most {
 		var n int
 		var readErr, err error
 		d.do(func() {
 			stall.Reset(stallTime)
-			n, readErr = body.Read(buf[:min(bufferBytes, d.state.Bytes-d.have)])
+			n, readErr = body.Read(buf[:min(bufferBytes, most-d.have)])
 			stall.Stop()
 			if d.have > 0 || bytes.HasPrefix([]byte("GGUF"), buf[:min(n, 4)]) {
 				_, err = d.out.Write(buf[:n])
@@ -569,7 +610,12 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 			return backoff.Permanent(err)
 		}
 		switch {
-		case d.have == d.state.Bytes:
+		case d.counted != nil && errors.Is(readErr, io.EOF) && d.have >= d.counted.DataEnd():
+			d.state.Bytes = d.have
+			return nil
+		case d.counted != nil && d.have == most:
+			return backoff.Permanent(fmt.Errorf("%v: %w: the server sends more bytes than the %d that the header says", d.src, gguf.ErrCorrupt, d.state.Bytes))
+		case d.counted == nil && d.have == d.state.Bytes:
 		case gateErr != nil:
 			return gateErr
 		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
@@ -584,7 +630,7 @@ func (d *download) receive(ctx context.Context, cancel context.CancelCauseFunc, 
 }
 
 func (d *download) tell(now time.Time) {
-	if d.Progress != nil && (now.Sub(d.told) >= time.Second || d.have == d.state.Bytes) {
+	if d.Progress != nil && (now.Sub(d.told) >= time.Second || d.have >= d.state.Bytes) {
 		d.told = now
 		d.Progress(Progress{d.done(), d.total(), d.shown.rate, d.retries, d.reading.rate})
 	}

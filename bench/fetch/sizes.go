@@ -85,18 +85,26 @@ func ofAnotherSource(path string, src source.Source) bool {
 }
 
 // Room is how many bytes downloads may take of the file system of dir: what is
-// free without DefaultReserveBytes. The directory need not exist yet. Errors are
+// free without the client's reserve. The directory need not exist yet. Errors are
 // those of the file system.
 func (c *Client) Room(dir string) (int64, error) {
 	for dir := filepath.Clean(dir); ; dir = filepath.Dir(dir) {
 		free, err := c.freeBytes(dir)
 		if err == nil {
-			return max(0, free-DefaultReserveBytes), nil
+			return max(0, free-c.reserve()), nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
 			return 0, err
 		}
 	}
+}
+
+// reserve is how many bytes must stay free.
+func (c *Client) reserve() int64 {
+	if c.ReserveBytes != nil {
+		return *c.ReserveBytes
+	}
+	return DefaultReserveBytes
 }
 
 // freeBytes is how many bytes an unprivileged user may still write in a directory.

@@ -248,7 +248,7 @@ func TestFullDisk(t *testing.T) {
 	a := blob(t, 1)
 	server, requests := counted(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, a) }))
 	dir := t.TempDir()
-	_, err := new(fetch.Client).Fetch(t.Context(), parse(t, server.URL+"/m.gguf"), dir, fetch.Options{ReserveBytes: 1 << 60})
+	_, err := (&fetch.Client{ReserveBytes: new(int64(1 << 60))}).Fetch(t.Context(), parse(t, server.URL+"/m.gguf"), dir, fetch.Options{})
 	var disk *fetch.DiskError
 	if !errors.As(err, &disk) || disk.Free <= 0 || disk.Need != int64(len(a)) || requests.Load() != 1 {
 		t.Errorf("%v, %d requests", err, requests.Load())
@@ -275,7 +275,7 @@ func TestDiskFillsUp(t *testing.T) {
 			if err == nil || !strings.HasPrefix(string(out), "true") || !strings.Contains(string(out), tt.want) {
 				t.Errorf("%v: %s", err, out)
 			}
-			file, err := new(fetch.Client).Fetch(t.Context(), parse(t, c.URL), c.Dir, fetch.Options{ReserveBytes: 1})
+			file, err := (&fetch.Client{ReserveBytes: new(int64)}).Fetch(t.Context(), parse(t, c.URL), c.Dir, fetch.Options{})
 			if err != nil || file.SHA256 != sha(a) || file.Downloaded == 0 || file.Downloaded >= int64(len(a)) {
 				t.Errorf("with room: %+v, %v", file, err)
 			}

@@ -202,11 +202,17 @@ func (f *File) TensorBytes() uint64 {
 // Size is the size of the whole file in bytes. It includes the padding that ggml
 // writes after the last tensor.
 func (f *File) Size() int64 {
+	return f.DataOffset + int64(pad(uint64(f.DataEnd()-f.DataOffset), f.Alignment))
+}
+
+// DataEnd is the byte at which the last tensor ends. A file may end there, without
+// padding.
+func (f *File) DataEnd() int64 {
 	if len(f.Tensors) == 0 {
 		return f.DataOffset
 	}
 	last := f.Tensors[len(f.Tensors)-1]
-	return f.DataOffset + int64(pad(last.Offset+last.Bytes(), f.Alignment))
+	return f.DataOffset + int64(last.Offset+last.Bytes())
 }
 
 // setAlignment sets Alignment from the keys.
