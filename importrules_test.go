@@ -31,7 +31,7 @@ var rooms = map[string][]string{
 	"bench/gpu":       {"bench", "bench/result"},
 	"bench/llamacpp":  {"bench", "llama", "bench/synth", "bench/gguf", "bench/result"},
 	"bench":           {"bench/policy", "bench/result"},
-	"bench/policy":    {"bench/result"},
+	"bench/policy":    {"bench/stats", "bench/result"},
 	"bench/source":    {},
 	"bench/synth":     {"bench/gguf", "bench/result"},
 	"bench/report":    {"bench/stats", "bench/result"},

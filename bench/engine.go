@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -221,13 +222,18 @@ type Job struct {
 	TimeLeft    time.Duration `json:"time_left_ns,omitempty"`   // of the run, when the job starts; 0: no limit
 	Past        []PastTest    `json:"past,omitempty"`           // tests of the model that are over
 	Tests       []TestBudget  `json:"tests"`
-	Repetitions int           `json:"repetitions"`
+	Repetitions int           `json:"repetitions"` // timed, of each test; with Until, at least
 	NoWarmup    bool          `json:"no_warmup,omitempty"`
 	Seed        uint64        `json:"seed"` // of the tokens
 	Settings    Settings      `json:"settings"`
 	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
 	RequireGPU  bool          `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
 	E2E         *E2E          `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+
+	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
+	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one
+	WarmUntilStable bool          `json:"warm_until_stable,omitempty"` // then whole passes until two in a row are equally fast, at most MaxStablePasses
+	CoolDown        bool          `json:"cool_down,omitempty"`         // CoolDownStarted comes before each test, and the parent waits
 
 	// Adjusted are the settings in use if the requested ones cannot be used. A worker
 	// that ran out of memory is followed by one that needs less, and synthetic
@@ -289,6 +295,27 @@ func DefaultE2E() E2E { return E2E{Temperature: 0.8, TopK: 40, TopP: 0.95} }
 func (j Job) Shortest(t result.Test) bool {
 	return !slices.ContainsFunc(j.Tests, func(b TestBudget) bool { return b.Test.ShorterInSeries(t) }) &&
 		!slices.ContainsFunc(j.Past, func(p PastTest) bool { return p.Test.ShorterInSeries(t) })
+}
+
+// MaxStablePasses is the most untimed passes with which WarmUntilStable waits for a
+// steady speed. A machine whose noise exceeds two percent never has one.
+const MaxStablePasses = 10
+
+// warmups is the number of untimed passes before the repetitions, without those of
+// WarmUntilStable.
+func (j Job) warmups() int {
+	if j.NoWarmup {
+		return 0
+	}
+	return max(j.Warmups, 1)
+}
+
+// MostRepetitions is the largest number of timed repetitions that a test may have.
+func (j Job) MostRepetitions() int {
+	if j.Until == nil {
+		return j.Repetitions
+	}
+	return max(j.Repetitions, j.Until.MaxRepetitions)
 }
 
 // Effective returns the settings that the job uses.

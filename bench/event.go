@@ -80,12 +80,13 @@ type (
 		Repetitions int             `json:"repetitions"`
 		Done        []result.Sample `json:"done,omitempty"`   // completed by an earlier worker or run
 		Reason      string          `json:"reason,omitempty"` // why the policy started it, with numbers
+		Most        int             `json:"most,omitempty"`   // repetitions, if Repetitions is only the least
 	}
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// WarmupDone ends the untimed pass.
+	// WarmupDone ends an untimed pass.
 	WarmupDone struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
 		UBatch  time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
@@ -112,10 +113,22 @@ type (
 	}
 	// TestDone ends a test.
 	TestDone struct {
-		Test    result.Test   `json:"test"`
-		Status  result.Status `json:"status"`
-		Reason  string        `json:"reason,omitempty"`
+		Test      result.Test       `json:"test"`
+		Status    result.Status     `json:"status"`
+		Reason    string            `json:"reason,omitempty"`
+		Elapsed   time.Duration     `json:"elapsed_ns"`
+		Precision *result.Precision `json:"precision,omitempty"` // of a test that was repeated until its speed was known; nil: of others
+	}
+	// CoolDownStarted comes before a test if the machine is to cool down first. The
+	// parent waits before it lets the worker go on.
+	CoolDownStarted struct {
+		Test result.Test `json:"test"`
+	}
+	// CoolDownDone is written by the parent after it has waited.
+	CoolDownDone struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
+		From    *float64      `json:"from_c,omitempty"` // temperature in °C; absent if no sensor is readable
+		To      *float64      `json:"to_c,omitempty"`
 	}
 	// TestSkipped says why a test was not started. The parent writes it for all tests
 	// of a model that cannot be run.
@@ -186,6 +199,8 @@ func (AbortRequested) name() string    { return "abort_requested" }
 func (AbortReturned) name() string     { return "abort_returned" }
 func (GraceExpired) name() string      { return "grace_expired" }
 func (TestDone) name() string          { return "test_done" }
+func (CoolDownStarted) name() string   { return "cool_down_started" }
+func (CoolDownDone) name() string      { return "cool_down_done" }
 func (TestSkipped) name() string       { return "test_skipped" }
 func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
@@ -213,6 +228,8 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"abort_returned":     decodeAs[AbortReturned],
 	"grace_expired":      decodeAs[GraceExpired],
 	"test_done":          decodeAs[TestDone],
+	"cool_down_started":  decodeAs[CoolDownStarted],
+	"cool_down_done":     decodeAs[CoolDownDone],
 	"test_skipped":       decodeAs[TestSkipped],
 	"wait_started":       decodeAs[WaitStarted],
 	"wait_done":          decodeAs[WaitDone],

@@ -101,6 +101,14 @@ var everyEvent = []struct {
 		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2}}`,
 	},
 	{
+		bench.CoolDownStarted{Test: result.Test{Gen: 1}},
+		`{"event":"cool_down_started","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1}}}`,
+	},
+	{
+		bench.CoolDownDone{Elapsed: 2, From: new(55.5), To: new(41.0)},
+		`{"event":"cool_down_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":2,"from_c":55.5,"to_c":41}}`,
+	},
+	{
 		bench.EngineFailed{Reason: "r"},
 		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
 	},

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -137,11 +138,23 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	past := PastTest{Test: t.Test}
 	r := testRun{engine: e, job: j.job, test: t, emit: emit}
 	budget, limit := j.budget(t)
+	if j.job.CoolDown {
+		if err := emit(CoolDownStarted{Test: t.Test}); err != nil {
+			return past, err
+		}
+		budget, limit = j.budget(t) // the run may have less time left
+	}
 	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason}
+	if j.job.Until != nil {
+		started.Most = j.job.MostRepetitions()
+	}
 	if err := emit(started); err != nil {
 		return past, err
 	}
 	start := time.Now()
+	if budget > 0 {
+		r.deadline = start.Add(budget)
+	}
 	e.ClearAbort()
 	prospect := j.prospect(t)
 	prospect.Budget = budget
@@ -154,11 +167,16 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	}
 
 	done := TestDone{Test: t.Test, Status: result.OK}
+	enough := j.job.Until != nil && len(r.repetitions) >= j.job.Repetitions
 	switch {
 	case err == nil:
 		// A completed test is kept, even if the watchdog aborted the engine at its very end.
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
+		if enough && (status == result.Timeout || status == result.TimeLimit) { // of a repetition more than it needs
+			done.Status, done.Reason = result.OK, ""
+			r.precision.StoppedBy = result.StoppedByTime
+		}
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
 			return past, err
 		}
@@ -167,6 +185,9 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	}
 	if err := e.End(); err != nil && done.Status == result.OK {
 		done.Status, done.Reason = result.Failed, err.Error()
+	}
+	if done.Status == result.OK {
+		done.Precision = r.precision
 	}
 	done.Elapsed = time.Since(start)
 	past.Status, past.Repetitions, past.Setup = done.Status, r.repetitions, r.setup
@@ -184,13 +205,29 @@ type testRun struct {
 
 	setup       time.Duration // before the first pass
 	repetitions []time.Duration
+	deadline    time.Time         // zero: none
+	precision   *result.Precision // so far; nil: the number of repetitions is fixed
+}
+
+// enough tells whether the test has all its repetitions.
+func (r *testRun) enough() bool {
+	if r.job.Until == nil {
+		return len(r.repetitions) >= r.job.Repetitions
+	}
+	var left time.Duration
+	if !r.deadline.IsZero() {
+		left = time.Until(r.deadline)
+	}
+	p, enough := r.job.Until.Enough(r.repetitions, r.job.Repetitions, left, !r.deadline.IsZero())
+	r.precision = &p
+	return enough
 }
 
 // run returns the error of the engine. An error of emit ends the test too; emitErr
 // keeps it.
 func (r *testRun) run() error {
 	r.repetitions = result.Elapsed(r.test.Done)
-	if len(r.test.Done) >= r.job.Repetitions {
+	if r.enough() {
 		return nil
 	}
 	start := time.Now()
@@ -201,7 +238,7 @@ func (r *testRun) run() error {
 	if !r.report(ContextReady{Elapsed: r.setup}) {
 		return nil
 	}
-	if !r.job.NoWarmup {
+	for range r.job.warmups() {
 		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
 		if whole {
@@ -220,7 +257,13 @@ func (r *testRun) run() error {
 			return nil
 		}
 	}
-	for n := len(r.test.Done) + 1; n <= r.job.Repetitions; n++ {
+	if r.job.WarmUntilStable {
+		if err := r.warmUntilStable(); err != nil || r.emitErr != nil {
+			return err
+		}
+		r.setup = time.Since(start)
+	}
+	for n := len(r.test.Done) + 1; !r.enough(); n++ {
 		// Collect the garbage of earlier steps now, before the clock runs.
 		runtime.GC()
 		r.dog.passBegins(time.Since(start))
@@ -233,6 +276,23 @@ func (r *testRun) run() error {
 		r.repetitions = append(r.repetitions, elapsed)
 		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed, Generated: r.engine.Generated()}
 		if !r.report(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// warmUntilStable runs whole passes until two in a row are equally fast. They are no
+// samples. The policy does not judge them: for it they are part of the setup.
+func (r *testRun) warmUntilStable() error {
+	var passes []time.Duration
+	for len(passes) < MaxStablePasses && !policy.Stable(passes) {
+		elapsed, err := r.engine.Repeat(1)
+		if err != nil {
+			return fmt.Errorf("warm-up: %w", err)
+		}
+		passes = append(passes, elapsed)
+		if !r.report(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
 			return nil
 		}
 	}

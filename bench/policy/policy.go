@@ -114,7 +114,7 @@ type Prospect struct {
 	Budget      time.Duration // that is left to the test; 0: no limit
 	Setup       time.Duration // before the first pass, part of the budget: the least of this model's tests so far; of a test that runs, its own
 	Repetitions int           // still to do
-	Warmup      bool          // whether there is one
+	Warmups     int           // before the repetitions
 	GPU         bool          // whether the model computes on a GPU
 	Shorter     []Measured    // completed tests of the same model and series, in ascending length
 
@@ -132,8 +132,8 @@ type Decision struct {
 // passes is the number of passes of the test. The warm-up of a generation is one
 // token and counts as setup.
 func (p Prospect) passes() int {
-	if p.Warmup && p.Test.Kind() == result.PromptProcessing {
-		return p.Repetitions + 1
+	if p.Test.Kind() == result.PromptProcessing {
+		return p.Repetitions + p.Warmups
 	}
 	return p.Repetitions
 }

@@ -388,7 +388,7 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 		}
 		h := Prospect{
 			Test: t.test(), Budget: seconds(t.BudgetSeconds), Setup: setup,
-			Repetitions: recordedRepetitions, Warmup: true,
+			Repetitions: recordedRepetitions, Warmups: 1,
 			GPU: m.Backend != "" && m.Backend != "CPU", Shorter: shorter[t.Kind],
 		}
 		if rule.Decider.Before(h).Stop {

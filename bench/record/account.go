@@ -33,6 +33,7 @@ const (
 	precompiling              // booked as warm-up
 	testing                   // booked to the current test
 	waiting                   // booked as wait
+	cooling                   // booked as cool-down
 )
 
 // testAccount is the time of the current test. It is booked when the test ends.
@@ -117,6 +118,12 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.WaitDone:
 		a.stay(step)
 		a.leave(0)
+	case bench.CoolDownStarted:
+		a.leave(step)
+		a.phase = cooling
+	case bench.CoolDownDone:
+		a.stay(step)
+		a.leave(0)
 	case bench.WarmDone:
 		if a.phase != testing { // beside a test, reading costs the run no time
 			read := clamp(e.Elapsed, step)
@@ -167,6 +174,8 @@ func (a *Account) stay(step time.Duration) {
 		a.test.other += step
 	case waiting:
 		a.booked.Wait += step
+	case cooling:
+		a.booked.CoolDown += step
 	default:
 		a.booked.Other += step
 	}

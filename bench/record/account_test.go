@@ -91,6 +91,10 @@ func TestAccount(t *testing.T) {
 			},
 			result.Accounting{Wall: secs(21), Wait: secs(20), Other: secs(1)},
 		},
+		"cooling down": {
+			timeline{{0, load}, {4, loaded}, {0.5, bench.CoolDownStarted{}}, {30, bench.CoolDownDone{Elapsed: secs(30)}}, {0, start(pp)}, {2, done(pp, result.OK)}},
+			result.Accounting{Wall: secs(37.5), Load: secs(4), CoolDown: secs(30), Other: secs(0.5 + 2 + 1)},
+		},
 		"cut while waiting": {
 			timeline{{0, bench.WaitStarted{}}, {5, bench.LoadProgress{}}, {5, nil}, {1, bench.EngineReady{}}},
 			result.Accounting{Wall: secs(7), Wait: secs(5), Other: secs(2)},

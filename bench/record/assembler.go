@@ -38,8 +38,11 @@ type Assembler struct {
 	started time.Time
 	context time.Duration
 	warmup  time.Duration
+	warmups int // passes
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+
+	precision *result.Precision // nil: the number of repetitions was fixed
 }
 
 // Add takes the next event. It returns the outcome that the event completes, or nil.
@@ -58,16 +61,18 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.precompile = e.Elapsed
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.samples, a.gpus = 0, 0, slices.Clone(e.Done), nil
+		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil
 	case bench.ContextReady:
 		a.context = e.Elapsed
 	case bench.WarmupDone:
-		a.warmup = e.Elapsed
+		a.warmup += e.Elapsed
+		a.warmups++
 	case bench.RepetitionDone:
 		a.samples = append(a.samples, e.Sample)
 	case bench.GPUObserved:
 		a.gpus = e.Devices
 	case bench.TestDone:
+		a.precision = e.Precision
 		return a.finish(e.Status, e.Reason)
 	case bench.TestSkipped:
 		return &result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
@@ -121,7 +126,7 @@ func (a *Assembler) finish(status result.Status, reason string) *result.Outcome 
 // definitions; Ext has those of this program.
 func (a *Assembler) record() (*result.Record, error) {
 	t := a.test.Test
-	if want := a.test.Repetitions; len(a.samples) != want {
+	if n, want := len(a.samples), a.test.Repetitions; n < want || n > max(want, a.test.Most) {
 		return nil, fmt.Errorf("%d of %d repetitions were reported", len(a.samples), want)
 	}
 	ns := make([]float64, len(a.samples))
@@ -188,6 +193,10 @@ func (a *Assembler) record() (*result.Record, error) {
 		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+	}
+	r.Ext.Precision = a.precision
+	if a.warmups > 1 {
+		r.Ext.Warmups = a.warmups
 	}
 	a.claimGPU(r)
 	return r, nil

@@ -59,7 +59,7 @@ func (r *Remaining) Keep(t result.Test, samples []result.Sample) {
 		return
 	}
 	good := 0
-	for good < len(samples) && good < r.Job.Repetitions && samples[good].Repetition == good+1 && samples[good].Elapsed > 0 {
+	for good < len(samples) && good < r.Job.MostRepetitions() && samples[good].Repetition == good+1 && samples[good].Elapsed > 0 {
 		good++
 	}
 	if good <= len(r.Job.Tests[i].Done) {

@@ -198,6 +198,11 @@ func (d *Description) check() error {
 		if job.Repetitions < 1 || job.Repetitions > suite.MaxRepetitions {
 			return fmt.Errorf("%s: %d repetitions, not 1…%d", job.Model.Name, job.Repetitions, suite.MaxRepetitions)
 		}
+		if u := job.Until; u != nil {
+			if err := u.Validate(); err != nil {
+				return fmt.Errorf("%s: until: %w", job.Model.Name, err)
+			}
+		}
 		seen := map[result.Test]bool{}
 		for _, t := range job.Tests {
 			if err := t.Test.Validate(); err != nil {

@@ -112,6 +112,7 @@ type Selection struct {
 	Timeout         *time.Duration `json:"timeout_ns,omitempty"` // of each test; absent: by size and length
 	DownloadTimeout time.Duration  `json:"download_timeout_ns,omitempty"`
 	GPUSampling     *time.Duration `json:"gpu_sampling_ns,omitempty"` // time between readings of GPUs; absent: the default
+	CoolDown        string         `json:"cool_down,omitempty"`       // value of --cool-down; absent: none
 }
 
 // Span is the part of a run that one process did.

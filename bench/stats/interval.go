@@ -88,17 +88,10 @@ func (s Sample) Outliers() []int {
 		return nil
 	}
 	median := s.Median()
-	distances := make([]float64, s.N())
-	for i, v := range s.values {
-		distances[i] = math.Abs(v - median)
-	}
-	d, err := New(distances)
-	if err != nil {
-		return nil
-	}
-	limit := max(outlierDeviations*madToSD*d.Median(), noiseDeviation*math.Abs(median))
+	distances := s.deviations()
+	limit := max(outlierDeviations*madToSD*distances.Median(), noiseDeviation*math.Abs(median))
 	var outliers []int
-	for i, distance := range distances {
+	for i, distance := range distances.values {
 		if distance > limit {
 			outliers = append(outliers, i)
 		}

@@ -87,6 +87,10 @@ func (l *ladder) follow(e bench.Event) {
 		l.within(l.left(), bench.Grace(e.UBatch), "test's budget")
 	case bench.RepetitionDone:
 		l.within(l.left(), bench.Grace(e.UBatch), "test's budget")
+	case bench.CoolDownStarted:
+		l.set(0, result.Crashed, "") // the parent waits, not the worker
+	case bench.CoolDownDone:
+		l.set(betweenLimit, result.Crashed, "did not begin a test")
 	case bench.AbortRequested:
 		l.set(e.Grace+margin, e.Status, "did not abort within "+e.Grace.String())
 	case bench.GraceExpired:

@@ -28,6 +28,8 @@ func TestLadder(t *testing.T) {
 		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the load budget and 30s of grace and was killed", Gone: true}},
 		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, record.Loss{}},
 		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was killed", Gone: true}},
+		{"cooling down", []bench.Event{bench.LoadDone{}, bench.CoolDownStarted{}}, 0, record.Loss{}},
+		{"cooled down", []bench.Event{bench.CoolDownStarted{}, bench.CoolDownDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was killed", Gone: true}},
 		{"making a context", []bench.Event{started}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
 		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
 		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 4s of grace and was killed", Gone: true}},

@@ -39,6 +39,10 @@ type Options struct {
 	// returns events of the parent, which come before that event. It may be nil.
 	Observe func(bench.Stamped) []bench.Event
 
+	// CoolDown waits before a test until the machine has cooled down, or until ctx ends.
+	// It is called if the job wants it, and may be nil.
+	CoolDown func(ctx context.Context) bench.CoolDownDone
+
 	// Downloaded returns how many bytes were downloaded since the last repetition, or
 	// since the warm-up. It is called after each repetition and may be nil.
 	Downloaded func() int64
@@ -294,6 +298,12 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 			if _, expired := ev.Event.(bench.GraceExpired); expired {
 				end(a.ladder.loss)
 				continue
+			}
+			if _, wait := ev.Event.(bench.CoolDownStarted); wait && a.options.CoolDown != nil {
+				waited := a.options.CoolDown(ctx)
+				if err := a.take(bench.Stamped{At: time.Now(), Event: waited}); err != nil {
+					return nil, err
+				}
 			}
 			w.acknowledge()
 		case <-exited:

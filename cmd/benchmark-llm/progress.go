@@ -176,6 +176,12 @@ func (p *progress) Event(s bench.Stamped) error {
 		} else {
 			slog.Info("precompiled", "model", p.model, "took", e.Elapsed.Round(time.Millisecond))
 		}
+	case bench.CoolDownStarted:
+		p.set("%v  cooling down", e.Test)
+	case bench.CoolDownDone:
+		if e.Elapsed > time.Second {
+			p.step("cooled down", "took", e.Elapsed.Round(time.Second))
+		}
 	case bench.TestStarted:
 		p.mu.Lock()
 		p.test, p.deadline, p.stopping = e, time.Time{}, false
@@ -199,12 +205,12 @@ func (p *progress) Event(s bench.Stamped) error {
 	case bench.ContextReady:
 		p.stage("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
-		p.stage("%v  repetition 1/%d", p.test.Test, p.test.Repetitions)
+		p.stage("%v  repetition 1/%d", p.test.Test, max(p.test.Repetitions, p.test.Most))
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
-		n := e.Sample.Repetition
-		p.step("repetition done", "test", p.test.Test, "repetition", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
-		p.stage("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
+		n, of := e.Sample.Repetition, max(p.test.Repetitions, p.test.Most)
+		p.step("repetition done", "test", p.test.Test, "repetition", fmt.Sprintf("%d/%d", n, of), "t/s", fmt.Sprintf("%.2f", rate))
+		p.stage("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, of), of, rate)
 	case bench.AbortRequested:
 		p.set("%v  stopping", p.test.Test)
 		p.stopping = true
@@ -244,7 +250,11 @@ func (p *progress) Outcome(o *result.Outcome) error {
 	if len(o.Samples) > 1 {
 		rate += fmt.Sprintf(" ± %.2f", o.Record.StddevTS)
 	}
-	slog.Info("test done", "test", o.Test, "t/s", rate)
+	done := []any{"test", o.Test, "t/s", rate}
+	if p := o.Record.Ext.Precision; p != nil {
+		done = append(done, "repetitions", len(o.Samples), "precision", p.Text(), "stopped_by", p.StoppedBy)
+	}
+	slog.Info("test done", done...)
 	for _, w := range o.Warnings {
 		if w.Code != result.WarnNoGPU { // the same for all tests; it was logged before the first
 			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)

@@ -34,12 +34,12 @@ import (
 type runOptions struct {
 	selectOptions
 	endToEndOptions
+	repeatOptions
 	global     *globalOptions
 	format     string
 	resultsDir string
 	resume     string
 	strict     bool
-	noWarmup   bool
 	allowCPU   bool
 	requireGPU bool
 	sampling   time.Duration
@@ -79,8 +79,8 @@ and records to a directory of its own below --results-dir.`,
 	s := &o.settings
 	o.selectOptions.register(f)
 	o.endToEndOptions.register(f)
+	o.repeatOptions.register(f)
 	inGroup(f, groupHow, func() {
-		f.BoolVar(&o.noWarmup, "no-warmup", false, "skip the untimed pass before the repetitions")
 		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
 		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
 		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
@@ -138,6 +138,9 @@ func (o *runOptions) check() error {
 		return err
 	}
 	if err := o.endToEndOptions.check(); err != nil {
+		return err
+	}
+	if err := o.repeatOptions.job(new(bench.Job)); err != nil {
 		return err
 	}
 	if o.resume != "" {
@@ -286,7 +289,7 @@ func (o *runOptions) acquireOptions() acquire.Options {
 	return acquire.Options{
 		Finder: o.finder(),
 		Job: bench.Job{
-			NoWarmup: o.noWarmup, Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
+			Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
 			Warnings: o.gpus.Warnings(), E2E: &e2e,
 		},
 		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: deadline,
@@ -302,6 +305,14 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	}
 	a := o.acquireOptions()
 	a.Job.Repetitions = s.Repetitions
+	if err := o.repeatOptions.job(&a.Job); err != nil {
+		return p, err
+	}
+	if len(o.host.GPUs) == 0 { // else a GPU's sensor may do
+		if _, err := coolDownOf(o.coolDown, nil); err != nil {
+			return p, err
+		}
+	}
 	if p.models, err = acquire.New(ctx, s, a); err != nil {
 		return p, err
 	}
@@ -312,7 +323,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 		Span: span(), TimeLimit: o.timeLimit, Output: o.format, Jobs: p.models.Jobs(), Host: o.host,
 		Selection: rundir.Selection{
 			Suite: s, Weights: o.weights, ModelsDir: a.Dirs.Download, Scale: o.scale, Timeout: a.Timeout, DownloadTimeout: o.downloadTime,
-			GPUSampling: &o.sampling,
+			GPUSampling: &o.sampling, CoolDown: o.coolDown,
 		},
 	}
 	var from []string
@@ -334,7 +345,7 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	o.modelsDir, o.scale, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.DownloadTimeout
 	o.timeLimit = about.TimeLimit
 	o.settings = about.Jobs[0].Settings
-	o.noWarmup, o.allowCPU, o.requireGPU = about.Jobs[0].NoWarmup, about.Jobs[0].AllowCPU, about.Jobs[0].RequireGPU
+	o.coolDown, o.allowCPU, o.requireGPU = about.Selection.CoolDown, about.Jobs[0].AllowCPU, about.Jobs[0].RequireGPU
 	if s := about.Selection.GPUSampling; s != nil {
 		o.sampling = *s
 	}
@@ -420,6 +431,12 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		watch := gpu.Watch(gpu.NVMLName, o.sampling, o.gpus.Kernels)
 		defer watch.Close()
 		workers.Observe, workers.Downloaded = watch.Observe, p.models.Downloaded
+		var cool *supervise.CoolDown
+		if cool, end.err = coolDownOf(o.coolDown, watch); cool != nil {
+			workers.CoolDown = cool.Wait
+		}
+	}
+	if end.err == nil {
 		end.err = supervise.RunModels(ctx, jobs, p.models.Ready, workers)
 	}
 	p.models.Close()
