@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -10,16 +9,6 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
-
-// AccountingLine is the wall time of a run and the share of each part, on one
-// line: "16m40s: timed 71 %, warm-up 12 %, …".
-func AccountingLine(a result.Accounting) string {
-	var parts []string
-	for _, p := range a.Parts() {
-		parts = append(parts, p.Name+" "+percent(a, p.Time))
-	}
-	return duration(a.Wall) + ": " + strings.Join(parts, ", ")
-}
 
 // accountingTable is a Markdown table of the parts, with times and shares.
 func accountingTable(a result.Accounting) string {
@@ -31,9 +20,9 @@ func accountingTable(a result.Accounting) string {
 		{Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight},
 	})
 	for _, p := range a.Parts() {
-		w.AppendRow(table.Row{p.Name, duration(p.Time), percent(a, p.Time)})
+		w.AppendRow(table.Row{p.Name, Duration(p.Time), percent(a, p.Time)})
 	}
-	w.AppendRow(table.Row{"wall time", duration(a.Wall), percent(a, a.Wall)})
+	w.AppendRow(table.Row{"wall time", Duration(a.Wall), percent(a, a.Wall)})
 	return w.RenderMarkdown()
 }
 
@@ -42,9 +31,9 @@ func percent(a result.Accounting, d time.Duration) string {
 	return fmt.Sprintf("%.0f %%", 100*a.Share(d))
 }
 
-// duration is d for people, rounded to tenths of a second, or to milliseconds if
+// Duration is d for people, rounded to tenths of a second, or to milliseconds if
 // it is below one second.
-func duration(d time.Duration) string {
+func Duration(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()
 	}

@@ -17,6 +17,7 @@ type Accounting struct {
 
 // Part is one part of an Accounting.
 type Part struct {
+	Key  string // of the log: "wait_s"
 	Name string // for people: "download waits"
 	Time time.Duration
 }
@@ -24,13 +25,13 @@ type Part struct {
 // Parts lists the parts in the order in which reports show them.
 func (a Accounting) Parts() []Part {
 	return []Part{
-		{"timed", a.Timed},
-		{"warm-up", a.Warmup},
-		{"load", a.Load},
-		{"contexts", a.Context},
-		{"download waits", a.Wait},
-		{"lost in stopped tests", a.Lost},
-		{"other", a.Other},
+		{"timed_s", "timed", a.Timed},
+		{"warmup_s", "warm-up", a.Warmup},
+		{"load_s", "load", a.Load},
+		{"context_s", "contexts", a.Context},
+		{"wait_s", "download waits", a.Wait},
+		{"lost_s", "lost in stopped tests", a.Lost},
+		{"other_s", "other", a.Other},
 	}
 }
 

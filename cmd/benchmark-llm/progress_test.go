@@ -19,6 +19,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
 // terminal opens a terminal of that many columns: what is written to it is in
@@ -128,6 +129,9 @@ func display(t *testing.T, s string, columns int) []string {
 	return text
 }
 
+// outlook is of a run of which nothing is known.
+func outlook() *supervise.Outlook { return supervise.NewOutlook(nil, nil, time.Time{}) }
+
 // nothing is fetched.
 func nothing() (acquire.Download, bool) { return acquire.Download{}, false }
 
@@ -164,7 +168,7 @@ func setDefaultLog(t *testing.T, w io.Writer, format string) {
 	t.Helper()
 	before := slog.Default()
 	t.Cleanup(func() { slog.SetDefault(before) })
-	slog.SetDefault(newLogger(w, format, slog.LevelDebug, color(w)))
+	slog.SetDefault(newLogger(w, format, slog.LevelDebug, w))
 }
 
 // TestProgressOnTerminal: in the end the log is whole and nothing is left of the
@@ -175,7 +179,7 @@ func TestProgressOnTerminal(t *testing.T) {
 			tty, screen := terminal(t, columns)
 			global := &globalOptions{logLevel: "debug", logFormat: "text"}
 			setDefaultLog(t, tty, "text")
-			p := newProgress(tty, 2, time.Time{}, nothing, global)
+			p := newProgress(tty, 2, outlook(), nothing, global)
 			if p.live == nil {
 				t.Fatal("no line moves")
 			}
@@ -186,7 +190,8 @@ func TestProgressOnTerminal(t *testing.T) {
 			log := strings.Join(lines, "")
 			for _, want := range []string{
 				"engineready", "modelloaded", "teststartedtest=pp512repetitions=3budget=1h0m0s",
-				"repetitiondonetest=pp512repetition=1/3t/s=512.00", "repetition=2/3t/s=512.00", "testdidnotcomplete", "testdonetest=pp512t/s=\"512.00±1.00\"", "warning=outlier",
+				"repetitiondonetest=pp512repetition=1repetitions=3tokens_per_second=512.0", "repetition=2repetitions=3tokens_per_second=512.0", "testdidnotcomplete",
+				"testdonetest=pp512tokens_per_second=512.0stddev=1.000", "warning=outlier",
 			} {
 				if !strings.Contains(strings.ReplaceAll(log, " ", ""), want) {
 					t.Errorf("the log lacks %q:\n%s", want, strings.Join(lines, "\n"))
@@ -208,7 +213,7 @@ func TestStoppingStays(t *testing.T) {
 	for _, late := range []bench.Event{
 		bench.ContextReady{}, bench.WarmupDone{}, bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Second}},
 	} {
-		p := newProgress(io.Discard, 2, time.Time{}, nothing, &globalOptions{})
+		p := newProgress(io.Discard, 2, outlook(), nothing, &globalOptions{})
 		for _, step := range []struct {
 			event bench.Event
 			want  string
@@ -234,11 +239,11 @@ func TestProgressElsewhere(t *testing.T) {
 	t.Run("pipe", func(t *testing.T) {
 		var b bytes.Buffer
 		setDefaultLog(t, &b, "text")
-		p := newProgress(&b, 2, time.Time{}, nothing, &globalOptions{logLevel: "debug", logFormat: "text"})
+		p := newProgress(&b, 2, outlook(), nothing, &globalOptions{logLevel: "debug", logFormat: "text"})
 		play(p)
 		p.close()
 		for line := range strings.Lines(b.String()) {
-			if !regexp.MustCompile(`^\d\d:\d\d:\d\d (DBG|INF|WRN) \P{C}+\n$`).MatchString(line) {
+			if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) (DBG|INF|WRN) \P{C}+\n$`).MatchString(line) {
 				t.Errorf("line %q", line)
 			}
 		}
@@ -255,7 +260,7 @@ func TestProgressElsewhere(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tty, screen := terminal(t, 80)
 			t.Setenv("TERM", tc.term)
-			p := newProgress(tty, 2, time.Time{}, nothing, &tc.global)
+			p := newProgress(tty, 2, outlook(), nothing, &tc.global)
 			if p.live != nil {
 				t.Error("a line moves")
 			}

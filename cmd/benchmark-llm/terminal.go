@@ -10,10 +10,14 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // isTerminal tells whether w is a terminal.
@@ -49,26 +53,22 @@ func oneLine(s string) string {
 	}, strings.TrimSpace(s))
 }
 
-// count is "1 thread", "2 threads".
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
-}
-
-// newLogger logs to w as plain lines or as JSON, with the same texts.
-func newLogger(w io.Writer, format string, level slog.Level, colored bool) *slog.Logger {
+// newLogger logs to w as plain lines or as JSON. screen is what w writes to in the end.
+// A log that goes elsewhere than to a terminal is kept, so its times have a date.
+func newLogger(w io.Writer, format string, level slog.Level, screen io.Writer) *slog.Logger {
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: asText}))
 	}
+	times := time.RFC3339
+	if isTerminal(screen) {
+		times = time.TimeOnly
+	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{
-		Level: level, TimeFormat: time.TimeOnly, NoColor: !colored, ReplaceAttr: printable,
+		Level: level, TimeFormat: times, NoColor: !color(screen), ReplaceAttr: readable,
 	}))
 }
 
-// asText replaces values that JSON would show as objects or as nanoseconds with the
-// texts of the plain log.
+// asText replaces values that JSON would show as objects with texts.
 func asText(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
 	case slog.Level, time.Time:
@@ -78,10 +78,15 @@ func asText(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printable makes the texts of a log line, including its message, safe for a
-// terminal.
-func printable(_ []string, a slog.Attr) slog.Attr {
+// readable makes the values of a log line easy to read, and its texts, including the
+// message, safe for a terminal. JSON has numbers with the unit in the key; here the
+// unit is in the value: took_s=0.276 becomes took=276ms.
+func readable(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
+	case float64, int64, uint64:
+		return withUnit(a)
+	case []string:
+		a.Value = slog.StringValue(oneLine(strings.Join(v, " ")))
 	case string:
 		a.Value = slog.StringValue(oneLine(v))
 	case error:
@@ -92,6 +97,40 @@ func printable(_ []string, a slog.Attr) slog.Attr {
 	}
 	return a
 }
+
+// withUnit moves the unit of a number from the key of a log line to its value.
+func withUnit(a slog.Attr) slog.Attr {
+	var n float64
+	switch v := a.Value.Any().(type) {
+	case float64:
+		n = v
+	case int64:
+		n = float64(v)
+	case uint64:
+		n = float64(v)
+	}
+	for _, unit := range []struct {
+		suffix string
+		text   func(float64) string
+	}{
+		{"_bytes_per_second", func(n float64) string { return humanize.IBytes(uint64(max(n, 0))) + "/s" }},
+		{"_bytes", func(n float64) string { return humanize.IBytes(uint64(max(n, 0))) }},
+		{"_percent", func(n float64) string { return fmt.Sprintf("%.0f%%", n) }},
+		{"_tokens_per_second", result.FormatRate},
+		{"_s", func(n float64) string { return report.Duration(seconds(n)) }},
+	} {
+		if key, ok := strings.CutSuffix(a.Key, unit.suffix); ok {
+			return slog.String(key, unit.text(n))
+		}
+	}
+	if a.Key == "tokens_per_second" {
+		return slog.String(a.Key, result.FormatRate(n))
+	}
+	return a
+}
+
+// seconds is a number of seconds as a duration.
+func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 
 // printTable prints a table without lines. The columns named in right are aligned to
 // the right.
