@@ -78,7 +78,7 @@ func (p *progress) line() string {
 	for _, part := range []struct {
 		format string
 		d      time.Duration
-	}{{"test stops in %s", f.Budget}, {"run stops in %s", f.Limit}} {
+	}{{"budget ends in %s", f.Budget}, {"time limit ends in %s", f.Limit}} {
 		if part.d > 0 {
 			s += "  " + fmt.Sprintf(part.format, part.d.Round(time.Second))
 		}
