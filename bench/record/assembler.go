@@ -244,8 +244,10 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 			continue // it has its own warning
 		}
 		switch times := ts[i] / rates.Median(); {
+		case times < 1:
+			add(result.WarnOutlier, "repetition %d is %.1f %% slower than the median", i+1, (1-times)*100)
 		case times < 2:
-			add(result.WarnOutlier, "repetition %d is %+.1f %% off the median speed", i+1, (times-1)*100)
+			add(result.WarnOutlier, "repetition %d is %.1f %% faster than the median", i+1, (times-1)*100)
 		default:
 			add(result.WarnOutlier, "repetition %d is %.1f times as fast as the median", i+1, times)
 		}

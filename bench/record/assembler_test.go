@@ -271,7 +271,7 @@ func TestRecordWarnings(t *testing.T) {
 			{Code: "slow_first_repetition", Message: "the first repetition took 66.7 % longer than the median of the others"},
 		}},
 		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is 2.0 times as fast as the median"}}},
-		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is -50.0 % off the median speed"}}},
+		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is 50.0 % slower than the median"}}},
 		{"unsteady", false, []time.Duration{800 * ms, s, 800 * ms, 2500 * ms, 4 * s}, []result.Warning{
 			{Code: "unsteady", Message: "the repetitions varied from 128.0 to 640.0 tokens/second"},
 		}},

@@ -236,17 +236,18 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 		row.noCells = err.Error()
 		return row
 	}
-	c["median"] = result.FormatRate(s.Median())
-	c["mean ± sd"] = result.FormatRate(r.AvgTS)
-	c["min"], c["max"] = result.FormatRate(s.Min()), result.FormatRate(s.Max())
+	rate := func(v float64) string { return result.FormatDecimals(v, s.Median()) } // all with the decimals of the median
+	c["median"] = rate(s.Median())
+	c["mean ± sd"] = rate(r.AvgTS)
+	c["min"], c["max"] = rate(s.Min()), rate(s.Max())
 	if sd, ok := s.SD(); ok {
-		c["mean ± sd"] += " ± " + result.FormatDecimals(sd, r.AvgTS)
+		c["mean ± sd"] += " ± " + rate(sd)
 	}
 	if cv, ok := s.CV(); ok {
 		c["CV"] = fmt.Sprintf("%.1f %%", 100*cv)
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
-		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
+		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
 	}
 	row.cells = c
 	return row

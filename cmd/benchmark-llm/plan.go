@@ -134,12 +134,12 @@ type planText acquire.Plan
 
 // print writes the table and the lines below it.
 func (p *planText) print(w io.Writer) error {
-	header := table.Row{"model", "tests", "size", "file", "disk", "load", "tests take", "needs", "memory", "devices"}
+	header := table.Row{"model", "tests", "size", "file", "disk", "load within", "tests within", "needs", "memory", "devices"}
 	var rows []table.Row
 	for i := range p.Models {
 		rows = append(rows, planRow(&p.Models[i]))
 	}
-	if err := printTable(w, header, rows, "tests", "size", "load", "tests take", "needs"); err != nil {
+	if err := printTable(w, header, rows, "tests", "size", "load within", "tests within", "needs"); err != nil {
 		return err
 	}
 	var b strings.Builder

@@ -84,7 +84,7 @@ func (p *progress) line() string {
 		}
 	}
 	switch {
-	case f.Left == 0 || f.Limit == f.Left:
+	case f.Left < time.Second || f.Limit == f.Left:
 	case f.AtLeast:
 		s += fmt.Sprintf("  over %s left", f.Left.Round(time.Second))
 	default:

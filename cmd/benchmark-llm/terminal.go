@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -132,9 +133,46 @@ func withUnit(a slog.Attr) slog.Attr {
 // seconds is a number of seconds as a duration.
 func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 
+// expendable are columns that a narrow terminal does without, the first one first.
+var expendable = []string{"repository", "elements", "load within", "disk", "devices", "file", "back-end", "tests", "wall p95 s", "wrong %", "lost %"}
+
 // printTable prints a table without lines. The columns named in right are aligned to
-// the right.
+// the right. If a terminal is too narrow, expendable columns are left out, and a line
+// names them.
 func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string) error {
+	rendered, leftOut := renderTable(header, rows, right), ""
+	if isTerminal(w) {
+		rendered, leftOut = fitTable(width(w), header, rows, right)
+	}
+	_, err := fmt.Fprint(w, rendered+"\n"+leftOut)
+	return printed(err)
+}
+
+// fitTable renders a table without the expendable columns for which the terminal is too
+// narrow. leftOut names them on a line.
+func fitTable(columns int, header table.Row, rows []table.Row, right []string) (rendered, leftOut string) {
+	var gone []string
+	rendered = renderTable(header, rows, right)
+	for _, name := range expendable {
+		i := slices.Index(header, any(name))
+		if i < 0 || text.LongestLineLen(rendered) <= columns {
+			continue
+		}
+		without := func(r table.Row) table.Row { return slices.Concat(r[:i], r[i+1:]) }
+		header, gone = without(header), append(gone, name)
+		narrow := make([]table.Row, len(rows))
+		for k, r := range rows {
+			narrow[k] = without(r)
+		}
+		rows, rendered = narrow, renderTable(header, narrow, right)
+	}
+	if len(gone) > 0 {
+		leftOut = fmt.Sprintf("(a wider terminal also shows: %s)\n", strings.Join(gone, ", "))
+	}
+	return rendered, leftOut
+}
+
+func renderTable(header table.Row, rows []table.Row, right []string) string {
 	t := table.NewWriter()
 	s := table.StyleDefault
 	s.Options = table.OptionsNoBordersAndSeparators
@@ -149,8 +187,7 @@ func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string
 		columns = append(columns, table.ColumnConfig{Name: name, Align: text.AlignRight, AlignHeader: text.AlignRight})
 	}
 	t.SetColumnConfigs(columns)
-	_, err := fmt.Fprintln(w, t.Render())
-	return printed(err)
+	return t.Render()
 }
 
 // printJSON prints v as indented JSON.
