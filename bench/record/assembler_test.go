@@ -142,8 +142,8 @@ func TestRecordOffload(t *testing.T) {
 
 // The load of a worker says what its records were measured with.
 func TestRecordOfGentlerSettings(t *testing.T) {
-	gentler := bench.DefaultSettings(4)
-	gentler.NoRepack = true
+	adjusted := bench.DefaultSettings(4)
+	adjusted.NoRepack = true
 	warning := result.Warning{Code: "no_repack", Message: "no memory"}
 	a := record.Assembler{Job: jobOf()}
 	of := func(load bench.LoadStarted) *result.Record {
@@ -157,7 +157,7 @@ func TestRecordOfGentlerSettings(t *testing.T) {
 		}
 		return o.Record
 	}
-	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &gentler, Warnings: []result.Warning{warning}})
+	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &adjusted, Warnings: []result.Warning{warning}})
 	if r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 1 || r.Ext.Warnings[0] != warning {
 		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
 	}
