@@ -20,9 +20,9 @@ func accountingTable(a result.Accounting) string {
 		{Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight},
 	})
 	for _, p := range a.Parts() {
-		w.AppendRow(table.Row{p.Name, Duration(p.Time), percent(a, p.Time)})
+		w.AppendRow(table.Row{p.Name, duration(p.Time), percent(a, p.Time)})
 	}
-	w.AppendRow(table.Row{"wall time", Duration(a.Wall), percent(a, a.Wall)})
+	w.AppendRow(table.Row{"wall time", duration(a.Wall), percent(a, a.Wall)})
 	return w.RenderMarkdown()
 }
 
@@ -31,9 +31,9 @@ func percent(a result.Accounting, d time.Duration) string {
 	return fmt.Sprintf("%.0f %%", 100*a.Share(d))
 }
 
-// Duration is d for people, rounded to tenths of a second, or to milliseconds if
+// duration is d for people, rounded to tenths of a second, or to milliseconds if
 // it is below one second.
-func Duration(d time.Duration) string {
+func duration(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()
 	}

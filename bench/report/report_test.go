@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -641,4 +642,27 @@ func FuzzReadRecords(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A table is as wide as the terminal at most, and tells which columns are missing.
+func TestTable(t *testing.T) {
+	header := table.Row{"model", "tests", "size", "file", "disk", "memory", "devices"}
+	rows := []table.Row{{"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 11, "40 GiB", "synthetic", "-", "does not fit", "-"}}
+	whole := "model                               tests    size  file       disk  memory        devices\n" +
+		"Llama-3.3-70B-Instruct-Q4_K_M.gguf     11  40 GiB  synthetic  -     does not fit  -\n"
+	for columns, want := range map[int]string{
+		0:  whole,
+		90: whole,
+		80: "model                                 size  file       memory        devices\n" +
+			"Llama-3.3-70B-Instruct-Q4_K_M.gguf  40 GiB  synthetic  does not fit  -\n" +
+			"(a wider terminal also shows: disk, tests)\n",
+		20: "model                               memory        devices\n" +
+			"Llama-3.3-70B-Instruct-Q4_K_M.gguf  does not fit  -\n" +
+			"(a wider terminal also shows: disk, tests, size, file)\n",
+	} {
+		o := TableOptions{Width: columns, Right: []string{"tests", "size"}, Expendable: []string{"disk", "tests", "size", "file", "repository"}}
+		if diff := cmp.Diff(want, Table(header, rows, o)); diff != "" {
+			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
+		}
+	}
 }

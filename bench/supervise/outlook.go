@@ -1,8 +1,10 @@
 package supervise
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +63,27 @@ type Forecast struct {
 	// Limit is what is left of the run's time limit, if the run needs more than 80 % of
 	// that. Otherwise 0.
 	Limit time.Duration
+}
+
+// String is the forecast for people: "budget ends in 12s  about 3m20s left". It is empty
+// if nothing is known.
+func (f Forecast) String() string {
+	var parts []string
+	add := func(format string, d time.Duration) {
+		if d > 0 {
+			parts = append(parts, fmt.Sprintf(format, d.Round(time.Second)))
+		}
+	}
+	add("budget ends in %s", f.Budget)
+	add("time limit ends in %s", f.Limit)
+	switch {
+	case f.Left < time.Second || f.Left == f.Limit:
+	case f.AtLeast:
+		add("over %s left", f.Left)
+	default:
+		add("about %s left", f.Left)
+	}
+	return strings.Join(parts, "  ")
 }
 
 // NewOutlook returns the outlook of a run of these jobs, the smallest model first.

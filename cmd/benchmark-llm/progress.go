@@ -74,21 +74,8 @@ func (p *progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := oneLine(p.state)
-	f := p.outlook.At(time.Now())
-	for _, part := range []struct {
-		format string
-		d      time.Duration
-	}{{"budget ends in %s", f.Budget}, {"time limit ends in %s", f.Limit}} {
-		if part.d > 0 {
-			s += "  " + fmt.Sprintf(part.format, part.d.Round(time.Second))
-		}
-	}
-	switch {
-	case f.Left < time.Second || f.Limit == f.Left:
-	case f.AtLeast:
-		s += fmt.Sprintf("  over %s left", f.Left.Round(time.Second))
-	default:
-		s += fmt.Sprintf("  about %s left", f.Left.Round(time.Second))
+	if left := p.outlook.At(time.Now()).String(); left != "" {
+		s += "  " + left
 	}
 	if d, ok := p.fetching(); ok {
 		s += "  " + downloadText(d)

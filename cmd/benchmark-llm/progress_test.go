@@ -16,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
@@ -444,31 +443,5 @@ func TestProgressWithoutCUDADevice(t *testing.T) {
 				t.Errorf("no %s in\n%s", test.want, &log)
 			}
 		})
-	}
-}
-
-// TestTableFits: a table is as wide as the terminal at most, and tells which columns are
-// missing. Elsewhere it is whole.
-func TestTableFits(t *testing.T) {
-	header := table.Row{"model", "tests", "size", "file", "disk", "load within", "tests within", "needs", "memory", "devices"}
-	rows := []table.Row{{"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 11, "40 GiB", "synthetic", "-", "3m19s", "45m20s", "45 GiB", "does not fit", "-"}}
-	for columns, want := range map[int]string{
-		140: "model                               tests  size    file       disk  load within  tests within  needs   memory        devices\n" +
-			"Llama-3.3-70B-Instruct-Q4_K_M.gguf     11  40 GiB  synthetic  -     3m19s        45m20s        45 GiB  does not fit  -\n",
-		80: "model                               size    tests within  needs   memory\n" +
-			"Llama-3.3-70B-Instruct-Q4_K_M.gguf  40 GiB  45m20s        45 GiB  does not fit\n" +
-			"(a wider terminal also shows: load within, disk, devices, file, tests)\n",
-	} {
-		tty, screen := terminal(t, columns)
-		if err := printTable(tty, header, rows); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(want, strings.Join(screen(), "\n")); diff != "" {
-			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
-		}
-	}
-	var b bytes.Buffer
-	if err := printTable(&b, header, rows); err != nil || !strings.Contains(b.String(), "devices") {
-		t.Errorf("elsewhere (%v):\n%s", err, &b)
 	}
 }
