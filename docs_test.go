@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -17,6 +20,10 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // maxReadmeWords bounds README.md. What does not fit belongs to a page beside
@@ -589,6 +596,89 @@ func firstCells(text, head string) (names []string) {
 		}
 	}
 	return names
+}
+
+// ---- keys of the log ----
+
+// logCalls are functions that log, with the index of the first key among their arguments.
+var logCalls = map[string]int{
+	"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "step": 1, "warnOnce": 1, "logRetry": 3, "append": 1,
+}
+
+// logKeys are the keys that a file logs: literals in calls that log, or in a list of
+// arguments for one.
+func logKeys(file *ast.File) (keys []string) {
+	literals := func(args []ast.Expr, first int) {
+		for i := first; i < len(args)-1; i += 2 {
+			if l, ok := args[i].(*ast.BasicLit); ok && l.Kind == token.STRING {
+				keys = append(keys, strings.Trim(l.Value, `"`))
+			}
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			name := ""
+			switch f := n.Fun.(type) {
+			case *ast.Ident:
+				name = f.Name
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			}
+			first, ok := logCalls[name]
+			if name == "append" {
+				id, named := n.Args[0].(*ast.Ident)
+				ok = named && slices.Contains([]string{"args", "attrs", "done", "times"}, id.Name)
+			}
+			if ok {
+				literals(n.Args, first)
+			}
+		case *ast.CompositeLit:
+			if list, ok := n.Type.(*ast.ArrayType); ok && list.Len == nil {
+				if id, ok := list.Elt.(*ast.Ident); ok && id.Name == "any" {
+					literals(n.Elts, 0)
+				}
+			}
+		}
+		return true
+	})
+	return keys
+}
+
+// TestLogKeys: the table of the log's keys has all that the program logs, and no others.
+func TestLogKeys(t *testing.T) {
+	page, err := os.ReadFile("bench/record/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := firstCells(string(page), "| key | type | what it is |\n|---|---|---|")
+	logged := []string{"time", "level", "msg", "source"} // slog's own, and the library's
+	for _, part := range (result.Accounting{}).Parts() {
+		logged = append(logged, part.Key)
+	}
+	for _, dir := range []string{"bench", "cmd/benchmark-llm"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err == nil && d.Name() == "benchtest": // for tests
+				return fs.SkipDir
+			case err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				logged = append(logged, logKeys(file)...)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(logged)
+	slices.Sort(documented)
+	if diff := cmp.Diff(slices.Compact(logged), documented); diff != "" {
+		t.Errorf("keys of the log (-logged +documented):\n%s", diff)
+	}
 }
 
 // ---- blocks that run ----

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -355,7 +353,7 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 		missing, files = missing+s.Missing, files+s.Files
 	}
 	if files > 0 {
-		slog.Info("fetching models", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
+		slog.Info("fetching models", "files", files, "size_bytes", missing, "models_dir", dir, "free_bytes", max(free, 0))
 	}
 	return nil
 }
@@ -367,6 +365,16 @@ func (m *Models) Jobs() []bench.Job {
 		jobs[i] = c.job
 	}
 	return jobs
+}
+
+// SizesBytes returns the sizes of the models' tensors, in the order in which they run; 0:
+// not known.
+func (m *Models) SizesBytes() []uint64 {
+	sizes := make([]uint64, len(m.all))
+	for i, c := range m.all {
+		sizes[i] = c.wanted.SizeBytes
+	}
+	return sizes
 }
 
 // Wanted returns the models as they were wanted, in the order in which they run, and

@@ -429,7 +429,7 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 		if d.hooks.waiting != nil {
 			d.hooks.waiting(time.Now().Add(wait), err)
 		}
-		d.logRetry(fruitless, err, "download interrupted, trying again", "file", d.path, "bytes", d.have, "wait", wait.Round(time.Millisecond))
+		d.logRetry(fruitless, err, "download interrupted, trying again", "file", d.path, "have_bytes", d.have, "retry_in_s", wait.Round(time.Millisecond).Seconds())
 	}))
 	return err
 }
@@ -467,7 +467,7 @@ func (d *download) attempt(ctx context.Context) error {
 	}
 	if resp.StatusCode == http.StatusOK {
 		if d.have > 0 {
-			d.log().Warn("the server sends the file again from the first byte", "file", d.path, "bytes", d.have, "changed", now != d.state)
+			d.log().Warn("the server sends the file again from the first byte", "file", d.path, "have_bytes", d.have, "changed", now != d.state)
 			d.restarts++
 		}
 		if err := d.begin(now); err != nil {
@@ -662,7 +662,7 @@ func (d *download) moveAside() error {
 	if err := os.Rename(d.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	d.log().Warn("existing file moved aside", "file", d.path, "to", aside, "reason", d.replaces)
+	d.log().Warn("existing file moved aside", "file", d.path, "moved_to", aside, "reason", d.replaces)
 	return nil
 }
 

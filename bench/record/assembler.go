@@ -241,18 +241,28 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 		add(result.WarnNoWarmup, "measured without a warm-up")
 	}
 	by, slow := rates.SlowFirst()
-	if slow {
+	switch {
+	case slow && by < 1:
 		add(result.WarnSlowFirstRepetition, "the first repetition took %.1f %% longer than the median of the others", by*100)
+	case slow:
+		add(result.WarnSlowFirstRepetition, "the first repetition took %.1f times as long as the median of the others", 1+by)
 	}
 	outliers := rates.Outliers()
 	for _, i := range outliers {
 		if i == 0 && slow {
 			continue // it has its own warning
 		}
-		add(result.WarnOutlier, "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
+		switch times := ts[i] / rates.Median(); {
+		case times < 1:
+			add(result.WarnOutlier, "repetition %d is %.1f %% slower than the median", i+1, (1-times)*100)
+		case times < 2:
+			add(result.WarnOutlier, "repetition %d is %.1f %% faster than the median", i+1, (times-1)*100)
+		default:
+			add(result.WarnOutlier, "repetition %d is %.1f times as fast as the median", i+1, times)
+		}
 	}
 	if rates.Unsteady() && !slow && len(outliers) == 0 {
-		add(result.WarnUnsteady, "the repetitions varied from %.4g to %.4g tokens/second", rates.Min(), rates.Max())
+		add(result.WarnUnsteady, "the repetitions varied from %s to %s tokens/second", result.FormatRate(rates.Min()), result.FormatRate(rates.Max()))
 	}
 	return w
 }

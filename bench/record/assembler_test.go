@@ -50,7 +50,7 @@ func TestRecord(t *testing.T) {
 	job.Seed = 42
 	got := assemble(job, result.Test{Prompt: 100, Depth: 7}, 1*s, 2*s, 4*s)
 	// Three values as far apart as these have no outlier; the first is fast.
-	unsteady := []result.Warning{{Code: "unsteady", Message: "the repetitions varied from 25 to 100 tokens/second"}}
+	unsteady := []result.Warning{{Code: "unsteady", Message: "the repetitions varied from 25.00 to 100.0 tokens/second"}}
 	want := &result.Outcome{
 		Model:  "dir/m.gguf",
 		Test:   result.Test{Prompt: 100, Depth: 7},
@@ -142,8 +142,8 @@ func TestRecordOffload(t *testing.T) {
 
 // The load of a worker says what its records were measured with.
 func TestRecordOfGentlerSettings(t *testing.T) {
-	gentler := bench.DefaultSettings(4)
-	gentler.NoRepack = true
+	adjusted := bench.DefaultSettings(4)
+	adjusted.NoRepack = true
 	warning := result.Warning{Code: "no_repack", Message: "no memory"}
 	a := record.Assembler{Job: jobOf()}
 	of := func(load bench.LoadStarted) *result.Record {
@@ -157,7 +157,7 @@ func TestRecordOfGentlerSettings(t *testing.T) {
 		}
 		return o.Record
 	}
-	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &gentler, Warnings: []result.Warning{warning}})
+	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &adjusted, Warnings: []result.Warning{warning}})
 	if r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 1 || r.Ext.Warnings[0] != warning {
 		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
 	}
@@ -270,16 +270,16 @@ func TestRecordWarnings(t *testing.T) {
 		{"slow first, and unsteady for that", false, []time.Duration{2 * s, s, 1500 * ms, s, 1600 * ms}, []result.Warning{
 			{Code: "slow_first_repetition", Message: "the first repetition took 66.7 % longer than the median of the others"},
 		}},
-		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is +100.0 % off the median speed"}}},
-		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is -50.0 % off the median speed"}}},
+		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is 2.0 times as fast as the median"}}},
+		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is 50.0 % slower than the median"}}},
 		{"unsteady", false, []time.Duration{800 * ms, s, 800 * ms, 2500 * ms, 4 * s}, []result.Warning{
-			{Code: "unsteady", Message: "the repetitions varied from 128 to 640 tokens/second"},
+			{Code: "unsteady", Message: "the repetitions varied from 128.0 to 640.0 tokens/second"},
 		}},
 		{"steady enough", false, []time.Duration{s, 1100 * ms, s, 1200 * ms, 1150 * ms}, nil},
 		{"slow first, outlier and no warm-up", true, []time.Duration{2 * s, s, s, s, s, s, 500 * ms}, []result.Warning{
 			{Code: "no_warmup", Message: "measured without a warm-up"},
-			{Code: "slow_first_repetition", Message: "the first repetition took 100.0 % longer than the median of the others"},
-			{Code: "outlier", Message: "repetition 7 is +100.0 % off the median speed"},
+			{Code: "slow_first_repetition", Message: "the first repetition took 2.0 times as long as the median of the others"},
+			{Code: "outlier", Message: "repetition 7 is 2.0 times as fast as the median"},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // facts summarize the run and its machine for the report.
@@ -36,14 +37,17 @@ func (d *Description) facts() []report.Fact {
 	c := d.Host.CPU
 	cores := ""
 	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
-		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
+		cores = result.Count(c.PhysicalCores, "core") + ", " + result.Count(c.LogicalCPUs, "CPU")
 		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
 			cores += fmt.Sprintf(", %d of them allowed", c.AllowedCPUs)
 		}
 	}
 	quota := ""
 	if c.QuotaCPUs != nil {
-		quota = fmt.Sprintf("quota of %g CPUs", *c.QuotaCPUs)
+		quota = fmt.Sprintf("quota of %.4g CPUs", *c.QuotaCPUs)
+		if *c.QuotaCPUs == 1 {
+			quota = "quota of 1 CPU"
+		}
 	}
 	add("CPU", c.Model, d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
 	total, limit := "", ""

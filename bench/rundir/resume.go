@@ -69,10 +69,10 @@ func (d *Dir) resume(span Span) (record.Left, error) {
 	}
 	left := h.End()
 	if about.last().Ended != nil && left.Unfinished() == 0 {
-		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.file("report.md")}
+		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.ReportFile()}
 	}
 	if good < info.Size() {
-		slog.Warn("ignoring the last event, which was cut off", "file", d.EventsFile(), "bytes", info.Size()-good)
+		slog.Warn("ignoring the last event, which was cut off", "file", d.EventsFile(), "cut_bytes", info.Size()-good)
 		if err := d.events.Truncate(good); err != nil {
 			return record.Left{}, writeError(err)
 		}
@@ -85,7 +85,7 @@ func (d *Dir) resume(span Span) (record.Left, error) {
 	d.outcomes = slices.Clone(left.Outcomes)
 	span.EventsBefore, span.Command, span.Started = lines, redactAll(span.Command), span.Started.UTC()
 	if before := about.last().Version; before != span.Version {
-		slog.Warn("continuing with another version of the program or library, so figures may differ", "before", before, "now", span.Version)
+		slog.Warn("continuing with another version of the program or library, so figures may differ", "version_before", before, "version", span.Version)
 	}
 	about.Continued = append(slices.Clone(about.Continued), span)
 	d.description = about

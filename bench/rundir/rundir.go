@@ -197,6 +197,9 @@ func (d *Dir) EventsFile() string { return d.file("events.jsonl") }
 // ResultsFile returns the path of the run's records.
 func (d *Dir) ResultsFile() string { return d.file("results.jsonl") }
 
+// ReportFile returns the path of the run's report, which Finish writes.
+func (d *Dir) ReportFile() string { return d.file("report.md") }
+
 // openEvents opens and locks events.jsonl. The file is never replaced, so its lock
 // protects the whole directory. The lock ends with its process.
 func (d *Dir) openEvents(flag int) (err error) {

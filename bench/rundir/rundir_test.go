@@ -388,7 +388,7 @@ func TestContinuedRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"# Run " + filepath.Base(path), "- version: llama.cpp of another day", "- continued: ", "- CPU: AMD EPYC, amd64, 2 cores, 4 CPUs",
-		"## a.gguf", "## b.gguf", "- pp16: no disk: why", "## Where the time went", "| lost in stopped tests |",
+		"## a.gguf", "## Models without a record", "- b.gguf (2 tests): no disk: why", "## Where the time went", "| lost in stopped tests |",
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("report.md lacks %q:\n%s", want, b)

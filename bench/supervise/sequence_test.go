@@ -79,7 +79,7 @@ func TestRunModels(t *testing.T) {
 			slices.Concat(all("small", result.OK), []string{"small e2e4+4 timeout"}, all("large", result.OK)),
 		},
 		{"nor what did not fit into memory", "no memory in load", nil, nil, append(all("small", result.OutOfMemory), all("large", result.OutOfMemory)...)},
-		{"gentler settings help", "no memory at first", nil, nil, append(all("small", result.OK), all("large", result.OK)...)},
+		{"adjusted settings help", "no memory at first", nil, nil, append(all("small", result.OK), all("large", result.OK)...)},
 		{
 			"the run is over before it begins", "untroubled",
 			func(o *supervise.Options) { o.Deadline = time.Now().Add(-time.Second) },

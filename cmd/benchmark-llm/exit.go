@@ -277,7 +277,7 @@ func finish(stderr io.Writer, err error) int {
 // error around them.
 func because(err error, above string) {
 	if text := err.Error(); text != above {
-		slog.Debug("because", "error", text, "type", fmt.Sprintf("%T", err))
+		slog.Debug("because", "error", text, "error_type", fmt.Sprintf("%T", err))
 		above = text
 	}
 	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // planOptions are the flags of plan.
@@ -114,7 +115,7 @@ func (o *planOptions) measured() (acquire.Measured, error) {
 	}
 	f, err := os.Open(filepath.Join(o.like, "results.jsonl"))
 	if err != nil {
-		return nil, usage("give the directory of a run, which its log names at the end", "--like: %w", err)
+		return nil, usage("give the directory of a run, the one with its report.md", "--like: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	read, err := report.ReadRecords(f)
@@ -133,12 +134,12 @@ type planText acquire.Plan
 
 // print writes the table and the lines below it.
 func (p *planText) print(w io.Writer) error {
-	header := table.Row{"model", "tests", "size", "file", "disk", "load", "tests take", "needs", "memory", "devices"}
+	header := table.Row{"model", "tests", "size", "file", "disk", "load within", "tests within", "needs", "memory", "devices"}
 	var rows []table.Row
 	for i := range p.Models {
 		rows = append(rows, planRow(&p.Models[i]))
 	}
-	if err := printTable(w, header, rows, "tests", "size", "load", "tests take", "needs"); err != nil {
+	if err := printTable(w, header, rows, "tests", "size", "load within", "tests within", "needs"); err != nil {
 		return err
 	}
 	var b strings.Builder
@@ -260,7 +261,7 @@ func (p *planText) timeLine() string {
 	case p.UpperBoundSeconds != nil:
 		fmt.Fprintf(&b, "time: at most %s by the budgets, without downloads", durationText(*p.UpperBoundSeconds))
 		if n := p.UnknownSizes; n > 0 {
-			b.WriteString(" and without " + count(n, "model") + " of unknown size")
+			b.WriteString(" and without " + result.Count(n, "model") + " of unknown size")
 		}
 	case p.UnknownSizes == len(p.Models):
 		b.WriteString("time: unknown")

@@ -131,7 +131,7 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 	if g.logFormat != "text" && g.logFormat != "json" {
 		return usage("use --log-format text or json", "--log-format: unknown format %q", g.logFormat)
 	}
-	slog.SetDefault(newLogger(stderr, g.logFormat, level, color(stderr)))
+	slog.SetDefault(newLogger(stderr, g.logFormat, level, stderr))
 	return nil
 }
 

@@ -181,7 +181,7 @@ func (o *runOptions) check() error {
 		hint        string
 	}{
 		// More threads than CPUs would measure the scheduler. llama-bench allows them.
-		{"--threads", s.Threads, 1, cpus, "use at most the " + count(cpus, "CPU") + " of this process"},
+		{"--threads", s.Threads, 1, cpus, "use at most the " + result.Count(cpus, "CPU") + " of this process"},
 		{"--batch-size", s.Batch, 1, result.MaxTokens, "try 2048, llama-bench's default"},
 		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "try 512, llama-bench's default"},
 		{"--poll", s.Poll, 0, 100, "try 50, llama-bench's default"},
@@ -411,7 +411,8 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		workers.Deadline = started.Add(o.timeLimit)
 	}
 	jobs := p.models.Jobs()
-	show := newProgress(stderr, o.settings.Threads, workers.Deadline, p.models.Downloading, o.global)
+	outlook := supervise.NewOutlook(jobs, p.models.SizesBytes(), workers.Deadline)
+	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
 	defer show.close()
 	end := newSummary(p.dir)
@@ -419,7 +420,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	account.Begin(started)
 
 	// stdout comes after the directory, and gets a record even if the directory failed.
-	workers.Consumers = supervise.Consumers{account, end, p.models, show, p.dir, out, times}
+	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, p.dir, out, times}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
 	p.models.Start()
 	for i := range p.earlier { // the reader of stdout gets earlier records too

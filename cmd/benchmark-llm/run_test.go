@@ -43,8 +43,9 @@ func TestSummary(t *testing.T) {
 		hint   string
 		log    string // part of
 	}{
-		{name: "measured", out: &output{printed: 2}, log: "records=2 directory=dir"},
-		{name: "measured, then interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted), incomplete: 1}, out: &output{printed: 1}, log: goesOn},
+		{name: "measured", out: &output{printed: 2}, log: "INF done records=2 report=dir/report.md"},
+		{name: "measured, then interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted), incomplete: 1}, out: &output{printed: 1},
+			log: `INF interrupted records=1 tests_without_record=1 hint="` + goesOn + `" report=dir/report.md`},
 		{name: "measured, then full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then no worker", end: summary{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then not loaded", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
@@ -74,7 +75,7 @@ func TestSummary(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var log bytes.Buffer
 			setDefaultLog(t, &log, "text")
-			tc.end.dir, tc.end.events, tc.end.results, tc.end.model = "dir", "dir/events.jsonl", "dir/results.jsonl", "m.gguf"
+			tc.end.dir, tc.end.report, tc.end.events, tc.end.results, tc.end.model = "dir", "dir/report.md", "dir/events.jsonl", "dir/results.jsonl", "m.gguf"
 			if tc.out == nil {
 				tc.out = &output{}
 			}
@@ -141,7 +142,7 @@ func TestFinish(t *testing.T) {
 	if diff := cmp.Diff("benchmark-llm: load: open model: file does not exist�input/output error\n", stderr.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for _, want := range []string{`error="open model: file`, `error="file does not exist" `, `error="input/output error" type=syscall.Errno`} {
+	for _, want := range []string{`error="open model: file`, `error="file does not exist" `, `error="input/output error" error_type=syscall.Errno`} {
 		if strings.Count(log.String(), want) != 1 {
 			t.Errorf("log has not once %q:\n%s", want, log.String())
 		}

@@ -17,23 +17,25 @@ import (
 // summary consumes the events and outcomes of a run and says at the end how it went.
 type summary struct {
 	dir     string // of the run
+	report  string // its report for people
 	events  string // its file of events
 	results string // its file of records
 
-	model      string          // under way
-	load       *bench.LoadDone // the last load that failed
-	notLoaded  string          // its model
-	first      *result.Outcome // first test without a record
-	incomplete int             // tests without a record
-	missing    error           // why the most recent missing model was not acquired
-	noGPU      string          // why the last record was measured without the machine's GPU
-	signal     *signalError    // that stopped the run
+	model      string           // under way
+	load       *bench.LoadDone  // the last load that failed
+	notLoaded  string           // its model
+	first      *result.Outcome  // first test without a record
+	measured   []result.Outcome // tests with a record
+	incomplete int              // tests without a record
+	missing    error            // why the most recent missing model was not acquired
+	noGPU      string           // why the last record was measured without the machine's GPU
+	signal     *signalError     // that stopped the run
 	accounting result.Accounting
 	err        error // that ended the run early
 }
 
 func newSummary(d *rundir.Dir) *summary {
-	return &summary{dir: d.Path, events: d.EventsFile(), results: d.ResultsFile()}
+	return &summary{dir: d.Path, report: d.ReportFile(), events: d.EventsFile(), results: d.ResultsFile()}
 }
 
 // Event keeps the last load that failed.
@@ -49,14 +51,16 @@ func (s *summary) Event(e bench.Stamped) error {
 	return nil
 }
 
-// Outcome counts tests without a record.
+// Outcome keeps records and counts tests without one.
 func (s *summary) Outcome(o *result.Outcome) error {
 	for _, w := range o.Warnings {
 		if w.Code == result.WarnGPUNotUsed || w.Code == result.WarnNoGPU {
 			s.noGPU = w.Message
 		}
 	}
-	if o.Status != result.OK {
+	if o.Status == result.OK {
+		s.measured = append(s.measured, *o)
+	} else {
 		s.incomplete++
 		if s.first == nil {
 			s.first = o
@@ -127,10 +131,11 @@ func (s *summary) without() string {
 	if s.incomplete == 1 {
 		return "1 test has no record"
 	}
-	return fmt.Sprintf("%d tests have no record", s.incomplete)
+	return result.Count(s.incomplete, "test") + " have no record"
 }
 
-// log logs how a run went that has printed records.
+// log logs how a run went that has printed records. Its last line names the report. The
+// line before it is the result in brief, if the run is short enough for one.
 func (s *summary) log(records int) {
 	if s.err != nil {
 		slog.Error("the run ended early", "error", s.err)
@@ -141,13 +146,23 @@ func (s *summary) log(records int) {
 	if s.noGPU != "" {
 		slog.Warn(s.noGPU)
 	}
-	done := []any{"records", records}
+	times := []any{"wall_s", inSeconds(s.accounting.Wall)}
+	for _, p := range s.accounting.Parts() {
+		times = append(times, p.Key, inSeconds(p.Time))
+	}
+	slog.Info("where the time went", times...)
+	if line := report.Quote(s.measured); line != "" {
+		slog.Info("result", "quote", line)
+	}
+	message, done := "done", []any{"records", records}
 	if s.incomplete > 0 {
 		done = append(done, "tests_without_record", s.incomplete)
 	}
-	slog.Info("done", append(done, "directory", s.dir)...)
-	slog.Info("wall time " + report.AccountingLine(s.accounting))
 	if s.signal != nil && s.incomplete > 0 {
-		slog.Info("interrupted", "hint", s.signal.hint)
+		message, done = "interrupted", append(done, "hint", s.signal.hint)
 	}
+	if !errors.Is(s.err, rundir.ErrWrite) {
+		done = append(done, "report", s.report)
+	}
+	slog.Info(message, done...)
 }
