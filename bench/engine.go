@@ -301,9 +301,9 @@ func (j Job) Shortest(t result.Test) bool {
 // steady speed. A machine whose noise exceeds two percent never has one.
 const MaxStablePasses = 10
 
-// warmups is the number of untimed passes before the repetitions, without those of
+// WarmupPasses is the number of untimed passes before the repetitions, without those of
 // WarmUntilStable.
-func (j Job) warmups() int {
+func (j Job) WarmupPasses() int {
 	if j.NoWarmup {
 		return 0
 	}

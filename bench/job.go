@@ -58,7 +58,7 @@ func (j *jobRun) left() (left time.Duration, limited bool) {
 // prospect is what is known of a test before it starts.
 func (j *jobRun) prospect(t TestBudget) policy.Prospect {
 	p := policy.Prospect{
-		Test: t.Test, Budget: t.left(), Repetitions: j.job.Repetitions - len(t.Done), Warmups: j.job.warmups(), GPU: j.gpu,
+		Test: t.Test, Budget: t.left(), Repetitions: j.job.Repetitions - len(t.Done), Warmups: j.job.WarmupPasses(), GPU: j.gpu,
 	}
 	for _, past := range j.past {
 		if past.Status != result.OK {

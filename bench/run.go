@@ -238,7 +238,7 @@ func (r *testRun) run() error {
 	if !r.report(ContextReady{Elapsed: r.setup}) {
 		return nil
 	}
-	for range r.job.warmups() {
+	for range r.job.WarmupPasses() {
 		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
 		if whole {

@@ -272,10 +272,7 @@ func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) 
 	stop := policy.Default()
 	var left time.Duration
 	for _, t := range pending {
-		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmups: 1}
-		if m.options.Job.NoWarmup {
-			p.Warmups = 0
-		}
+		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmups: m.options.Job.WarmupPasses()}
 		for _, done := range measured {
 			if done.Test.ShorterInSeries(t.Test) {
 				p.Shorter = append(p.Shorter, done)

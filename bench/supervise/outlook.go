@@ -259,7 +259,7 @@ func (o *Outlook) nearest(i int) []*modelOutlook {
 // lower limit.
 func (o *Outlook) testTime(i int, t bench.TestBudget, repetitions int) (took time.Duration, known bool) {
 	m := o.models[i]
-	p := policy.Prospect{Test: t.Test, Setup: m.setup, Repetitions: repetitions, Warmup: !m.job.NoWarmup}
+	p := policy.Prospect{Test: t.Test, Setup: m.setup, Repetitions: repetitions, Warmups: m.job.WarmupPasses()}
 	for _, done := range m.measured {
 		if done.Test.ShorterInSeries(t.Test) {
 			p.Shorter = append(p.Shorter, done)
