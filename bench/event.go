@@ -100,6 +100,10 @@ type (
 		Status result.Status `json:"status"` // that the test will get
 		Reason string        `json:"reason"`
 		Grace  time.Duration `json:"grace_ns"` // how long the engine may take to return
+
+		// Stopped tells that the worker was stopped and goes on. The test is repeated, and
+		// Status counts only if the engine does not return.
+		Stopped bool `json:"stopped,omitempty"`
 	}
 	// AbortReturned comes when the engine has returned after AbortRequested.
 	AbortReturned struct {
@@ -143,6 +147,11 @@ type (
 		Model   string        `json:"model"`
 		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// Continued is written by the parent when it goes on after a stop (SIGTSTP, SIGSTOP).
+	// The repetition that was running is repeated.
+	Continued struct {
+		Stopped time.Duration `json:"stopped_ns"` // 0: not known, after SIGSTOP
 	}
 	// JobDone comes last. The worker has handled all tests.
 	JobDone struct{}
@@ -191,6 +200,7 @@ func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
 func (WarmDone) name() string          { return "warm_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
 
@@ -218,6 +228,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_done":          decodeAs[WaitDone],
 	"warm_done":          decodeAs[WarmDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
 }

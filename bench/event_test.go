@@ -121,6 +121,10 @@ var everyEvent = []struct {
 		`{"event":"warm_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`,
 	},
 	{
+		bench.Continued{Stopped: 1},
+		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
+	},
+	{
 		bench.JobDone{},
 		`{"event":"job_done","at":"2026-11-23T15:19:41.123456789Z","data":{}}`,
 	},

@@ -31,6 +31,7 @@ type worker struct {
 	exited chan struct{} // closed when the process has ended
 	output *tail
 
+	stops    *Stops
 	oomKills func() (count uint64, ok bool) // may be nil
 	killed   uint64                         // oomKills' count when the worker started
 	counted  bool                           // killed is known
@@ -48,7 +49,7 @@ func start(o Options, job bench.Job) (*worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer theirs.Close()
-	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}, oomKills: o.OOMKills}
+	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}, stops: o.Stops, oomKills: o.OOMKills}
 	if w.oomKills != nil {
 		w.killed, w.counted = w.oomKills()
 	}
@@ -62,7 +63,7 @@ func start(o Options, job bench.Job) (*worker, error) {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	if err := w.cmd.Start(); err != nil {
+	if err := w.stops.start(w.cmd); err != nil {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
@@ -86,6 +87,7 @@ const leftOpenLimit = time.Second
 // reap waits for the end of the process and ends all its children.
 func (w *worker) reap() {
 	_ = w.cmd.Wait() // describe uses the process state instead of the error
+	w.stops.ended(w.cmd.Process.Pid)
 	w.kill()
 	_ = w.events.SetReadDeadline(time.Now().Add(leftOpenLimit)) // fails only if events is closed
 	close(w.exited)
@@ -110,6 +112,10 @@ func (w *worker) read() {
 func (w *worker) acknowledge() {
 	_, _ = w.stdin.Write([]byte{'\n'}) // if the worker is gone, the next read shows it
 }
+
+// repeat tells the worker that its event was not kept, and that the step is to be
+// repeated.
+func (w *worker) repeat() { _, _ = w.stdin.Write([]byte{repeatByte}) }
 
 // terminate asks the worker to stop.
 func (w *worker) terminate() { _ = w.cmd.Process.Signal(syscall.SIGTERM) }

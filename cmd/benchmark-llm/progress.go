@@ -199,16 +199,27 @@ func (p *progress) Event(s bench.Stamped) error {
 	case bench.ContextReady:
 		p.stage("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
-		p.stage("%v  repetition 1/%d", p.test.Test, p.test.Repetitions)
+		p.stage("%v  repetition %d/%d", p.test.Test, min(len(p.test.Done)+1, p.test.Repetitions), p.test.Repetitions)
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
 		n := e.Sample.Repetition
 		p.step("repetition done", "test", p.test.Test, "repetition", fmt.Sprintf("%d/%d", n, p.test.Repetitions), "t/s", fmt.Sprintf("%.2f", rate))
 		p.stage("%v  repetition %d/%d  %.2f t/s", p.test.Test, min(n+1, p.test.Repetitions), p.test.Repetitions, rate)
 	case bench.AbortRequested:
+		if e.Stopped {
+			slog.Info("repeating the repetition, because the process was stopped", "test", p.test.Test)
+			break
+		}
 		p.set("%v  stopping", p.test.Test)
 		p.stopping = true
 		slog.Debug("stopping test", "test", p.test.Test, "reason", e.Reason) // its outcome is logged too
+	case bench.Continued:
+		p.mu.Lock()
+		if !p.deadline.IsZero() {
+			p.deadline = p.deadline.Add(e.Stopped)
+		}
+		p.mu.Unlock()
+		slog.Info("continued", "stopped", e.Stopped.Round(time.Millisecond)) // the live line is drawn again below it
 	case bench.WorkerLost:
 		p.set("the worker was lost")
 		slog.Debug("worker lost", "reason", e.Reason) // a retry and the outcome are logged too

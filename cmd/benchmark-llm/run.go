@@ -46,8 +46,9 @@ type runOptions struct {
 	settings   bench.Settings
 	flashAttn  string
 
-	host host.Facts // before anything runs
-	gpus gpu.Usage
+	host  host.Facts // before anything runs
+	gpus  gpu.Usage
+	stops *supervise.Stops
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -246,6 +247,8 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
+	o.stops = supervise.WatchStops()
+	defer o.stops.Close()
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -365,7 +368,7 @@ func (o *runOptions) workers() (supervise.Options, error) {
 		return supervise.Options{}, err
 	}
 	workers, err := workersOf(level)
-	workers.Env = o.workerEnv()
+	workers.Env, workers.Stops = o.workerEnv(), o.stops
 	return workers, err
 }
 

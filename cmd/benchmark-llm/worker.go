@@ -56,6 +56,9 @@ func work(cmd *cobra.Command, level string) error {
 		<-told
 		cancel(errors.New("the run was interrupted"))
 	}()
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	ctx = bench.WithContinued(ctx, continued)
 	orphaned := func() { os.Exit(exitNothing) }
 	return supervise.Serve(ctx, cmd.InOrStdin(), events, orphaned,
 		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
