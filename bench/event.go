@@ -30,6 +30,7 @@ type (
 	// EngineFailed comes instead if the engine cannot start. No test can run.
 	EngineFailed struct {
 		Reason string `json:"reason"`
+		Code   Code   `json:"code,omitempty"` // empty: no error of the list
 	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
@@ -52,7 +53,8 @@ type (
 	// LoadDone ends a load. Status is OK, or says why the load failed.
 	LoadDone struct {
 		Status  result.Status `json:"status"`
-		Reason  string        `json:"reason,omitempty"`
+		Reason  string        `json:"reason,omitempty"` // without the model's name
+		Code    Code          `json:"code,omitempty"`   // empty: no error of the list
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
@@ -166,6 +168,20 @@ type (
 		Reason string        `json:"reason"`
 		Output []string      `json:"output,omitempty"` // first and last lines that the worker printed
 	}
+)
+
+// Code identifies an error of a worker for its parent, which does not read the text.
+type Code string
+
+// The codes of EngineFailed and LoadDone.
+const (
+	NoLibrary       Code = "no_library"        // built without libllama
+	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
+	DeviceMissing   Code = "device_missing"    // a named device does not exist
+	DevicesMismatch Code = "devices_mismatch"  // settings do not match the devices
+	RPCServerFailed Code = "rpc_server_failed" // an RPC server cannot be used
+	NoRPC           Code = "no_rpc"            // the RPC back-end is missing
+	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
 
 // ErrWorkerLost means that a worker ended before it answered. A back-end may end

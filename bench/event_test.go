@@ -101,8 +101,8 @@ var everyEvent = []struct {
 		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2}}`,
 	},
 	{
-		bench.EngineFailed{Reason: "r"},
-		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
+		bench.EngineFailed{Reason: "r", Code: bench.NoRPC},
+		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r","code":"no_rpc"}}`,
 	},
 	{
 		bench.TestSkipped{Model: "m.gguf", Test: result.Test{Gen: 1}, Status: result.PredictedTimeout, Reason: "r"},

@@ -69,9 +69,8 @@ func newJobRun(e Engine, job Job, policy Policy) *jobRun {
 	return j
 }
 
-// NotOnGPU is the reason why a model is not run if a GPU is required and the library
-// put no layer on one.
-const NotOnGPU = "a GPU is required, but the library put no layer of the model on one"
+// notOnGPU is the reason of a load with the code NotOnGPU.
+const notOnGPU = "a GPU is required, but the library put no layer of the model on one"
 
 // ErrNoModel means that the model could not be loaded. The event LoadDone says why.
 var ErrNoModel = errors.New("model not loaded")
@@ -111,7 +110,8 @@ func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (Mod
 			}
 		}
 	} else if j.job.RequireGPU && len(facts.Placed) == 0 {
-		done.Status, done.Reason = result.Failed, NotOnGPU
+		done.Status, done.Reason = result.Failed, notOnGPU
+		done.Code = NotOnGPU
 	}
 	if err := emit(done); err != nil {
 		return facts, err

@@ -384,7 +384,7 @@ func (a *attempt) take(s bench.Stamped) error {
 	a.ladder.follow(s.Event)
 	switch e := s.Event.(type) {
 	case bench.EngineFailed:
-		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
+		return fmt.Errorf("%w: %w", ErrEngine, &EngineError{e.Code, e.Reason})
 	case bench.LoadStarted:
 		a.began, a.paused, a.spoiled = time.Now(), 0, false
 	case bench.LoadDone:
@@ -421,6 +421,14 @@ func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
 	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})
 }
+
+// EngineError is the error of a worker's engine. It is wrapped with ErrEngine.
+type EngineError struct {
+	Code   bench.Code // empty: none that the parent tells apart
+	Reason string
+}
+
+func (e *EngineError) Error() string { return e.Reason }
 
 // Errors of Run that affect all tests.
 var (

@@ -117,9 +117,12 @@ func is(targets ...error) func(error) bool {
 	}
 }
 
-// says matches target or its text: errors of a worker arrive as text.
-func says(target error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, target) || strings.Contains(err.Error(), target.Error()) }
+// engine matches an error of the engine, in this process or in a worker.
+func engine(target error) func(error) bool {
+	return func(err error) bool {
+		var workers *supervise.EngineError
+		return errors.Is(err, target) || errors.As(err, &workers) && workers.Code == llamacpp.Code(target)
+	}
 }
 
 func ofType[E error](err error) bool {
@@ -151,12 +154,12 @@ var rules = []rule{
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
 
 	// The library and its devices.
-	{says(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
-	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
-	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
-	{says(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
-	{says(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
-	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
+	{engine(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
+	{engine(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
+	{engine(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
+	{engine(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
+	{engine(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
+	{engine(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -98,10 +97,10 @@ func (s *summary) result(out *output, strict bool) error {
 		return fail(exitOutput, printed(out.err), "read the records in "+s.results)
 	case s.signal != nil:
 		return fmt.Errorf("nothing was measured: %w", s.signal)
-	case s.load != nil && s.load.Reason == bench.NotOnGPU:
+	case s.load != nil && s.load.Code == bench.NotOnGPU:
 		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "see each step in "+s.events)
 	case s.load != nil:
-		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, strings.TrimPrefix(s.load.Reason, s.notLoaded+": "))
+		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, s.load.Reason)
 		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
 	case s.missing != nil:
 		return s.missing

@@ -64,7 +64,7 @@ func work(cmd *cobra.Command, level string) error {
 		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
 			e, err := llamacpp.New(job, llamacpp.Options{Log: log, LogLevel: least, AllowCPU: job.AllowCPU})
 			if err != nil {
-				return emit(bench.EngineFailed{Reason: err.Error()})
+				return emit(bench.EngineFailed{Reason: err.Error(), Code: llamacpp.Code(err)})
 			}
 			log.Ready()
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
