@@ -27,6 +27,7 @@ import (
 // Options say how to run workers.
 type Options struct {
 	Command  []string  // the worker's program and arguments
+	Program  string    // file of the program; empty: Command's first
 	Env      []string  // added to the environment, "KEY=value"
 	Version  string    // of this program, for the records
 	Deadline time.Time // of the run; zero: none

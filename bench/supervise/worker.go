@@ -54,6 +54,9 @@ func start(o Options, job bench.Job) (*worker, error) {
 		w.killed, w.counted = w.oomKills()
 	}
 	w.cmd = exec.Command(o.Command[0], o.Command[1:]...)
+	if o.Program != "" {
+		w.cmd.Path, w.cmd.Err = o.Program, nil
+	}
 	w.cmd.Env = append(os.Environ(), o.Env...)
 	w.cmd.ExtraFiles = []*os.File{theirs}
 	w.cmd.Stdout, w.cmd.Stderr = w.output, w.output

@@ -32,6 +32,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // The faults here are real: processes are killed and stopped, memory and disks
@@ -1017,5 +1018,41 @@ func TestFaultDiskFull(t *testing.T) {
 	t.Logf("exit codes: %v", seen)
 	if seen[exitOutput] == 0 || seen[exitOK] == 0 {
 		t.Errorf("the sizes tried miss a case: %v", seen)
+	}
+}
+
+// A package upgrade replaces the program while it runs. Its later workers are still of
+// the same program.
+func TestFaultProgramReplaced(t *testing.T) {
+	t.Parallel()
+	r := newFaulty(t)
+	program := filepath.Join(t.TempDir(), "benchmark-llm")
+	content, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	second := program + "-new"
+	if err := os.WriteFile(second, []byte("#!/bin/sh\necho 'the new program' >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.Path = program
+	r.Args = []string{
+		program, "--model-urls", synth.Tiny + "," + embedded, "--weights", "synthetic", "-t", "1", "-p", "8", "-n", "0", "-r", "1", "--results-dir", r.results,
+	}
+	r.start()
+	worker := r.worker()
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", worker))
+	if err != nil || string(comm) != "benchmark-llm\n" {
+		t.Errorf("the worker is called %q, %v", comm, err)
+	}
+	if err := os.Rename(second, program); err != nil {
+		t.Fatal(err)
+	}
+	r.over(exitOK)
+	if got := r.printed(); len(got) != 2 {
+		t.Errorf("%d records, want 2; stderr:\n%s", len(got), r.stderr.String())
 	}
 }

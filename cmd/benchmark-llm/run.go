@@ -367,24 +367,26 @@ func (o *runOptions) workers() (supervise.Options, error) {
 	if err != nil {
 		return supervise.Options{}, err
 	}
-	workers, err := workersOf(level)
+	workers := workersOf(level)
 	workers.Env, workers.Stops = o.workerEnv(), o.stops
-	return workers, err
+	return workers, nil
 }
 
 // workersOf returns how workers are run that log from level on and have this
 // process's environment.
-func workersOf(level slog.Level) (supervise.Options, error) {
-	worker, err := os.Executable()
-	if err != nil {
-		return supervise.Options{}, fail(exitNothing, err, "")
+func workersOf(level slog.Level) supervise.Options {
+	name, err := os.Executable()
+	program := "/proc/self/exe" // this program, even if its file was replaced
+	if err != nil {             // there is no /proc
+		name, program = os.Args[0], ""
 	}
 	return supervise.Options{
-		Command:  []string{worker, "worker", "--log-level", level.String()},
+		Command:  []string{name, "worker", "--log-level", level.String()},
+		Program:  program,
 		Version:  version,
 		OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
 		Log:      slog.Default(),
-	}, nil
+	}
 }
 
 // measure runs the models' jobs in workers and passes events and outcomes to the

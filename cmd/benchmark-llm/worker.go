@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,7 @@ func work(cmd *cobra.Command, level string) error {
 	if info, err := events.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return usage("benchmark-llm run", "only run can start a worker")
 	}
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0) // else ps shows "exe"
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return err
