@@ -166,6 +166,7 @@ type (
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
 		Reason string        `json:"reason"`
+		Code   Code          `json:"code,omitempty"`   // empty: no error of the list
 		Output []string      `json:"output,omitempty"` // first and last lines that the worker printed
 	}
 )
@@ -173,7 +174,7 @@ type (
 // Code identifies an error of a worker for its parent, which does not read the text.
 type Code string
 
-// The codes of EngineFailed and LoadDone.
+// The codes of EngineFailed, LoadDone and WorkerLost.
 const (
 	NoLibrary       Code = "no_library"        // built without libllama
 	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
@@ -181,6 +182,7 @@ const (
 	DevicesMismatch Code = "devices_mismatch"  // settings do not match the devices
 	RPCServerFailed Code = "rpc_server_failed" // an RPC server cannot be used
 	NoRPC           Code = "no_rpc"            // the RPC back-end is missing
+	ProcessLimit    Code = "process_limit"     // a limit on processes, threads or address space
 	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
 

@@ -76,7 +76,7 @@ func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, er
 	case ctx.Err() != nil:
 		return facts, context.Cause(ctx)
 	case lost != nil:
-		return facts, lostError{lost.Reason}
+		return facts, lostError{lost.Reason, lost.Code}
 	}
 	return facts, nil
 }
@@ -94,10 +94,15 @@ func (f factsConsumer) Event(s bench.Stamped) error {
 func (factsConsumer) Outcome(*result.Outcome) error { return nil }
 
 // lostError is a bench.ErrWorkerLost that says how the worker was lost.
-type lostError struct{ reason string }
+type lostError struct {
+	reason string
+	code   bench.Code
+}
 
-func (e lostError) Error() string        { return e.reason }
-func (e lostError) Is(target error) bool { return target == bench.ErrWorkerLost }
+func (e lostError) Error() string { return e.reason }
+func (e lostError) Is(target error) bool {
+	return target == bench.ErrWorkerLost || target == ErrLimit && e.code == bench.ProcessLimit
+}
 
 // model is the run of one job, over all its workers.
 type model struct {
@@ -377,6 +382,9 @@ func (a *attempt) take(s bench.Stamped) error {
 		}
 	case bench.LoadDone:
 		e.Elapsed -= a.paused
+		if e.Status == result.OutOfMemory && addressSpaceLimited() {
+			e.Code = bench.ProcessLimit
+		}
 		s.Event = e
 	}
 	if err := a.options.Consumers.Event(s); err != nil {
@@ -419,7 +427,7 @@ func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
 	default:
 		loss = w.describe(output)
 	}
-	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Output: output}
+	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Code: loss.Code, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})
 }
 
@@ -435,4 +443,5 @@ func (e *EngineError) Error() string { return e.Reason }
 var (
 	ErrStart  = errors.New("start worker")
 	ErrEngine = errors.New("start engine")
+	ErrLimit  = errors.New("a limit on processes, threads or address space") // also of Probe
 )

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -146,9 +148,19 @@ func (w *worker) end() {
 // describe says in a user's words how a worker ended that the parent did not end. The
 // process must have exited.
 func (w *worker) describe(output []string) *record.Loss {
+	line := causeOf(output)
+	l := w.ending(line)
+	if limited(line) {
+		l.Code = bench.ProcessLimit
+	}
+	return l
+}
+
+// ending describes the end of the process. line is the line of its output that explains
+// most.
+func (w *worker) ending(line string) *record.Loss {
 	exit := w.cmd.ProcessState
 	status, ok := exit.Sys().(syscall.WaitStatus)
-	line := causeOf(output)
 	cause := ""
 	if line != "" {
 		cause = ": " + line
@@ -202,13 +214,13 @@ func causeOf(output []string) string {
 	near := output[max(0, end-fatalLines):min(end+1, len(output))]
 	for _, line := range near {
 		if noMemory(line) {
-			return strings.TrimSpace(line)
+			return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
 		}
 	}
 	for _, mark := range slices.Concat(causes, signals) {
 		for _, line := range output {
 			if strings.Contains(line, mark) {
-				return strings.TrimSpace(line)
+				return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
 			}
 		}
 	}
@@ -226,17 +238,33 @@ const fatalLines = 5
 var (
 	causes = []string{
 		"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:",
-		"crashed or returned malformed response",
+		"crashed or returned malformed response", errorPrefix, "failed to create new OS thread",
 	}
 	signals = []string{"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
 )
+
+// errorPrefix begins an error line of this program, which a hint follows.
+const errorPrefix = "benchmark-llm: "
+
+// limited tells whether a line reports a limit of the process: of llama/limits, libc,
+// libgomp or Go's run time.
+func limited(line string) bool {
+	return contains(line, []string{"address space is limited", "more threads can be started", "pthread_create failed", "failed to create new OS thread", "Thread creation failed"}) ||
+		noMemory(line) && addressSpaceLimited()
+}
+
+// addressSpaceLimited tells whether workers inherit a limit (ulimit -v).
+func addressSpaceLimited() bool {
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_AS, &limit) == nil && limit.Cur != unix.RLIM_INFINITY
+}
 
 // noMemory tells whether a line reports a failed allocation by C++, ggml and its
 // back-ends, libgomp, or Go's run time.
 func noMemory(line string) bool {
 	return contains(strings.ToLower(line), []string{
 		"bad_alloc", "out of memory", "outofdevicememory", "insufficient memory", "failed to allocate", "unable to allocate",
-		"cannot allocate memory", "memory allocation failed", "alloc_tensor_range", "failed to reserve page summary memory",
+		"cannot allocate memory", "address space is limited", "memory allocation failed", "alloc_tensor_range", "failed to reserve page summary memory",
 	})
 }
 

@@ -40,7 +40,8 @@ const (
 const exitCodes = `Exit codes:
   0    a record was printed, even if the run stopped early; or the
        command succeeded
-  1    nothing was measured
+  1    nothing was measured, for example because a limit of the process
+       (ulimit, pids) is too low
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
@@ -95,6 +96,7 @@ const (
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "free disk space, or choose another place with --results-dir"
+	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
 	devicesHint     = "benchmark-llm devices lists the devices"
 )
 
@@ -161,10 +163,11 @@ var rules = []rule{
 	{engine(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
 	{engine(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
+	{is(supervise.ErrLimit), exitNothing, hint(limitsHint)},
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{ofType[*engineError], exitLibrary, hint("`make deps` gets the library and its back-ends")},
-	{is(supervise.ErrStart), exitNothing, hint("check that the program is still in place, and the limits on processes and memory")},
+	{is(supervise.ErrStart), exitNothing, hint(limitsHint)},
 
 	// Models.
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},
@@ -303,6 +306,7 @@ type noRecordError struct {
 	loading    bool          // a model was not loaded
 	e2e        bool          // an end-to-end test decided
 	incomplete bool          // records were printed, and --strict wants all
+	limited    bool          // a worker met a limit of the process
 	trace      string        // file of events
 }
 
@@ -323,6 +327,8 @@ func (e *noRecordError) code() int {
 func (e *noRecordError) hint() string {
 	trace := "see each step in " + e.trace
 	switch {
+	case e.limited:
+		return limitsHint
 	case e.e2e && e.status == result.Unsupported:
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:

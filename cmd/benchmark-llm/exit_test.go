@@ -59,7 +59,8 @@ func TestRules(t *testing.T) {
 		{fmt.Errorf("%w: %w", supervise.ErrEngine, &supervise.EngineError{Reason: llamacpp.ErrNoRPC.Error()}), 4, "`make deps` gets the library and its back-ends"},
 		{supervise.ErrEngine, 4, "`make deps` gets the library and its back-ends"},
 		{&engineError{plain}, 4, "`make deps` gets the library and its back-ends"},
-		{supervise.ErrStart, 1, "check that the program is still in place, and the limits on processes and memory"},
+		{supervise.ErrStart, 1, limitsHint},
+		{supervise.ErrLimit, 1, limitsHint},
 
 		{source.ErrBad, 3, sourcesHint},
 		{model(acquire.NoFile, plain), 3, "give the path of a GGUF file"},

@@ -24,6 +24,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
@@ -1054,5 +1055,39 @@ func TestFaultProgramReplaced(t *testing.T) {
 	r.over(exitOK)
 	if got := r.printed(); len(got) != 2 {
 		t.Errorf("%d records, want 2; stderr:\n%s", len(got), r.stderr.String())
+	}
+}
+
+// Limits that are too low for Go's run time are one line and a hint, not a trace with the
+// exit code of wrong usage.
+func TestFaultLimits(t *testing.T) {
+	for _, tc := range []struct{ limit, says string }{
+		{"ulimit -v 200000", "the address space is limited to 195 MiB"},
+		{"ulimit -v 1000000", "the address space is limited to 976 MiB"},
+		{"ulimit -u 1", "only 0 more threads can be started"},
+		{"ulimit -u 8", "more threads can be started"},
+	} {
+		t.Run(tc.limit, func(t *testing.T) {
+			t.Parallel()
+			bash, err := exec.LookPath("bash")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newFaulty(t, "-p", "8", "-n", "0", "-r", "1")
+			r.Args = append([]string{"bash", "-c", tc.limit + ` && exec "$0" "$@"`, r.Path}, r.Args[1:]...)
+			r.Path = bash
+			if os.Geteuid() == 0 && strings.Contains(tc.limit, "-u") { // root is not limited
+				r.SysProcAttr = &syscall.SysProcAttr{
+					Credential:  &syscall.Credential{Uid: 54321, Gid: 54321},
+					AmbientCaps: []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH}, // it reads what root's tests have built
+				}
+			}
+			r.start()
+			r.over(exitNothing)
+			text := r.stderr.String()
+			if !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: raise the limit") || strings.Count(text, "\n") != 2 {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
 	}
 }

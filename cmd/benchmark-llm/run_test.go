@@ -69,6 +69,7 @@ func TestSummary(t *testing.T) {
 		{name: "too large", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "use shorter lengths or a smaller model; " + trace},
 		{name: "too slow", end: summary{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "give more time with --timeout or --benchmark-timeout-scale; " + trace},
 		{name: "crashed", end: summary{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
+		{name: "a limit of the process", end: summary{first: outcome(result.Crashed), limited: true}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: limitsHint},
 		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -25,6 +25,7 @@ type summary struct {
 	first      *result.Outcome // first test without a record
 	incomplete int             // tests without a record
 	missing    error           // why the most recent missing model was not acquired
+	limited    bool            // a worker met a limit of the process
 	noGPU      string          // why the last record was measured without the machine's GPU
 	signal     *signalError    // that stopped the run
 	accounting result.Accounting
@@ -43,7 +44,10 @@ func (s *summary) Event(e bench.Stamped) error {
 	case bench.LoadDone:
 		if e.Status != result.OK {
 			s.load, s.notLoaded = &e, s.model
+			s.limited = s.limited || e.Code == bench.ProcessLimit
 		}
+	case bench.WorkerLost:
+		s.limited = s.limited || e.Code == bench.ProcessLimit
 	}
 	return nil
 }
@@ -117,7 +121,7 @@ func (s *summary) result(out *output, strict bool) error {
 }
 
 func (s *summary) noRecord(e *noRecordError) error {
-	e.trace = s.events
+	e.trace, e.limited = s.events, s.limited
 	return e
 }
 
