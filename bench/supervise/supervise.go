@@ -271,6 +271,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	defer w.end()
 	defer a.loadEnded()
 	a.ladder.set(startupLimit, result.Crashed, "did not start")
+	if left := a.job.TimeLeft; left > 0 && left < startupLimit {
+		a.ladder.set(left+margin, result.TimeLimit, "did not start within the time limit of the run")
+	}
 	defer a.ladder.stop()
 
 	end := func(l record.Loss) {

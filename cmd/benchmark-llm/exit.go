@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -97,6 +98,7 @@ const (
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "free disk space, or choose another place with --results-dir"
 	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
+	timeLimitHint   = "give more time with --time-limit"
 	devicesHint     = "benchmark-llm devices lists the devices"
 )
 
@@ -154,6 +156,8 @@ var rules = []rule{
 	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
 	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
+
+	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
 
 	// The library and its devices.
 	{engine(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
@@ -335,6 +339,8 @@ func (e *noRecordError) hint() string {
 		return "try a newer llama.cpp; " + trace
 	case e.status == result.OutOfMemory:
 		return "use shorter lengths or a smaller model; " + trace
+	case e.status == result.TimeLimit:
+		return timeLimitHint + "; " + trace
 	case e.status == result.Timeout:
 		return "give more time with --timeout or --benchmark-timeout-scale; " + trace
 	default:

@@ -40,6 +40,7 @@ func TestRules(t *testing.T) {
 		{rundir.ErrWrite, 5, otherResultsDir},
 		{rundir.ErrCreate, 5, otherResultsDir},
 
+		{fmt.Errorf("%w: %w", errDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
 		{&supervise.EngineError{Code: bench.NoLibrary}, 4, "build it with `make build`, which gets the library"},
 		{llamacpp.ErrRPC, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},

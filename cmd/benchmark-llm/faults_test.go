@@ -1091,3 +1091,32 @@ func TestFaultLimits(t *testing.T) {
 		})
 	}
 }
+
+// A server that accepts and says nothing does not keep a run beyond its time limit: one
+// of models, and one that computes.
+func TestFaultSilentServer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	address := silent.Addr().String()
+	for name, tc := range map[string]struct {
+		args []string
+		says string
+	}{
+		"file":      {[]string{"-m", "http://" + address + "/m.gguf", "--weights", "file"}, "not started: the time limit of the run has ended"},
+		"synthetic": {[]string{"-m", "http://" + address + "/m.gguf"}, "benchmark-llm: http://" + address + "/m.gguf: the time limit of the run has ended"},
+		"rpc":       {[]string{"--rpc", address}, "benchmark-llm: list devices: the time limit of the run has ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newFaulty(t, append([]string{"-p", "8", "-n", "0", "--time-limit", "1s", "--models-dir", t.TempDir()}, tc.args...)...)
+			r.start()
+			r.over(exitNothing)
+			if text := r.stderr.String(); !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: "+timeLimitHint) {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
+	}
+}

@@ -279,12 +279,16 @@ func span() rundir.Span {
 	return rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()}
 }
 
+// deadline returns when the run must end; zero: there is no limit.
+func (o *runOptions) deadline() time.Time {
+	if o.timeLimit == 0 {
+		return time.Time{}
+	}
+	return started.Add(o.timeLimit)
+}
+
 // acquireOptions returns how models are acquired with these flags.
 func (o *runOptions) acquireOptions() acquire.Options {
-	var deadline time.Time
-	if o.timeLimit > 0 {
-		deadline = started.Add(o.timeLimit)
-	}
 	e2e := o.endToEnd
 	return acquire.Options{
 		Finder: o.finder(),
@@ -292,7 +296,7 @@ func (o *runOptions) acquireOptions() acquire.Options {
 			NoWarmup: o.noWarmup, Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
 			Warnings: o.gpus.Warnings(), E2E: &e2e,
 		},
-		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: deadline,
+		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: o.deadline(),
 		SpareCPUs: runtime.NumCPU() > o.settings.Threads,
 		OnDevices: o.settings.Offloads() && (len(o.settings.RPC) > 0 || machineGPUs(o.host).MayHold(o.gpus.UnusedReason)),
 	}
@@ -401,9 +405,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		return err
 	}
 	defer times.close() //nolint:errcheck // its error is checked below
-	if o.timeLimit > 0 {
-		workers.Deadline = started.Add(o.timeLimit)
-	}
+	workers.Deadline = o.deadline()
 	jobs := p.models.Jobs()
 	show := newProgress(stderr, o.settings.Threads, workers.Deadline, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
