@@ -30,6 +30,7 @@ type (
 	// EngineFailed comes instead if the engine cannot start. No test can run.
 	EngineFailed struct {
 		Reason string `json:"reason"`
+		Code   Code   `json:"code,omitempty"` // empty: no error of the list
 	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
@@ -52,7 +53,8 @@ type (
 	// LoadDone ends a load. Status is OK, or says why the load failed.
 	LoadDone struct {
 		Status  result.Status `json:"status"`
-		Reason  string        `json:"reason,omitempty"`
+		Reason  string        `json:"reason,omitempty"` // without the model's name
+		Code    Code          `json:"code,omitempty"`   // empty: no error of the list
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
@@ -101,6 +103,10 @@ type (
 		Status result.Status `json:"status"` // that the test will get
 		Reason string        `json:"reason"`
 		Grace  time.Duration `json:"grace_ns"` // how long the engine may take to return
+
+		// Stopped tells that the worker was stopped and goes on. The test is repeated, and
+		// Status counts only if the engine does not return.
+		Stopped bool `json:"stopped,omitempty"`
 	}
 	// AbortReturned comes when the engine has returned after AbortRequested.
 	AbortReturned struct {
@@ -157,6 +163,11 @@ type (
 		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
+	// Continued is written by the parent when it goes on after a stop (SIGTSTP, SIGSTOP).
+	// The repetition that was running is repeated.
+	Continued struct {
+		Stopped time.Duration `json:"stopped_ns"` // 0: not known, after SIGSTOP
+	}
 	// JobDone comes last. The worker has handled all tests.
 	JobDone struct{}
 	// GPUObserved is written by the parent before the end of a test. It has what the
@@ -168,8 +179,24 @@ type (
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
 		Reason string        `json:"reason"`
+		Code   Code          `json:"code,omitempty"`   // empty: no error of the list
 		Output []string      `json:"output,omitempty"` // first and last lines that the worker printed
 	}
+)
+
+// Code identifies an error of a worker for its parent, which does not read the text.
+type Code string
+
+// The codes of EngineFailed, LoadDone and WorkerLost.
+const (
+	NoLibrary       Code = "no_library"        // built without libllama
+	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
+	DeviceMissing   Code = "device_missing"    // a named device does not exist
+	DevicesMismatch Code = "devices_mismatch"  // settings do not match the devices
+	RPCServerFailed Code = "rpc_server_failed" // an RPC server cannot be used
+	NoRPC           Code = "no_rpc"            // the RPC back-end is missing
+	ProcessLimit    Code = "process_limit"     // a limit on processes, threads or address space
+	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
 
 // ErrWorkerLost means that a worker ended before it answered. A back-end may end
@@ -206,6 +233,7 @@ func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
 func (WarmDone) name() string          { return "warm_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
 
@@ -235,6 +263,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_done":          decodeAs[WaitDone],
 	"warm_done":          decodeAs[WarmDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
 }

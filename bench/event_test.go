@@ -109,8 +109,8 @@ var everyEvent = []struct {
 		`{"event":"cool_down_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":2,"from_c":55.5,"to_c":41}}`,
 	},
 	{
-		bench.EngineFailed{Reason: "r"},
-		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
+		bench.EngineFailed{Reason: "r", Code: bench.NoRPC},
+		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r","code":"no_rpc"}}`,
 	},
 	{
 		bench.TestSkipped{Model: "m.gguf", Test: result.Test{Gen: 1}, Status: result.PredictedTimeout, Reason: "r"},
@@ -127,6 +127,10 @@ var everyEvent = []struct {
 	{
 		bench.WarmDone{Model: "m.gguf", Bytes: 1, Elapsed: 2},
 		`{"event":"warm_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`,
+	},
+	{
+		bench.Continued{Stopped: 1},
+		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
 	},
 	{
 		bench.JobDone{},

@@ -82,7 +82,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 	}
 	left, limited := j.left()
 	if limited && left == 0 {
-		return no(result.TimeLimit, "not started: the time limit of the run has ended")
+		return no(result.TimeLimit, "not started: %v", ErrTimeLimit)
 	}
 	if j.policy == nil {
 		return nil, ""

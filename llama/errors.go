@@ -79,7 +79,7 @@ func decodeError(code int) error {
 // allocate memory. It includes what the library logged in that call. errors.Is
 // finds the class.
 type LoadError struct {
-	Source string   // what failed: a path, a stream's name, a context's or a memory's size
+	Source string   // what failed: a path, a stream's name, a context's or a memory's size; empty: the caller names it
 	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the errors that the library logged, oldest first, at most 16
 }
@@ -100,10 +100,14 @@ func (e *LoadError) Buffer() string {
 
 // Error gives the source, the class and the cause.
 func (e *LoadError) Error() string {
-	if line := e.Cause(); line != "" {
-		return fmt.Sprintf("%s: %v: %s", e.Source, e.Class, line)
+	text := e.Class.Error()
+	if e.Source != "" {
+		text = e.Source + ": " + text
 	}
-	return fmt.Sprintf("%s: %v", e.Source, e.Class)
+	if line := e.Cause(); line != "" {
+		text += ": " + line
+	}
+	return text
 }
 
 // Unwrap returns the class.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -81,6 +82,9 @@ func unknownModel(name string) error {
 func notFetched(ctx context.Context, model string, err error) error {
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		err = context.Cause(ctx)
+	}
+	if errors.Is(err, bench.ErrTimeLimit) {
+		err = fmt.Errorf("%s: %w", model, err)
 	}
 	return &Error{NotFetched, model, err}
 }

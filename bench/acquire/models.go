@@ -31,7 +31,7 @@ type Options struct {
 	Timeout      *time.Duration // of each test; nil: by size and length
 	Scale        float64        // factor of budgets by size and length
 	DownloadTime time.Duration  // longest wait for one file; 0: no limit
-	Deadline     time.Time      // of the run; zero: none
+	Deadline     time.Time      // of the run, which no wait exceeds; zero: none
 	SpareCPUs    bool           // the engine leaves CPUs idle
 	OnDevices    bool           // weights may go to other devices than the CPU
 }
@@ -74,8 +74,10 @@ const notQueued = -1
 // must call Close. The error is an *Error, or the cause of ctx.
 func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, wanted := range s.Models {
-		c, err := m.find(ctx, wanted)
+		c, err := m.find(requests, wanted)
 		if err != nil {
 			return nil, err
 		}
@@ -101,8 +103,10 @@ type Interrupted struct {
 // is an *Error, or the cause of ctx.
 func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, left := range models {
-		c, err := m.resume(ctx, left)
+		c, err := m.resume(requests, left)
 		if err != nil {
 			return nil, err
 		}
@@ -287,6 +291,8 @@ func (m *Models) enqueue(ctx context.Context) error {
 	var sizes []fetch.Size
 	if len(sources) > 0 {
 		requests, cancel := context.WithTimeout(ctx, m.options.Weights.requestTimeout())
+		defer cancel()
+		requests, cancel = bench.WithinLimit(requests, m.options.Deadline)
 		defer cancel()
 		var err error
 		sizes, err = m.options.Client.Sizes(requests, sources, dir)

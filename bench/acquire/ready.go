@@ -75,6 +75,8 @@ func (m *Models) fallBack(ctx context.Context, c *model, why error) error {
 	l := c.fallback
 	l.Because = why
 	if l.Header == nil {
+		ctx, cancel := bench.WithinLimit(ctx, m.options.Deadline)
+		defer cancel()
 		var err error
 		if l, err = m.options.fallback(ctx, c.wanted, why); err != nil {
 			var missing *supervise.Missing
@@ -208,8 +210,14 @@ func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error 
 		o.AvailableBytes = int64(*available)
 	}
 	start := time.Now()
-	read, err := fetch.Warm(ctx, paths, o)
-	if err != nil && ctx.Err() == nil {
+	limited, cancel := bench.WithinLimit(ctx, m.options.Deadline)
+	defer cancel()
+	read, err := fetch.Warm(limited, paths, o)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, bench.ErrTimeLimit):
+		return &supervise.Missing{Status: result.TimeLimit, Reason: fmt.Sprintf("not loaded: %v", err)}
+	default:
 		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
 	}
 	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})

@@ -230,6 +230,9 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 		m, why, err = o.load(params)
 	})
 	if err != nil {
+		if l, ok := errors.AsType[*llama.LoadError](err); ok && (l.Source == e.job.Model.Path || l.Source == e.job.Model.Name) {
+			l.Source = "" // LoadStarted has it
+		}
 		return bench.ModelFacts{}, translate(err)
 	}
 	e.model = m

@@ -106,6 +106,14 @@ func TestAccount(t *testing.T) {
 			},
 			result.Accounting{Wall: secs(12.5), Lost: secs(11.5), Other: secs(1)},
 		},
+		"a stop during a repetition": {
+			timeline{
+				{0, start(tg)}, {1, ready}, {2, warm}, {5, rep(1, 5)}, {100, bench.Continued{Stopped: secs(98)}}, {0, bench.AbortRequested{Stopped: true}},
+				{0, start(tg, rep(1, 5).Sample)}, {1, ready}, {2, warm}, {5, rep(2, 5)}, {0, done(tg, result.OK)},
+			},
+			// The first context and warm-up, and the two seconds of the repetition, are lost.
+			result.Accounting{Wall: secs(117), Context: secs(1), Warmup: secs(2), Timed: secs(10), Lost: secs(1 + 2 + 2), Other: secs(98 + 1)},
+		},
 		"passes before the first test on a GPU": {
 			timeline{{0, load}, {4, loaded}, {1, bench.PrecompileStarted{}}, {5, bench.PrecompileDone{}}, {0.5, start(pp)}, {2, done(pp, result.OK)}},
 			result.Accounting{Wall: secs(13.5), Load: secs(4), Warmup: secs(5), Other: secs(4.5)},

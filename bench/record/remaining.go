@@ -12,7 +12,8 @@ import (
 type Loss struct {
 	Status result.Status
 	Reason string
-	Gone   bool // the worker has ended; false for a load that failed and was reported
+	Code   bench.Code // empty: no error of its list
+	Gone   bool       // the worker has ended; false for a load that failed and was reported
 }
 
 // crash tells whether the worker died by itself. A worker that hung or was stopped did

@@ -151,7 +151,7 @@ func (o *Outlook) Event(s bench.Stamped) error {
 	case bench.RepetitionDone:
 		t.passes, t.pass = append(t.passes, s.At.Sub(t.pass)), s.At
 	case bench.AbortRequested:
-		t.stopping = true
+		t.stopping = !e.Stopped // a stopped process repeats the repetition
 	case bench.TestDone:
 		if e.Status == result.OK && len(t.passes) > 0 {
 			o.current.measure(t.Test, t.passes, t.setup)

@@ -42,7 +42,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 		case ctx.Err() != nil:
 			l = &record.Loss{Status: result.Aborted, Reason: stopReason(ctx)}
 		case !o.Deadline.IsZero() && time.Until(o.Deadline) <= 0:
-			l = &record.Loss{Status: result.TimeLimit, Reason: "not started: the time limit of the run has ended"}
+			l = &record.Loss{Status: result.TimeLimit, Reason: fmt.Sprintf("not started: %v", bench.ErrTimeLimit)}
 		default:
 			readyJob, err := ready(ctx, i)
 			var missing *Missing

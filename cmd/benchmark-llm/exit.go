@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -40,7 +41,8 @@ const (
 const exitCodes = `Exit codes:
   0    a record was printed, even if the run stopped early; or the
        command succeeded
-  1    nothing was measured
+  1    nothing was measured, for example because a limit of the process
+       (ulimit, pids) is too low
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
@@ -95,6 +97,8 @@ const (
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "free disk space, or choose another place with --results-dir"
+	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
+	timeLimitHint   = "give more time with --time-limit"
 	devicesHint     = "benchmark-llm devices lists the devices"
 )
 
@@ -117,9 +121,12 @@ func is(targets ...error) func(error) bool {
 	}
 }
 
-// says matches target or its text: errors of a worker arrive as text.
-func says(target error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, target) || strings.Contains(err.Error(), target.Error()) }
+// engine matches an error of the engine, in this process or in a worker.
+func engine(target error) func(error) bool {
+	return func(err error) bool {
+		var workers *supervise.EngineError
+		return errors.Is(err, target) || errors.As(err, &workers) && workers.Code == llamacpp.Code(target)
+	}
 }
 
 func ofType[E error](err error) bool {
@@ -150,18 +157,21 @@ var rules = []rule{
 	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
 
+	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
+
 	// The library and its devices.
-	{says(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
-	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
-	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
-	{says(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
-	{says(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
-	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
+	{engine(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
+	{engine(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
+	{engine(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
+	{engine(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
+	{engine(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
+	{engine(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
+	{is(supervise.ErrLimit), exitNothing, hint(limitsHint)},
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{ofType[*engineError], exitLibrary, hint("`make deps` gets the library and its back-ends")},
-	{is(supervise.ErrStart), exitNothing, hint("check that the program is still in place, and the limits on processes and memory")},
+	{is(supervise.ErrStart), exitNothing, hint(limitsHint)},
 
 	// Models.
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},
@@ -300,6 +310,7 @@ type noRecordError struct {
 	loading    bool          // a model was not loaded
 	e2e        bool          // an end-to-end test decided
 	incomplete bool          // records were printed, and --strict wants all
+	limited    bool          // a worker met a limit of the process
 	trace      string        // file of events
 }
 
@@ -320,12 +331,16 @@ func (e *noRecordError) code() int {
 func (e *noRecordError) hint() string {
 	trace := "see each step in " + e.trace
 	switch {
+	case e.limited:
+		return limitsHint
 	case e.e2e && e.status == result.Unsupported:
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
 		return "try a newer llama.cpp; " + trace
 	case e.status == result.OutOfMemory:
 		return "use shorter lengths or a smaller model; " + trace
+	case e.status == result.TimeLimit:
+		return timeLimitHint + "; " + trace
 	case e.status == result.Timeout:
 		return "give more time with --timeout or --benchmark-timeout-scale; " + trace
 	default:

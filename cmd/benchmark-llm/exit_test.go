@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -39,8 +40,9 @@ func TestRules(t *testing.T) {
 		{rundir.ErrWrite, 5, otherResultsDir},
 		{rundir.ErrCreate, 5, otherResultsDir},
 
+		{fmt.Errorf("%w: %w", errDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
-		{errors.New("engine: " + llamacpp.ErrNoLibrary.Error()), 4, "build it with `make build`, which gets the library"}, // as a worker says it
+		{&supervise.EngineError{Code: bench.NoLibrary}, 4, "build it with `make build`, which gets the library"},
 		{llamacpp.ErrRPC, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},
 		{llamacpp.ErrDevices, 2, "benchmark-llm devices lists the devices; nothing can be offloaded to the CPU"},
 		{llamacpp.ErrNoDevice, 4, devicesHint},
@@ -49,9 +51,17 @@ func TestRules(t *testing.T) {
 		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
 		{&noCUDAError{gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
 		{errDevices, 4, devicesHint},
+		{&supervise.EngineError{Code: bench.NoRPC}, 4, "install libggml0-backend-rpc, or leave --rpc out"},
+		{&supervise.EngineError{Code: bench.NoCUDA}, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
+		{&supervise.EngineError{Code: bench.DeviceMissing}, 4, devicesHint},
+		{&supervise.EngineError{Code: bench.DevicesMismatch}, 2, "benchmark-llm devices lists the devices; nothing can be offloaded to the CPU"},
+		{&supervise.EngineError{Code: bench.RPCServerFailed}, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},
+		// Its text does not decide.
+		{fmt.Errorf("%w: %w", supervise.ErrEngine, &supervise.EngineError{Reason: llamacpp.ErrNoRPC.Error()}), 4, "`make deps` gets the library and its back-ends"},
 		{supervise.ErrEngine, 4, "`make deps` gets the library and its back-ends"},
 		{&engineError{plain}, 4, "`make deps` gets the library and its back-ends"},
-		{supervise.ErrStart, 1, "check that the program is still in place, and the limits on processes and memory"},
+		{supervise.ErrStart, 1, limitsHint},
+		{supervise.ErrLimit, 1, limitsHint},
 
 		{source.ErrBad, 3, sourcesHint},
 		{model(acquire.NoFile, plain), 3, "give the path of a GGUF file"},

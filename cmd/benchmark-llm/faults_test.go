@@ -24,6 +24,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
@@ -32,6 +33,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // The faults here are real: processes are killed and stopped, memory and disks
@@ -1017,5 +1019,104 @@ func TestFaultDiskFull(t *testing.T) {
 	t.Logf("exit codes: %v", seen)
 	if seen[exitOutput] == 0 || seen[exitOK] == 0 {
 		t.Errorf("the sizes tried miss a case: %v", seen)
+	}
+}
+
+// A package upgrade replaces the program while it runs. Its later workers are still of
+// the same program.
+func TestFaultProgramReplaced(t *testing.T) {
+	t.Parallel()
+	r := newFaulty(t)
+	program := filepath.Join(t.TempDir(), "benchmark-llm")
+	content, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	second := program + "-new"
+	if err := os.WriteFile(second, []byte("#!/bin/sh\necho 'the new program' >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.Path = program
+	r.Args = []string{
+		program, "--model-urls", synth.Tiny + "," + embedded, "--weights", "synthetic", "-t", "1", "-p", "8", "-n", "0", "-r", "1", "--results-dir", r.results,
+	}
+	r.start()
+	worker := r.worker()
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", worker))
+	if err != nil || string(comm) != "benchmark-llm\n" {
+		t.Errorf("the worker is called %q, %v", comm, err)
+	}
+	if err := os.Rename(second, program); err != nil {
+		t.Fatal(err)
+	}
+	r.over(exitOK)
+	if got := r.printed(); len(got) != 2 {
+		t.Errorf("%d records, want 2; stderr:\n%s", len(got), r.stderr.String())
+	}
+}
+
+// Limits that are too low for Go's run time are one line and a hint, not a trace with the
+// exit code of wrong usage.
+func TestFaultLimits(t *testing.T) {
+	for _, tc := range []struct{ limit, says string }{
+		{"ulimit -v 200000", "the address space is limited to 195 MiB"},
+		{"ulimit -v 1000000", "the address space is limited to 976 MiB"},
+		{"ulimit -u 1", "only 0 more threads can be started"},
+		{"ulimit -u 8", "more threads can be started"},
+	} {
+		t.Run(tc.limit, func(t *testing.T) {
+			t.Parallel()
+			bash, err := exec.LookPath("bash")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newFaulty(t, "-p", "8", "-n", "0", "-r", "1")
+			r.Args = append([]string{"bash", "-c", tc.limit + ` && exec "$0" "$@"`, r.Path}, r.Args[1:]...)
+			r.Path = bash
+			if os.Geteuid() == 0 && strings.Contains(tc.limit, "-u") { // root is not limited
+				r.SysProcAttr = &syscall.SysProcAttr{
+					Credential:  &syscall.Credential{Uid: 54321, Gid: 54321},
+					AmbientCaps: []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH}, // it reads what root's tests have built
+				}
+			}
+			r.start()
+			r.over(exitNothing)
+			text := r.stderr.String()
+			if !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: raise the limit") || strings.Count(text, "\n") != 2 {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
+	}
+}
+
+// A server that accepts and says nothing does not keep a run beyond its time limit: one
+// of models, and one that computes.
+func TestFaultSilentServer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	address := silent.Addr().String()
+	for name, tc := range map[string]struct {
+		args []string
+		says string
+	}{
+		"file":      {[]string{"-m", "http://" + address + "/m.gguf", "--weights", "file"}, "not started: the time limit of the run has ended"},
+		"synthetic": {[]string{"-m", "http://" + address + "/m.gguf"}, "benchmark-llm: http://" + address + "/m.gguf: the time limit of the run has ended"},
+		"rpc":       {[]string{"--rpc", address}, "benchmark-llm: list devices: the time limit of the run has ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newFaulty(t, append([]string{"-p", "8", "-n", "0", "--time-limit", "1s", "--models-dir", t.TempDir()}, tc.args...)...)
+			r.start()
+			r.over(exitNothing)
+			if text := r.stderr.String(); !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: "+timeLimitHint) {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	_ "github.com/sparecores/benchmark-llm/llama/limits" // checked before main
 )
 
 // version is the version of this program; the linker sets it.

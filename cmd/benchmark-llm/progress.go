@@ -259,7 +259,8 @@ func (p *progress) Event(s bench.Stamped) error {
 	case bench.ContextReady:
 		p.stage("%v  warming up", p.test.Test)
 	case bench.WarmupDone:
-		p.stage("%v  repetition 1/%d", p.test.Test, max(p.test.Repetitions, p.test.Most))
+		of := max(p.test.Repetitions, p.test.Most)
+		p.stage("%v  repetition %d/%d", p.test.Test, min(len(p.test.Done)+1, of), of)
 	case bench.RepetitionDone:
 		rate := p.test.Test.TokensPerSecond(e.Sample.Elapsed)
 		n, of := e.Sample.Repetition, max(p.test.Repetitions, p.test.Most)
@@ -270,9 +271,15 @@ func (p *progress) Event(s bench.Stamped) error {
 		slog.Log(context.Background(), level, "repetition done", "test", p.test.Test, "repetition", n, "repetitions", of, "tokens_per_second", rate)
 		p.stage("%v  repetition %d/%d  %s t/s", p.test.Test, min(n+1, of), of, result.FormatRate(rate))
 	case bench.AbortRequested:
+		if e.Stopped {
+			slog.Info("repeating the repetition, because the process was stopped", "test", p.test.Test)
+			break
+		}
 		p.set("%v  stopping", p.test.Test)
 		p.stopping = true
 		slog.Debug("stopping test", "test", p.test.Test, "reason", e.Reason) // its outcome is logged too
+	case bench.Continued:
+		slog.Info("continued", "stopped_s", inSeconds(e.Stopped)) // the live line is drawn again below it
 	case bench.WorkerLost:
 		p.waits("", 0)
 		p.set("the worker was lost")

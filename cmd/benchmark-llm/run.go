@@ -46,8 +46,9 @@ type runOptions struct {
 	settings   bench.Settings
 	flashAttn  string
 
-	host host.Facts // before anything runs
-	gpus gpu.Usage
+	host  host.Facts // before anything runs
+	gpus  gpu.Usage
+	stops *supervise.Stops
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -249,6 +250,8 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
+	o.stops = supervise.WatchStops()
+	defer o.stops.Close()
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -279,12 +282,16 @@ func span() rundir.Span {
 	return rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()}
 }
 
+// deadline returns when the run must end; zero: there is no limit.
+func (o *runOptions) deadline() time.Time {
+	if o.timeLimit == 0 {
+		return time.Time{}
+	}
+	return started.Add(o.timeLimit)
+}
+
 // acquireOptions returns how models are acquired with these flags.
 func (o *runOptions) acquireOptions() acquire.Options {
-	var deadline time.Time
-	if o.timeLimit > 0 {
-		deadline = started.Add(o.timeLimit)
-	}
 	e2e := o.endToEnd
 	return acquire.Options{
 		Finder: o.finder(),
@@ -292,7 +299,7 @@ func (o *runOptions) acquireOptions() acquire.Options {
 			Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
 			Warnings: o.gpus.Warnings(), E2E: &e2e,
 		},
-		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: deadline,
+		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: o.deadline(),
 		SpareCPUs: runtime.NumCPU() > o.settings.Threads,
 		OnDevices: o.settings.Offloads() && (len(o.settings.RPC) > 0 || machineGPUs(o.host).MayHold(o.gpus.UnusedReason)),
 	}
@@ -375,24 +382,26 @@ func (o *runOptions) workers() (supervise.Options, error) {
 	if err != nil {
 		return supervise.Options{}, err
 	}
-	workers, err := workersOf(level)
-	workers.Env = o.workerEnv()
-	return workers, err
+	workers := workersOf(level)
+	workers.Env, workers.Stops = o.workerEnv(), o.stops
+	return workers, nil
 }
 
 // workersOf returns how workers are run that log from level on and have this
 // process's environment.
-func workersOf(level slog.Level) (supervise.Options, error) {
-	worker, err := os.Executable()
-	if err != nil {
-		return supervise.Options{}, fail(exitNothing, err, "")
+func workersOf(level slog.Level) supervise.Options {
+	name, err := os.Executable()
+	program := "/proc/self/exe" // this program, even if its file was replaced
+	if err != nil {             // there is no /proc
+		name, program = os.Args[0], ""
 	}
 	return supervise.Options{
-		Command:  []string{worker, "worker", "--log-level", level.String()},
+		Command:  []string{name, "worker", "--log-level", level.String()},
+		Program:  program,
 		Version:  version,
 		OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
 		Log:      slog.Default(),
-	}, nil
+	}
 }
 
 // measure runs the models' jobs in workers and passes events and outcomes to the
@@ -407,9 +416,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		return err
 	}
 	defer times.close() //nolint:errcheck // its error is checked below
-	if o.timeLimit > 0 {
-		workers.Deadline = started.Add(o.timeLimit)
-	}
+	workers.Deadline = o.deadline()
 	jobs := p.models.Jobs()
 	outlook := supervise.NewOutlook(jobs, p.models.SizesBytes(), workers.Deadline)
 	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)

@@ -28,7 +28,7 @@ func TestSummary(t *testing.T) {
 		return &result.Outcome{Model: "m.gguf", Test: result.Test{Gen: 8}, Status: s, Reason: "why"}
 	}
 	notFetched := func(err error) error { return &acquire.Error{Kind: acquire.NotFetched, Err: err} }
-	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "m.gguf: why"} }
+	load := func(s result.Status) *bench.LoadDone { return &bench.LoadDone{Status: s, Reason: "why"} }
 	const (
 		trace  = "see each step in dir/events.jsonl"
 		goesOn = "benchmark-llm run --resume dir continues it"
@@ -63,13 +63,14 @@ func TestSummary(t *testing.T) {
 		{name: "interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
 		{name: "terminated while loading", end: summary{signal: &signalError{syscall.SIGTERM, goesOn}, notLoaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
 		{name: "no engine", end: summary{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
-		{name: "no CUDA", end: summary{err: fmt.Errorf("%w: %s", supervise.ErrEngine, llamacpp.ErrNoCUDA.Error()+": opened: CPU")}, code: 4,
+		{name: "no CUDA", end: summary{err: fmt.Errorf("%w: %w", supervise.ErrEngine, &supervise.EngineError{Code: bench.NoCUDA, Reason: llamacpp.ErrNoCUDA.Error() + ": opened: CPU"})}, code: 4,
 			line: "start engine: no CUDA device can be used: opened: CPU", hint: "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{name: "broken", end: summary{notLoaded: "m.gguf", load: load(result.Failed)}, code: 3, line: "m.gguf not loaded: why", hint: trace},
 		{name: "unsupported", end: summary{notLoaded: "m.gguf", load: load(result.Unsupported)}, code: 3, line: "m.gguf not loaded: why", hint: "try a newer llama.cpp; " + trace},
 		{name: "too large", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, code: 1, line: "m.gguf not loaded: why", hint: "use shorter lengths or a smaller model; " + trace},
 		{name: "too slow", end: summary{first: outcome(result.Timeout)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: "give more time with --timeout or --benchmark-timeout-scale; " + trace},
 		{name: "crashed", end: summary{first: outcome(result.Crashed)}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: trace},
+		{name: "a limit of the process", end: summary{first: outcome(result.Crashed), limited: true}, code: 1, line: "nothing was measured: tg8 of m.gguf: why", hint: limitsHint},
 		{name: "nothing at all", code: 1, line: "nothing was measured", hint: trace},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -28,6 +27,7 @@ type summary struct {
 	measured   []result.Outcome // tests with a record
 	incomplete int              // tests without a record
 	missing    error            // why the most recent missing model was not acquired
+	limited    bool             // a worker met a limit of the process
 	noGPU      string           // why the last record was measured without the machine's GPU
 	signal     *signalError     // that stopped the run
 	accounting result.Accounting
@@ -46,7 +46,10 @@ func (s *summary) Event(e bench.Stamped) error {
 	case bench.LoadDone:
 		if e.Status != result.OK {
 			s.load, s.notLoaded = &e, s.model
+			s.limited = s.limited || e.Code == bench.ProcessLimit
 		}
+	case bench.WorkerLost:
+		s.limited = s.limited || e.Code == bench.ProcessLimit
 	}
 	return nil
 }
@@ -102,10 +105,10 @@ func (s *summary) result(out *output, strict bool) error {
 		return fail(exitOutput, printed(out.err), "read the records in "+s.results)
 	case s.signal != nil:
 		return fmt.Errorf("nothing was measured: %w", s.signal)
-	case s.load != nil && s.load.Reason == bench.NotOnGPU:
+	case s.load != nil && s.load.Code == bench.NotOnGPU:
 		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "see each step in "+s.events)
 	case s.load != nil:
-		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, strings.TrimPrefix(s.load.Reason, s.notLoaded+": "))
+		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, s.load.Reason)
 		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
 	case s.missing != nil:
 		return s.missing
@@ -122,7 +125,7 @@ func (s *summary) result(out *output, strict bool) error {
 }
 
 func (s *summary) noRecord(e *noRecordError) error {
-	e.trace = s.events
+	e.trace, e.limited = s.events, s.limited
 	return e
 }
 
