@@ -200,6 +200,8 @@ type TestBudget struct {
 	Test   result.Test     `json:"test"`
 	Budget time.Duration   `json:"budget_ns,omitempty"`
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
+
+	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
@@ -243,6 +245,11 @@ type Job struct {
 	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+}
+
+// Runnable returns the tests of the job that are not known to be unsupported.
+func (j Job) Runnable() []TestBudget {
+	return slices.DeleteFunc(slices.Clone(j.Tests), func(t TestBudget) bool { return t.Unsupported != "" })
 }
 
 // Warn adds a warning to every later record. It replaces a warning with the same

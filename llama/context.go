@@ -106,6 +106,21 @@ func (c *Context) Size() (int, error) {
 	return int(C.llama_n_ctx(p.ctx)), nil
 }
 
+// Autoregressive returns ErrNotAutoregressive if the context has no KV cache
+// (llama_get_memory), or if tokens attend to later ones (llama_get_causal_attn). Then
+// the library needs a whole prompt in one pass, at most ContextParams.UBatch tokens. It
+// would end the process for a longer one.
+func (c *Context) Autoregressive() error {
+	p, err := c.ptr()
+	if err != nil {
+		return err
+	}
+	if C.llama_get_memory(p.ctx) == nil || !bool(C.llama_get_causal_attn(p.ctx)) {
+		return ErrNotAutoregressive
+	}
+	return nil
+}
+
 // Abort ends the running decode and all later ones with ErrAborted, until
 // ClearAbort. On a CPU the running decode ends after the current node of the
 // graph. Abort may be called from any goroutine. It does nothing after Close.

@@ -272,7 +272,9 @@ func (e *Engine) longest() (t result.Test) {
 		t = result.Longest(t, b.Test)
 	}
 	for _, p := range e.job.Past {
-		t = result.Longest(t, p.Test)
+		if p.Status != result.Unsupported {
+			t = result.Longest(t, p.Test)
+		}
 	}
 	return t
 }
@@ -359,11 +361,31 @@ func (e *Engine) Begin(t result.Test) error {
 			return
 		}
 		e.adopt(ctx)
+		if err = e.suits(ctx, t); err != nil {
+			return
+		}
 		if err = ctx.AttachThreadpool(e.pool); err == nil && t.E2E {
 			err = e.beginText()
 		}
 	})
 	return translate(err)
+}
+
+// suits refuses a test for which the library would end the process, or that is not
+// what its name says. Package gguf refuses most of them by the model's header; the
+// library also knows the architectures that package gguf does not.
+func (e *Engine) suits(ctx *llama.Context, t result.Test) error {
+	most := min(e.job.Settings.Batch, e.job.Settings.UBatch)
+	err := ctx.Autoregressive()
+	switch {
+	case !errors.Is(err, llama.ErrNotAutoregressive):
+		return err
+	case t.Gen > 0 || t.Depth > 0:
+		return &translated{gguf.ErrEncoder, bench.ErrUnsupported}
+	case t.Prompt > most:
+		return &translated{gguf.TooLong(t.Prompt, most), bench.ErrUnsupported}
+	}
+	return nil
 }
 
 // adopt makes ctx the context that Abort acts on.
