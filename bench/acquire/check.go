@@ -44,7 +44,7 @@ func loadUnmapped(job *bench.Job, header *gguf.File, files int) {
 	}
 	w := result.Warning{
 		Code:    result.WarnLoadMode,
-		Message: fmt.Sprintf("load mode %s instead of %s, because the file's tensors are aligned to %d bytes and cannot be mapped", mode, settings.LoadMode, header.Alignment),
+		Message: fmt.Sprintf("load mode %s instead of %s, because the file's tensors are aligned to %s and cannot be mapped", mode, settings.LoadMode, result.Count(int(header.Alignment), "byte")),
 	}
 	settings.LoadMode = mode
 	job.Adjusted = &settings

@@ -231,21 +231,64 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	if !warm {
 		add(result.WarnNoWarmup, "measured without a warm-up")
 	}
-	by, slow := rates.SlowFirst()
-	if slow {
-		add(result.WarnSlowFirstRepetition, "the first repetition took %.1f %% longer than the median of the others", by*100)
+	return append(w, unevenness(ts, rates)...)
+}
+
+// unevenness are the warnings about repetitions that differ. Each repetition that
+// stands out has one, with its size. If the others differ, too, or if too few are left
+// to tell, the whole sample is unsteady.
+func unevenness(ts []float64, rates stats.Sample) []result.Warning {
+	var w []result.Warning
+	var named []int // repetitions that have a warning
+	if by, slow := rates.SlowFirst(); slow {
+		named = append(named, 0)
+		w = append(w, result.Warning{Code: result.WarnSlowFirstRepetition, Message: "the first repetition took " + longer(by) + " the median of the others"})
 	}
-	outliers := rates.Outliers()
-	for _, i := range outliers {
-		if i == 0 && slow {
-			continue // it has its own warning
+	for _, i := range rates.Outliers() {
+		if !slices.Contains(named, i) {
+			named = append(named, i)
+			w = append(w, result.Warning{Code: result.WarnOutlier, Message: fmt.Sprintf("repetition %d %s", i+1, off(ts[i], rates.Median()))})
 		}
-		add(result.WarnOutlier, "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
 	}
-	if rates.Unsteady() && !slow && len(outliers) == 0 {
-		add(result.WarnUnsteady, "the repetitions varied from %.4g to %.4g tokens/second", rates.Min(), rates.Max())
+	rest, ok := rates.Without(named)
+	if cv, _ := rates.CV(); rates.Unsteady() && (!ok || rest.N() < 2 || rest.Unsteady()) {
+		w = append(w, result.Warning{Code: result.WarnUnsteady, Message: fmt.Sprintf("the repetitions varied from %s to %s tokens/second, with a coefficient of variation of %.0f %%",
+			result.FormatRate(rates.Min()), result.FormatRate(rates.Max()), cv*100)})
 	}
 	return w
+}
+
+// manyTimes is the factor from which on a difference is given as a factor, not in
+// percent.
+const manyTimes = 3
+
+// longer says by how much a time is longer than another: "9.6 % longer than", "425
+// times as long as". by is the additional share, 0.096 for 9.6 %.
+func longer(by float64) string {
+	if 1+by < manyTimes {
+		return fmt.Sprintf("%.1f %% longer than", by*100)
+	}
+	return times(1+by) + " times as long as"
+}
+
+// off says how far a rate is from the median.
+func off(rate, median float64) string {
+	switch {
+	case rate >= manyTimes*median:
+		return "was " + times(rate/median) + " times as fast as the median"
+	case rate*manyTimes <= median:
+		return "took " + times(median/rate) + " times as long as the median"
+	default:
+		return fmt.Sprintf("is %+.1f %% off the median speed", (rate/median-1)*100)
+	}
+}
+
+// times is a factor in two or more digits.
+func times(factor float64) string {
+	if factor < 10 {
+		return fmt.Sprintf("%.1f", factor)
+	}
+	return fmt.Sprintf("%.0f", factor)
 }
 
 // downloadBeside counts the repetitions that ran beside a download. rate is the mean

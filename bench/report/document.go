@@ -81,7 +81,7 @@ func WriteDocument(w io.Writer, d Document) error {
 func notCompleted(o result.Outcome) string {
 	s := fmt.Sprintf("%s: %s", o.Test, statusText(o))
 	if n := len(o.Samples); n > 0 {
-		s += fmt.Sprintf(" (%s completed)", count(n, "repetition"))
+		s += fmt.Sprintf(" (%s completed)", result.Count(n, "repetition"))
 	}
 	return s
 }
@@ -132,11 +132,3 @@ func markdownText(s string) string {
 }
 
 var markdownMarks = strings.NewReplacer("<", "&lt;", "*", `\*`, "`", "\\`")
-
-// count is a number with its noun, in the plural unless n is 1.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}

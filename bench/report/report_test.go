@@ -219,11 +219,11 @@ func TestNumbers(t *testing.T) {
 		{size(1 << 30), "1.00 GiB"},
 		{params(999_900_000), "999.90 M"},
 		{params(1e9), "1.00 B"},
-		{rate(12345.6), "12346"},
-		{rate(999.96), "1000.0"},
-		{rate(0.00001234), "0.000012"},
-		{rate(0), "0.000000"},
-		{decimals(0.5, 1000), "0"},
+		{result.FormatRate(12345.6), "12346"},
+		{result.FormatRate(999.96), "1000.0"},
+		{result.FormatRate(0.00001234), "0.000012"},
+		{result.FormatRate(0), "0.000000"},
+		{result.FormatLike(0.5, 1000), "0"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s, want %s", test.got, test.want)

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,7 +128,7 @@ func facts(r *result.Record) []string {
 	if r.Ext.Weights != "" {
 		model = append(model, string(r.Ext.Weights)+" weights")
 	}
-	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, fmt.Sprintf("%d threads", r.Threads)}
+	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, result.Count(r.Threads, "thread")}
 	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
 	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
 }
@@ -225,7 +224,7 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 	status := strings.ReplaceAll(string(o.Status), "_", " ")
 	if o.Status != result.OK {
 		if n := len(o.Samples); n > 0 {
-			status += " after " + count(n, "rep")
+			status += " after " + result.Count(n, "rep")
 		}
 		row.noCells = status
 		return row
@@ -237,17 +236,17 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 		row.noCells = err.Error()
 		return row
 	}
-	c["median"] = rate(s.Median())
-	c["mean ± sd"] = rate(r.AvgTS)
-	c["min"], c["max"] = rate(s.Min()), rate(s.Max())
+	c["median"] = result.FormatRate(s.Median())
+	c["mean ± sd"] = result.FormatRate(r.AvgTS)
+	c["min"], c["max"] = result.FormatRate(s.Min()), result.FormatRate(s.Max())
 	if sd, ok := s.SD(); ok {
-		c["mean ± sd"] += " ± " + decimals(sd, r.AvgTS)
+		c["mean ± sd"] += " ± " + result.FormatLike(sd, r.AvgTS)
 	}
 	if cv, ok := s.CV(); ok {
 		c["CV"] = fmt.Sprintf("%.1f %%", 100*cv)
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
-		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
+		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
 	}
 	row.cells = c
 	return row
@@ -255,19 +254,6 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 
 // spaced joins a and b with a space unless one of them is empty.
 func spaced(a, b string) string { return strings.TrimSpace(a + " " + b) }
-
-// rate is a number of tokens/second with at least four significant digits and at
-// most six decimals.
-func rate(v float64) string { return decimals(v, v) }
-
-// decimals is v with as many decimals as rate gives reference.
-func decimals(v, reference float64) string {
-	digits := 6
-	if reference > 0 {
-		digits = min(6, max(0, 3-int(math.Floor(math.Log10(reference)))))
-	}
-	return strconv.FormatFloat(v, 'f', digits, 64)
-}
 
 // style colors s if the options say so. The table library's own colors depend on
 // the environment.

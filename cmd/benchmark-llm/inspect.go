@@ -13,6 +13,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
@@ -76,7 +77,7 @@ func printInspection(w io.Writer, in acquire.Inspection) error {
 	}
 	add("architecture", oneLine(in.Architecture))
 	add("parameters", humanize.Comma(int64(in.Params)))
-	add("size", fmt.Sprintf("%s of tensors, %s in %s", humanize.IBytes(in.TensorBytes), humanize.IBytes(uint64(in.FileBytes)), count(in.Files, "file")))
+	add("size", fmt.Sprintf("%s of tensors, %s in %s", humanize.IBytes(in.TensorBytes), humanize.IBytes(uint64(in.FileBytes)), result.Count(in.Files, "file")))
 	for _, c := range []struct {
 		what string
 		n    uint64

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // planOptions are the flags of plan.
@@ -260,7 +261,7 @@ func (p *planText) timeLine() string {
 	case p.UpperBoundSeconds != nil:
 		fmt.Fprintf(&b, "time: at most %s by the budgets, without downloads", durationText(*p.UpperBoundSeconds))
 		if n := p.UnknownSizes; n > 0 {
-			b.WriteString(" and without " + count(n, "model") + " of unknown size")
+			b.WriteString(" and without " + result.Count(n, "model") + " of unknown size")
 		}
 	case p.UnknownSizes == len(p.Models):
 		b.WriteString("time: unknown")

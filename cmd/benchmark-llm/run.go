@@ -178,7 +178,7 @@ func (o *runOptions) check() error {
 		hint        string
 	}{
 		// More threads than CPUs would measure the scheduler. llama-bench allows them.
-		{"--threads", s.Threads, 1, cpus, "use at most the " + count(cpus, "CPU") + " of this process"},
+		{"--threads", s.Threads, 1, cpus, "use at most the " + result.Count(cpus, "CPU") + " of this process"},
 		{"--batch-size", s.Batch, 1, result.MaxTokens, "try 2048, llama-bench's default"},
 		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "try 512, llama-bench's default"},
 		{"--poll", s.Poll, 0, 100, "try 50, llama-bench's default"},

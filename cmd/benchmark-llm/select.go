@@ -160,7 +160,7 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		}
 		for _, t := range m.Tests {
 			if most := result.MaxGenerated / s.Repetitions; t.E2E && t.Gen > most {
-				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, count(s.Repetitions, "repetition")),
+				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, result.Count(s.Repetitions, "repetition")),
 					"%v: %d × %d generated tokens exceed the limit of %d per test", t, s.Repetitions, t.Gen, result.MaxGenerated)
 			}
 		}

@@ -49,14 +49,6 @@ func oneLine(s string) string {
 	}, strings.TrimSpace(s))
 }
 
-// count is "1 thread", "2 threads".
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
-}
-
 // newLogger logs to w as plain lines or as JSON, with the same texts.
 func newLogger(w io.Writer, format string, level slog.Level, colored bool) *slog.Logger {
 	if format == "json" {
