@@ -91,8 +91,12 @@ func (f EngineFacts) WithoutCUDA() string {
 	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
 		return ""
 	}
-	problems := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
-	return cmp.Or(strings.Join(problems, "; "), "it lists none")
+	return cmp.Or(strings.Join(f.CUDAProblems(), "; "), "it lists none")
+}
+
+// CUDAProblems are the library's messages about the CUDA back-end.
+func (f EngineFacts) CUDAProblems() []string {
+	return slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
 }
 
 // EngineGPU is a GPU that the engine lists. It may belong to another machine.
