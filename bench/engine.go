@@ -32,6 +32,10 @@ type Engine interface {
 	// previous test, if there is one.
 	Begin(t result.Test) error
 
+	// Context returns what the engine made of the settings in the context of the current
+	// test.
+	Context() ContextFacts
+
 	// Warmup runs the untimed pass of the current test and returns its time.
 	Warmup() (time.Duration, error)
 
@@ -82,6 +86,7 @@ type EngineFacts struct {
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Problems     []string          `json:"problems,omitempty"`      // the library's messages about back-ends that it cannot use
+	Threads      int               `json:"threads,omitempty"`       // in use, if they are fewer than requested
 	Warnings     []result.Warning  `json:"warnings,omitempty"`      // for all records
 }
 
@@ -114,11 +119,20 @@ type ModelFacts struct {
 	SizeBytes uint64           `json:"size_bytes"` // of all tensors
 	Params    uint64           `json:"params"`
 	Layers    int              `json:"layers"`
-	Offload   *result.Offload  `json:"offload,omitempty"`  // nil: only the CPU was requested
-	Warnings  []result.Warning `json:"warnings,omitempty"` // for all its records
+	Offload   *result.Offload  `json:"offload,omitempty"`   // nil: only the CPU was requested
+	LoadMode  string           `json:"load_mode,omitempty"` // in use, if it is another than requested
+	Mapped    *bool            `json:"mapped,omitempty"`    // whether weights are in a mapped file; nil: not known
+	Warnings  []result.Warning `json:"warnings,omitempty"`  // for all its records
 	// Placed are the devices that hold weights, without the CPU. The library reports
 	// them.
 	Placed []Placement `json:"placed,omitempty"`
+}
+
+// ContextFacts are an engine's facts about the context of a test. Its zero value means
+// that the settings are used as they were requested.
+type ContextFacts struct {
+	FlashAttn *int             `json:"flash_attn,omitempty"` // 0 off, 1 on; nil: as requested
+	Warnings  []result.Warning `json:"warnings,omitempty"`   // for the test's record
 }
 
 // Placement is a model's part on one device.

@@ -198,7 +198,7 @@ func (r *testRun) run() error {
 		return err
 	}
 	r.setup = time.Since(start)
-	if !r.report(ContextReady{Elapsed: r.setup}) {
+	if !r.report(ContextReady{Elapsed: r.setup, Facts: r.engine.Context()}) {
 		return nil
 	}
 	if !r.job.NoWarmup {

@@ -37,6 +37,7 @@ type Assembler struct {
 	test    *bench.TestStarted // the current test; nil between tests
 	started time.Time
 	context time.Duration
+	made    bench.ContextFacts
 	warmup  time.Duration
 	samples []result.Sample
 	gpus    []bench.GPUObservation
@@ -59,8 +60,9 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
 		a.context, a.warmup, a.samples, a.gpus = 0, 0, slices.Clone(e.Done), nil
+		a.made = bench.ContextFacts{}
 	case bench.ContextReady:
-		a.context = e.Elapsed
+		a.context, a.made = e.Elapsed, e.Facts
 	case bench.WarmupDone:
 		a.warmup = e.Elapsed
 	case bench.RepetitionDone:
@@ -151,13 +153,7 @@ func (a *Assembler) record() (*result.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := a.Job.Effective()
-	if o := a.model.Offload; o != nil && settings.GPULayers < 0 && o.Layers < o.Of {
-		settings.GPULayers = o.Layers // llama-bench's -1 means all
-	}
-	if used := a.engine.Limited; len(used) > 0 {
-		settings.Devices, settings.TensorSplit = used, settings.TensorSplit[:min(len(used), len(settings.TensorSplit))]
-	}
+	settings, changed := a.used()
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
@@ -176,8 +172,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		AvgNs:    int64(math.Round(times.Mean())), StddevNs: int64(math.Round(sdNs)),
 		AvgTS: rates.Mean(), StddevTS: sdTS,
 		SamplesNs: samplesNs, SamplesTS: ts,
-		// Synthetic weights are streamed, not mapped. Load mode auto maps files.
-		UseMmap: a.Job.Model.Weights == result.FileWeights && (settings.LoadMode == "auto" || strings.HasPrefix(settings.LoadMode, "mmap")),
+		UseMmap: a.mapped(settings),
 	}
 	r.Ext = result.Ext{
 		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
@@ -187,10 +182,43 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
-		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)
 	return r, nil
+}
+
+// used returns the settings that were used. The engine does not use all of them as they
+// were requested. changed are warnings about those that it does not report itself.
+func (a *Assembler) used() (s bench.Settings, changed []result.Warning) {
+	s = a.Job.Effective()
+	if o := a.model.Offload; o != nil && s.GPULayers < 0 && o.Layers < o.Of {
+		s.GPULayers = o.Layers // llama-bench's -1 means all
+	}
+	if used := a.engine.Limited; len(used) > 0 {
+		s.Devices, s.TensorSplit = used, s.TensorSplit[:min(len(used), len(s.TensorSplit))]
+	}
+	s.Threads, s.LoadMode = cmp.Or(a.engine.Threads, s.Threads), cmp.Or(a.model.LoadMode, s.LoadMode)
+	if fa := a.made.FlashAttn; fa != nil {
+		s.FlashAttn = *fa
+	}
+	if s.UBatch > s.Batch { // llama_context lowers it
+		changed = append(changed, result.Warning{
+			Code:    result.WarnUBatch,
+			Message: fmt.Sprintf("micro-batches have %d tokens instead of %d, because a batch has no more", s.Batch, s.UBatch),
+		})
+		s.UBatch = s.Batch
+	}
+	return s, changed
+}
+
+// mapped tells whether weights are in a mapped file. Synthetic weights are streamed, not
+// mapped. If the engine does not tell, load mode auto maps files.
+func (a *Assembler) mapped(s bench.Settings) bool {
+	if a.model.Mapped != nil {
+		return *a.model.Mapped
+	}
+	return a.Job.Model.Weights == result.FileWeights && (s.LoadMode == "auto" || strings.HasPrefix(s.LoadMode, "mmap"))
 }
 
 // wantConfidence is the wanted confidence of an interval. The record says which

@@ -235,11 +235,11 @@ func TestRecordSettings(t *testing.T) {
 		}},
 		{"the rest", func(j *bench.Job) {
 			j.Settings = bench.Settings{
-				Threads: 1, Batch: 2, UBatch: 3, CPUStrict: true, Poll: 4, TypeK: "q8_0", TypeV: "q4_0", GPULayers: 5, CPUMoE: 6,
+				Threads: 1, Batch: 3, UBatch: 2, CPUStrict: true, Poll: 4, TypeK: "q8_0", TypeV: "q4_0", GPULayers: 5, CPUMoE: 6,
 				SplitMode: "row", MainGPU: 7, NoKVOffload: true, FlashAttn: -1, LoadMode: "dio", LazyMode: "on", Embeddings: true, NoHost: true,
 			}
 		}, func(r *result.Record) {
-			r.Threads, r.Batch, r.UBatch, r.CPUStrict, r.Poll, r.TypeK, r.TypeV, r.GPULayers, r.CPUMoE = 1, 2, 3, true, 4, "q8_0", "q4_0", 5, 6
+			r.Threads, r.Batch, r.UBatch, r.CPUStrict, r.Poll, r.TypeK, r.TypeV, r.GPULayers, r.CPUMoE = 1, 3, 2, true, 4, "q8_0", "q4_0", 5, 6
 			r.SplitMode, r.MainGPU, r.NoKVOffload, r.FlashAttn, r.LoadMode, r.LazyMode = "row", 7, true, -1, "dio", "on"
 			r.Embeddings, r.NoHost, r.UseMmap = true, true, false
 		}},
@@ -253,6 +253,55 @@ func TestRecordSettings(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// What the engine made of the settings is in the record, not what was asked for.
+func TestRecordOfUsedSettings(t *testing.T) {
+	off, mapped := 0, true
+	note := func(code string) []result.Warning { return []result.Warning{{Code: code, Message: "why"}} }
+	job := jobOf()
+	job.Model.Weights = result.FileWeights
+	job.Settings.LoadMode, job.Settings.Batch = "mmap+mlock", 256
+	a := record.Assembler{Job: job}
+	engine, model := engineFacts, modelFacts
+	engine.Threads, engine.Warnings = 3, note("n_threads")
+	model.LoadMode, model.Mapped, model.Warnings = "none", &mapped, note("load_mode")
+	var o *result.Outcome
+	for _, e := range []bench.Event{
+		bench.EngineReady{Facts: engine},
+		bench.LoadDone{Status: result.OK, Facts: model},
+		bench.TestStarted{Test: pp512, Repetitions: 1},
+		bench.ContextReady{Facts: bench.ContextFacts{FlashAttn: &off, Warnings: note("flash_attn")}},
+		bench.WarmupDone{Elapsed: ms},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}},
+		bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{Event: e})
+	}
+	if o == nil || o.Record == nil {
+		t.Fatal("no record")
+	}
+	r := o.Record
+	if r.Threads != 3 || r.LoadMode != "none" || !r.UseMmap || r.FlashAttn != 0 || r.UBatch != 256 || r.Batch != 256 {
+		t.Errorf("threads %d, load mode %s, mapped %v, flash attention %d, micro-batch %d, batch %d", r.Threads, r.LoadMode, r.UseMmap, r.FlashAttn, r.UBatch, r.Batch)
+	}
+	var codes []string
+	for _, w := range o.Warnings {
+		codes = append(codes, w.Code)
+	}
+	if diff := cmp.Diff([]string{"n_threads", "load_mode", "flash_attn", "n_ubatch", "few_repetitions"}, codes); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	// The next test has a context of its own.
+	for _, e := range []bench.Event{
+		bench.TestStarted{Test: pp512, Repetitions: 1}, bench.ContextReady{}, bench.WarmupDone{Elapsed: ms},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}}, bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{Event: e})
+	}
+	if o.Record.FlashAttn != job.Settings.FlashAttn {
+		t.Errorf("flash attention %d in the next test, want %d", o.Record.FlashAttn, job.Settings.FlashAttn)
 	}
 }
 

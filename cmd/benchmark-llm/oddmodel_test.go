@@ -178,6 +178,61 @@ func oddMamba() odd {
 	}
 }
 
+func oddGrok() odd {
+	return odd{"grok", sized(pair{".expert_count", uint32(2)}, pair{".expert_used_count", uint32(1)}), []string{
+		"token_embd.weight:32,256", "output_norm.weight:32", "blk.%d.attn_norm.weight:32", "blk.%d.attn_q.weight:32,32",
+		"blk.%d.attn_k.weight:32,32", "blk.%d.attn_v.weight:32,32", "blk.%d.attn_output.weight:32,32", "blk.%d.attn_output_norm.weight:32",
+		"blk.%d.ffn_norm.weight:32", "blk.%d.ffn_gate_inp.weight:32,2", "blk.%d.ffn_gate_exps.weight:32,64,2",
+		"blk.%d.ffn_up_exps.weight:32,64,2", "blk.%d.ffn_down_exps.weight:64,32,2", "blk.%d.layer_output_norm.weight:32",
+	}}
+}
+
+// A record has the settings that were used, and a warning if they are not those that were
+// asked for. The library turns flash attention off for Grok, lowers a micro-batch to the
+// batch, and gets a smaller team of threads from libgomp, all without an error.
+func TestSettingsThatWereUsed(t *testing.T) {
+	type settings struct {
+		Flash, UBatch, Threads int
+		Warned                 []string
+	}
+	for name, tt := range map[string]struct {
+		file odd
+		args []string
+		env  string
+		want settings
+	}{
+		"as asked":         {oddLlama(), nil, "", settings{1, 512, 2, nil}},
+		"Grok":             {oddGrok(), nil, "", settings{0, 512, 2, []string{"flash_attn"}}},
+		"Grok, auto":       {oddGrok(), []string{"-fa", "auto"}, "", settings{0, 512, 2, []string{"flash_attn"}}},
+		"Grok, off":        {oddGrok(), []string{"-fa", "off"}, "", settings{0, 512, 2, nil}},
+		"small batch":      {oddLlama(), []string{"-b", "64"}, "", settings{1, 64, 2, []string{"n_ubatch"}}},
+		"limit of threads": {oddLlama(), nil, "OMP_THREAD_LIMIT=1", settings{1, 512, 1, []string{"n_threads"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRun(t, append([]string{"--weights", "file", "-m", tt.file.write(t, "odd.gguf"), "-p", "16", "-n", "0", "-r", "1", "-t", "2"}, tt.args...)...)
+			r.Env = append(os.Environ(), tt.env)
+			r.start()
+			if code := r.exitCode(); code != exitOK {
+				t.Fatalf("exit code %d: %s", code, r.stderr.String())
+			}
+			records, err := report.ReadRecords(strings.NewReader(r.stdout.String()))
+			if err != nil || len(records) != 1 {
+				t.Fatalf("%d records, %v", len(records), err)
+			}
+			got := settings{records[0].FlashAttn, records[0].UBatch, records[0].Threads, nil}
+			for _, w := range records[0].Ext.Warnings {
+				if w.Code != result.WarnFewRepetitions {
+					got.Warned = append(got.Warned, w.Code)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // Files that are no models, and models of which no test can be run, are refused in
 // words of their own before the library sees them. What the library does with each
 // without that: T5 ends the process by the assertion "llama_encode must be called
