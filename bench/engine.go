@@ -33,6 +33,10 @@ type Engine interface {
 	// previous test, if there is one.
 	Begin(t result.Test) error
 
+	// Context returns what the engine made of the settings in the context of the current
+	// test.
+	Context() ContextFacts
+
 	// Warmup runs the untimed pass of the current test and returns its time.
 	Warmup() (time.Duration, error)
 
@@ -83,6 +87,7 @@ type EngineFacts struct {
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Problems     []string          `json:"problems,omitempty"`      // the library's messages about back-ends that it cannot use
+	Threads      int               `json:"threads,omitempty"`       // in use, if they are fewer than requested
 	Warnings     []result.Warning  `json:"warnings,omitempty"`      // for all records
 }
 
@@ -92,8 +97,12 @@ func (f EngineFacts) WithoutCUDA() string {
 	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
 		return ""
 	}
-	problems := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
-	return cmp.Or(strings.Join(problems, "; "), "it lists none")
+	return cmp.Or(strings.Join(f.CUDAProblems(), "; "), "it lists none")
+}
+
+// CUDAProblems are the library's messages about the CUDA back-end.
+func (f EngineFacts) CUDAProblems() []string {
+	return slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
 }
 
 // EngineGPU is a GPU that the engine lists. It may belong to another machine.
@@ -111,11 +120,20 @@ type ModelFacts struct {
 	SizeBytes uint64           `json:"size_bytes"` // of all tensors
 	Params    uint64           `json:"params"`
 	Layers    int              `json:"layers"`
-	Offload   *result.Offload  `json:"offload,omitempty"`  // nil: only the CPU was requested
-	Warnings  []result.Warning `json:"warnings,omitempty"` // for all its records
+	Offload   *result.Offload  `json:"offload,omitempty"`   // nil: only the CPU was requested
+	LoadMode  string           `json:"load_mode,omitempty"` // in use, if it is another than requested
+	Mapped    *bool            `json:"mapped,omitempty"`    // whether weights are in a mapped file; nil: not known
+	Warnings  []result.Warning `json:"warnings,omitempty"`  // for all its records
 	// Placed are the devices that hold weights, without the CPU. The library reports
 	// them.
 	Placed []Placement `json:"placed,omitempty"`
+}
+
+// ContextFacts are an engine's facts about the context of a test. Its zero value means
+// that the settings are used as they were requested.
+type ContextFacts struct {
+	FlashAttn *int             `json:"flash_attn,omitempty"` // 0 off, 1 on; nil: as requested
+	Warnings  []result.Warning `json:"warnings,omitempty"`   // for the test's record
 }
 
 // Placement is a model's part on one device.
@@ -201,6 +219,8 @@ type TestBudget struct {
 	Test   result.Test     `json:"test"`
 	Budget time.Duration   `json:"budget_ns,omitempty"`
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
+
+	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
@@ -249,6 +269,11 @@ type Job struct {
 	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+}
+
+// Runnable returns the tests of the job that are not known to be unsupported.
+func (j Job) Runnable() []TestBudget {
+	return slices.DeleteFunc(slices.Clone(j.Tests), func(t TestBudget) bool { return t.Unsupported != "" })
 }
 
 // Warn adds a warning to every later record. It replaces a warning with the same

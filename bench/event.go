@@ -87,6 +87,7 @@ type (
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
+		Facts   ContextFacts  `json:"facts,omitzero"`
 	}
 	// WarmupDone ends an untimed pass.
 	WarmupDone struct {

@@ -261,7 +261,7 @@ func (r *testRun) run() error {
 		return err
 	}
 	r.setup = time.Since(start)
-	if !r.report(ContextReady{Elapsed: r.setup}) {
+	if !r.report(ContextReady{Elapsed: r.setup, Facts: r.engine.Context()}) {
 		return nil
 	}
 	for range r.job.WarmupPasses() {

@@ -43,6 +43,7 @@ var (
 	ErrInvalidModel            = errors.New("the library refused the model")
 	ErrInvalidContext          = errors.New("the library refused the context")
 	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
+	ErrNotAutoregressive       = errors.New("the model does not generate token by token")
 )
 
 // Codes of bridge.h.

@@ -21,6 +21,7 @@ type Model struct {
 	c          *C.struct_llama_model
 	facts      ModelFacts
 	allocation Allocation
+	changes    []Change
 	contexts   atomic.Int32
 }
 
@@ -115,7 +116,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 	var a Allocation
 	stop := readAllocation(&a)
 	c := call(cp, h)
-	stop()
+	changes := stop()
 	if c == nil {
 		switch {
 		case l.refused != nil:
@@ -125,7 +126,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 		}
 		return nil, newLoadError(source, ErrInvalidModel, takeRecent())
 	}
-	return &Model{c: c, facts: factsOf(c), allocation: a}, nil
+	return &Model{c: c, facts: factsOf(c), allocation: a, changes: changes}, nil
 }
 
 //export goProgress
@@ -215,6 +216,10 @@ func (m *Model) Facts() ModelFacts { return m.facts }
 
 // Allocation says where the weights are, and how many layers each device computes.
 func (m *Model) Allocation() Allocation { return m.allocation }
+
+// Changes are the settings of ModelParams that the library did not use as it was
+// asked to, at most one of each kind.
+func (m *Model) Changes() []Change { return m.changes }
 
 func factsOf(m *C.struct_llama_model) ModelFacts {
 	buf := make([]byte, 256)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,7 +99,8 @@ type PlannedModel struct {
 type PlannedTest struct {
 	Name string `json:"name"`
 	result.Test
-	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
+	BudgetSeconds float64 `json:"budget_s,omitempty"`    // absent: no limit, or the model's size is unknown
+	Unsupported   string  `json:"unsupported,omitempty"` // why the library cannot run it
 }
 
 // PlanOptions are options of NewPlan.
@@ -265,6 +267,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 		m := &p.Models[i]
 		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
 		m.Longest = planned.Longest().String()
+		cannot := m.dropUnsupported(&planned)
 		p.Tests += len(planned.Tests)
 		likelyTime, tests := planned.Likely(o.Measured[m.Name])
 		likely += likelyTime
@@ -277,6 +280,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			}
 			m.Tests = append(m.Tests, test)
 		}
+		m.Tests = append(m.Tests, cannot...)
 		if m.SizeBytes == 0 {
 			p.UnknownSizes++
 			continue
@@ -297,6 +301,35 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 	if o.TimeLimit > 0 {
 		p.TimeLimitSeconds = secondsOf(o.TimeLimit)
 	}
+}
+
+// dropUnsupported removes the tests that the library cannot run from a plan, and
+// returns them. A note says why.
+func (m *PlannedModel) dropUnsupported(planned *suite.Plan) (cannot []PlannedTest) {
+	if m.header == nil {
+		return nil
+	}
+	settings := bench.DefaultSettings(0)
+	model := m.header.CheckModel()
+	reasons := make(map[string][]string) // the tests of each
+	var order []string
+	planned.Tests = slices.DeleteFunc(planned.Tests, func(t suite.PlannedTest) bool {
+		err := cmp.Or(model, m.header.CheckTest(t.Test, settings.Batch, settings.UBatch))
+		if err == nil {
+			return false
+		}
+		reason := err.Error()
+		cannot = append(cannot, PlannedTest{Name: t.Test.String(), Test: t.Test, Unsupported: reason})
+		if reasons[reason] == nil {
+			order = append(order, reason)
+		}
+		reasons[reason] = append(reasons[reason], t.Test.String())
+		return true
+	})
+	for _, reason := range order {
+		m.Notes = append(m.Notes, fmt.Sprintf("cannot run %s: %s", strings.Join(reasons[reason], " "), reason))
+	}
+	return cannot
 }
 
 func secondsOf(d time.Duration) *float64 {

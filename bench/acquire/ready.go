@@ -33,13 +33,20 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 			return c.job, err
 		}
 	}
+	if c.header != nil {
+		checkTests(&c.job, c.header)
+		if len(c.job.Runnable()) == 0 { // the model is not loaded
+			return c.job, nil
+		}
+		loadUnmapped(&c.job, c.header, len(c.paths))
+	}
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
 	if err := m.warm(ctx, c.job, c.paths); err != nil {
 		return c.job, err
 	}
-	m.pending, m.measured = slices.Clone(c.job.Tests), nil
+	m.pending, m.measured = c.job.Runnable(), nil
 	m.expect()
 	return c.job, nil
 }
@@ -99,6 +106,9 @@ func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
 	start := time.Now()
 	until, runEnds := m.waitUntil(c, start)
 	file, err := m.queue.Wait(ctx, c.item, until)
+	if err == nil {
+		err = checkFile(file)
+	}
 	done := bench.WaitDone{Model: name, Status: result.OK, Elapsed: time.Since(start)}
 	if err != nil {
 		m.missing = err
@@ -108,6 +118,8 @@ func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
 			done.Status = result.Aborted
 		case errors.Is(err, fetch.ErrNoDisk):
 			done.Status = result.NoDisk
+		case errors.Is(err, gguf.ErrUnsupported):
+			done.Status = result.Unsupported
 		case errors.Is(err, fetch.ErrHopeless) && runEnds:
 			done.Status = result.TimeLimit
 		default:
@@ -153,7 +165,7 @@ func (m *Models) waitUntil(c *model, start time.Time) (until time.Time, runEnds 
 // but tests have budgets.
 func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
-	if available == nil || header == nil || len(job.Tests) == 0 || m.options.OnDevices {
+	if available == nil || header == nil || len(job.Runnable()) == 0 || m.options.OnDevices {
 		return nil
 	}
 	return fitInto(job, header, *available)
@@ -162,7 +174,7 @@ func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 // fitInto is fits for a given number of bytes. If only repacking's second copy of the
 // token embedding does not fit, fitInto turns repacking off.
 func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
-	shortest := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
+	shortest := slices.MinFunc(job.Runnable(), func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
 	settings := job.Effective()
 	needs := header.Memory(shortest.Test.Context(), settings.UBatch, cacheType(settings.TypeK), cacheType(settings.TypeV))
 	once := needs

@@ -179,6 +179,9 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 	return e.follow(Repeat)
 }
 
+// Context returns no facts: the settings are used as they were requested.
+func (e *Engine) Context() bench.ContextFacts { return bench.ContextFacts{} }
+
 // Generated returns the tokens of the last repetition of an end-to-end test, else
 // nil. The tokens are 0, 1, …, one byte each. All tokens, including those of the
 // prompt, take the same time.

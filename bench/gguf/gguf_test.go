@@ -251,7 +251,7 @@ func TestRefusals(t *testing.T) {
 		{"version 1", start(1, 0, 0), gguf.ErrUnsupported, "gguf: version 1 is not supported, only 2 to 3"},
 		{"version 0", start(0, 0, 0), gguf.ErrUnsupported, "gguf: version 0 is not supported, only 2 to 3"},
 		{"version 4", start(4, 0, 0), gguf.ErrUnsupported, "gguf: version 4 is not supported, only 2 to 3"},
-		{"big endian", start(3<<24, 0, 0), gguf.ErrUnsupported, "gguf: the file is big endian"},
+		{"big endian", start(3<<24, 0, 0), gguf.ErrBigEndian, "gguf: the file is big-endian"},
 		{"many keys", start(3, 0, huge), gguf.ErrUnsupported, "gguf: 18446744073709551615 keys are more than the limit of 16384"},
 		{"many tensors", start(3, huge, 0), gguf.ErrUnsupported, "gguf: 18446744073709551615 tensors are more than the limit of 65536"},
 		{"no counts", (&raw{}).put(uint32(0x46554747), uint32(3)), gguf.ErrTruncated, "gguf: the preamble ends at byte 16 of a 8 byte file"},

@@ -15,7 +15,13 @@ import (
 // CPU describes the machine's CPUs. The Allowed fields count what this process may
 // run on, the other fields the whole machine.
 type CPU struct {
-	Model         string `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	Model string `json:"model,omitempty"` // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	// On x86-64 these tell a CPU that a hypervisor gives a vague name: vendor_id, "cpu
+	// family", "model" and "stepping" of /proc/cpuinfo, else CPUID.
+	Vendor        string `json:"vendor,omitempty"`
+	Family        *int   `json:"family,omitempty"`
+	ModelNumber   *int   `json:"model_number,omitempty"`
+	Stepping      *int   `json:"stepping,omitempty"`
 	Sockets       int    `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
 	PhysicalCores int    `json:"physical_cores,omitempty"` // distinct thread_siblings_list, in the same place
 	LogicalCPUs   int    `json:"logical_cpus,omitempty"`   // online, in the same place
@@ -52,6 +58,7 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 	if c.Model == "" && m.cpu != nil {
 		c.Model = m.cpu.BrandName
 	}
+	m.identify(&c, info)
 	for _, flag := range ggmlFeatures {
 		if info.hasFlag(flag) {
 			c.Features = append(c.Features, flag)
@@ -59,6 +66,55 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 	}
 	c.Caches, c.Governors = m.caches(), m.governors()
 	return c
+}
+
+// identify fills in vendor, family, model number and stepping.
+func (m machine) identify(c *CPU, info cpuInfo) {
+	number := func(key string) *int {
+		if len(info[key]) != 1 {
+			return nil
+		}
+		n, err := strconv.Atoi(info[key][0])
+		if err != nil {
+			return nil
+		}
+		return &n
+	}
+	if vendors := info["vendor_id"]; len(vendors) == 1 {
+		c.Vendor, c.Family, c.ModelNumber, c.Stepping = vendors[0], number("cpu family"), number("model"), number("stepping")
+	}
+	if c.Family == nil && m.cpu != nil && m.cpu.Family > 0 { // CPUID exists on x86-64 alone
+		c.Vendor, c.Family, c.ModelNumber, c.Stepping = m.cpu.VendorString, &m.cpu.Family, &m.cpu.Model, &m.cpu.Stepping
+	}
+}
+
+var (
+	notInName   = regexp.MustCompile(`(?i)@.*|version.*|\(.*?\)`)      // frequency, version of QEMU, remarks
+	modelNumber = regexp.MustCompile(`(?i)\b[a-z]*\d[a-wyz]?\d+\w*\b`) // "8375C", "9R14", "E5", no "E312xx"
+)
+
+// vague reports whether a name says which product line a CPU is of, but not which
+// model: "AMD EPYC", "Intel Xeon Processor (Skylake, IBRS)".
+func vague(name string) bool {
+	for _, word := range modelNumber.FindAllString(notInName.ReplaceAllString(name, ""), -1) {
+		if !strings.Contains(strings.ToLower(word), "xx") {
+			return false
+		}
+	}
+	return true
+}
+
+// Name is the model of the CPU for people. If the model is vague, its vendor, family,
+// model number and stepping follow.
+func (c CPU) Name() string {
+	if !vague(c.Model) || c.Family == nil || c.ModelNumber == nil {
+		return c.Model
+	}
+	id := fmt.Sprintf("%s family %d model %d", c.Vendor, *c.Family, *c.ModelNumber)
+	if c.Stepping != nil {
+		id += fmt.Sprintf(" stepping %d", *c.Stepping)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s (%s)", c.Model, strings.TrimSpace(id)))
 }
 
 // countCPUs returns a CPU with its counts. Some containers have no sysfs. Then the

@@ -164,7 +164,7 @@ func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
 		limit.Layers = 0
 	}
 	r.Job.Offload = limit
-	return fmt.Sprintf("with at most %s on devices", result.Count(limit.Layers, "layer")), true
+	return "with at most " + result.Count(limit.Layers, "layer") + " on devices", true
 }
 
 // tryAgain changes nothing.

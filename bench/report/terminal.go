@@ -247,7 +247,7 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 		c["CV"] = fmt.Sprintf("%.1f %%", 100*cv)
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
-		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
+		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
 	}
 	row.cells = c
 	return row

@@ -17,6 +17,10 @@ const (
 	WarnDownloadBeside      = "download_beside"       // this program downloaded during repetitions
 	WarnSyntheticWeights    = "synthetic_weights"     // used because a file is not available
 	WarnNoRepack            = "no_repack"             // memory is too small for repacked weights
+	WarnLoadMode            = "load_mode"             // the model was loaded in another mode than asked for
+	WarnFlashAttn           = "flash_attn"            // the library turned flash attention off
+	WarnUBatch              = "n_ubatch"              // micro-batches are shorter than asked for
+	WarnThreads             = "n_threads"             // fewer threads compute than asked for
 	WarnPartialOffload      = "partial_offload"       // only some layers are on devices
 	WarnDevicesLimited      = "devices_limited"       // the library accepts fewer devices than there are
 	WarnGPUNotUsed          = "gpu_not_used"          // the machine has a GPU, and the record was measured without it

@@ -3,6 +3,7 @@ package rundir
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,12 +45,12 @@ func (d *Description) facts() []report.Fact {
 	}
 	quota := ""
 	if c.QuotaCPUs != nil {
-		quota = fmt.Sprintf("quota of %.4g CPUs", *c.QuotaCPUs)
+		quota = fmt.Sprintf("quota of %s CPUs", strconv.FormatFloat(*c.QuotaCPUs, 'f', -1, 64))
 		if *c.QuotaCPUs == 1 {
 			quota = "quota of 1 CPU"
 		}
 	}
-	add("CPU", c.Model, d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
+	add("CPU", c.Name(), d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
 	total, limit := "", ""
 	if d.Host.Memory.TotalBytes > 0 {
 		total = humanize.IBytes(d.Host.Memory.TotalBytes)

@@ -24,7 +24,8 @@ func (m *Missing) Error() string { return m.Reason }
 
 // RunModels runs the jobs of several models one after another, the smallest model
 // first. It runs each like Run and reports an outcome for every test. ready makes the
-// model of job i ready and returns the job to run. An error of ready ends the run,
+// model of job i ready and returns the job to run. Tests that ready marks as
+// unsupported are not run. An error of ready ends the run,
 // unless it is a *Missing. Larger models are not run if the shortest test of a series
 // takes too long, or if a model does not fit into memory.
 func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Context, i int) (bench.Job, error), o Options) error {
@@ -53,6 +54,9 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 				return err
 			default:
 				m.Job = readyJob
+				if err := m.skipUnsupported(); err != nil {
+					return err
+				}
 			}
 		}
 		var err error

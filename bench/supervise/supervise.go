@@ -233,6 +233,20 @@ func (m *model) giveUp(tests []bench.TestBudget, l record.Loss) error {
 	return nil
 }
 
+// skipUnsupported records the tests that the library cannot run, so that no worker
+// gets them.
+func (m *model) skipUnsupported() error {
+	for _, t := range slices.Clone(m.Job.Tests) {
+		if t.Unsupported == "" {
+			continue
+		}
+		if err := m.giveUp([]bench.TestBudget{t}, record.Loss{Status: result.Unsupported, Reason: t.Unsupported}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lose records tests as lost. The current test of the worker keeps its samples.
 func (m *model) lose(a *attempt, tests []bench.TestBudget, l record.Loss) error {
 	tests = slices.Clone(tests)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -179,7 +180,7 @@ var rules = []rule{
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
 	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
-	{modelKind(acquire.NoShape), exitModel, hint("use --weights file")},
+	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
 }
 
@@ -206,12 +207,45 @@ func noFileHint(err error) string {
 		if d, ok := suite.LookupModel(e.Model); ok {
 			return fmt.Sprintf("--weights synthetic measures it without its file; -m %s fetches it", d.Source())
 		}
-	case errors.Is(err, gguf.ErrTruncated):
-		return "fetch the file again: it is incomplete"
 	case errors.Is(err, fs.ErrPermission):
 		return "make the file readable"
 	}
-	return "give the path of a GGUF file"
+	return cmp.Or(headerHint(err), "give the path of a GGUF file")
+}
+
+// headerHint is the hint for a model whose header says that it cannot be measured, or
+// for a test of such a model. Reasons of tests arrive as text. It is empty for another
+// error.
+func headerHint(err error) string {
+	for _, r := range []struct {
+		cause error
+		hint  string
+	}{
+		{gguf.ErrBigEndian, "convert it with gguf-convert-endian, of Python's package gguf"},
+		{gguf.ErrUnknownType, "use a file of another quantisation, or a newer llama.cpp"},
+		{gguf.ErrNotFirst, "give the first file, whose name has -00001-of-"},
+		{gguf.ErrAdapter, "give the model that it adapts"},
+		{gguf.ErrControlVector, "give the model that it steers"},
+		{gguf.ErrImatrix, "give a model that was quantised with it"},
+		{gguf.ErrProjector, "give the language model that it belongs to"},
+		{gguf.ErrNoArchitecture, "give the GGUF file of a model"},
+		{gguf.ErrVocabularyOnly, "give the file with the weights"},
+		{gguf.ErrNoTokenizer, "convert the model again, or use --weights synthetic, which needs no tokenizer"},
+		{gguf.ErrEncoderDecoder, "use a model that has only a decoder"},
+		{gguf.ErrEncoder, "measure prompts only: -n 0"},
+		{gguf.ErrDiffusion, "measure prompts only: -n 0"},
+		{gguf.ErrUBatch, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"},
+		{gguf.ErrPositions, "use shorter lengths: -p, -n and -d"},
+		{gguf.ErrTruncated, "fetch the file again: it is incomplete"},
+		{gguf.ErrEmpty, "fetch the file again: it is empty"},
+		{gguf.ErrCorrupt, "fetch the file again: it is damaged"},
+		{gguf.ErrUnsupported, "use another file of the model: this one exceeds the library's limits"},
+	} {
+		if errors.Is(err, r.cause) || strings.Contains(err.Error(), r.cause.Error()) {
+			return r.hint
+		}
+	}
+	return ""
 }
 
 // notFetchedHint is the hint for a file that was not downloaded.
@@ -227,11 +261,14 @@ func notFetchedHint(err error) string {
 		{[]error{fs.ErrPermission, syscall.EROFS}, otherModelsDir},
 		{[]error{fetch.ErrMixed}, "move the model's files elsewhere to fetch them again"},
 		{[]error{gguf.ErrNotGGUF}, sourcesHint},
-		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt, gguf.ErrUnsupported}, "give the address of another file: this one is incomplete or damaged"},
+		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt}, "give the address of another file: this one is incomplete or damaged"},
 	} {
 		if is(r.causes...)(err) {
 			return r.hint
 		}
+	}
+	if errors.Is(err, gguf.ErrUnsupported) {
+		return headerHint(err)
 	}
 	return "run the same command again to resume the download, or use --weights synthetic"
 }
@@ -321,7 +358,7 @@ func (e *noRecordError) code() int {
 	switch {
 	case e.incomplete:
 		return exitIncomplete
-	case e.loading && (e.status == result.Unsupported || e.status == result.Failed), e.e2e && e.status == result.Unsupported:
+	case e.loading && (e.status == result.Unsupported || e.status == result.Failed), e.e2e && e.status == result.Unsupported, headerHint(e.err) != "":
 		return exitModel
 	default:
 		return exitNothing
@@ -330,9 +367,12 @@ func (e *noRecordError) code() int {
 
 func (e *noRecordError) hint() string {
 	trace := "see each step in " + e.trace
+	known := headerHint(e.err)
 	switch {
 	case e.limited:
 		return limitsHint
+	case known != "":
+		return known
 	case e.e2e && e.status == result.Unsupported:
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:

@@ -13,6 +13,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -67,6 +68,19 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoFile, plain), 3, "give the path of a GGUF file"},
 		{model(acquire.NoFile, gguf.ErrTruncated), 3, "fetch the file again: it is incomplete"},
 		{model(acquire.NoFile, fs.ErrPermission), 3, "make the file readable"},
+		{model(acquire.NoFile, gguf.ErrNotGGUF), 3, "give the path of a GGUF file"},
+		{model(acquire.NoFile, gguf.ErrEmpty), 3, "fetch the file again: it is empty"},
+		{model(acquire.NoFile, gguf.ErrCorrupt), 3, "fetch the file again: it is damaged"},
+		{model(acquire.NoFile, gguf.ErrUnsupported), 3, "use another file of the model: this one exceeds the library's limits"},
+		{model(acquire.NoFile, gguf.ErrBigEndian), 3, "convert it with gguf-convert-endian, of Python's package gguf"},
+		{model(acquire.NoFile, gguf.ErrUnknownType), 3, "use a file of another quantisation, or a newer llama.cpp"},
+		{model(acquire.NoFile, gguf.ErrNotFirst), 3, "give the first file, whose name has -00001-of-"},
+		{model(acquire.NoFile, gguf.ErrAdapter), 3, "give the model that it adapts"},
+		{model(acquire.NotFetched, gguf.ErrProjector), 3, "give the language model that it belongs to"},
+		{model(acquire.NotFetched, gguf.ErrCorrupt), 3, "give the address of another file: this one is incomplete or damaged"},
+		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
+		{&noRecordError{err: errors.New("pp1024 of m: " + gguf.TooLong(1024, 512).Error()), status: result.Unsupported}, 3, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"}, // as a run says it
+		{&noRecordError{err: errors.New("tg8 of m: " + gguf.ErrEncoder.Error()), status: result.Unsupported}, 3, "measure prompts only: -n 0"},
 		{model(acquire.NotFetched, plain), 3, "run the same command again to resume the download, or use --weights synthetic"},
 		{model(acquire.NotFetched, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
 		{model(acquire.NotFetched, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},

@@ -89,6 +89,9 @@ func printInspection(w io.Writer, in acquire.Inspection) error {
 	if in.Experts > 0 {
 		add("experts", fmt.Sprintf("%d, each token uses %d", in.Experts, in.ExpertsUsed))
 	}
+	if in.Unsupported != "" {
+		add("cannot run", in.Unsupported)
+	}
 	if in.Available != nil {
 		add("memory here", humanize.IBytes(*in.Available)+" available")
 	}
