@@ -221,8 +221,8 @@ func askProgram(t *testing.T, binary string) program {
 			flags[flag] = true
 		}
 		p[strings.Join(command, " ")] = flags
-		for _, word := range complete(slices.Concat(command, []string{""})...) {
-			if strings.HasPrefix(word, "-") || word == "help" || len(command) > 0 && command[0] == "completion" {
+		for _, word := range complete(slices.Concat([]string{"help"}, command, []string{""})...) {
+			if len(command) > 0 && command[0] == "completion" {
 				continue
 			}
 			walk(slices.Concat(command, []string{word}))
@@ -242,7 +242,7 @@ func askProgram(t *testing.T, binary string) program {
 // table that it uses itself.
 func llamaBench(t *testing.T) map[string]bool {
 	t.Helper()
-	source, err := os.ReadFile("cmd/benchmark-llm/arguments.go")
+	source, err := os.ReadFile("bench/commandline/llamabench.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func llamaBench(t *testing.T) map[string]bool {
 		short[m[1]] = true
 	}
 	if !short["-ngl"] {
-		t.Fatal("arguments.go has no -ngl: read its table in another way")
+		t.Fatal("bench/commandline/llamabench.go has no -ngl: read its table in another way")
 	}
 	return short
 }
