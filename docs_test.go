@@ -261,6 +261,8 @@ var foreign = map[string]string{
 	"-tags":   "go build",
 	"-update": "the golden tests",
 	"--init":  "docker run",
+
+	"--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
 }
 
 // scripted are the verbs whose ARGS are the flags of a program of ours, with its
