@@ -228,8 +228,8 @@ func askProgram(t *testing.T, binary string) program {
 			flags[flag] = true
 		}
 		p[strings.Join(command, " ")] = flags
-		for _, word := range complete(slices.Concat(command, []string{""})...) {
-			if strings.HasPrefix(word, "-") || word == "help" || len(command) > 0 && command[0] == "completion" {
+		for _, word := range complete(slices.Concat([]string{"help"}, command, []string{""})...) {
+			if len(command) > 0 && command[0] == "completion" {
 				continue
 			}
 			walk(slices.Concat(command, []string{word}))
@@ -249,7 +249,7 @@ func askProgram(t *testing.T, binary string) program {
 // table that it uses itself.
 func llamaBench(t *testing.T) map[string]bool {
 	t.Helper()
-	source, err := os.ReadFile("cmd/benchmark-llm/arguments.go")
+	source, err := os.ReadFile("bench/commandline/llamabench.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func llamaBench(t *testing.T) map[string]bool {
 		short[m[1]] = true
 	}
 	if !short["-ngl"] {
-		t.Fatal("arguments.go has no -ngl: read its table in another way")
+		t.Fatal("bench/commandline/llamabench.go has no -ngl: read its table in another way")
 	}
 	return short
 }
@@ -268,6 +268,8 @@ var foreign = map[string]string{
 	"-tags":   "go build",
 	"-update": "the golden tests",
 	"--init":  "docker run",
+
+	"--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
 }
 
 // scripted are the verbs whose ARGS are the flags of a program of ours, with its
@@ -653,7 +655,7 @@ func TestLogKeys(t *testing.T) {
 	}
 	documented := firstCells(string(page), "| key | type | what it is |\n|---|---|---|")
 	logged := []string{"time", "level", "msg", "source"} // slog's own, and the library's
-	for _, part := range (result.Accounting{}).Parts() {
+	for _, part := range (result.Accounting{CoolDown: 1}).Parts() {
 		logged = append(logged, part.Key)
 	}
 	for _, dir := range []string{"bench", "cmd/benchmark-llm"} {

@@ -297,7 +297,7 @@ func unevenness(ts []float64, rates stats.Sample) []result.Warning {
 
 // manyTimes is the factor from which on a difference is given as a factor, not in
 // percent.
-const manyTimes = 3
+const manyTimes = 2
 
 // longer says by how much a time is longer than another: "9.6 % longer than", "425
 // times as long as". by is the additional share, 0.096 for 9.6 %.
@@ -315,8 +315,10 @@ func off(rate, median float64) string {
 		return "was " + times(rate/median) + " times as fast as the median"
 	case rate*manyTimes <= median:
 		return "took " + times(median/rate) + " times as long as the median"
+	case rate < median:
+		return fmt.Sprintf("is %.1f %% slower than the median", (1-rate/median)*100)
 	default:
-		return fmt.Sprintf("is %+.1f %% off the median speed", (rate/median-1)*100)
+		return fmt.Sprintf("is %.1f %% faster than the median", (rate/median-1)*100)
 	}
 }
 

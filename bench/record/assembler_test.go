@@ -394,8 +394,8 @@ func TestRecordWarnings(t *testing.T) {
 			{Code: "slow_first_repetition", Message: "the first repetition took 33.9 % longer than the median of the others"},
 			{Code: "unsteady", Message: "the repetitions varied from 51200 to 128000 tokens/second, with a coefficient of variation of 41 %"},
 		}},
-		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is 2.0 times as fast as the median"}}},
-		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is 50.0 % slower than the median"}}},
+		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 was 2.0 times as fast as the median"}}},
+		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 took 2.0 times as long as the median"}}},
 		{"unsteady", false, []time.Duration{800 * ms, s, 800 * ms, 2500 * ms, 4 * s}, []result.Warning{
 			{Code: "unsteady", Message: "the repetitions varied from 128.0 to 640.0 tokens/second, with a coefficient of variation of 57 %"},
 		}},
@@ -403,7 +403,7 @@ func TestRecordWarnings(t *testing.T) {
 		{"slow first, outlier and no warm-up", true, []time.Duration{2 * s, s, s, s, s, s, 500 * ms}, []result.Warning{
 			{Code: "no_warmup", Message: "measured without a warm-up"},
 			{Code: "slow_first_repetition", Message: "the first repetition took 2.0 times as long as the median of the others"},
-			{Code: "outlier", Message: "repetition 7 is 2.0 times as fast as the median"},
+			{Code: "outlier", Message: "repetition 7 was 2.0 times as fast as the median"},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -176,6 +176,20 @@ func create(parent string) (*Dir, error) {
 	return d, nil
 }
 
+// List returns the directories of runs in parent, or in the default parent if parent is
+// empty, the newest first. It returns none if parent cannot be read.
+func List(parent string) (paths []string) {
+	parent = cmp.Or(parent, defaultParent())
+	entries, _ := os.ReadDir(parent) // sorted by name, which begins with the time
+	for _, e := range slices.Backward(entries) {
+		d := Dir{Path: filepath.Join(parent, e.Name())}
+		if _, err := os.Stat(d.file("run.json")); err == nil {
+			paths = append(paths, d.Path)
+		}
+	}
+	return paths
+}
+
 // defaultParent returns $XDG_STATE_HOME/benchmark-llm/runs. Without the variable, it is
 // in ~/.local/state, and without a home directory, in the directory for temporary files.
 func defaultParent() string {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -74,14 +73,6 @@ func usage(hint, format string, args ...any) error {
 
 // tableFormats are the output formats of plan and models inspect.
 var tableFormats = []string{"table", "json"}
-
-// oneOf refuses a flag's value that is not one of allowed.
-func oneOf(flag, value string, allowed []string) error {
-	if slices.Contains(allowed, value) {
-		return nil
-	}
-	return usage("use one of "+strings.Join(allowed, ", "), "%s: unknown value %q", flag, value)
-}
 
 // errStdout is a failure to write what a command prints.
 var errStdout = errors.New("stdout")

@@ -152,13 +152,36 @@ func wrapped(long string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
+// newHelpCommand is cobra's, with an error for what is no command.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Show the help of a command",
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 || !of.HasAvailableSubCommands() {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return commandNames(of), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			of, rest, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if err := noArguments(of, rest); err != nil {
+				return err
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
+}
+
 // setHelp sets the layout of the help of all commands.
 func setHelp(root *cobra.Command) {
-	commands := []*cobra.Command{root}
-	for len(commands) > 0 {
-		c := commands[0]
+	for _, c := range everyCommand(root) {
 		c.Long = wrapped(c.Long)
-		commands = append(commands[1:], c.Commands()...)
 	}
 	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})
 	root.SetUsageTemplate(usageTemplate)

@@ -37,7 +37,9 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	root.SetArgs(spreadSources(longFlags(args)))
+	if err := prepare(root, args); err != nil {
+		return finish(stderr, err)
+	}
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -84,20 +83,20 @@ and records to a directory of its own below --results-dir.`,
 	inGroup(f, groupHow, func() {
 		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
 		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
-		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
+		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(bench.KVTypes, ", "))
 		f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same values")
-		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: on, off, auto")
-		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(loadModes, ", "))
+		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: "+strings.Join(bench.FlashModes, ", "))
+		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(bench.LoadModes, ", "))
 	})
 	inGroup(f, groupWhere, func() {
 		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: allowed physical cores, here "+fmt.Sprint(host.DefaultThreads())+")")
 		f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
 		f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
-		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(splitModes, ", "))
+		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(bench.SplitModes, ", "))
 		f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
 		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
-		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used, before any download where that is known")
+		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used")
 		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
 	})
 	inGroup(f, groupOutput, func() {
@@ -120,14 +119,6 @@ and records to a directory of its own below --results-dir.`,
 	})
 	return cmd
 }
-
-// The allowed values of flags. bench/llamacpp maps the same names to the library's values.
-var (
-	kvTypes    = []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}
-	splitModes = []string{"layer", "none", "row", "tensor"}
-	loadModes  = []string{"auto", "none", "mmap", "mlock", "mmap+mlock", "dio"}
-	flashModes = []string{"auto", "off", "on"} // in the order of -1, 0, 1
-)
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
@@ -155,45 +146,17 @@ func (o *runOptions) check() error {
 			return usage("leave them out: a resumed run keeps its settings", "--resume: %s cannot be changed", strings.Join(others, ", "))
 		}
 	}
+	if err := oneOf("--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()); err != nil {
+		return err
+	}
 	s := &o.settings
-	for _, c := range []struct {
-		flag, value string
-		allowed     []string
-	}{
-		{"--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()},
-		{"--cache-type-k", s.TypeK, kvTypes},
-		{"--cache-type-v", s.TypeV, kvTypes},
-		{"--split-mode", s.SplitMode, splitModes},
-		{"--load-mode", s.LoadMode, loadModes},
-		{"--flash-attn", flashMode(o.flashAttn), flashModes},
-	} {
-		if err := oneOf(c.flag, c.value, c.allowed); err != nil {
-			return err
-		}
+	s.Threads = cmp.Or(s.Threads, host.DefaultThreads())
+	var err error
+	if s.FlashAttn, err = bench.ParseFlashAttn(o.flashAttn); err != nil {
+		return settingFailure(err)
 	}
-	cpus := runtime.NumCPU()
-	if s.Threads == 0 {
-		s.Threads = host.DefaultThreads()
-	}
-	for _, c := range []struct {
-		flag        string
-		n           int
-		least, most int
-		hint        string
-	}{
-		// More threads than CPUs would measure the scheduler. llama-bench allows them.
-		{"--threads", s.Threads, 1, cpus, "use at most the " + result.Count(cpus, "CPU") + " of this process"},
-		{"--batch-size", s.Batch, 1, result.MaxTokens, "try 2048, llama-bench's default"},
-		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "try 512, llama-bench's default"},
-		{"--poll", s.Poll, 0, 100, "try 50, llama-bench's default"},
-		{"--prio", s.Priority, -1, 3, "try 0, the normal priority"},
-		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "use -1 for as many as fit"},
-		{"--n-cpu-moe", s.CPUMoE, 0, 10_000, "use 0 to keep no experts on the CPU"},
-		{"--main-gpu", s.MainGPU, 0, 1023, devicesHint},
-	} {
-		if c.n < c.least || c.n > c.most {
-			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
-		}
+	if err := s.Validate(); err != nil {
+		return settingFailure(err)
 	}
 	if o.requireGPU && !s.Offloads() {
 		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
@@ -213,7 +176,6 @@ func (o *runOptions) check() error {
 		}
 		s.LoadMode = "none" // a stream cannot be mapped, and the record must say so
 	}
-	s.FlashAttn = slices.Index(flashModes, flashMode(o.flashAttn)) - 1
 	s.Devices = strings.FieldsFunc(strings.Join(s.Devices, "/"), func(r rune) bool { return r == '/' }) // as llama-bench separates them
 	return nil
 }
