@@ -190,6 +190,10 @@ func (a *Assembler) record() (*result.Record, error) {
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)
+	c := result.SumConditions(a.samples)
+	r.Ext.Conditions = c
+	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)
+	r.Ext.Verdict = judge(evidence{Conditions: c, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
 	return r, nil
 }
 

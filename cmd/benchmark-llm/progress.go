@@ -245,6 +245,9 @@ func (p *progress) Outcome(o *result.Outcome) error {
 		rate += fmt.Sprintf(" ± %.2f", o.Record.StddevTS)
 	}
 	slog.Info("test done", "test", o.Test, "t/s", rate)
+	if v := o.Record.Ext.Verdict; v != nil && len(v.Reasons) > 0 {
+		slog.Warn(v.Reasons[0].Message, "test", o.Test, "verdict", v.Verdict)
+	}
 	for _, w := range o.Warnings {
 		if w.Code != result.WarnNoGPU { // the same for all tests; it was logged before the first
 			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)

@@ -419,6 +419,9 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	if end.err == nil {
 		watch := gpu.Watch(gpu.NVMLName, o.sampling, o.gpus.Kernels)
 		defer watch.Close()
+		meter := host.NewMeter("/", o.settings.CPUs)
+		defer meter.Close()
+		workers.Meter = meter
 		workers.Observe, workers.Downloaded = watch.Observe, p.models.Downloaded
 		end.err = supervise.RunModels(ctx, jobs, p.models.Ready, workers)
 	}
