@@ -149,7 +149,7 @@ func NewMeter(root string, cpus []int) *Meter {
 // findClocks chooses the CPUs whose clock is read, evenly over those of the test.
 func (m *Meter) findClocks() {
 	for i := range min(clockCPUs, len(m.cpus)) {
-		dir := m.m.path("sys/devices/system/cpu/cpu" + strconv.FormatUint(m.cpus[i*len(m.cpus)/min(clockCPUs, len(m.cpus))], 10) + "/cpufreq") + "/"
+		dir := m.m.path("sys/devices/system/cpu/cpu"+strconv.FormatUint(m.cpus[i*len(m.cpus)/min(clockCPUs, len(m.cpus))], 10)+"/cpufreq") + "/"
 		m.frequency = append(m.frequency, dir+"scaling_cur_freq")
 		if base, err := strconv.ParseFloat(readText(dir+"base_frequency"), 64); err == nil && base > 0 {
 			m.baseMHz = max(m.baseMHz, base/1000)

@@ -285,10 +285,10 @@ func per(v *float64, seconds float64) (float64, bool) {
 // was lost on any of the test's CPUs. All threads wait for the slowest at each
 // barrier. If all lose time at once, the test loses the mean over the threads, sum/n.
 // If they lose it in turn, the test loses the sum. The estimate is the geometric mean
-// of the two, sum/√n.
+// of the two, sum/√n, at most 1.
 func (e evidence) share(sum *float64) (float64, bool) {
 	share, ok := per(sum, e.Seconds)
-	return share / math.Sqrt(float64(max(e.threads, 1))), ok
+	return min(share/math.Sqrt(float64(max(e.threads, 1))), 1), ok
 }
 
 // resolved is a time that was counted in ticks: 0 if it is below their resolution.

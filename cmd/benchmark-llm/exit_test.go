@@ -11,6 +11,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -38,6 +39,8 @@ func TestRules(t *testing.T) {
 		{rundir.ErrAccess, 5, "make the directory writable"},
 		{rundir.ErrWrite, 5, otherResultsDir},
 		{rundir.ErrCreate, 5, otherResultsDir},
+
+		{host.ErrBusy, 7, "stop what is busy, or wait for it with --wait-quiet 2m"},
 
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
 		{errors.New("engine: " + llamacpp.ErrNoLibrary.Error()), 4, "build it with `make build`, which gets the library"}, // as a worker says it

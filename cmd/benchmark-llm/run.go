@@ -34,17 +34,19 @@ import (
 type runOptions struct {
 	selectOptions
 	endToEndOptions
-	global     *globalOptions
-	format     string
-	resultsDir string
-	resume     string
-	strict     bool
-	noWarmup   bool
-	allowCPU   bool
-	requireGPU bool
-	sampling   time.Duration
-	settings   bench.Settings
-	flashAttn  string
+	global       *globalOptions
+	format       string
+	resultsDir   string
+	resume       string
+	strict       bool
+	noWarmup     bool
+	allowCPU     bool
+	requireGPU   bool
+	sampling     time.Duration
+	waitQuiet    time.Duration // 0: do not wait
+	requireQuiet bool
+	settings     bench.Settings
+	flashAttn    string
 
 	host host.Facts // before anything runs
 	gpus gpu.Usage
@@ -81,6 +83,8 @@ and records to a directory of its own below --results-dir.`,
 	o.endToEndOptions.register(f)
 	inGroup(f, groupHow, func() {
 		f.BoolVar(&o.noWarmup, "no-warmup", false, "skip the untimed pass before the repetitions")
+		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
+		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
 		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
 		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
 		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
@@ -130,7 +134,7 @@ var (
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "output", "strict", "token-times", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -191,6 +195,9 @@ func (o *runOptions) check() error {
 			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
 		}
 	}
+	if o.waitQuiet < 0 {
+		return usage("use 0s not to wait", "--wait-quiet: %v is negative", o.waitQuiet)
+	}
 	if o.requireGPU && !s.Offloads() {
 		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
 	}
@@ -246,6 +253,9 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
+	if err := o.checkQuiet(ctx); err != nil {
+		return causeOf(ctx, "nothing was measured", err)
+	}
 	o.host = host.Collect("/")
 
 	var p prepared
