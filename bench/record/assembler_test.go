@@ -81,6 +81,14 @@ func TestRecord(t *testing.T) {
 					CI: &result.Interval{Low: 25, High: 100, Confidence: 0.75}, // 1 - 2·(1/2)³
 				},
 				LoadSeconds: 1.5, ContextSeconds: 0.1, WarmupSeconds: 0.2,
+				Verdict: &result.Verdict{
+					Verdict: result.Invalid,
+					Reasons: []result.Reason{{Code: "unsteady", Value: 38.188130791298666 / (175. / 3), Threshold: 0.1, Source: "samples_ts", Message: "the repetitions vary by 65 %"}},
+					Unchecked: []string{
+						"throttled", "steal", "other_processes", "cpu_wait", "thermal_throttled", "frequency_low",
+						"swap", "major_faults", "memory_pressure", "suspended", "clock_step",
+					},
+				},
 				Warnings: unsteady,
 			},
 		},

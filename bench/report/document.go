@@ -166,7 +166,7 @@ func (m *model) markdown() string {
 		for _, name := range names[1 : len(names)-1] {
 			cells = append(cells, r.cells[name])
 		}
-		w.AppendRow(append(cells, r.marks))
+		w.AppendRow(append(cells, spaced(r.verdict, r.marks)))
 	}
 	return w.RenderMarkdown()
 }

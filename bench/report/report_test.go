@@ -118,6 +118,42 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// Every format for people marks the records that are doubtful or invalid and says why
+// once. A warning that is a reason of the verdict is not repeated.
+func TestVerdicts(t *testing.T) {
+	valid := completed(result.Test{Prompt: 512}, 100, 101, 102)
+	valid.Record.Ext.Verdict = &result.Verdict{Verdict: result.Valid, Unchecked: []string{"steal"}}
+	doubtful := completed(result.Test{Gen: 16}, 6, 3, 9)
+	doubtful.Record.Ext.Verdict = &result.Verdict{Verdict: result.Doubtful, Reasons: []result.Reason{
+		{Code: "other_processes", Value: 0.2, Threshold: 0.03, Source: "/proc/stat", Message: "other processes used 0.28 of 2 CPUs"},
+		{Code: "unsteady", Value: 0.5, Threshold: 0.1, Source: "samples_ts", Message: "the repetitions vary by 50 %"},
+	}}
+	doubtful.Record.Ext.Warnings = []result.Warning{{Code: "unsteady", Message: "from 3 to 9"}, {Code: "no_warmup", Message: "measured without a warm-up"}}
+	var document strings.Builder
+	if err := WriteDocument(&document, Document{Title: "Run", Outcomes: []result.Outcome{valid, doubtful}}); err != nil {
+		t.Fatal(err)
+	}
+	const reasons = "doubtful: other processes used 0.28 of 2 CPUs; the repetitions vary by 50 %"
+	for format, want := range map[string]struct {
+		text string
+		rows []string
+	}{
+		"md":       {render1(t, "md", Options{}, valid, doubtful), []string{"366.12 ± 1.23 |", "366.12 ± 1.23 (doubtful) |", "tg16: " + reasons + "\n", "tg16: measured without a warm-up\n"}},
+		"table":    {render1(t, "table", Options{Width: 120}, valid, doubtful), []string{"3  ok\n", "3  doubtful [1] [2]\n", "[1] " + reasons + "\n", "[2] measured without"}},
+		"colors":   {render1(t, "table", Options{Width: 120, Color: true}, valid, doubtful), []string{"3  ok\n", "3  \x1b[33mdoubtful\x1b[0m [1] [2]\n"}},
+		"document": {document.String(), []string{"|    3 |                  |\n", "|    3 | doubtful [1] [2] |\n", "- [1] " + reasons + "\n"}},
+	} {
+		for _, row := range want.rows {
+			if strings.Count(want.text, row) != 1 {
+				t.Errorf("%s has %q %d times, not once:\n%s", format, row, strings.Count(want.text, row), want.text)
+			}
+		}
+		if strings.Contains(want.text, "from 3 to 9") {
+			t.Errorf("%s repeats a reason:\n%s", format, want.text)
+		}
+	}
+}
+
 // Every format for people has the latencies below the table.
 func TestLatencies(t *testing.T) {
 	o := completed(result.Test{Prompt: 512, Gen: 128, E2E: true}, 100, 101, 102)

@@ -81,6 +81,7 @@ type row struct {
 	test    string
 	cells   map[string]string // text by column
 	noCells string            // shown in place of cells, unless empty
+	verdict string            // "doubtful" or "invalid"; empty: valid, or not judged
 	marks   string            // marks of its footnotes: "[1] [2]"
 }
 
@@ -197,6 +198,8 @@ func (m *model) render(columns []string, style func(text.Color, string) string) 
 			switch {
 			case r.noCells != "":
 				cells = append(cells, spaced(style(text.FgYellow, r.noCells), r.marks))
+			case name == "status" && r.verdict != "":
+				cells = append(cells, spaced(style(text.FgYellow, r.cells[name]), r.marks))
 			case name == "status":
 				cells = append(cells, spaced(r.cells[name], r.marks))
 			default:
@@ -211,14 +214,14 @@ func (m *model) render(columns []string, style func(text.Color, string) string) 
 
 // makeRow makes the row of a test. It computes the statistics from the samples,
 // because records of llama-bench do not have all of them.
-func makeRow(o result.Outcome, notes, reasons *footnotes) row {
+func makeRow(o result.Outcome, feet, reasons *footnotes) row {
 	row := row{outcome: o, test: o.Test.String()}
 	var marks []string
 	if o.Reason != "" && reasons != nil {
 		marks = append(marks, reasons.mark(printable(o.Reason)))
 	}
-	for _, w := range warnings(o) {
-		marks = append(marks, notes.mark(printable(w.Message)))
+	for _, note := range notes(o) {
+		marks = append(marks, feet.mark(note))
 	}
 	row.marks = strings.Join(marks, " ")
 	status := strings.ReplaceAll(string(o.Status), "_", " ")
@@ -230,6 +233,9 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 		return row
 	}
 	r := o.Record
+	if row.verdict, _ = doubt(o); row.verdict != "" {
+		status = row.verdict
+	}
 	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status}
 	s, err := stats.New(r.SamplesTS)
 	if err != nil {

@@ -80,6 +80,8 @@ type Ext struct {
 	GPU               *GPU              `json:"gpu,omitempty"`          // absent when no GPU holds layers
 	Offload           *Offload          `json:"offload,omitempty"`      // absent where no device but the CPU was to be used
 	E2E               *E2E              `json:"e2e,omitempty"`          // of an end-to-end test; absent from all others
+	Conditions        *Conditions       `json:"conditions,omitempty"`   // of the machine during the repetitions; absent where they were not observed
+	Verdict           *Verdict          `json:"verdict,omitempty"`      // how far the speed can be trusted; absent from records of earlier versions
 	Warnings          []Warning         `json:"warnings,omitempty"`     //
 }
 

@@ -14,6 +14,7 @@ const (
 	WarnSlowFirstRepetition = "slow_first_repetition" // it took longer than the others
 	WarnOutlier             = "outlier"               // one repetition is far from the median
 	WarnUnsteady            = "unsteady"              // the repetitions vary widely
+	WarnMajorFaults         = "major_faults"          // memory of the worker was read from a disk during repetitions
 	WarnDownloadBeside      = "download_beside"       // this program downloaded during repetitions
 	WarnSyntheticWeights    = "synthetic_weights"     // used because a file is not available
 	WarnNoRepack            = "no_repack"             // memory is too small for repacked weights

@@ -44,6 +44,8 @@ type Options struct {
 	// CoolDown waits before a test until the machine has cooled down, or until ctx ends.
 	// It is called if the job wants it, and may be nil.
 	CoolDown func(ctx context.Context) bench.CoolDownDone
+	// Meter reads the conditions of the machine while the worker waits. It may be nil.
+	Meter Meter
 
 	// Downloaded returns how many bytes were downloaded since the last repetition, or
 	// since the warm-up. It is called after each repetition and may be nil.
@@ -326,6 +328,7 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 				w.repeat()
 				continue
 			}
+			ev = a.meter(ev)
 			if err := a.observe(ev); err != nil {
 				return nil, err
 			}
@@ -383,6 +386,33 @@ func (a *attempt) noticeStops() error {
 	}
 	a.ladder.again()
 	return a.take(bench.Stamped{At: time.Now(), Event: bench.Continued{Stopped: stopped}})
+}
+
+// A Meter reads what else the machine does. It is called from one goroutine.
+type Meter interface {
+	Worker(pid int)                 // another worker has started
+	Begin(kind result.Kind)         // the next repetition of such a test may begin
+	Repetition() *result.Conditions // since the last call of Begin or Repetition; nil: not known
+}
+
+// meter reads the conditions at a worker's event and adds them to a repetition. It
+// comes first, so that the work of this process is not part of the repetition.
+func (a *attempt) meter(s bench.Stamped) bench.Stamped {
+	if a.options.Meter == nil {
+		return s
+	}
+	switch e := s.Event.(type) {
+	case bench.EngineReady:
+		a.options.Meter.Worker(e.PID)
+	case bench.ContextReady, bench.WarmupDone:
+		if t, ok := a.worker.Running(); ok {
+			a.options.Meter.Begin(t.Kind())
+		}
+	case bench.RepetitionDone:
+		e.Sample.Conditions = a.options.Meter.Repetition()
+		s.Event = e
+	}
+	return s
 }
 
 // observe takes the events of the parent that come before a worker's event.

@@ -15,6 +15,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -34,6 +35,7 @@ const (
 	exitOutput  = 5 // results could not be written
 
 	exitIncomplete = 6 // --strict: a test has no record
+	exitBusy       = 7 // --require-quiet: the machine is busy
 
 	exitSignal = 128 // plus the number of the signal that ended the run before a record was printed
 )
@@ -48,6 +50,7 @@ const exitCodes = `Exit codes:
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written
   6    with --strict: a test has no record
+  7    with --require-quiet: the machine is busy
   127  libllama is not installed, so the program could not start
   130  interrupted before a record was printed (143: terminated, 129:
        terminal closed); with --strict also after one`
@@ -150,6 +153,8 @@ var rules = []rule{
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
 
 	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
+	// The machine.
+	{is(host.ErrBusy), exitBusy, hint("stop what is busy, or wait for it with --wait-quiet 2m")},
 
 	// The library and its devices.
 	{engine(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},

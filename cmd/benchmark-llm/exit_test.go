@@ -12,6 +12,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -42,6 +43,8 @@ func TestRules(t *testing.T) {
 		{rundir.ErrCreate, 5, otherResultsDir},
 
 		{fmt.Errorf("%w: %w", errDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
+		{host.ErrBusy, 7, "stop what is busy, or wait for it with --wait-quiet 2m"},
+
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
 		{&supervise.EngineError{Code: bench.NoLibrary}, 4, "build it with `make build`, which gets the library"},
 		{llamacpp.ErrRPC, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},

@@ -323,6 +323,9 @@ func (p *progress) Outcome(o *result.Outcome) error {
 		args = append(args, "run_left_s", inSeconds(f.Left))
 	}
 	slog.Info("test done", args...)
+	if v := o.Record.Ext.Verdict; v != nil && len(v.Reasons) > 0 {
+		slog.Warn(v.Reasons[0].Message, "test", o.Test, "verdict", v.Verdict)
+	}
 	for _, w := range o.Warnings {
 		if w.Code != result.WarnNoGPU { // the same for all tests; it was logged before the first
 			slog.Warn(w.Message, "test", o.Test, "warning", w.Code)

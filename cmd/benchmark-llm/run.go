@@ -34,16 +34,18 @@ type runOptions struct {
 	selectOptions
 	endToEndOptions
 	repeatOptions
-	global     *globalOptions
-	format     string
-	resultsDir string
-	resume     string
-	strict     bool
-	allowCPU   bool
-	requireGPU bool
-	sampling   time.Duration
-	settings   bench.Settings
-	flashAttn  string
+	global       *globalOptions
+	format       string
+	resultsDir   string
+	resume       string
+	strict       bool
+	allowCPU     bool
+	requireGPU   bool
+	sampling     time.Duration
+	waitQuiet    time.Duration // 0: do not wait
+	requireQuiet bool
+	settings     bench.Settings
+	flashAttn    string
 
 	host  host.Facts // before anything runs
 	gpus  gpu.Usage
@@ -81,6 +83,8 @@ and records to a directory of its own below --results-dir.`,
 	o.endToEndOptions.register(f)
 	o.repeatOptions.register(f)
 	inGroup(f, groupHow, func() {
+		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
+		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
 		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
 		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
 		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(bench.KVTypes, ", "))
@@ -122,7 +126,7 @@ and records to a directory of its own below --results-dir.`,
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "output", "strict", "token-times", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -157,6 +161,9 @@ func (o *runOptions) check() error {
 	}
 	if err := s.Validate(); err != nil {
 		return settingFailure(err)
+	}
+	if o.waitQuiet < 0 {
+		return usage("use 0s not to wait", "--wait-quiet: %v is negative", o.waitQuiet)
 	}
 	if o.requireGPU && !s.Offloads() {
 		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
@@ -214,6 +221,9 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	defer stop()
 	o.stops = supervise.WatchStops()
 	defer o.stops.Close()
+	if err := o.checkQuiet(ctx); err != nil {
+		return causeOf(ctx, "nothing was measured", err)
+	}
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -400,6 +410,9 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	if end.err == nil {
 		watch := gpu.Watch(gpu.NVMLName, o.sampling, o.gpus.Kernels)
 		defer watch.Close()
+		meter := host.NewMeter("/", o.settings.CPUs)
+		defer meter.Close()
+		workers.Meter = meter
 		workers.Observe, workers.Downloaded = watch.Observe, p.models.Downloaded
 		var cool *supervise.CoolDown
 		if cool, end.err = coolDownOf(o.coolDown, watch); cool != nil {
