@@ -21,7 +21,7 @@ func (o *runOptions) checkQuiet(ctx context.Context) error {
 		waiting := false
 		found = host.WaitQuiet(ctx, "/", limit, func(found []host.Disturbance) {
 			waiting = true
-			slog.Info("waiting for a quiet machine", "at_most", limit.Round(time.Second), "busy", host.Texts(found))
+			slog.Info("waiting for a quiet machine", "at_most_s", inSeconds(limit), "busy", host.Texts(found))
 		})
 		if waiting && len(found) == 0 && ctx.Err() == nil {
 			slog.Info("the machine is quiet")
