@@ -260,7 +260,7 @@ func TestEmptyWeights(t *testing.T) {
 // without that: T5 ends the process by the assertion "llama_encode must be called
 // first"; a LoRA adapter has "key not found in model: llama.context_length"; an
 // importance matrix and a file without an architecture have an "unknown model
-// architecture: ”"; a vocabulary has "tensor 'token_embd.weight' not found".
+// architecture"; a vocabulary has "tensor 'token_embd.weight' not found".
 func TestFilesThatCannotRun(t *testing.T) {
 	noWeights := oddLlama()
 	noWeights.tensors = nil
