@@ -15,9 +15,9 @@ type ChangeKind int
 
 // The kinds of changes.
 const (
-	NotLocked ChangeKind = iota // LoadMlock or LoadMmapMlock: the weights are not locked in memory, or not all of them
-	NotDirect                   // LoadDirectIO: the file was read through the page cache
-	FlashIsOff                  // FlashOn or FlashAuto: attention is not computed in one fused step
+	NotLocked  ChangeKind = iota // LoadMlock or LoadMmapMlock: the weights are not locked in memory, or not all of them
+	NotDirect                    // LoadDirectIO: the file was read through the page cache
+	FlashIsOff                   // FlashOn or FlashAuto: attention is not computed in one fused step
 )
 
 // changes are the library's lines about them. A pattern's last group is the reason.

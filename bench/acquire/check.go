@@ -51,3 +51,34 @@ func loadUnmapped(job *bench.Job, header *gguf.File, files int) {
 	job.Warn(w)
 	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 }
+
+// The numbers of tensors that are sampled. Files that were just read into memory cost
+// microseconds for each. A disk needs up to 10 ms for each sample.
+const (
+	warmSamples = 1 << 10
+	coldSamples = 2
+)
+
+// warnOfGaps warns of a model file with a good header whose weights were never written.
+// Such a model runs, and its speed looks like that of a complete one. warm tells whether
+// the files are in memory.
+func warnOfGaps(job *bench.Job, header *gguf.File, paths []string, warm bool) {
+	if job.Model.Weights != result.FileWeights || header == nil || len(paths) == 0 {
+		return
+	}
+	samples := coldSamples
+	if warm {
+		samples = warmSamples
+	}
+	gaps, err := fetch.FindGaps(paths, header, samples)
+	if err != nil {
+		slog.Debug("cannot look for gaps in a model file", "model", job.Model.Name, "reason", err)
+		return
+	}
+	if gaps.String() == "" {
+		return
+	}
+	w := result.Warning{Code: result.WarnEmptyWeights, Message: "the model file seems incomplete: " + gaps.String()}
+	job.Warn(w)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
+}

@@ -43,9 +43,11 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
-	if err := m.warm(ctx, c.job, c.paths); err != nil {
+	read, err := m.warm(ctx, c.job, c.paths)
+	if err != nil {
 		return c.job, err
 	}
+	warnOfGaps(&c.job, c.header, c.paths, read > 0)
 	m.pending, m.measured = c.job.Runnable(), nil
 	m.expect()
 	return c.job, nil
@@ -212,10 +214,11 @@ func cacheType(name string) gguf.Type {
 	return t
 }
 
-// warm reads a model's files into memory before its load budget begins.
-func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error {
+// warm reads a model's files into memory before its load budget begins. It returns how
+// many bytes it read.
+func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) (read int64, err error) {
 	if job.Model.Weights != result.FileWeights || job.Settings.LoadMode == "dio" {
-		return nil
+		return 0, nil
 	}
 	var o fetch.WarmOptions
 	if available := host.Observe("/").MemoryAvailableBytes; available != nil {
@@ -224,15 +227,15 @@ func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error 
 	start := time.Now()
 	limited, cancel := bench.WithinLimit(ctx, m.options.Deadline)
 	defer cancel()
-	read, err := fetch.Warm(limited, paths, o)
+	read, err = fetch.Warm(limited, paths, o)
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.Is(err, bench.ErrTimeLimit):
-		return &supervise.Missing{Status: result.TimeLimit, Reason: fmt.Sprintf("not loaded: %v", err)}
+		return read, &supervise.Missing{Status: result.TimeLimit, Reason: fmt.Sprintf("not loaded: %v", err)}
 	default:
-		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+		return read, &supervise.Missing{Status: result.Failed, Reason: err.Error()}
 	}
-	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
+	return read, m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
 }
 
 // Downloaded returns how many bytes were downloaded since its last call, or since the

@@ -64,7 +64,7 @@ func (f *File) CheckModel() error {
 	default:
 		return nil
 	}
-	return refuse(is, "the file is %v", is)
+	return fmt.Errorf("the file is %w", is)
 }
 
 // CheckFile refuses a model of which no test can be run with the weights of its file.
@@ -73,7 +73,7 @@ func (f *File) CheckFile() error {
 		return err
 	}
 	if _, ok := f.Get("tokenizer.ggml.model"); !ok {
-		return refuse(ErrNoTokenizer, "the file is %v", ErrNoTokenizer)
+		return fmt.Errorf("the file is %w", ErrNoTokenizer)
 	}
 	return nil
 }

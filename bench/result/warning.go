@@ -16,6 +16,7 @@ const (
 	WarnUnsteady            = "unsteady"              // the repetitions vary widely
 	WarnMajorFaults         = "major_faults"          // memory of the worker was read from a disk during repetitions
 	WarnDownloadBeside      = "download_beside"       // this program downloaded during repetitions
+	WarnEmptyWeights        = "empty_weights"         // parts of the model file were never written
 	WarnSyntheticWeights    = "synthetic_weights"     // used because a file is not available
 	WarnNoRepack            = "no_repack"             // memory is too small for repacked weights
 	WarnLoadMode            = "load_mode"             // the model was loaded in another mode than asked for

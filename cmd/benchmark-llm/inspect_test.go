@@ -48,7 +48,7 @@ func shardsOf(t *testing.T, count int) map[string]zeros {
 		}
 		if i == 0 {
 			kv = append(kv, []gguf.KeyValue{
-				{Key: "general.architecture", Value: "llama"}, {Key: "llama.block_count", Value: uint32(2)}, {Key: "general.name", Value: "Big"},
+				{Key: "general.architecture", Value: "llama"}, {Key: "llama.block_count", Value: uint32(2)}, {Key: "general.name", Value: "Big"}, {Key: "tokenizer.ggml.model", Value: "none"},
 				{Key: "llama.embedding_length", Value: uint32(4096)}, {Key: "llama.attention.head_count", Value: uint32(32)},
 				{Key: "tokenizer.ggml.tokens", Value: make([]string, 32000)},
 			}...)

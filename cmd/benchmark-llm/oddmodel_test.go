@@ -233,12 +233,34 @@ func TestSettingsThatWereUsed(t *testing.T) {
 	}
 }
 
+// A file that is all header is measured, because the library does not mind, but the record
+// and the log say that its weights were never written.
+func TestEmptyWeights(t *testing.T) {
+	header := headerOf(t)
+	path := filepath.Join(t.TempDir(), embeddedName)
+	if err := os.WriteFile(path, header.header, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, header.size); err != nil {
+		t.Fatal(err)
+	}
+	r := newRun(t, "--weights", "file", "-m", path, "-p", "4", "-n", "0", "-r", "1")
+	r.start()
+	rec := measured(t, r, embeddedName)
+	if !slices.ContainsFunc(rec.Ext.Warnings, func(w result.Warning) bool { return w.Code == result.WarnEmptyWeights }) {
+		t.Errorf("warnings %v", rec.Ext.Warnings)
+	}
+	if !strings.Contains(r.stderr.String(), "the model file seems incomplete: ") {
+		t.Errorf("the log does not say so: %s", r.stderr.String())
+	}
+}
+
 // Files that are no models, and models of which no test can be run, are refused in
 // words of their own before the library sees them. What the library does with each
 // without that: T5 ends the process by the assertion "llama_encode must be called
 // first"; a LoRA adapter has "key not found in model: llama.context_length"; an
 // importance matrix and a file without an architecture have an "unknown model
-// architecture: ”"; a vocabulary has "tensor 'token_embd.weight' not found".
+// architecture"; a vocabulary has "tensor 'token_embd.weight' not found".
 func TestFilesThatCannotRun(t *testing.T) {
 	noWeights := oddLlama()
 	noWeights.tensors = nil
