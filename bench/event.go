@@ -112,10 +112,11 @@ type (
 	}
 	// TestDone ends a test.
 	TestDone struct {
-		Test    result.Test   `json:"test"`
-		Status  result.Status `json:"status"`
-		Reason  string        `json:"reason,omitempty"`
-		Elapsed time.Duration `json:"elapsed_ns"`
+		Test    result.Test    `json:"test"`
+		Status  result.Status  `json:"status"`
+		Reason  string         `json:"reason,omitempty"`
+		Elapsed time.Duration  `json:"elapsed_ns"`
+		Memory  *result.Memory `json:"memory,omitempty"` // nil: not known
 	}
 	// TestSkipped says why a test was not started. The parent writes it for all tests
 	// of a model that cannot be run.

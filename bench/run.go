@@ -153,7 +153,7 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 		return past, r.emitErr
 	}
 
-	done := TestDone{Test: t.Test, Status: result.OK}
+	done := TestDone{Test: t.Test, Status: result.OK, Memory: e.Memory()}
 	switch {
 	case err == nil:
 		// A completed test is kept, even if the watchdog aborted the engine at its very end.

@@ -40,6 +40,7 @@ type Assembler struct {
 	warmup  time.Duration
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+	memory  *result.Memory
 }
 
 // Add takes the next event. It returns the outcome that the event completes, or nil.
@@ -58,7 +59,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.precompile = e.Elapsed
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.samples, a.gpus = 0, 0, slices.Clone(e.Done), nil
+		a.context, a.warmup, a.samples, a.gpus, a.memory = 0, 0, slices.Clone(e.Done), nil, nil
 	case bench.ContextReady:
 		a.context = e.Elapsed
 	case bench.WarmupDone:
@@ -68,6 +69,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.GPUObserved:
 		a.gpus = e.Devices
 	case bench.TestDone:
+		a.memory = e.Memory
 		return a.finish(e.Status, e.Reason)
 	case bench.TestSkipped:
 		return &result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
@@ -187,6 +189,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
+		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	a.claimGPU(r)

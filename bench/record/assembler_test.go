@@ -29,7 +29,7 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	for i, e := range elapsed {
 		events = append(events, bench.RepetitionDone{Sample: result.Sample{Repetition: i + 1, Elapsed: e}})
 	}
-	events = append(events, bench.TestDone{Test: test, Status: result.OK})
+	events = append(events, bench.TestDone{Test: test, Status: result.OK, Memory: memory})
 	a := record.Assembler{Version: "1.2.3", Job: job}
 	var o *result.Outcome
 	for _, e := range events {
@@ -38,6 +38,9 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	}
 	return o
 }
+
+// memory is what every test of assemble takes.
+var memory = &result.Memory{WeightsBytes: 1000, CacheBytes: 100, ComputeBytes: 10, PeakResidentBytes: 1200, PeakSince: result.SinceTest}
 
 func ptr(f float64) *float64 { return &f }
 
@@ -78,6 +81,7 @@ func TestRecord(t *testing.T) {
 					CI: &result.Interval{Low: 25, High: 100, Confidence: 0.75}, // 1 - 2·(1/2)³
 				},
 				LoadSeconds: 1.5, ContextSeconds: 0.1, WarmupSeconds: 0.2,
+				Memory:   memory,
 				Warnings: unsteady,
 			},
 		},
