@@ -3,11 +3,13 @@
 package llamacpp
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/llama"
 )
@@ -26,6 +28,68 @@ func (e *Engine) Memory() *result.Memory {
 		m.PeakSince = e.peakSince
 	}
 	return &m
+}
+
+// Report returns what the library reports for tests of a model on the CPU, without
+// reading weights. Memory for the weights is allocated for a moment, but not touched.
+// If that fails, WeightsBytes is 0. There are no devices and no peak.
+func Report(job bench.Job, tests []result.Test) ([]result.Memory, error) {
+	job.Settings.GPULayers = 0
+	e, err := New(job, Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer e.stop()
+	var all []result.Memory
+	e.do(func() { all, err = e.report(tests) })
+	return all, translate(err)
+}
+
+// report is Report on the engine's thread.
+func (e *Engine) report(tests []result.Test) ([]result.Memory, error) {
+	p, err := modelParams(e.job.Settings)
+	if err != nil {
+		return nil, err
+	}
+	open, err := e.opener(nil)
+	if err != nil {
+		return nil, err
+	}
+	var weights llama.Allocation
+	allocate := p
+	allocate.Allocated = func(a llama.Allocation) error {
+		weights = a
+		return errFits // which ends the load
+	}
+	if _, err := open(allocate); !errors.Is(err, errFits) && !errors.Is(err, llama.ErrOutOfMemory) {
+		return nil, err
+	}
+	m, err := open(dry(p, 0))
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close() //nolint:errcheck // its contexts are closed
+	var all []result.Memory
+	for _, t := range tests {
+		cp, _, err := contextParams(e.job.Settings, t)
+		if err != nil {
+			return nil, err
+		}
+		c, err := m.NewContext(cp)
+		if err != nil {
+			return nil, err
+		}
+		memory := memoryOf(nil, weights, c.Allocation())
+		for _, size := range c.Allocation().Cache { // its buffers have no size yet
+			memory.CacheBytes += size
+		}
+		memory.Devices = nil
+		all = append(all, memory)
+		if err := c.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // spread divides what several devices hold together.
