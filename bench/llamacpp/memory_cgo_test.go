@@ -4,7 +4,10 @@ package llamacpp
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,10 +19,12 @@ import (
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
+// rounding is the largest error of the report of two buffers, in bytes.
+const rounding = 2 * 0.0051 * (1 << 20)
+
 // The prediction agrees with the library's report, for each type of the cache, with
 // and without flash attention. The library rounds each buffer to 0.01 MiB.
 func TestMemoryPredicted(t *testing.T) {
-	const rounding = 0.0051 * (1 << 20)
 	var tests []result.Test
 	for _, n := range []int{1, 16, 300, 512, 1024, 4096, 16384} {
 		tests = append(tests, result.Test{Gen: n})
@@ -38,15 +43,120 @@ func TestMemoryPredicted(t *testing.T) {
 				}
 				for i, test := range tests {
 					got, want := predicted(t, job, test, gguf.RepackUnknown), reported[i]
-					if off := math.Abs(float64(got.Cache) - float64(want.CacheBytes)); off > 2*rounding {
+					if off := math.Abs(float64(got.Cache) - float64(want.CacheBytes)); off > rounding {
 						t.Errorf("%v: a cache of %d bytes, reported %d", test, got.Cache, want.CacheBytes)
 					}
-					if off := math.Abs(float64(got.Compute) - float64(want.ComputeBytes)); off > 2*rounding {
+					if off := math.Abs(float64(got.Compute) - float64(want.ComputeBytes)); off > rounding {
 						t.Errorf("%v: compute buffers of %d bytes, reported %d: %+.0f", test, got.Compute, want.ComputeBytes, float64(got.Compute)-float64(want.ComputeBytes))
 					}
 				}
 			})
 		}
+	}
+}
+
+// The compute buffers of other architectures are within 1 %: normalised queries, experts,
+// sliding windows.
+func TestMemoryOfArchitectures(t *testing.T) {
+	type keys = map[string]int
+	for _, tt := range []struct {
+		name, arch                                        string
+		embedding, wide, vocabulary, heads, headsKV, head int
+		more                                              keys
+	}{
+		{"Qwen3", "qwen3", 1024, 3072, 4096, 16, 8, 128, nil},
+		{"Qwen3 with a large vocabulary", "qwen3", 1024, 3072, 100000, 16, 8, 128, nil},
+		{"Qwen3 30B", "qwen3moe", 2048, 6144, 151936, 32, 4, 128, keys{"expert_count": 128, "expert_used_count": 8, "expert_feed_forward_length": 768}},
+		{"Mixtral", "llama", 4096, 14336, 32000, 32, 8, 128, keys{"expert_count": 8, "expert_used_count": 2}},
+		{"Gemma 3", "gemma3", 1152, 6912, 4096, 4, 1, 256, keys{"attention.sliding_window": 512}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const layers = 7 // Gemma 3 has a layer without a window among each six
+			kv := []gguf.KeyValue{
+				{Key: "general.architecture", Value: tt.arch}, {Key: "tokenizer.ggml.model", Value: "none"},
+				{Key: tt.arch + ".attention.layer_norm_rms_epsilon", Value: float32(1e-5)},
+			}
+			all := keys{
+				"vocab_size": tt.vocabulary, "block_count": layers, "context_length": 4096, "embedding_length": tt.embedding, "feed_forward_length": tt.wide,
+				"attention.head_count": tt.heads, "attention.head_count_kv": tt.headsKV,
+				"attention.key_length": tt.head, "attention.value_length": tt.head, "rope.dimension_count": tt.head,
+			}
+			maps.Copy(all, tt.more)
+			for key, n := range all {
+				kv = append(kv, gguf.KeyValue{Key: tt.arch + "." + key, Value: uint32(n)})
+			}
+			var tensors []gguf.Tensor
+			add := func(name string, dims ...uint64) {
+				typ := gguf.F16
+				if len(dims) == 1 {
+					typ = gguf.F32
+				}
+				tensors = append(tensors, gguf.Tensor{Name: name + ".weight", Dims: dims, Type: typ})
+			}
+			embedding, wide, head := uint64(tt.embedding), uint64(tt.wide), uint64(tt.head)
+			queries, keysAndValues := uint64(tt.heads)*head, uint64(tt.headsKV)*head
+			add("token_embd", embedding, uint64(tt.vocabulary))
+			add("output_norm", embedding)
+			add("output", embedding, uint64(tt.vocabulary))
+			for layer := range layers {
+				layer := fmt.Sprintf("blk.%d.", layer)
+				add(layer+"attn_norm", embedding)
+				add(layer+"attn_q", embedding, queries)
+				add(layer+"attn_k", embedding, keysAndValues)
+				add(layer+"attn_v", embedding, keysAndValues)
+				add(layer+"attn_output", queries, embedding)
+				add(layer+"ffn_norm", embedding)
+				if tt.arch != "llama" {
+					add(layer+"attn_q_norm", head)
+					add(layer+"attn_k_norm", head)
+				}
+				if tt.arch == "gemma3" {
+					add(layer+"post_attention_norm", embedding)
+					add(layer+"post_ffw_norm", embedding)
+				}
+				if experts := uint64(tt.more["expert_count"]); experts > 0 {
+					wide := wide
+					if n := tt.more["expert_feed_forward_length"]; n > 0 {
+						wide = uint64(n)
+					}
+					add(layer+"ffn_gate_inp", embedding, experts)
+					add(layer+"ffn_gate_exps", embedding, wide, experts)
+					add(layer+"ffn_up_exps", embedding, wide, experts)
+					add(layer+"ffn_down_exps", wide, embedding, experts)
+				} else {
+					add(layer+"ffn_gate", embedding, wide)
+					add(layer+"ffn_up", embedding, wide)
+					add(layer+"ffn_down", wide, embedding)
+				}
+			}
+			header, err := gguf.New(kv, tensors)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := header.Header()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "header.gguf")
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			job := bench.Job{Model: bench.Model{Name: "m.gguf", Path: path, Weights: result.SyntheticWeights, Seed: 1}, Settings: testSettings()}
+			tests := []result.Test{{Prompt: 16}, {Prompt: 512}, {Prompt: 4096}}
+			reported, err := Report(job, tests)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, test := range tests {
+				got, want := predicted(t, job, test, gguf.RepackUnknown), reported[i]
+				if off := float64(got.Compute)/float64(want.ComputeBytes) - 1; math.Abs(off) > 0.01 {
+					t.Errorf("%v: compute buffers of %d bytes, reported %d: %+.1f %%", test, got.Compute, want.ComputeBytes, 100*off)
+				}
+				if off := float64(got.Cache) - float64(want.CacheBytes); off < -rounding || off > rounding && tt.more["attention.sliding_window"] == 0 {
+					t.Errorf("%v: a cache of %d bytes, reported %d", test, got.Cache, want.CacheBytes)
+				}
+			}
+		})
 	}
 }
 
@@ -69,7 +179,6 @@ func predicted(t *testing.T, job bench.Job, test result.Test, r gguf.Repack) ggu
 // Weights are predicted exactly. Which copies the library makes depends on the CPU,
 // and it makes none without repacking.
 func TestWeightsPredicted(t *testing.T) {
-	const rounding = 2 * 0.0051 * (1 << 20) // two buffers
 	layouts := map[string]gguf.Repack{"sapphirerapids": gguf.RepackAMX}
 	for _, variant := range []string{"haswell", "skylakex", "cannonlake", "cascadelake", "icelake", "cooperlake", "zen4", "alderlake"} {
 		layouts[variant] = gguf.RepackAVX2
