@@ -138,9 +138,9 @@ type (
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// WarmDone is written by the parent after it has read a model's file into memory,
+	// ReadInDone is written by the parent after it has read a model's file into memory,
 	// before the load.
-	WarmDone struct {
+	ReadInDone struct {
 		Model   string        `json:"model"`
 		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
@@ -190,7 +190,7 @@ func (TestDone) name() string          { return "test_done" }
 func (TestSkipped) name() string       { return "test_skipped" }
 func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
-func (WarmDone) name() string          { return "warm_done" }
+func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
@@ -217,7 +217,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"test_skipped":       decodeAs[TestSkipped],
 	"wait_started":       decodeAs[WaitStarted],
 	"wait_done":          decodeAs[WaitDone],
-	"warm_done":          decodeAs[WarmDone],
+	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
@@ -228,6 +228,7 @@ var oldNames = map[string]string{
 	"compile_started": "precompile_started",
 	"compile_pass":    "precompile_pass",
 	"compile_done":    "precompile_done",
+	"warm_done":       "read_in_done",
 }
 
 func decodeAs[E Event](data json.RawMessage) (Event, error) {

@@ -36,7 +36,7 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
-	if err := m.warm(ctx, c.job, c.paths); err != nil {
+	if err := m.readIn(ctx, c.job, c.paths); err != nil {
 		return c.job, err
 	}
 	m.pending, m.measured = slices.Clone(c.job.Tests), nil
@@ -222,21 +222,21 @@ func cacheType(name string) gguf.Type {
 	return t
 }
 
-// warm reads a model's files into memory before its load budget begins.
-func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error {
+// readIn reads a model's files into memory before its load budget begins.
+func (m *Models) readIn(ctx context.Context, job bench.Job, paths []string) error {
 	if job.Model.Weights != result.FileWeights || job.Settings.LoadMode == "dio" {
 		return nil
 	}
-	var o fetch.WarmOptions
+	var o fetch.ReadInOptions
 	if available := host.Observe("/").MemoryAvailableBytes; available != nil {
 		o.AvailableBytes = int64(*available)
 	}
 	start := time.Now()
-	read, err := fetch.Warm(ctx, paths, o)
+	read, err := fetch.ReadIn(ctx, paths, o)
 	if err != nil && ctx.Err() == nil {
 		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
 	}
-	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
+	return m.Emit(bench.ReadInDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
 }
 
 // Downloaded returns how many bytes were downloaded since its last call, or since the

@@ -153,7 +153,7 @@ func (p *progress) Event(s bench.Stamped) error {
 		} else if e.Elapsed > time.Second {
 			slog.Info("model file ready", "model", e.Model, "took", e.Elapsed.Round(time.Second))
 		}
-	case bench.WarmDone:
+	case bench.ReadInDone:
 		p.step("model file in memory", "model", e.Model, "size", humanize.IBytes(uint64(e.Bytes)), "took", e.Elapsed.Round(time.Millisecond))
 	case bench.LoadStarted:
 		p.mu.Lock()
