@@ -15,11 +15,11 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory load honesty gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
 help: # list the verbs
 	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
-	@awk -F ':.*## ' '/^##@ / { print ""; print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { print ""; print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'For plain go commands: eval "$$(make env)"'
 
@@ -111,6 +111,9 @@ abort: deps ## measure the time from an abort to its return
 
 memory: deps build ## measure the memory over 200 runs, and compare it with a plain C program's
 	@$(proof) -memory $(ARGS)
+
+memory-prediction: deps ## compare the memory that plan predicts with the library's report, for all default models and lengths
+	@$(with_llama) go run ./scripts/memory $(ARGS)
 
 load: deps build ## measure how fast synthetic weights load, and compare with a model file
 	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)

@@ -53,6 +53,10 @@ type Engine interface {
 	// goroutine may call it.
 	Tokens() int
 
+	// Memory returns the memory of the current test; nil: it is not known, or no test
+	// has begun. The caller owns it.
+	Memory() *result.Memory
+
 	// End frees what Begin created. The model stays loaded.
 	End() error
 

@@ -125,6 +125,7 @@ type (
 		Reason    string            `json:"reason,omitempty"`
 		Elapsed   time.Duration     `json:"elapsed_ns"`
 		Precision *result.Precision `json:"precision,omitempty"` // of a test that was repeated until its speed was known; nil: of others
+		Memory    *result.Memory    `json:"memory,omitempty"`    // nil: not known
 	}
 	// CoolDownStarted comes before a test if the machine is to cool down first. The
 	// parent waits before it lets the worker go on.
@@ -157,9 +158,9 @@ type (
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// WarmDone is written by the parent after it has read a model's file into memory,
+	// ReadInDone is written by the parent after it has read a model's file into memory,
 	// before the load.
-	WarmDone struct {
+	ReadInDone struct {
 		Model   string        `json:"model"`
 		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
@@ -232,7 +233,7 @@ func (CoolDownDone) name() string      { return "cool_down_done" }
 func (TestSkipped) name() string       { return "test_skipped" }
 func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
-func (WarmDone) name() string          { return "warm_done" }
+func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
 func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
@@ -262,7 +263,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"test_skipped":       decodeAs[TestSkipped],
 	"wait_started":       decodeAs[WaitStarted],
 	"wait_done":          decodeAs[WaitDone],
-	"warm_done":          decodeAs[WarmDone],
+	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
 	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
@@ -274,6 +275,7 @@ var oldNames = map[string]string{
 	"compile_started": "precompile_started",
 	"compile_pass":    "precompile_pass",
 	"compile_done":    "precompile_done",
+	"warm_done":       "read_in_done",
 }
 
 func decodeAs[E Event](data json.RawMessage) (Event, error) {

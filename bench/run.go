@@ -186,7 +186,7 @@ func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, 
 		return past, r.emitErr
 	}
 
-	done := TestDone{Test: t.Test, Status: result.OK}
+	done := TestDone{Test: t.Test, Status: result.OK, Memory: e.Memory()}
 	enough := j.job.Until != nil && len(r.repetitions) >= j.job.Repetitions
 	switch {
 	case err == nil:

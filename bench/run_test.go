@@ -127,6 +127,7 @@ const (
 
 func TestRunEvents(t *testing.T) {
 	const late = "not completed within its budget of 3.5s"
+	memory := &result.Memory{WeightsBytes: 3, PeakResidentBytes: 5, PeakSince: result.SinceTest}
 	lag := benchtest.Step{Takes: s, Lag: 10 * ms}
 	for _, tt := range []struct {
 		name   string
@@ -136,14 +137,15 @@ func TestRunEvents(t *testing.T) {
 		want   []timed
 	}{
 		{
-			"all repetitions", steady, bench.TestBudget{Test: pp512, Budget: 10 * s}, false,
+			"all repetitions", steady.Except(on(benchtest.Begin, pp512, 0, benchtest.Step{Memory: memory})),
+			bench.TestBudget{Test: pp512, Budget: 10 * s}, false,
 			[]timed{
 				{0, bench.TestStarted{Test: pp512, Budget: 10 * s, Repetitions: 2}},
 				{0, bench.ContextReady{}},
 				{s, bench.WarmupDone{Elapsed: s, UBatch: s}},
 				{2 * s, bench.RepetitionDone{Sample: sample(1, s, s), UBatch: s}},
 				{3 * s, bench.RepetitionDone{Sample: sample(2, 2*s, s), UBatch: s}},
-				{3 * s, bench.TestDone{Test: pp512, Status: result.OK, Elapsed: 3 * s}},
+				{3 * s, bench.TestDone{Test: pp512, Status: result.OK, Elapsed: 3 * s, Memory: memory}},
 			},
 		},
 		{

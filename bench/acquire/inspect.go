@@ -77,10 +77,11 @@ func Inspect(found Header, lengths []int) Inspection {
 	}
 	slices.SortStableFunc(in.Types, func(a, b TypeSum) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	slices.Sort(lengths)
-	settings := bench.DefaultSettings(1)
+	c := ContextOf(bench.DefaultSettings(1))
 	for _, n := range slices.Compact(lengths) {
 		if n > 0 {
-			in.Memory = append(in.Memory, f.Memory(n, settings.UBatch, gguf.F16, gguf.F16))
+			c.Tokens = n
+			in.Memory = append(in.Memory, f.Memory(c))
 		}
 	}
 	return in

@@ -285,7 +285,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			p.UnknownSizes++
 			continue
 		}
-		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch, gguf.F16, gguf.F16)
+		need := planned.Memory(m.header, ContextOf(bench.DefaultSettings(0)))
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
 		bound, ok := planned.UpperBound()

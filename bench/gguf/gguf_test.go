@@ -14,8 +14,9 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"pgregory.net/rapid"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
 // example is a small header with values of all types.
@@ -557,7 +558,7 @@ func FuzzRead(f *testing.F) {
 		if n, ok := got.Uint(got.Architecture() + ".block_count"); ok && (n == 0 || n > 512) && got.Shards() == 1 && got.Architecture() != "clip" && got.Architecture() != "" {
 			t.Fatalf("%d layers of %q", n, got.Architecture())
 		}
-		if m := got.Memory(512, 512, gguf.F16, gguf.F16); m.Total() < m.Weights {
+		if m := got.Memory(gguf.Context{Tokens: 512, UBatch: 512, K: gguf.F16, V: gguf.F16}); m.Total() < m.Weights {
 			t.Fatalf("memory of %+v", m)
 		}
 		// An accepted header is consistent; its users need no checks.

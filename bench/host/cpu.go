@@ -52,6 +52,10 @@ type Cache struct {
 // quota. The result is at least 1.
 func DefaultThreads() int { return open("/").countCPUs().Threads }
 
+// CPUFeatures lists the instruction sets of this machine that ggml uses, by the
+// kernel's names.
+func CPUFeatures() []string { return open("/").readCPUInfo().features() }
+
 func (m machine) describeCPU(info cpuInfo) CPU {
 	c := m.countCPUs()
 	c.Model = info.model()
@@ -59,11 +63,7 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 		c.Model = m.cpu.BrandName
 	}
 	m.identify(&c, info)
-	for _, flag := range ggmlFeatures {
-		if info.hasFlag(flag) {
-			c.Features = append(c.Features, flag)
-		}
-	}
+	c.Features = info.features()
 	c.Caches, c.Governors = m.caches(), m.governors()
 	return c
 }
@@ -229,6 +229,15 @@ func (info cpuInfo) hasFlag(flag string) bool {
 	return slices.ContainsFunc(slices.Concat(info["flags"], info["Features"]), func(flags string) bool {
 		return slices.Contains(strings.Fields(flags), flag)
 	})
+}
+
+func (info cpuInfo) features() (flags []string) {
+	for _, flag := range ggmlFeatures {
+		if info.hasFlag(flag) {
+			flags = append(flags, flag)
+		}
+	}
+	return flags
 }
 
 // threadsPerCore returns the hyperthreads per core, at least 1. Only x86-64 reports

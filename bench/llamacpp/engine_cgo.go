@@ -30,6 +30,9 @@ type Engine struct {
 	thread *llama.Thread
 	model  *llama.Model
 
+	devices   []llama.Device   // all that there are, as Load found them
+	peakSince result.PeakSince // of the process's resident memory
+
 	// Of the current test.
 	test   result.Test
 	pool   *llama.Threadpool
@@ -218,6 +221,7 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 	var why string
 	var devices []llama.Device
 	e.do(func() {
+		e.devices = llama.Devices()
 		var open func(llama.ModelParams) (*llama.Model, error)
 		if open, err = e.opener(progress); err != nil {
 			return
@@ -365,6 +369,7 @@ func (e *Engine) Begin(t result.Test) error {
 	e.test, e.rng, e.last = t, rand.New(&e.pcg), 0
 	e.prompt = make([]llama.Token, t.Prompt)
 	e.gen = make([]llama.Token, t.Gen)
+	e.peakSince = resetPeak()
 
 	e.do(func() {
 		var ctx *llama.Context

@@ -124,7 +124,7 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.CoolDownDone:
 		a.stay(step)
 		a.leave(0)
-	case bench.WarmDone:
+	case bench.ReadInDone:
 		if a.phase != testing { // beside a test, reading costs the run no time
 			read := clamp(e.Elapsed, step)
 			a.booked.Load += read

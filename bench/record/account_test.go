@@ -80,7 +80,7 @@ func TestAccount(t *testing.T) {
 		"download and warming": {
 			timeline{
 				{0, bench.WaitStarted{Model: "a.gguf"}}, {20, bench.WaitDone{Status: result.OK, Elapsed: secs(20)}},
-				{3, bench.WarmDone{Elapsed: secs(2.5)}}, {1, bench.EngineReady{}}, {0, load}, {4, loaded},
+				{3, bench.ReadInDone{Elapsed: secs(2.5)}}, {1, bench.EngineReady{}}, {0, load}, {4, loaded},
 			},
 			result.Accounting{Wall: secs(29), Wait: secs(20), Load: secs(6.5), Other: secs(0.5 + 1 + 1)},
 		},
@@ -119,7 +119,7 @@ func TestAccount(t *testing.T) {
 			result.Accounting{Wall: secs(13.5), Load: secs(4), Warmup: secs(5), Other: secs(4.5)},
 		},
 		"warming beside a test": {
-			timeline{{0, start(pp)}, {5, bench.WarmDone{Elapsed: secs(4)}}, {1, done(pp, result.Timeout)}},
+			timeline{{0, start(pp)}, {5, bench.ReadInDone{Elapsed: secs(4)}}, {1, done(pp, result.Timeout)}},
 			result.Accounting{Wall: secs(7), Lost: secs(6), Other: secs(1)},
 		},
 		"crash between tests": {
@@ -240,7 +240,7 @@ func TestAccountSums(t *testing.T) {
 		case 12:
 			return bench.WaitDone{}
 		case 13:
-			return bench.WarmDone{Elapsed: elapsed}
+			return bench.ReadInDone{Elapsed: elapsed}
 		default:
 			return bench.WorkerLost{}
 		}

@@ -42,6 +42,7 @@ type Assembler struct {
 	warmups int // passes
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+	memory  *result.Memory
 
 	precision *result.Precision // nil: the number of repetitions was fixed
 }
@@ -62,7 +63,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.precompile = e.Elapsed
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil
+		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.memory, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil, nil
 		a.made = bench.ContextFacts{}
 	case bench.ContextReady:
 		a.context, a.made = e.Elapsed, e.Facts
@@ -74,7 +75,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.GPUObserved:
 		a.gpus = e.Devices
 	case bench.TestDone:
-		a.precision = e.Precision
+		a.precision, a.memory = e.Precision, e.Memory
 		return a.finish(e.Status, e.Reason)
 	case bench.TestSkipped:
 		return &result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
@@ -187,6 +188,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
+		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	r.Ext.Precision = a.precision

@@ -32,7 +32,7 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	for i, e := range elapsed {
 		events = append(events, bench.RepetitionDone{Sample: result.Sample{Repetition: i + 1, Elapsed: e}})
 	}
-	events = append(events, bench.TestDone{Test: test, Status: result.OK})
+	events = append(events, bench.TestDone{Test: test, Status: result.OK, Memory: memory})
 	a := record.Assembler{Version: "1.2.3", Job: job}
 	var o *result.Outcome
 	for _, e := range events {
@@ -41,6 +41,9 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	}
 	return o
 }
+
+// memory is what every test of assemble takes.
+var memory = &result.Memory{WeightsBytes: 1000, CacheBytes: 100, ComputeBytes: 10, PeakResidentBytes: 1200, PeakSince: result.SinceTest}
 
 func ptr(f float64) *float64 { return &f }
 
@@ -89,6 +92,7 @@ func TestRecord(t *testing.T) {
 						"swap", "major_faults", "memory_pressure", "suspended", "clock_step",
 					},
 				},
+				Memory:   memory,
 				Warnings: unsteady,
 			},
 		},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -50,7 +51,7 @@ func WriteDocument(w io.Writer, d Document) error {
 		}
 		blocks = append(blocks, "## "+markdownText(m.name))
 		if len(m.records) > 0 {
-			facts := append(slices.Clone(m.facts), settingsLine(m.records))
+			facts := append(slices.Clone(m.facts), settingsLine(m.records), memoryLine(m.records))
 			for _, f := range facts {
 				blocks = append(blocks, markdownText(f))
 			}
@@ -190,6 +191,40 @@ func settingsLine(records []*result.Record) string {
 		}
 	}
 	return "settings: " + strings.Join(parts, ", ")
+}
+
+// memoryLine says what the test with the most memory took by the library's report,
+// and the largest resident memory of all tests. It is empty if no record has memory.
+func memoryLine(records []*result.Record) string {
+	var most *result.Record
+	var peak uint64
+	for _, r := range records {
+		m := r.Ext.Memory
+		if m == nil {
+			continue
+		}
+		peak = max(peak, m.PeakResidentBytes)
+		if most == nil || m.Total() > most.Ext.Memory.Total() {
+			most = r
+		}
+	}
+	if most == nil {
+		return ""
+	}
+	m := most.Ext.Memory
+	line := fmt.Sprintf("memory of %s: weights %s, KV cache %s, compute buffers %s", most.Test(),
+		humanize.IBytes(m.WeightsBytes), humanize.IBytes(m.CacheBytes), humanize.IBytes(m.ComputeBytes))
+	if len(m.Devices) > 1 {
+		var parts []string
+		for _, d := range m.Devices {
+			parts = append(parts, d.Name+" "+humanize.IBytes(d.WeightsBytes+d.CacheBytes+d.ComputeBytes))
+		}
+		line += "; on " + strings.Join(parts, ", ")
+	}
+	if peak > 0 {
+		line += "; peak resident " + humanize.IBytes(peak)
+	}
+	return line
 }
 
 // markdownText escapes a text of unknown origin for one line of Markdown.

@@ -51,7 +51,13 @@ func outcomes() []result.Outcome {
 	slow := result.Warning{Code: "slow_first_repetition", Message: "first repetition took 9.6 % longer than the median of the others, which can happen when the warm-up leaves work behind"}
 
 	pp := completed(result.Test{Prompt: 512}, 366.12, 364.9, 367.3, 365.2, 366.8)
+	pp.Record.Ext.Memory = &result.Memory{
+		WeightsBytes: 103668480, CacheBytes: 11796480, ComputeBytes: 107300782,
+		Devices:           []result.DeviceMemory{{Name: "CPU", WeightsBytes: 103668480, CacheBytes: 11796480, ComputeBytes: 107300782}},
+		PeakResidentBytes: 700 << 20, PeakSince: result.SinceTest,
+	}
 	ppSlow := completed(result.Test{Prompt: 16384}, 333.1, 364.9, 367.3, 365.2, 366.8)
+	ppSlow.Record.Ext.Memory = &result.Memory{WeightsBytes: 103668480, CacheBytes: 377487360, ComputeBytes: 123553710, PeakResidentBytes: 600 << 20}
 	ppSlow.Warnings = []result.Warning{slow}
 	ppSlow.Record.Ext.Warnings = []result.Warning{slow}
 	tg := completed(result.Test{Gen: 128, Depth: 4096}, 0.0123)
@@ -69,6 +75,10 @@ func outcomes() []result.Outcome {
 	other.Record.Backends, other.Record.GPUInfo, other.Record.GPULayers = "CUDA", "NVIDIA H100", 99
 	other.Record.AvgTS, other.Record.StddevTS = 42915.04, 106.4
 	other.Record.Ext.Weights = result.FileWeights
+	other.Record.Ext.Memory = &result.Memory{
+		WeightsBytes: 3 << 30, CacheBytes: 1 << 30, ComputeBytes: 1 << 20,
+		Devices: []result.DeviceMemory{{Name: "CUDA0", WeightsBytes: 3 << 30, CacheBytes: 1 << 30}, {Name: "CPU", ComputeBytes: 1 << 20}},
+	}
 	failed := result.Outcome{Model: "missing.gguf", Test: result.Test{Prompt: 16}, Status: result.Failed, Reason: "open model:\nno such file"}
 	return []result.Outcome{pp, ppSlow, tg, timeout, other, failed}
 }

@@ -28,10 +28,10 @@ the memory that tests of given lengths need. NAME is a default model. Only the
 header is read, also if the model is a URL or hf:user/repository/file[@revision].
 Inspecting works without libllama. With it, the memory of GPUs is shown too.
 
-Weights and KV cache are exact for models with plain attention, and an upper bound
-for models with sliding windows. Compute buffers are an estimate. A token embedding
-that is also the output counts twice: if the library repacks or offloads the output,
-it keeps a second copy. On a CPU, --no-repack avoids the copy.`,
+The memory is predicted for this machine's CPU. It is exact for models of plain
+attention, an upper bound for the KV cache of sliding windows, and an estimate of the
+compute buffers of other architectures. A token embedding that is also the output
+counts twice if the CPU repacks its type: run --no-repack avoids the second copy.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("--output", format, tableFormats); err != nil {

@@ -38,7 +38,7 @@ memory and the devices, and how long the tests may take by their budgets. Nothin
 measured. Only the header of a model that is neither on this machine nor a default
 model is downloaded.
 
-"needs" estimates the memory of the longest test: weights, KV cache and compute
+"needs" predicts the memory of the longest test: weights, KV cache and compute
 buffers. "fits" compares it with the memory that is free now. If a model does
 not fit the devices, it may still run with only some of its layers on them.`,
 		Example: `  benchmark-llm plan

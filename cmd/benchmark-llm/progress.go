@@ -208,7 +208,7 @@ func (p *progress) Event(s bench.Stamped) error {
 		} else if e.Elapsed > time.Second {
 			slog.Info("model file ready", "model", e.Model, "took_s", inSeconds(e.Elapsed))
 		}
-	case bench.WarmDone:
+	case bench.ReadInDone:
 		p.step("model file in memory", "model", e.Model, "size_bytes", e.Bytes, "took_s", inSeconds(e.Elapsed))
 	case bench.LoadStarted:
 		p.mu.Lock()
