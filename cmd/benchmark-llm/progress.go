@@ -26,6 +26,7 @@ type progress struct {
 	several  bool                            // the run has several models
 	skipped  notRun                          // not logged yet
 	stopping bool                            // the test under way is being stopped
+	loading  time.Time                       // when the load began, or its progress was last logged
 
 	mu       sync.Mutex
 	model    string // under way
@@ -38,6 +39,9 @@ type progress struct {
 	before *slog.Logger
 	closed sync.Once
 }
+
+// loadLogEvery is the least time between log lines about a load's progress.
+const loadLogEvery = 10 * time.Second
 
 // newProgress shows the live line only on a terminal that can redraw it, and never
 // between lines of JSON.
@@ -159,8 +163,13 @@ func (p *progress) Event(s bench.Stamped) error {
 		p.mu.Lock()
 		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false
 		p.mu.Unlock()
+		p.loading = time.Now()
 		p.set("loading %s", e.Model.Name)
 	case bench.LoadProgress:
+		if now := time.Now(); p.live == nil && now.Sub(p.loading) >= loadLogEvery {
+			p.loading = now
+			slog.Info("loading model", "model", p.model, "percent", fmt.Sprintf("%.0f", e.Share*100))
+		}
 		p.set("loading %s  %.0f %%", p.model, e.Share*100)
 	case bench.LoadDone:
 		if p.noLoad = e.Status != result.OK; !p.noLoad {
