@@ -117,7 +117,7 @@ func TestPlanTimeout(t *testing.T) {
 	// A single model's load budget does not depend on its tests, or on their budget.
 	s.Single = true
 	for _, timeout := range []*time.Duration{nil, &minute} {
-		if p := s.Plan(m, 1<<30, timeout, 2); p.LoadBudget != 200*time.Second {
+		if p := s.Plan(m, 1<<30, timeout, 2); p.LoadBudget != 680*time.Second {
 			t.Errorf("a single model may load for %v", p.LoadBudget)
 		}
 	}
