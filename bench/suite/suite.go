@@ -12,6 +12,9 @@ type Suite struct {
 	Models      []Entry `json:"models"`      // in this order
 	Repetitions int     `json:"repetitions"` // of each test
 	Targets     Targets `json:"targets"`     // from which budgets are computed
+
+	// Single tells that -m chose one model. Its load budget does not depend on its tests.
+	Single bool `json:"single,omitempty"`
 }
 
 // Entry is a model and its tests.

@@ -47,6 +47,9 @@ func WatchStops() *Stops {
 			switch {
 			case sig == syscall.SIGCONT: // SIGSTOP, which cannot be caught, came before
 				s.goOn(0)
+			case sig != syscall.SIGTSTP && foreground():
+				// A thread that writes to the terminal gets the signal again and again until the
+				// stop, so this one may be from before it.
 			case !orphaned():
 				s.stop()
 			}
@@ -143,6 +146,17 @@ func (s *Stops) count() stopCount {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen
+}
+
+// foreground tells whether this process may use its terminal.
+func foreground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close() //nolint:errcheck // nothing was written
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == syscall.Getpgrp()
 }
 
 // orphaned tells whether no shell could continue this process after a stop: no process of

@@ -24,23 +24,32 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
+// openPTY opens a terminal: the user's end, and the name of the program's.
+func openPTY(t *testing.T) (user *os.File, name string) {
+	t.Helper()
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = user.Close() })
+	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user, fmt.Sprintf("/dev/pts/%d", number)
+}
+
 // terminal opens a terminal of that many columns: what is written to it is in
 // screen once it is closed.
 func terminal(t *testing.T, columns int) (tty *os.File, screen func() []string) {
 	t.Helper()
-	m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(m.Fd()), unix.TIOCGPTN)
+	m, name := openPTY(t)
+	err := unix.IoctlSetWinsize(int(m.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)})
 	if err == nil {
-		err = unix.IoctlSetPointerInt(int(m.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(int(m.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)})
-	}
-	if err == nil {
-		tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+		tty, err = os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -443,5 +452,32 @@ func TestProgressWithoutCUDADevice(t *testing.T) {
 				t.Errorf("no %s in\n%s", test.want, &log)
 			}
 		})
+	}
+}
+
+// A long load shows its progress without a terminal too, but not at every event.
+func TestProgressOfLoad(t *testing.T) {
+	var b bytes.Buffer
+	setDefaultLog(t, &b, "text")
+	synctest.Test(t, func(t *testing.T) {
+		p := newProgress(&b, 2, time.Time{}, nothing, &globalOptions{logLevel: "info", logFormat: "text"})
+		defer p.close()
+		events := []bench.Event{bench.LoadStarted{Model: bench.Model{Name: "m.gguf"}}}
+		for tenths := range 10 { // one every 4 s
+			events = append(events, bench.LoadProgress{Share: float64(tenths+1) / 10})
+		}
+		for _, e := range events {
+			if err := p.Event(bench.Stamped{Event: e}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(4 * time.Second)
+		}
+	})
+	var percent []string
+	for _, m := range regexp.MustCompile(`loading model model=m.gguf percent=(\d+)\n`).FindAllStringSubmatch(b.String(), -1) {
+		percent = append(percent, m[1])
+	}
+	if got := strings.Join(percent, " "); got != "30 60 90" {
+		t.Errorf("progress %q in\n%s", got, b.String())
 	}
 }

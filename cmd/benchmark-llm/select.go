@@ -197,7 +197,7 @@ func (o *selectOptions) models() (suite.Suite, error) {
 		if d, ok := suite.LookupModel(o.model); ok {
 			one.SizeBytes = d.SizeBytes
 		}
-		s.Models = []suite.Entry{one}
+		s.Models, s.Single = []suite.Entry{one}, true
 	case len(o.modelURLs) > 0:
 		tests := s.Models[0].Tests
 		s.Models = nil

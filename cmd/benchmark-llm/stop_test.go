@@ -169,27 +169,3 @@ func TestStopTostop(t *testing.T) {
 	wait("the end", func() bool { _, all := ours(); return all == 0 })
 	say("exit")
 }
-
-// openPTY opens a new terminal: the side of the user, and the file of the other.
-func openPTY(t *testing.T) (user *os.File, name string) {
-	t.Helper()
-	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = user.Close() })
-	raw, err := user.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		if failed = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); failed == nil {
-			n, failed = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
-		}
-	}); err != nil || failed != nil {
-		t.Fatal(err, failed)
-	}
-	return user, fmt.Sprintf("/dev/pts/%d", n)
-}
