@@ -277,7 +277,7 @@ var foreign = map[string]string{
 var scripted = map[string]string{
 	"parity": "scripts/parity", "equivalence": "scripts/parity", "prefetch": "scripts/parity", "abort": "scripts/parity",
 	"memory": "scripts/parity", "load": "scripts/parity", "peers": "scripts/parity",
-	"original": "scripts/original", "gpu-check": "scripts/gpu-check", "picture": "scripts/picture",
+	"original": "scripts/original", "gpu-check": "scripts/gpu-check", "disturb": "scripts/disturb", "picture": "scripts/picture",
 }
 
 // scriptFlags reads the flags that a program of package flag has from its source.

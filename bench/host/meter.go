@@ -23,7 +23,8 @@ import (
 //     of the worker is subtracted: their CPU clocks, else utime and stime of
 //     /proc/PID/stat.
 //   - Waiting: the second number of /proc/PID/task/*/schedstat, the time that a
-//     thread was ready and did not run, in nanoseconds.
+//     thread was ready and did not run, in nanoseconds. Threads that do not compute do
+//     not count: the test does not wait for them.
 //   - Throttling: nr_throttled and throttled_usec (version 2) or throttled_time
 //     (version 1) of cpu.stat, in each cgroup from this process's up. The group that
 //     was stopped longest counts.
@@ -103,12 +104,21 @@ type reading struct {
 	clock    Clock
 	process  *time.Duration // CPU time of the worker
 	cpus     map[uint64]ticks
-	waits    map[string]uint64 // nanoseconds that each thread of the worker waited; nil: unknown
-	counters []*uint64         // of Meter.counters
+	threads  map[string]scheduled // of the worker, by thread id; nil: unknown
+	counters []*uint64            // of Meter.counters
 	minor    *uint64
 	major    *uint64
 	swapped  *uint64
 	mhz      *float64
+}
+
+// scheduled is the time that a thread ran, and the time that it was ready and did not.
+type scheduled struct{ ran, waited time.Duration }
+
+// computes tells whether a thread that was scheduled so within a window computes. Other
+// threads of the worker wake up, run for microseconds and sleep again.
+func (s scheduled) computes(window time.Duration) bool {
+	return s.ran >= window/10 || s.ran+s.waited >= window/2
 }
 
 // ticks are the times of one CPU in /proc/stat.
@@ -315,32 +325,33 @@ func (m *Meter) readWorker(r *reading) {
 	if n, ok := status.read(m.files); ok {
 		r.swapped = &n
 	}
-	r.waits = m.readWaits()
+	r.threads = m.readThreads()
 }
 
-// readWaits reads how long each thread of the worker has waited. It returns nil if
+// readThreads reads how the threads of the worker were scheduled. It returns nil if
 // the kernel does not count it.
-func (m *Meter) readWaits() map[string]uint64 {
-	waits := map[string]uint64{}
-	ran := false
-	for _, dir := range readDir(m.worker() + "/task") {
-		path := m.worker() + "/task/" + dir + "/schedstat"
+func (m *Meter) readThreads() map[string]scheduled {
+	threads := map[string]scheduled{}
+	counted := false
+	for _, id := range readDir(m.worker() + "/task") {
+		path := m.worker() + "/task/" + id + "/schedstat"
 		fields := strings.Fields(m.files.text(path))
 		if len(fields) != 3 { // the thread has ended
 			m.files.close(path)
 			continue
 		}
-		wait, err := strconv.ParseUint(fields[1], 10, 64)
-		if err != nil {
+		ran, err := strconv.ParseInt(fields[0], 10, 64)
+		waited, err2 := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil || err2 != nil {
 			continue
 		}
-		ran = ran || fields[0] != "0"
-		waits[dir] = wait
+		counted = counted || ran > 0
+		threads[id] = scheduled{time.Duration(ran), time.Duration(waited)}
 	}
-	if !ran {
+	if !counted {
 		return nil
 	}
-	return waits
+	return threads
 }
 
 // readClocks is the mean clock in MHz of the chosen CPUs.
@@ -406,12 +417,17 @@ func (m *Meter) between(before, now reading) *result.Conditions {
 
 // cpuTime finds out what CPU time the test did not get.
 func (m *Meter) cpuTime(c *result.Conditions, before, now reading) {
-	if now.waits != nil && before.waits != nil {
-		var wait uint64
-		for thread, to := range now.waits {
-			wait += to - min(before.waits[thread], to)
+	elapsed := now.clock.Monotonic - before.clock.Monotonic
+	if now.threads != nil && before.threads != nil {
+		var wait time.Duration
+		for id, to := range now.threads {
+			from := before.threads[id] // zero for a new thread
+			d := scheduled{max(to.ran-from.ran, 0), max(to.waited-from.waited, 0)}
+			if d.computes(elapsed) {
+				wait += d.waited
+			}
 		}
-		c.CPUWait = inSeconds(time.Duration(wait))
+		c.CPUWait = inSeconds(wait)
 	}
 	if len(now.cpus) == 0 || len(before.cpus) != len(now.cpus) {
 		return
@@ -437,7 +453,7 @@ func (m *Meter) cpuTime(c *result.Conditions, before, now reading) {
 	if !known {
 		return
 	}
-	notIdle := (now.clock.Monotonic-before.clock.Monotonic)*time.Duration(len(now.cpus)) - time.Duration(idle+steal)*tick
+	notIdle := elapsed*time.Duration(len(now.cpus)) - time.Duration(idle+steal)*tick
 	other := min(notIdle, time.Duration(busy)*tick) - own + m.debt
 	m.debt = min(other, 0)
 	c.OtherCPU = inSeconds(max(other, 0))

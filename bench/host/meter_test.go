@@ -144,7 +144,7 @@ func TestMeter(t *testing.T) {
 			"another process on one CPU", nil, nil,
 			second(with(quiet,
 				"proc/9/stat", "9 (w) R 1 1 1 0 -1 0 1010 0 20 0 200 10 0 0 20 0 3 0 1 1 1\n",
-				"proc/9/task/9/schedstat", "1000 1000000000 5\n")),
+				"proc/9/task/9/schedstat", "500001000 1000000000 5\n")),
 			func(c *result.Conditions) { c.OtherCPU, c.CPUWait = new(0.5), new(0.5) },
 		},
 		{
@@ -187,8 +187,16 @@ func TestMeter(t *testing.T) {
 			func(c *result.Conditions) { c.CPUs, c.OtherCPU, c.OtherCPUResolution, c.Steal = 1, nil, nil, nil },
 		},
 		{
-			"a new thread waits", nil, nil, second(with(quiet, "proc/9/task/11/schedstat", "1 250000000 1\n")),
+			"a new thread waits", nil, nil, second(with(quiet, "proc/9/task/11/schedstat", "100000000 250000000 1\n")),
 			func(c *result.Conditions) { c.CPUWait = new(0.25) },
+		},
+		{
+			"a thread that mostly waits", nil, nil, second(with(quiet, "proc/9/task/11/schedstat", "1000 500000000 1\n")),
+			func(c *result.Conditions) { c.CPUWait = new(0.5) },
+		},
+		{
+			"a thread that does not compute", nil, nil, second(with(quiet, "proc/9/task/11/schedstat", "1000 400000000 1\n")),
+			func(*result.Conditions) {},
 		},
 		{
 			"the kernel does not count waiting", nil, []string{"proc/9/task/9/schedstat", "proc/9/task/10/schedstat"}, second(quiet),

@@ -306,11 +306,21 @@ func (e evidence) contended() (waited, beside float64, ok bool) {
 	if !ok {
 		return 0, 0, false
 	}
-	wait, ok := known(e.CPUWait)
+	wait, ok := e.wait()
 	if !ok {
 		return other, 0, true
 	}
 	return min(other, wait), max(other-wait, 0), true
+}
+
+// wait is the time for which threads waited although the CPU quota did not stop them.
+// While it does, they count as waiting, and other processes use the CPUs.
+func (e evidence) wait() (float64, bool) {
+	wait, ok := known(e.CPUWait)
+	if e.Throttled != nil {
+		wait = max(wait-*e.Throttled, 0)
+	}
+	return wait, ok
 }
 
 // otherProcesses is the share of time that other processes may explain. On a GPU only
@@ -319,6 +329,9 @@ func otherProcesses(e evidence) (float64, bool) {
 	waited, beside, ok := e.contended()
 	if !ok {
 		return 0, false
+	}
+	if e.Throttled != nil {
+		beside = max(beside-*e.Throttled, 0)
 	}
 	if !e.gpu {
 		waited += idleWeight * beside
@@ -329,14 +342,11 @@ func otherProcesses(e evidence) (float64, bool) {
 // unexplainedWait is the share of time in which threads waited for a CPU, without
 // what other processes and the CPU quota explain.
 func unexplainedWait(e evidence) (float64, bool) {
-	wait, ok := known(e.CPUWait)
+	wait, ok := e.wait()
 	if !ok {
 		return 0, false
 	}
 	explained, _, _ := e.contended()
-	if e.Throttled != nil {
-		explained += *e.Throttled
-	}
 	wait = max(wait-explained, 0)
 	return e.share(&wait)
 }

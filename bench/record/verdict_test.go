@@ -102,6 +102,9 @@ func TestVerdict(t *testing.T) {
 		{"a CPU quota, for which threads wait too", modelFacts, func(_ int, c *result.Conditions) {
 			c.Throttled, c.ThrottledPeriods, c.CPUWait = new(0.8), new(uint64(8)), new(0.8)
 		}, result.Invalid, []string{"throttled"}},
+		{"a CPU quota, while others use the CPUs", modelFacts, func(_ int, c *result.Conditions) {
+			c.Throttled, c.CPUWait, c.OtherCPU = new(0.9), new(0.95), new(1.0)
+		}, result.Invalid, []string{"throttled", "other_processes"}},
 		{"a low clock", modelFacts, func(_ int, c *result.Conditions) { c.FrequencyMHz = new(2700.0) }, result.Doubtful, []string{"frequency_low"}},
 		{"a low clock of the CPU beside a GPU", onGPU, func(_ int, c *result.Conditions) { c.FrequencyMHz = new(2700.0) }, result.Valid, nil},
 		{"heat", modelFacts, func(_ int, c *result.Conditions) {

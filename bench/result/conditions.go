@@ -1,13 +1,15 @@
 package result
 
+import "math"
+
 // Conditions says what else the machine did during timed repetitions: of one
 // repetition in a Sample, of all repetitions together in a record. A value that the
 // machine does not tell is nil. No value is negative. bench/host names the source of
 // each.
 //
-// A repetition's values cover the time from one reading to the next, which is the
-// timed repetition and a few milliseconds around it. The machine is never read while
-// the clock runs.
+// A repetition's values cover the time from one reading to the next: the timed
+// repetition and the untimed pass that primes it. The machine is never read while the
+// clock runs.
 type Conditions struct {
 	Seconds float64 `json:"seconds"` // between the readings
 	CPUs    int     `json:"cpus"`    // that the test may use
@@ -15,7 +17,7 @@ type Conditions struct {
 	// CPU time that the test did not get.
 	OtherCPU           *float64 `json:"other_cpu_s,omitempty"`           // of other processes and interrupts, on the CPUs that the test may use
 	OtherCPUResolution *float64 `json:"cpu_time_resolution_s,omitempty"` // other_cpu_s and steal_s may be off by this much
-	CPUWait            *float64 `json:"cpu_wait_s,omitempty"`            // that threads of the worker were ready and did not run, over all threads
+	CPUWait            *float64 `json:"cpu_wait_s,omitempty"`            // that computing threads of the worker were ready and did not run, over all threads
 	Steal              *float64 `json:"steal_s,omitempty"`               // that the hypervisor gave to other guests, over the same CPUs
 	Throttled          *float64 `json:"throttled_s,omitempty"`           // that the CPU quota stopped the cgroup, over all its CPUs
 	ThrottledPeriods   *uint64  `json:"throttled_periods,omitempty"`     // periods in which the quota was used up
@@ -95,10 +97,12 @@ func (c *Conditions) add(o *Conditions) {
 	} else if total := c.Seconds + o.Seconds; total > 0 {
 		c.FrequencyMHz = new((*c.FrequencyMHz*c.Seconds + *o.FrequencyMHz*o.Seconds) / total)
 	}
-	c.Seconds += o.Seconds
+	c.Seconds = rounded(c.Seconds + o.Seconds)
 	c.CPUs = min(c.CPUs, o.CPUs)
 	for i, to := range c.seconds() {
-		*to = plus(*to, *o.seconds()[i])
+		if *to = plus(*to, *o.seconds()[i]); *to != nil {
+			**to = rounded(**to)
+		}
 	}
 	for i, to := range c.counts() {
 		*to = plus(*to, *o.counts()[i])
@@ -125,3 +129,6 @@ func greater[N float64 | uint64](a, b *N) *N {
 	}
 	return new(max(*a, *b))
 }
+
+// rounded is a time in seconds to the microsecond, as it was read.
+func rounded(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }

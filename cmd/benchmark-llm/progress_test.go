@@ -454,30 +454,3 @@ func TestProgressWithoutCUDADevice(t *testing.T) {
 		})
 	}
 }
-
-// A long load shows its progress without a terminal too, but not at every event.
-func TestProgressOfLoad(t *testing.T) {
-	var b bytes.Buffer
-	setDefaultLog(t, &b, "text")
-	synctest.Test(t, func(t *testing.T) {
-		p := newProgress(&b, 2, time.Time{}, nothing, &globalOptions{logLevel: "info", logFormat: "text"})
-		defer p.close()
-		events := []bench.Event{bench.LoadStarted{Model: bench.Model{Name: "m.gguf"}}}
-		for tenths := range 10 { // one every 4 s
-			events = append(events, bench.LoadProgress{Share: float64(tenths+1) / 10})
-		}
-		for _, e := range events {
-			if err := p.Event(bench.Stamped{Event: e}); err != nil {
-				t.Error(err)
-			}
-			time.Sleep(4 * time.Second)
-		}
-	})
-	var percent []string
-	for _, m := range regexp.MustCompile(`loading model model=m.gguf percent=(\d+)\n`).FindAllStringSubmatch(b.String(), -1) {
-		percent = append(percent, m[1])
-	}
-	if got := strings.Join(percent, " "); got != "30 60 90" {
-		t.Errorf("progress %q in\n%s", got, b.String())
-	}
-}
