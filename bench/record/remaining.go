@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -163,7 +165,7 @@ func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
 		limit.Layers = 0
 	}
 	r.Job.Offload = limit
-	return fmt.Sprintf("with at most %d layers on devices", limit.Layers), true
+	return "with at most " + english.Plural(limit.Layers, "layer", "") + " on devices", true
 }
 
 // tryAgain changes nothing.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
@@ -129,7 +131,7 @@ func facts(r *result.Record) []string {
 	if r.Ext.Weights != "" {
 		model = append(model, string(r.Ext.Weights)+" weights")
 	}
-	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, fmt.Sprintf("%d threads", r.Threads)}
+	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, english.Plural(r.Threads, "thread", "")}
 	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
 	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
 }

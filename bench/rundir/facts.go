@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
@@ -36,7 +38,7 @@ func (d *Description) facts() []report.Fact {
 	c := d.Host.CPU
 	cores := ""
 	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
-		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
+		cores = english.Plural(c.PhysicalCores, "core", "") + ", " + english.Plural(c.LogicalCPUs, "CPU", "")
 		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
 			cores += fmt.Sprintf(", %d of them allowed", c.AllowedCPUs)
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/lmittmann/tint"
@@ -51,10 +53,7 @@ func oneLine(s string) string {
 
 // count is "1 thread", "2 threads".
 func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
+	return fmt.Sprintf("%d %s", n, english.PluralWord(n, noun, ""))
 }
 
 // newLogger logs to w as plain lines or as JSON, with the same texts.
