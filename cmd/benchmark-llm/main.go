@@ -17,6 +17,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // version is the version of this program; the linker sets it.
@@ -35,7 +37,7 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	if err := prepare(root, args); err != nil {
+	if err := commandline.Prepare(root, args); err != nil {
 		return finish(stderr, err)
 	}
 	root.SetIn(stdin)
