@@ -186,7 +186,7 @@ func (c *Context) Logits() ([]float32, error) {
 	}
 	l := C.llama_get_logits_ith(p.ctx, -1)
 	if l == nil {
-		return nil, fmt.Errorf("logits: %w (nothing was decoded)", ErrInvalidBatch)
+		return nil, fmt.Errorf("logits: %w", ErrNoLogits)
 	}
 	out := make([]float32, c.vocab)
 	copy(out, unsafe.Slice((*float32)(unsafe.Pointer(l)), c.vocab))

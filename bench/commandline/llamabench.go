@@ -1,6 +1,6 @@
-// Package commandline reads what people write on the command line beside this
-// program's own flags: llama-bench's flags, and words that are misspelt. It parses
-// no flags itself.
+// Package commandline says what a command line means that cobra cannot read: it knows
+// llama-bench's flags, refuses empty values, and suggests the flag, command or value
+// that a misspelt word may stand for. It defines no flags. Errors are *Mistake.
 package commandline
 
 import (

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -286,8 +288,9 @@ func (f *file) pairs(n *yaml.Node, what string) (pairs [][2]int) {
 		case what == "e2e" && (pair[0] == 0 || pair[1] == 0):
 			f.fail(item, "e2e: both numbers of a pair must be above 0, as in [[512, 128]]")
 		case what == "e2e" && f.repetitions*pair[1] > result.MaxGenerated:
-			f.fail(item, "e2e: %d repetitions of %d tokens are too many, because the time of each token is kept; with %d repetitions the limit is %d tokens",
-				f.repetitions, pair[1], f.repetitions, result.MaxGenerated/f.repetitions)
+			many := fmt.Sprintf("%d %s", f.repetitions, english.PluralWord(f.repetitions, "repetition", ""))
+			f.fail(item, "e2e: %s of %d tokens are too many, because the time of each token is kept; with %s the limit is %d tokens",
+				many, pair[1], many, result.MaxGenerated/f.repetitions)
 		default:
 			pairs = append(pairs, [2]int{pair[0], pair[1]})
 		}

@@ -20,16 +20,15 @@ import (
 // its value is missing.
 func TestBlanksAreRefused(t *testing.T) {
 	tried := 0
-	for _, c := range everyCommand(newRootCommand()) {
+	for _, c := range commandline.EveryCommand(newRootCommand()) {
 		for _, f := range slices.Concat(flagsOf(c.LocalFlags()), flagsOf(c.InheritedFlags())) {
 			if f.NoOptDefVal != "" { // a switch
 				continue
 			}
 			for _, value := range []string{"", " ", "\t\n", "--quiet", "-p"} {
 				tried++
-				err := flagFailure(c, c.ParseFlags([]string{"--" + f.Name, value}))
-				var failed *failure
-				if !errors.As(err, &failed) || failed.code != exitUsage || !strings.HasPrefix(err.Error(), "--"+f.Name+": the value is ") {
+				err := commandline.FlagError(c, c.ParseFlags([]string{"--" + f.Name, value}))
+				if failed, ok := lookup(err); !ok || failed.code != exitUsage || failed.hint == "" || !strings.HasPrefix(err.Error(), "--"+f.Name+": the value is ") {
 					t.Errorf("%s --%s %q: %v", c.CommandPath(), f.Name, value, err)
 				}
 			}
@@ -156,7 +155,7 @@ func TestCompletion(t *testing.T) {
 // What a shell offers for a flag is what the flag takes.
 func TestFlagWordsExist(t *testing.T) {
 	used := map[string]bool{}
-	for _, c := range everyCommand(newRootCommand()) {
+	for _, c := range commandline.EveryCommand(newRootCommand()) {
 		for _, f := range slices.Concat(flagsOf(c.LocalFlags()), flagsOf(c.InheritedFlags())) {
 			used[f.Name], used[c.Name()+" "+f.Name] = true, true
 		}

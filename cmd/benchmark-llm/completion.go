@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,6 +11,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -39,7 +38,7 @@ var flagWords = map[string][]string{
 
 // completeValues has shells complete the values of all flags with a value, and models.
 func completeValues(root *cobra.Command) {
-	for _, c := range everyCommand(root) {
+	for _, c := range commandline.EveryCommand(root) {
 		for _, f := range slices.Concat(flagsOf(c.LocalNonPersistentFlags()), flagsOf(c.PersistentFlags())) {
 			if how := completionOf(c, f); how != nil {
 				_ = c.RegisterFlagCompletionFunc(f.Name, how) // the root has the flags of run, which are registered once
@@ -89,28 +88,13 @@ func completionOf(c *cobra.Command, f *pflag.Flag) cobra.CompletionFunc {
 	return cobra.NoFileCompletions
 }
 
-// completeModel offers the default models and the model files that a path begins.
+// completeModel offers the default models and model files.
 func completeModel(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-	directive := cobra.ShellCompDirectiveNoFileComp
-	var words []string
+	var defaults []string
 	for _, m := range suite.Models() {
-		if strings.HasPrefix(m.File, begun) {
-			words = append(words, m.File)
-		}
+		defaults = append(defaults, m.File)
 	}
-	dir, _ := filepath.Split(begun)
-	entries, _ := os.ReadDir(filepath.Clean(dir)) // a directory that cannot be read offers nothing
-	for _, e := range entries {
-		word := dir + e.Name()
-		switch info, err := os.Stat(word); {
-		case err != nil || !strings.HasPrefix(word, begun):
-		case info.IsDir():
-			words, directive = append(words, word+"/"), directive|cobra.ShellCompDirectiveNoSpace
-		case strings.EqualFold(filepath.Ext(word), ".gguf") && !slices.Contains(words, word):
-			words = append(words, word)
-		}
-	}
-	return words, directive
+	return commandline.CompleteFile(begun, ".gguf", defaults)
 }
 
 // completeDevice offers the devices that layers can go to, after those named before.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -141,6 +142,7 @@ func hint(text string) func(error) string { return func(error) string { return t
 // rules give the errors of other packages their exit codes and hints. The first
 // that matches counts.
 var rules = []rule{
+	{ofType[*commandline.Mistake], exitUsage, mistakeHint},
 	{is(errStdout), exitOutput, hint("check that stdout is open and has room")},
 
 	// The run's directory.
@@ -178,6 +180,12 @@ var rules = []rule{
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
+}
+
+func mistakeHint(err error) string {
+	var m *commandline.Mistake
+	errors.As(err, &m)
+	return m.Hint
 }
 
 func finishedHint(err error) string {

@@ -32,6 +32,7 @@ func TestRules(t *testing.T) {
 		code int
 		hint string
 	}{
+		{oneOf("--x", "y", []string{"z", "w"}), 2, "use one of z, w"},
 		{errStdout, 5, "check that stdout is open and has room"},
 		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
 		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},

@@ -10,6 +10,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // helpColumns is the width of help. It does not depend on the terminal, because
@@ -131,11 +133,6 @@ func rootFlags(root *cobra.Command) (shown []*pflag.Flag) {
 	return shown
 }
 
-func flagsOf(f *pflag.FlagSet) (flags []*pflag.Flag) {
-	f.VisitAll(func(flag *pflag.Flag) { flags = append(flags, flag) })
-	return flags
-}
-
 // wrapped wraps each paragraph of a text to the width of the help. A paragraph with
 // an indented line stays as it is.
 func wrapped(long string) string {
@@ -162,7 +159,7 @@ func newHelpCommand() *cobra.Command {
 			if err != nil || len(rest) > 0 || !of.HasAvailableSubCommands() {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return commandNames(of), cobra.ShellCompDirectiveNoFileComp
+			return commandline.CommandNames(of), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			of, rest, err := c.Root().Find(args)
@@ -180,7 +177,7 @@ func newHelpCommand() *cobra.Command {
 
 // setHelp sets the layout of the help of all commands.
 func setHelp(root *cobra.Command) {
-	for _, c := range everyCommand(root) {
+	for _, c := range commandline.EveryCommand(root) {
 		c.Long = wrapped(c.Long)
 	}
 	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})

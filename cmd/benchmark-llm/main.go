@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	_ "github.com/sparecores/benchmark-llm/llama/limits" // checked before main
 )
 
@@ -37,7 +38,7 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	if err := prepare(root, args); err != nil {
+	if err := commandline.Prepare(root, args); err != nil {
 		return finish(stderr, err)
 	}
 	root.SetIn(stdin)

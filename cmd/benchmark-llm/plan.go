@@ -269,7 +269,7 @@ func (p *planText) timeLine() string {
 		b.WriteString("time: tests have no limit")
 	}
 	if p.LikelySeconds != nil {
-		fmt.Fprintf(&b, "; likely %s for the %d of %d tests that were measured before", durationText(*p.LikelySeconds), p.LikelyTests, p.Tests)
+		fmt.Fprintf(&b, "; likely %s by an earlier run, which measured %d of %s", durationText(*p.LikelySeconds), p.LikelyTests, result.Count(p.Tests, "test"))
 	}
 	switch {
 	case p.TimeLimitSeconds == nil:

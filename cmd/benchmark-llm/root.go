@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // globalOptions are the flags of every command.
@@ -60,7 +62,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` that is logged on stderr: "+strings.Join(logLevels, ", "))
 	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: "+strings.Join(logFormats, ", "))
 	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "log only warnings and errors on stderr")
-	root.SetFlagErrorFunc(flagFailure)
+	root.SetFlagErrorFunc(commandline.FlagError)
 	root.AddCommand(run, newPlanCommand(&global), newDevicesCommand(&global), newModelsCommand(), newReplayCommand(),
 		newVersionCommand(), newWorkerCommand())
 	root.SetHelpCommand(newHelpCommand())
@@ -74,7 +76,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 		}
 	}
 	setHelp(root)
-	refuseBlanks(root)
+	commandline.RefuseBlanks(root)
 	completeValues(root)
 	return root
 }
