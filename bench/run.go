@@ -132,13 +132,6 @@ func overdue(done string, budget time.Duration, limit result.Status) string {
 	return fmt.Sprintf("not %s within its budget of %s", done, budget.Round(time.Millisecond))
 }
 
-// Run runs one test of a job under a watchdog: context, warm-up and repetitions.
-// Its events say how the test ended. Run returns an error only if emit fails.
-func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
-	return err
-}
-
 // run runs one test and returns what later tests need to know about it. reason says
 // why the policy started it. If the process was stopped, the test goes on at the
 // repetition that was running, like one that is tried again after a crash.

@@ -61,6 +61,21 @@ func loaded(t *testing.T, job bench.Job) *Engine {
 	return e
 }
 
+// runTest runs one test on an engine that has its model.
+func runTest(t *testing.T, e *Engine, test bench.TestBudget, emit func(bench.Event) error) error {
+	t.Helper()
+	job := e.job
+	job.Tests, job.NoPrecompile = []bench.TestBudget{test}, true
+	return bench.RunJob(t.Context(), loadedEngine{e}, job, nil, emit)
+}
+
+// loadedEngine does not load its model again.
+type loadedEngine struct{ *Engine }
+
+func (loadedEngine) Load(context.Context, func(bench.Event)) (bench.ModelFacts, error) {
+	return bench.ModelFacts{}, nil
+}
+
 // Before a repetition that generates, tokens are decoded until the CPUs are awake.
 // After a single token the first tokens of a tg16 would be a sixth slower.
 func TestGenerationIsPrimed(t *testing.T) {
@@ -149,14 +164,14 @@ func TestAbortAtDeadline(t *testing.T) {
 		return nil
 	}
 	long := bench.TestBudget{Test: result.Test{Gen: 4096}, Budget: 200 * time.Millisecond}
-	if err := bench.Run(t.Context(), e, e.job, long, emit); err != nil {
+	if err := runTest(t, e, long, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.Timeout || returned == nil {
 		t.Fatalf("%+v, %+v", done, returned)
 	}
 	// The engine stays usable after an abort.
-	if err := bench.Run(t.Context(), e, e.job, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
+	if err := runTest(t, e, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.OK {

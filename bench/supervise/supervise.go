@@ -58,15 +58,6 @@ type Options struct {
 	Consumers Consumers
 }
 
-// Run runs the job's tests in worker processes, in order, and reports an outcome for
-// each. If a test crashes, longer tests of its series come last. Run returns an error
-// if a worker or its engine cannot be started, or a consumer fails. No worker is left
-// when it returns. When ctx ends, the worker is told to stop. It is killed if it does
-// not stop within StopWithin. Tests that are not completed are Aborted.
-func Run(ctx context.Context, job bench.Job, o Options) error {
-	return newModel(job, o).run(ctx)
-}
-
 // Probe starts a worker without tests and returns its engine's facts, for the job's
 // settings. A run probes before it downloads anything if there is an NVIDIA GPU or if
 // settings name devices, because only the library knows its devices. The error wraps

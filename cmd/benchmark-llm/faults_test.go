@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -710,7 +711,8 @@ func faultJob(m bench.Model) bench.Job {
 func supervised(t *testing.T, job bench.Job, script string, oomKills func() (uint64, bool)) ([]*result.Outcome, []bench.Event, error) {
 	t.Helper()
 	var all gathered
-	err := supervise.Run(t.Context(), job, supervise.Options{
+	ready := func(context.Context, int) (bench.Job, error) { return job, nil }
+	err := supervise.RunModels(t.Context(), []bench.Job{job}, ready, supervise.Options{
 		Command:   []string{"sh", "-c", script + "; exec benchmark-llm worker --log-level error"},
 		Env:       []string{"GGML_NO_BACKTRACE=1"},
 		Version:   "test",
