@@ -241,7 +241,7 @@ func badGGUF(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	model := func(architecture string) []byte {
 		f, err := gguf.New(
-			[]gguf.KeyValue{{Key: "general.architecture", Value: architecture}, {Key: "general.name", Value: "bad"}},
+			[]gguf.KeyValue{{Key: "general.architecture", Value: architecture}, {Key: "general.name", Value: "bad"}, {Key: "tokenizer.ggml.model", Value: "none"}},
 			[]gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{64, 32}, Type: gguf.F32}},
 		)
 		ts.Check(err)
