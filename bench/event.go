@@ -287,8 +287,10 @@ func decodeAs[E Event](data json.RawMessage) (Event, error) {
 // ErrUnknownEvent means an event that this version of the program does not know.
 var ErrUnknownEvent = errors.New("unknown event")
 
-// MaxEventBytes is the maximum length of an event's line. Longer lines are garbage.
-const MaxEventBytes = 4 << 20
+// MaxEventBytes is the maximum length of an event's line. Longer lines are garbage. The
+// longest event is the TestStarted of a test that continues: it has all repetitions, with
+// their conditions.
+const MaxEventBytes = 16 << 20
 
 // Stamped is an event with the wall-clock time at which it happened.
 type Stamped struct {

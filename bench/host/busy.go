@@ -70,12 +70,12 @@ func Busy(ctx context.Context, root string) []Disturbance {
 // returns what still does. tell is called with what it waits for, whenever that
 // changes its kind.
 func WaitQuiet(ctx context.Context, root string, limit time.Duration, tell func([]Disturbance)) []Disturbance {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var found, told []Disturbance
-	for {
-		now := Busy(ctx, root)
-		if ctx.Err() != nil {
+	for looking := ctx; ; looking = limited { // the first look is taken in any case
+		now := Busy(looking, root)
+		if looking.Err() != nil {
 			return found
 		}
 		if found = now; len(found) == 0 {
@@ -86,7 +86,7 @@ func WaitQuiet(ctx context.Context, root string, limit time.Duration, tell func(
 			tell(found)
 		}
 		select {
-		case <-ctx.Done():
+		case <-limited.Done():
 			return found
 		case <-time.After(pollTime):
 		}

@@ -132,12 +132,14 @@ func TestWaitQuiet(t *testing.T) {
 		name   string
 		coolAt time.Duration // 0: never
 		stopAt time.Duration // 0: never
+		limit  time.Duration
 		takes  time.Duration // at least
 		want   []Disturbance
 	}{
-		{"passes", 30 * time.Second, 0, 30 * time.Second, nil},
-		{"does not pass", 0, 0, 2 * time.Minute, hot},
-		{"is interrupted", 0, 10 * time.Second, 10 * time.Second, hot},
+		{"passes", 30 * time.Second, 0, 2 * time.Minute, 30 * time.Second, nil},
+		{"does not pass", 0, 0, 2 * time.Minute, 2 * time.Minute, hot},
+		{"is interrupted", 0, 10 * time.Second, 2 * time.Minute, 10 * time.Second, hot},
+		{"has no time", 0, 0, -time.Second, 0, hot},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			root := calm7(t)
@@ -155,7 +157,7 @@ func TestWaitQuiet(t *testing.T) {
 				}
 				start := time.Now()
 				var told [][]Disturbance
-				got := WaitQuiet(ctx, root, 2*time.Minute, func(d []Disturbance) { told = append(told, d) })
+				got := WaitQuiet(ctx, root, tc.limit, func(d []Disturbance) { told = append(told, d) })
 				if diff := cmp.Diff(tc.want, got); diff != "" {
 					t.Errorf("left (-want +got):\n%s", diff)
 				}

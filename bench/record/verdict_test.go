@@ -10,6 +10,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
 // undisturbed are the conditions of a repetition of one second on two CPUs.
@@ -233,5 +234,30 @@ func TestRecordConditions(t *testing.T) {
 	warning := []result.Warning{{Code: "major_faults", Message: "memory was read from a disk 150 times in 5.00 s of repetitions"}}
 	if diff := cmp.Diff(warning, r.Ext.Warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+// The start of a test that continues has the conditions of all its repetitions, which
+// fit a line of events.
+func TestLongestTestFitsALine(t *testing.T) {
+	c := undisturbed()
+	for _, seconds := range []**float64{
+		&c.OtherCPU, &c.OtherCPUResolution, &c.CPUWait, &c.Steal, &c.Throttled, &c.CPUPressure, &c.MemoryPressure, &c.IOPressure,
+		&c.ThermalSeconds, &c.ClockStep, &c.Suspended, &c.FrequencyMHz, &c.ReferenceMHz,
+	} {
+		*seconds = new(12345.678901)
+	}
+	for _, count := range []**uint64{
+		&c.ThrottledPeriods, &c.MemoryLimit, &c.MajorFaults, &c.MinorFaults, &c.SwapIn, &c.SwapOut, &c.SwappedBytes, &c.NUMAMisses, &c.ThermalThrottles,
+	} {
+		*count = new(uint64(1234567890123))
+	}
+	samples := make([]result.Sample, suite.MaxRepetitions)
+	for i := range samples {
+		samples[i] = result.Sample{Repetition: i + 1, Start: at, Elapsed: time.Hour, Conditions: &c}
+	}
+	line, err := bench.Stamped{Event: bench.TestStarted{Test: pp512, Done: samples}}.MarshalLine()
+	if err != nil || len(line) > bench.MaxEventBytes {
+		t.Errorf("%d bytes, %v", len(line), err)
 	}
 }
