@@ -76,6 +76,7 @@ const (
 	UnknownModel             // no default model has that name
 	NoShape                  // synthetic weights cannot be made from the header
 	NoSource                 // an interrupted run does not say where the file came from
+	OtherFile                // earlier tests of an interrupted run were measured with another file
 )
 
 // Error is the error of a model that is not available. Its text is that of Err.

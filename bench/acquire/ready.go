@@ -36,7 +36,10 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
-	if err := m.warm(ctx, c.job, c.paths); err != nil {
+	if err := c.identify(); err != nil { // it may have changed since it was found
+		return c.job, &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+	}
+	if err := m.warm(ctx, c.job, c.file.Paths); err != nil {
 		return c.job, err
 	}
 	m.pending, m.measured = slices.Clone(c.job.Tests), nil

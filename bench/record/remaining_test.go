@@ -131,7 +131,7 @@ func TestHistoryOfFallback(t *testing.T) {
 		}
 	}
 	job := h.End().Jobs[0]
-	if job.Model != synthetic.Model || job.Effective().LoadMode != "none" || len(job.Warnings) != 1 || len(job.Tests) != 2 || len(job.Tests[0].Done) != 0 {
+	if !cmp.Equal(job.Model, synthetic.Model) || job.Effective().LoadMode != "none" || len(job.Warnings) != 1 || len(job.Tests) != 2 || len(job.Tests[0].Done) != 0 {
 		t.Errorf("%+v", job)
 	}
 }

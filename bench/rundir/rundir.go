@@ -35,7 +35,9 @@ import (
 // Errors that say why a directory cannot be used, for errors.Is.
 var (
 	ErrNotRun   = errors.New("not the directory of a run")
-	ErrRunning  = errors.New("the run is still going on")                  // in another process
+	ErrRunning  = errors.New("the run is still going on")     // in another process
+	ErrMachine  = errors.New("the run is of another machine") // see OtherMachineError
+	ErrCPUs     = errors.New("the run needs CPUs that this process may not use")
 	ErrFinished = errors.New("the run is finished, nothing is left to do") // see FinishedError
 	ErrSchema   = errors.New("written by another version of this program") // of run.json
 	ErrBroken   = errors.New("damaged")                                    // run.json or events.jsonl
@@ -122,6 +124,11 @@ type Span struct {
 	Started      time.Time  `json:"started"`                 //
 	Ended        *time.Time `json:"ended,omitempty"`         // absent: the span was cut off
 	EventsBefore int        `json:"events_before,omitempty"` // lines of events.jsonl that earlier spans wrote
+
+	// Of a continued run only: the facts of the machine, and what differs from the span
+	// before. If anything does, repetitions of that span do not count.
+	Host    *host.Facts `json:"host,omitempty"`
+	Changed []string    `json:"changed,omitempty"`
 }
 
 // Source is where a job's model came from.
@@ -372,7 +379,7 @@ func (d *Dir) Close() {
 func (d *Description) history() *record.History {
 	var spans []record.Span
 	for _, s := range d.spans() {
-		spans = append(spans, record.Span{Program: s.Program, Started: s.Started, EventsBefore: s.EventsBefore})
+		spans = append(spans, record.Span{Program: s.Program, Started: s.Started, EventsBefore: s.EventsBefore, Forget: len(s.Changed) > 0})
 	}
 	return record.NewHistory(d.Jobs, spans)
 }

@@ -145,6 +145,8 @@ var rules = []rule{
 	{is(rundir.ErrNotRun), exitUsage, hint("give a directory below --results-dir that has a run.json")},
 	{is(rundir.ErrRunning), exitUsage, hint("wait until it ends, or interrupt it")},
 	{is(rundir.ErrFinished), exitUsage, finishedHint},
+	{is(rundir.ErrMachine), exitUsage, hint("continue it where it began, or start a new run; its records stay in results.jsonl")},
+	{is(rundir.ErrCPUs), exitUsage, hint("resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run")},
 	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that started it")},
 	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
 	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
@@ -170,6 +172,7 @@ var rules = []rule{
 	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, hint("use --weights file")},
+	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
 }
 

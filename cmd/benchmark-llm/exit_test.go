@@ -33,6 +33,8 @@ func TestRules(t *testing.T) {
 		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
 		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},
 		{&rundir.FinishedError{Dir: "d", Report: "d/report.md"}, 2, "read its report, d/report.md"},
+		{&rundir.OtherMachineError{}, 2, "continue it where it began, or start a new run; its records stay in results.jsonl"},
+		{rundir.ErrCPUs, 2, "resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run"},
 		{rundir.ErrSchema, 2, "continue it with the version that started it"},
 		{rundir.ErrBroken, 1, "start a new run: a damaged one cannot be continued"},
 		{rundir.ErrAccess, 5, "make the directory writable"},
@@ -66,6 +68,7 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoDirectory, plain), 3, otherModelsDir},
 		{model(acquire.UnknownModel, plain), 3, "benchmark-llm models lists the names"},
 		{model(acquire.NoShape, plain), 3, "use --weights file"},
+		{model(acquire.OtherFile, plain), 3, "put the file back, or start a new run"},
 		{model(acquire.NoSource, plain), 3, "start a new run; downloaded files are reused"},
 	} {
 		f, ok := lookup(fmt.Errorf("around: %w", tt.err))

@@ -325,7 +325,9 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
-	dir, about, left, err := rundir.Open(o.resume, span())
+	now := span()
+	now.Host = &o.host
+	dir, about, left, err := rundir.Open(o.resume, now)
 	if err != nil {
 		return p, err
 	}
