@@ -361,6 +361,9 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 	for _, s := range sizes {
 		missing, files = missing+s.Missing, files+s.Files
 	}
+	if files > 0 && m.options.Dirs.temporary {
+		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "directory", dir)
+	}
 	if files > 0 {
 		slog.Info("fetching models", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
 	}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
@@ -695,7 +696,7 @@ func readRecord(path string) (record, error) {
 		err = errors.New("not a record of a download")
 	}
 	if err != nil {
-		return record{}, fmt.Errorf("%s: %w", path, err)
+		return record{}, result.AtPath(path, err)
 	}
 	r.SHA256 = strings.ToLower(r.SHA256)
 	return r, nil

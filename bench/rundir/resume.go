@@ -51,7 +51,7 @@ func notRun(path string) error {
 
 // broken is an ErrBroken that names a file of the directory.
 func broken(file string, err error) error {
-	return &kindError{ErrBroken, fmt.Errorf("%s: %w", file, err)}
+	return &kindError{ErrBroken, result.AtPath(file, err)}
 }
 
 // resume reads the directory's files and makes them ready for the next span.

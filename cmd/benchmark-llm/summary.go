@@ -16,7 +16,7 @@ import (
 
 // summary consumes the events and outcomes of a run and says at the end how it went.
 type summary struct {
-	dir     string // of the run
+	dir     string // of the run; empty: none
 	events  string // its file of events
 	results string // its file of records
 
@@ -29,11 +29,16 @@ type summary struct {
 	noGPU      string          // why the last record was measured without the machine's GPU
 	signal     *signalError    // that stopped the run
 	accounting result.Accounting
+	unwritten  error // why the directory, stdout or another file lacks results
 	err        error // that ended the run early
 }
 
-func newSummary(d *rundir.Dir) *summary {
-	return &summary{dir: d.Path, events: d.EventsFile(), results: d.ResultsFile()}
+// locate keeps where the run's files are. There are none if d is nil, or if the run
+// failed at its start.
+func (s *summary) locate(d *rundir.Dir) {
+	if d != nil && !d.Idle() {
+		s.dir, s.events, s.results = d.Path, d.EventsFile(), d.ResultsFile()
+	}
 }
 
 // Event keeps the last load that failed.
@@ -69,7 +74,10 @@ func (s *summary) Outcome(o *result.Outcome) error {
 func (s *summary) stopped(ctx context.Context) {
 	var stopped *signalError
 	if errors.As(context.Cause(ctx), &stopped) {
-		s.signal = &signalError{stopped.signal, "benchmark-llm run --resume " + s.dir + " continues it"}
+		s.signal = &signalError{signal: stopped.signal}
+		if s.dir != "" {
+			s.signal.hint = "benchmark-llm run --resume " + s.dir + " continues it"
+		}
 	}
 }
 
@@ -85,6 +93,8 @@ func (s *summary) result(out *output, strict bool) error {
 			return fmt.Errorf("%s: %w", s.without(), s.signal)
 		case s.incomplete > 0 || s.err != nil:
 			return s.noRecord(&noRecordError{err: errors.New(s.without()), incomplete: true})
+		case s.unwritten != nil:
+			return s.unwritten
 		}
 		return nil
 	}
@@ -94,12 +104,12 @@ func (s *summary) result(out *output, strict bool) error {
 	switch {
 	case s.err != nil:
 		return s.noRecord(&noRecordError{err: s.err})
-	case out.err != nil:
-		return fail(exitOutput, printed(out.err), "read the records in "+s.results)
+	case out.err != nil: // the directory works, or there would be another error
+		return fail(exitOutput, out.err, "read the records in "+s.results)
 	case s.signal != nil:
 		return fmt.Errorf("nothing was measured: %w", s.signal)
 	case s.load != nil && s.load.Reason == bench.NotOnGPU:
-		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "see each step in "+s.events)
+		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), seeSteps(s.events))
 	case s.load != nil:
 		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, strings.TrimPrefix(s.load.Reason, s.notLoaded+": "))
 		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
@@ -145,9 +155,12 @@ func (s *summary) log(records int) {
 	if s.incomplete > 0 {
 		done = append(done, "tests_without_record", s.incomplete)
 	}
-	slog.Info("done", append(done, "directory", s.dir)...)
+	if s.dir != "" {
+		done = append(done, "directory", s.dir)
+	}
+	slog.Info("done", done...)
 	slog.Info("wall time " + report.AccountingLine(s.accounting))
-	if s.signal != nil && s.incomplete > 0 {
+	if s.signal != nil && s.incomplete > 0 && s.dir != "" {
 		slog.Info("interrupted", "hint", s.signal.hint)
 	}
 }
