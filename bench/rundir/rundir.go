@@ -198,10 +198,13 @@ func (d *Dir) ResultsFile() string { return d.file("results.jsonl") }
 
 // lines is a file of whole lines. If a line cannot be written, what was written of it
 // is removed, so that the file can still be read.
-type lines struct{ *os.File }
+type lines struct {
+	*os.File
+	write func([]byte) (int, error) // File.Write; tests replace it
+}
 
 func (l *lines) Write(line []byte) (int, error) {
-	n, err := l.File.Write(line)
+	n, err := l.write(line)
 	if err != nil && n > 0 {
 		if info, statErr := l.Stat(); statErr == nil {
 			_ = l.Truncate(info.Size() - int64(n)) // the reader ignores the beginning of a line at the end
@@ -216,7 +219,7 @@ func openLines(path string, flag int) (*lines, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lines{f}, nil
+	return &lines{f, f.Write}, nil
 }
 
 // openEvents opens and locks events.jsonl. The file is never replaced, so its lock
