@@ -90,7 +90,7 @@ func (c CPU) topology() string {
 	if c.LogicalCPUs == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d sockets, %d cores, %d CPUs", c.Sockets, c.PhysicalCores, c.LogicalCPUs)
+	return fmt.Sprintf("sockets %d, cores %d, CPUs %d", c.Sockets, c.PhysicalCores, c.LogicalCPUs)
 }
 
 func (c CPU) quota() string {

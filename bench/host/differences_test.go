@@ -43,7 +43,7 @@ func TestDifferences(t *testing.T) {
 		{"nothing is known", func(f *Facts) { *f = Facts{Environment: f.Environment} }, nil},
 		{"architecture", func(f *Facts) { f.Arch = "arm64" }, []Difference{{"architecture", "amd64", "arm64", true}}},
 		{"CPU", func(f *Facts) { f.CPU.Model = "Xeon" }, []Difference{{"CPU", "AMD EPYC", "Xeon", true}}},
-		{"cores", func(f *Facts) { f.CPU.LogicalCPUs = 2 }, []Difference{{"cores", "1 sockets, 2 cores, 4 CPUs", "1 sockets, 2 cores, 2 CPUs", true}}},
+		{"cores", func(f *Facts) { f.CPU.LogicalCPUs = 2 }, []Difference{{"cores", "sockets 1, cores 2, CPUs 4", "sockets 1, cores 2, CPUs 2", true}}},
 		{"memory", func(f *Facts) { f.Memory.TotalBytes /= 2 }, []Difference{{"memory", "100 GiB", "50 GiB", true}}},
 		{"memory after another start", func(f *Facts) { f.Memory.TotalBytes -= 1 << 30 }, nil},
 		{"GPU gone", func(f *Facts) { f.GPUs = nil }, []Difference{{"GPUs", "NVIDIA L4", "none", true}, {"GPU driver", "nvidia 550", "none", false}}},

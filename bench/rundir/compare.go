@@ -83,7 +83,7 @@ func (d *Dir) compare(about *Description, span Span, left *record.Left) ([]strin
 		about.Host, about.Before = *span.Host, host.Observe("/")
 	}
 	if servers := about.Jobs[0].Settings.RPC; len(servers) > 0 && repetitions(left) > 0 {
-		differences = append(differences, host.Difference{What: "machines of RPC servers", Before: strings.Join(servers, ", "), Now: "perhaps other ones"})
+		differences = append(differences, host.Difference{What: "machines of RPC servers", Before: strings.Join(servers, ", "), Now: "not known"})
 	}
 	if len(differences) == 0 {
 		return nil, nil
@@ -102,7 +102,7 @@ func (d *Dir) compare(about *Description, span Span, left *record.Left) ([]strin
 func (d *Dir) enoughCPUs(about *Description, cpu host.CPU) error {
 	s := about.Jobs[0].Settings
 	if cpu.AllowedCPUs > 0 && s.Threads > cpu.AllowedCPUs {
-		return fmt.Errorf("%s: %w: it has %d threads, and this process may use %d CPUs", d.Path, ErrCPUs, s.Threads, cpu.AllowedCPUs)
+		return fmt.Errorf("%s: %w: it has %d threads, and this process may use %s", d.Path, ErrCPUs, s.Threads, cpus(cpu.AllowedCPUs))
 	}
 	for _, n := range s.CPUs {
 		if !cpu.Allows(n) {
@@ -110,6 +110,13 @@ func (d *Dir) enoughCPUs(about *Description, cpu host.CPU) error {
 		}
 	}
 	return nil
+}
+
+func cpus(n int) string {
+	if n == 1 {
+		return "1 CPU"
+	}
+	return fmt.Sprintf("%d CPUs", n)
 }
 
 // repetitions counts those of tests without an outcome.

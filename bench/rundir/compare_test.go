@@ -47,7 +47,7 @@ func TestChangedConditions(t *testing.T) {
 		{name: "allowed CPUs", now: oneCPU, want: []string{"allowed CPUs: 0-3, now 1-2"}},
 		{name: "variable", now: func(f *host.Facts) { f.Environment = map[string]string{"OMP_PROC_BIND": "true"} }, want: []string{`variable OMP_PROC_BIND: not set, now "true"`}},
 		{name: "version", version: "llama.cpp 0.8.0", want: []string{"version: llama.cpp 0.7.0, now llama.cpp 0.8.0"}},
-		{name: "servers", rpc: true, want: []string{"machines of RPC servers: far:1, now perhaps other ones"}},
+		{name: "servers", rpc: true, want: []string{"machines of RPC servers: far:1, now not known"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			log := quietLog(t)
@@ -162,7 +162,7 @@ func TestTooFewCPUs(t *testing.T) {
 		cpus []int
 		want string
 	}{
-		{func(f *host.Facts) { f.CPU.AllowedCPUs, f.CPU.AllowedList = 1, "1" }, nil, "the run needs CPUs that this process may not use: it has 2 threads, and this process may use 1 CPUs"},
+		{func(f *host.Facts) { f.CPU.AllowedCPUs, f.CPU.AllowedList = 1, "1" }, nil, "the run needs CPUs that this process may not use: it has 2 threads, and this process may use 1 CPU"},
 		{func(f *host.Facts) { f.CPU.AllowedList = "2-3" }, []int{2, 0}, "the run needs CPUs that this process may not use: CPU 0"},
 	} {
 		about := twoModels()

@@ -190,7 +190,7 @@ var rules = []rule{
 	{is(rundir.ErrCPUs), exitUsage, hint("resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run")},
 	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that started it")},
 	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
-	{is(rundir.ErrAccess), exitOutput, byCause("")},
+	{is(rundir.ErrAccess), exitOutput, byCause("give a directory that this user can read and write")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, byCause(otherResultsDir)},
 
 	// The library and its devices.
