@@ -11,6 +11,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -215,6 +217,44 @@ type Model struct {
 	Layers       int            `json:"layers,omitempty"`        // that can be offloaded; 0: not known
 	LargestBytes uint64         `json:"largest_bytes,omitempty"` // bytes of its largest tensor; 0: not known
 	Words        bool           `json:"words,omitempty"`         // synthetic weights come with a generated tokenizer
+	Files        []ModelFile    `json:"files,omitempty"`         // what Path is the first of; empty: not known, or a default model's shape
+}
+
+// ModelFile identifies the content of one of a model's files.
+type ModelFile struct {
+	Name         string    `json:"name"` // without folder
+	Bytes        int64     `json:"bytes"`
+	ModTime      time.Time `json:"mtime,omitzero"`
+	HeaderSHA256 string    `json:"header_sha256"`
+	SHA256       string    `json:"sha256,omitempty"` // of the whole file, if it is known
+}
+
+// FilesChanged says what shows that the files of m need not be those of before; empty
+// if they are the same, or if one of the two is not known. other tells whether they are
+// certainly other files: their sizes, headers or checksums differ. Otherwise only the
+// modification time does.
+func (m Model) FilesChanged(before Model) (change string, other bool) {
+	if len(m.Files) == 0 || len(before.Files) == 0 {
+		return "", false
+	}
+	if a, b := len(before.Files), len(m.Files); a != b {
+		return fmt.Sprintf("the model had %d files, now %d", a, b), true
+	}
+	for i, f := range m.Files {
+		b := before.Files[i]
+		switch {
+		case f.SHA256 != "" && f.SHA256 == b.SHA256:
+		case f.Bytes != b.Bytes:
+			return fmt.Sprintf("%s had %d bytes, now %d", f.Name, b.Bytes, f.Bytes), true
+		case f.HeaderSHA256 != b.HeaderSHA256:
+			return f.Name + " has another header", true
+		case f.SHA256 != "" && b.SHA256 != "":
+			return f.Name + " has another checksum", true
+		case !f.ModTime.Equal(b.ModTime) && change == "":
+			change = fmt.Sprintf("%s was modified at %s, before at %s", f.Name, f.ModTime.UTC().Format(time.RFC3339), b.ModTime.UTC().Format(time.RFC3339))
+		}
+	}
+	return change, false
 }
 
 // TestBudget is a test with its budget: the time for context creation, warm-up and
@@ -292,6 +332,24 @@ func (j *Job) ForgetRepetitions() {
 	j.Tests = slices.Clone(j.Tests)
 	for i := range j.Tests {
 		j.Tests[i].Done = nil
+	}
+}
+
+// Restart drops the completed repetitions of all tests, because what is measured from
+// now on differs in change, and logs which. If earlier tests of the run have an outcome,
+// every later record has a warning.
+func (j *Job) Restart(change string, earlier bool) {
+	for _, t := range j.Tests {
+		if n := len(t.Done); n > 0 {
+			slog.Warn("repeating a test from its start", "model", j.Model.Name, "test", t.Test, "repetitions_dropped", n)
+		}
+	}
+	j.ForgetRepetitions()
+	if earlier {
+		j.Warn(result.Warning{
+			Code:    result.WarnConditionsChanged,
+			Message: "the run was resumed under other conditions than its earlier tests had: " + change,
+		})
 	}
 }
 

@@ -59,7 +59,7 @@ type model struct {
 	wanted suite.Entry
 	job    bench.Job
 	header *gguf.File // nil: not known yet
-	paths  []string   // of its files on this machine
+	file   fetch.File // on this machine; otherwise the zero File
 	fetch  bool       // its file must be fetched
 	item   int        // of the queue, or notQueued
 
@@ -139,6 +139,9 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 		return c, err
 	}
 	c.use(l)
+	if err := c.identify(); err != nil {
+		return c, err
+	}
 	if l.Fetch {
 		c.findFallback(ctx, &o)
 	}
@@ -167,7 +170,7 @@ func (c *model) findFallback(ctx context.Context, o *Options) {
 func (c *model) use(l located) {
 	job := &c.job
 	job.Model.Weights, job.Model.Path = l.Weights, l.HeaderPath
-	c.header, c.paths, c.fetch = l.Header, l.File.Paths, l.Fetch
+	c.header, c.file, c.fetch = l.Header, l.File, l.Fetch
 	if l.File.Path != "" {
 		job.Model.Path = l.File.Path
 	}
@@ -176,6 +179,9 @@ func (c *model) use(l located) {
 	}
 	if l.Weights != result.SyntheticWeights {
 		return
+	}
+	if l.Because != nil { // those of the file
+		job.Model.Files = nil
 	}
 	// Only end-to-end tests need a vocabulary, and the library reads it for up to half a second.
 	job.Model.Words = job.E2E != nil
@@ -209,14 +215,14 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 		header, err := synth.ReadHeaderFile(c.job.Model.Path)
 		if err == nil {
 			c.header = header
-			return c, nil
+			return c, c.identify()
 		}
 		l, err := o.synthetic(ctx, c.wanted)
 		if err != nil {
 			return c, err
 		}
 		c.header, c.job.Model.Path = l.Header, l.HeaderPath
-		return c, nil
+		return c, c.identify()
 	}
 	src, err := sourceOf(left)
 	if err != nil {
@@ -231,8 +237,9 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	c.use(l)
 	if l.Fetch {
 		c.findFallback(ctx, &o)
+		return c, nil
 	}
-	return c, nil
+	return c, c.identify()
 }
 
 // sourceOf returns the source of a model of an interrupted run.
@@ -357,6 +364,9 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 	files := 0
 	for _, s := range sizes {
 		missing, files = missing+s.Missing, files+s.Files
+	}
+	if files > 0 && m.options.Dirs.temporary {
+		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "directory", dir)
 	}
 	if files > 0 {
 		slog.Info("fetching models", "files", files, "size_bytes", missing, "models_dir", dir, "free_bytes", max(free, 0))

@@ -38,16 +38,19 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 		if len(c.job.Runnable()) == 0 { // the model is not loaded
 			return c.job, nil
 		}
-		loadUnmapped(&c.job, c.header, len(c.paths))
+		loadUnmapped(&c.job, c.header, len(c.file.Paths))
 	}
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
-	read, err := m.readIn(ctx, c.job, c.paths)
+	if err := c.identify(); err != nil { // it may have changed since it was found
+		return c.job, &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+	}
+	read, err := m.readIn(ctx, c.job, c.file.Paths)
 	if err != nil {
 		return c.job, err
 	}
-	warnOfGaps(&c.job, c.header, c.paths, read > 0)
+	warnOfGaps(&c.job, c.header, c.file.Paths, read > 0)
 	m.pending, m.measured = c.job.Runnable(), nil
 	m.expect()
 	return c.job, nil

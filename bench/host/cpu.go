@@ -27,6 +27,7 @@ type CPU struct {
 	LogicalCPUs   int    `json:"logical_cpus,omitempty"`   // online, in the same place
 	AllowedCores  int    `json:"allowed_cores,omitempty"`  // physical cores with a CPU in Cpus_allowed_list of /proc/self/status
 	AllowedCPUs   int    `json:"allowed_cpus,omitempty"`   // online CPUs in Cpus_allowed_list
+	AllowedList   string `json:"allowed_list,omitempty"`   // Cpus_allowed_list: "0-3,8"
 	// PerformanceCores counts those of AllowedCores that are no efficiency cores, on a
 	// CPU that has both: /sys/devices/cpu_core/cpus, which is Intel's.
 	PerformanceCores int      `json:"performance_cores,omitempty"`
@@ -125,6 +126,7 @@ func (c CPU) Name() string {
 func (m machine) countCPUs() CPU {
 	var c CPU
 	allowed := m.allowedCPUs()
+	c.AllowedList = ranges(allowed)
 	sockets, cores, allowedCores, fastCores := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	fast := cpuList(m.text("sys/devices/cpu_core/cpus"))
 	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // only online CPUs have it
@@ -185,6 +187,23 @@ func cpuList(text string) func(cpu uint64) bool {
 	return func(cpu uint64) bool {
 		return slices.ContainsFunc(spans, func(s span) bool { return s.first <= cpu && cpu <= s.last })
 	}
+}
+
+// ranges writes a list of CPUs as the kernel does. It is the inverse of cpuList.
+func ranges(cpus []uint64) string {
+	var parts []string
+	for i := 0; i < len(cpus); {
+		last := i
+		for last+1 < len(cpus) && cpus[last+1] == cpus[last]+1 {
+			last++
+		}
+		part := strconv.FormatUint(cpus[i], 10)
+		if last > i {
+			part += "-" + strconv.FormatUint(cpus[last], 10)
+		}
+		parts, i = append(parts, part), last+1
+	}
+	return strings.Join(parts, ",")
 }
 
 func (m machine) allowedCPUs() []uint64 {

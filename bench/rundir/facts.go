@@ -34,6 +34,9 @@ func (d *Description) facts() []report.Fact {
 			other = "version " + s.Version
 		}
 		add(name, strings.Join(s.Command, " "), "started "+s.Started.Format(time.RFC3339), until, other)
+		if len(s.Changed) > 0 {
+			add("changed since then", strings.Join(s.Changed, "; "))
+		}
 	}
 	c := d.Host.CPU
 	cores := ""

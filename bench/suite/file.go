@@ -51,11 +51,12 @@ const (
 //
 // Default models come from the hub, at their pinned revisions. Other paths are
 // relative to the working directory. Every error is one line. It starts with name
-// and, if the mistake is in a line, with its number: "suite.yaml:3: …".
+// and, if the mistake is in a line, with its number: "suite.yaml:3: …". An error of
+// reading names the file as the file system does.
 func Read(r io.Reader, name string) (Suite, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
-		return Suite{}, fmt.Errorf("%s: %w", name, err)
+		return Suite{}, result.AtPath(name, err)
 	}
 	if len(text) > maxFileBytes {
 		return Suite{}, fmt.Errorf("%s: larger than %d bytes", name, maxFileBytes)

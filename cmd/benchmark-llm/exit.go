@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -33,7 +34,7 @@ const (
 	exitUsage   = 2 // a flag, a value or a command is wrong
 	exitModel   = 3 // the model is missing, broken or not supported
 	exitLibrary = 4 // libllama, a back-end or a required GPU is missing
-	exitOutput  = 5 // results could not be written
+	exitOutput  = 5 // results could not be written; with --strict, one of several places could not
 
 	exitIncomplete = 6 // --strict: a test has no record
 	exitBusy       = 7 // --require-quiet: the machine is busy
@@ -49,7 +50,8 @@ const exitCodes = `Exit codes:
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
-  5    results could not be written
+  5    results could not be written; with --strict also if only one of
+       the directory, stdout and --token-times failed
   6    with --strict: a test has no record
   7    with --require-quiet: the machine is busy
   127  libllama is not installed, so the program could not start
@@ -92,7 +94,7 @@ func printed(err error) error {
 const (
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
-	otherResultsDir = "free disk space, or choose another place with --results-dir"
+	otherResultsDir = "choose another place with --results-dir (none: no directory)"
 	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
 	timeLimitHint   = "give more time with --time-limit"
 	devicesHint     = "benchmark-llm devices lists the devices"
@@ -139,20 +141,62 @@ func modelKind(kind acquire.Kind) func(error) bool {
 
 func hint(text string) func(error) string { return func(error) string { return text } }
 
+// causes are what to do about errors of the file system. The first that matches counts.
+var causes = []struct {
+	is     func(error) bool
+	action string
+	place  bool // another place helps too
+}{
+	{is(syscall.ENOSPC, fetch.ErrNoDisk), "free disk space", true},
+	{is(syscall.EDQUOT), "free some of your disk quota", true},
+	{is(syscall.EFBIG), "raise the limit on the size of files (ulimit -f)", true},
+	{is(syscall.EMFILE), "raise the limit on open files (ulimit -n)", false},
+	{is(syscall.ENFILE), "close files: the machine has too many open", false},
+	{is(syscall.EROFS), "", true}, // the file system is read-only
+	{is(syscall.ENOTDIR), "give a path below a directory, not below a file", true},
+	{is(syscall.EISDIR), "give the path of a file, not of a directory", false},
+	{is(syscall.ENAMETOOLONG), "give a shorter path", false},
+	{is(syscall.ELOOP), "give a path without a loop of links", false},
+	{is(syscall.EIO, syscall.ESTALE), "check the disk", true},
+	{is(fs.ErrPermission), "get permission for the path", true},
+}
+
+// causeHint is the hint for an error of the file system. The cause decides. place says
+// how to choose another place, and is the hint for other causes; an empty place is none.
+func causeHint(err error, place string) string {
+	for _, c := range causes {
+		if c.is(err) {
+			parts := []string{c.action, place}
+			if !c.place && c.action != "" {
+				parts = parts[:1]
+			}
+			return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ", or ")
+		}
+	}
+	return place
+}
+
+// byCause is a rule's causeHint.
+func byCause(place string) func(error) string {
+	return func(err error) string { return causeHint(err, place) }
+}
+
 // rules give the errors of other packages their exit codes and hints. The first
 // that matches counts.
 var rules = []rule{
 	{ofType[*commandline.Mistake], exitUsage, mistakeHint},
-	{is(errStdout), exitOutput, hint("check that stdout is open and has room")},
+	{is(errStdout), exitOutput, byCause("check that stdout is open and has room")},
 
 	// The run's directory.
 	{is(rundir.ErrNotRun), exitUsage, hint("give a directory below --results-dir that has a run.json")},
 	{is(rundir.ErrRunning), exitUsage, hint("wait until it ends, or interrupt it")},
 	{is(rundir.ErrFinished), exitUsage, finishedHint},
+	{is(rundir.ErrMachine), exitUsage, hint("continue it where it began, or start a new run; its records stay in results.jsonl")},
+	{is(rundir.ErrCPUs), exitUsage, hint("resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run")},
 	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that started it")},
 	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
-	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
-	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
+	{is(rundir.ErrAccess), exitOutput, byCause("give a directory that this user can read and write")},
+	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, byCause(otherResultsDir)},
 
 	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
 	// The machine.
@@ -176,9 +220,10 @@ var rules = []rule{
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},
 	{modelKind(acquire.NoFile), exitModel, noFileHint},
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
-	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
+	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
+	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
 }
 
@@ -211,10 +256,8 @@ func noFileHint(err error) string {
 		if d, ok := suite.LookupModel(e.Model); ok {
 			return fmt.Sprintf("--weights synthetic measures it without its file; -m %s fetches it", d.Source())
 		}
-	case errors.Is(err, fs.ErrPermission):
-		return "make the file readable"
 	}
-	return cmp.Or(headerHint(err), "give the path of a GGUF file")
+	return cmp.Or(headerHint(err), causeHint(err, "give the path of a GGUF file"))
 }
 
 // headerHint is the hint for a model whose header says that it cannot be measured, or
@@ -261,8 +304,6 @@ func notFetchedHint(err error) string {
 		{[]error{fetch.ErrRefused}, "set HF_TOKEN to a token that may read the file"},
 		{[]error{fetch.ErrOffline}, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},
 		{[]error{fetch.ErrNotFound}, "check the repository, the file and the revision"},
-		{[]error{fetch.ErrNoDisk}, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
-		{[]error{fs.ErrPermission, syscall.EROFS}, otherModelsDir},
 		{[]error{fetch.ErrMixed}, "move the model's files elsewhere to fetch them again"},
 		{[]error{gguf.ErrNotGGUF}, sourcesHint},
 		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt}, "give the address of another file: this one is incomplete or damaged"},
@@ -273,6 +314,10 @@ func notFetchedHint(err error) string {
 	}
 	if errors.Is(err, gguf.ErrUnsupported) {
 		return headerHint(err)
+	}
+	// A server's failure is no cause of the file system.
+	if text := causeHint(err, otherModelsDir); text != otherModelsDir || errors.Is(err, syscall.EROFS) {
+		return text + ", or use --weights synthetic"
 	}
 	return "run the same command again to resume the download, or use --weights synthetic"
 }
@@ -352,7 +397,7 @@ type noRecordError struct {
 	e2e        bool          // an end-to-end test decided
 	incomplete bool          // records were printed, and --strict wants all
 	limited    bool          // a worker met a limit of the process
-	trace      string        // file of events
+	trace      string        // file of events; may be empty
 }
 
 func (e *noRecordError) Error() string { return e.err.Error() }
@@ -369,8 +414,16 @@ func (e *noRecordError) code() int {
 	}
 }
 
+// seeSteps is the hint to what a run did; trace is its file of events, if it has one.
+func seeSteps(trace string) string {
+	if trace == "" {
+		return "see each step with --log-level debug"
+	}
+	return "see each step in " + trace
+}
+
 func (e *noRecordError) hint() string {
-	trace := "see each step in " + e.trace
+	trace := seeSteps(e.trace)
 	known := headerHint(e.err)
 	switch {
 	case e.limited:

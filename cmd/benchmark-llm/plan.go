@@ -115,12 +115,12 @@ func (o *planOptions) measured() (acquire.Measured, error) {
 	}
 	f, err := os.Open(filepath.Join(o.like, "results.jsonl"))
 	if err != nil {
-		return nil, usage("give the directory of a run, the one with its report.md", "--like: %w", err)
+		return nil, usage(causeHint(err, "give the directory of a run, the one with its report.md"), "--like: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	read, err := report.ReadRecords(f)
 	if err != nil {
-		return nil, usage("give the directory of a run", "--like: %s: %w", f.Name(), err)
+		return nil, usage(causeHint(err, "give the directory of a run"), "--like: %w", result.AtPath(f.Name(), err))
 	}
 	m := acquire.Measured{}
 	for i := range read {

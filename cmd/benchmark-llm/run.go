@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -105,8 +106,8 @@ and records to a directory of its own below --results-dir.`,
 	})
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
-		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own (default: the user's state directory)")
-		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue")
+		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own; none: no directory (default: the user's state directory)")
+		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue; last: the newest in --results-dir")
 		f.BoolVar(&o.strict, "strict", false, "exit with code 6 if a test has no record")
 	})
 	inGroup(f, groupAdvanced, func() {
@@ -124,9 +125,12 @@ and records to a directory of its own below --results-dir.`,
 	return cmd
 }
 
+// noResults is the value of --results-dir for a run without a directory.
+const noResults = "none"
+
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "results-dir", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -140,6 +144,9 @@ func (o *runOptions) check() error {
 		return err
 	}
 	if o.resume != "" {
+		if o.resultsDir == noResults {
+			return usage("leave --results-dir out", "--resume: a run continues in its directory")
+		}
 		var others []string
 		o.flags.VisitAll(func(f *pflag.Flag) {
 			if f.Changed && !slices.Contains(changeable, f.Name) {
@@ -233,7 +240,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 		p, err = o.begin(ctx, s)
 	}
 	if p.dir != nil {
-		defer p.dir.Close()
+		defer p.dir.Leave()
 	}
 	if p.models != nil {
 		defer p.models.Close()
@@ -295,9 +302,6 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	if p.models, err = acquire.New(ctx, s, a); err != nil {
 		return p, err
 	}
-	if p.dir, err = rundir.Create(o.resultsDir); err != nil {
-		return p, err
-	}
 	about := rundir.Description{
 		Span: span(), TimeLimit: o.timeLimit, Output: o.format, Jobs: p.models.Jobs(), Host: o.host,
 		Selection: rundir.Selection{
@@ -310,12 +314,23 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	for i, m := range about.Selection.Suite.Models {
 		about.Sources = append(about.Sources, rundir.Source{Source: from[i], SHA256: m.Source.SHA256})
 	}
-	return p, p.dir.Describe(about)
+	if o.resultsDir == noResults {
+		slog.Info("the run has no directory, so it cannot be resumed")
+		return p, nil
+	}
+	p.dir, err = rundir.Start(o.resultsDir, about)
+	return p, err
 }
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
-	dir, about, left, err := rundir.Open(o.resume, span())
+	now := span()
+	now.Host = &o.host
+	path, err := rundir.Find(o.resume, o.resultsDir)
+	if err != nil {
+		return p, err
+	}
+	dir, about, left, err := rundir.Open(path, now)
 	if err != nil {
 		return p, err
 	}
@@ -394,16 +409,23 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
 	defer show.close()
-	end := newSummary(p.dir)
+	end := new(summary)
 	account := &p.account
 	account.Begin(started)
 
-	// stdout comes after the directory, and gets a record even if the directory failed.
-	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, p.dir, out, times}
+	all := supervise.Destinations{
+		{Name: "stdout", Records: true, Consumer: out, End: out.close},
+		{Name: "--token-times", Consumer: times, End: times.close},
+	}
+	if p.dir != nil { // it comes first: what is printed is kept
+		finish := func() error { return p.dir.Finish(end.accounting) }
+		all = slices.Insert(all, 0, &supervise.Destination{Name: "the run's directory", Records: true, HasEarlier: true, Consumer: p.dir, End: finish})
+	}
+	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, all}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
 	p.models.Start()
 	for i := range p.earlier { // the reader of stdout gets earlier records too
-		if err := (supervise.Consumers{end, out, times}).Outcome(&p.earlier[i]); err != nil && end.err == nil {
+		if err := errors.Join(end.Outcome(&p.earlier[i]), all.Earlier(&p.earlier[i])); err != nil && end.err == nil {
 			end.err = err
 		}
 	}
@@ -425,15 +447,14 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	p.models.Close()
 	show.close()
 	end.accounting, end.missing = account.Accounting(time.Now()), p.models.Missing()
-	for _, err := range []error{p.dir.Finish(end.accounting), times.close()} {
-		if end.err == nil {
-			end.err = err
-		}
-	}
 	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
 		fmt.Fprintln(stderr) // between the log and the table
 	}
-	out.close()
+	if err := all.End(); end.err == nil {
+		end.err = err
+	}
+	end.unwritten = all.Failed()
+	end.locate(p.dir)
 	end.stopped(ctx)
 	return end.result(out, o.strict)
 }

@@ -49,17 +49,22 @@ func TestSummary(t *testing.T) {
 		{name: "measured, then full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then no worker", end: summary{err: errors.New("start worker")}, out: &output{printed: 1}, log: "the run ended early"},
 		{name: "measured, then not loaded", end: summary{notLoaded: "m.gguf", load: load(result.OutOfMemory)}, out: &output{printed: 1}, log: "not loaded"},
-		{name: "measured, then stdout closed", out: &output{printed: 1, err: syscall.EPIPE}},
+		{name: "measured, then stdout closed", end: summary{unwritten: printed(syscall.EPIPE)}, out: &output{printed: 1, err: printed(syscall.EPIPE)}},
+		{name: "measured, directory full", end: summary{unwritten: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, out: &output{printed: 1}, log: "records=1"},
 
 		{name: "strict, all measured", strict: true, out: &output{printed: 2}, log: "records=2"},
 		{name: "strict, one is missing", strict: true, end: summary{incomplete: 1}, out: &output{printed: 2}, code: 6, line: "1 test has no record", hint: trace},
 		{name: "strict, interrupted", strict: true, end: summary{incomplete: 1, signal: &signalError{syscall.SIGINT, goesOn}}, out: &output{printed: 1}, code: 130, line: "1 test has no record: interrupt", hint: goesOn},
+		{name: "strict, directory full", strict: true, end: summary{unwritten: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, out: &output{printed: 1}, code: 5,
+			line: "cannot write results: no space left on device", hint: "free disk space, or " + otherResultsDir},
+		{name: "strict, stdout closed", strict: true, end: summary{unwritten: printed(syscall.EPIPE)}, out: &output{printed: 1, err: printed(syscall.EPIPE)}, code: 5,
+			line: "stdout: broken pipe", hint: "check that stdout is open and has room"},
 		{name: "no file", end: summary{missing: notFetched(fetch.ErrNotFound), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrNotFound.Error(), hint: "check the repository, the file and the revision"},
 		{name: "wrong files here", end: summary{missing: notFetched(fmt.Errorf("%w: why", fetch.ErrMixed)), first: outcome(result.DownloadFailed)}, code: 3, line: fetch.ErrMixed.Error() + ": why", hint: "move the model's files elsewhere to fetch them again"},
 
 		{name: "no worker", end: summary{err: errors.New("start worker")}, code: 1, line: "start worker", hint: trace},
-		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "cannot write results: no space left on device", hint: otherResultsDir},
-		{name: "stdout closed", out: &output{err: syscall.EPIPE}, code: 5, line: "stdout: broken pipe", hint: "read the records in dir/results.jsonl"},
+		{name: "full", end: summary{err: fmt.Errorf("%w: %w", rundir.ErrWrite, syscall.ENOSPC)}, code: 5, line: "cannot write results: no space left on device", hint: "free disk space, or " + otherResultsDir},
+		{name: "stdout closed", end: summary{unwritten: printed(syscall.EPIPE)}, out: &output{err: printed(syscall.EPIPE)}, code: 5, line: "stdout: broken pipe", hint: "read the records in dir/results.jsonl"},
 		{name: "interrupted", end: summary{signal: &signalError{syscall.SIGINT, goesOn}, first: outcome(result.Aborted)}, code: 130, line: "nothing was measured: interrupt", hint: goesOn},
 		{name: "terminated while loading", end: summary{signal: &signalError{syscall.SIGTERM, goesOn}, notLoaded: "m.gguf", load: load(result.Aborted)}, code: 143, line: "nothing was measured: terminated", hint: goesOn},
 		{name: "no engine", end: summary{err: fmt.Errorf("%w: why", supervise.ErrEngine)}, code: 4, line: "start engine: why", hint: "`make deps` gets the library and its back-ends"},
@@ -198,7 +203,7 @@ func TestGoOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.models.Close()
-	p.dir.Close()
+	p.dir.Close() // as if the process was killed
 	again, _ := command()
 	again.settings.GPULayers, again.sampling = 99, time.Second
 	again.resume = p.dir.Path

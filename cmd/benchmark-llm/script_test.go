@@ -34,6 +34,7 @@ func TestScripts(t *testing.T) {
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 					e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+					e.Setenv("UID", strconv.Itoa(os.Geteuid()))
 					return nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){

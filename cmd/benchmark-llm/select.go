@@ -182,7 +182,7 @@ func (o *selectOptions) models() (suite.Suite, error) {
 	case o.suiteFile != "":
 		f, err := os.Open(o.suiteFile)
 		if err != nil {
-			return s, usage("give the path of a YAML file", "--suite: %w", err)
+			return s, usage(causeHint(err, "give the path of a YAML file"), "--suite: %w", err)
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if s, err = suite.Read(f, o.suiteFile); err != nil {

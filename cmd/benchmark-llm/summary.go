@@ -15,7 +15,7 @@ import (
 
 // summary consumes the events and outcomes of a run and says at the end how it went.
 type summary struct {
-	dir     string // of the run
+	dir     string // of the run; empty: none
 	report  string // its report for people
 	events  string // its file of events
 	results string // its file of records
@@ -31,11 +31,16 @@ type summary struct {
 	noGPU      string           // why the last record was measured without the machine's GPU
 	signal     *signalError     // that stopped the run
 	accounting result.Accounting
+	unwritten  error // why the directory, stdout or another file lacks results
 	err        error // that ended the run early
 }
 
-func newSummary(d *rundir.Dir) *summary {
-	return &summary{dir: d.Path, report: d.ReportFile(), events: d.EventsFile(), results: d.ResultsFile()}
+// locate keeps where the run's files are. There are none if d is nil, or if the run
+// failed at its start.
+func (s *summary) locate(d *rundir.Dir) {
+	if d != nil && !d.Idle() {
+		s.dir, s.report, s.events, s.results = d.Path, d.ReportFile(), d.EventsFile(), d.ResultsFile()
+	}
 }
 
 // Event keeps the last load that failed.
@@ -76,7 +81,10 @@ func (s *summary) Outcome(o *result.Outcome) error {
 func (s *summary) stopped(ctx context.Context) {
 	var stopped *signalError
 	if errors.As(context.Cause(ctx), &stopped) {
-		s.signal = &signalError{stopped.signal, "benchmark-llm run --resume " + s.dir + " continues it"}
+		s.signal = &signalError{signal: stopped.signal}
+		if s.dir != "" {
+			s.signal.hint = "benchmark-llm run --resume " + s.dir + " continues it"
+		}
 	}
 }
 
@@ -92,6 +100,8 @@ func (s *summary) result(out *output, strict bool) error {
 			return fmt.Errorf("%s: %w", s.without(), s.signal)
 		case s.incomplete > 0 || s.err != nil:
 			return s.noRecord(&noRecordError{err: errors.New(s.without()), incomplete: true})
+		case s.unwritten != nil:
+			return s.unwritten
 		}
 		return nil
 	}
@@ -101,12 +111,12 @@ func (s *summary) result(out *output, strict bool) error {
 	switch {
 	case s.err != nil:
 		return s.noRecord(&noRecordError{err: s.err})
-	case out.err != nil:
-		return fail(exitOutput, printed(out.err), "read the records in "+s.results)
+	case out.err != nil: // the directory works, or there would be another error
+		return fail(exitOutput, out.err, "read the records in "+s.results)
 	case s.signal != nil:
 		return fmt.Errorf("nothing was measured: %w", s.signal)
 	case s.load != nil && s.load.Code == bench.NotOnGPU:
-		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), "see each step in "+s.events)
+		return fail(exitLibrary, fmt.Errorf("%w: %s: %s", gpu.ErrNotUsed, s.notLoaded, s.load.Reason), seeSteps(s.events))
 	case s.load != nil:
 		err := fmt.Errorf("%s not loaded: %s", s.notLoaded, s.load.Reason)
 		return s.noRecord(&noRecordError{err: err, loading: true, status: s.load.Status})
@@ -161,10 +171,10 @@ func (s *summary) log(records int) {
 	if s.incomplete > 0 {
 		done = append(done, "tests_without_record", s.incomplete)
 	}
-	if s.signal != nil && s.incomplete > 0 {
+	if s.signal != nil && s.incomplete > 0 && s.dir != "" {
 		message, done = "interrupted", append(done, "hint", s.signal.hint)
 	}
-	if !errors.Is(s.err, rundir.ErrWrite) {
+	if s.dir != "" && !errors.Is(s.err, rundir.ErrWrite) && !errors.Is(s.unwritten, rundir.ErrWrite) {
 		done = append(done, "report", s.report)
 	}
 	slog.Info(message, done...)

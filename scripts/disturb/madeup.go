@@ -108,7 +108,8 @@ func (o options) madeUp(ctx context.Context, clock func() host.Clock, change fun
 		job.Tests = append(job.Tests, bench.TestBudget{Test: result.Test{Prompt: tokens}})
 	}
 	var records recorder
-	err = supervise.Run(ctx, job, supervise.Options{
+	ready := func(context.Context, int) (bench.Job, error) { return job, nil }
+	err = supervise.RunModels(ctx, []bench.Job{job}, ready, supervise.Options{
 		Command: []string{o.program, "worker"}, Log: slog.New(slog.DiscardHandler), Meter: meter, Consumers: supervise.Consumers{&records},
 	})
 	return records, err
