@@ -17,7 +17,7 @@ import (
 // modelFile writes a small model whose header has a name and whose data has a length.
 func modelFile(t *testing.T, path, name string, elements uint64) {
 	t.Helper()
-	f, err := gguf.New([]gguf.KeyValue{{Key: "general.architecture", Value: "llama"}, {Key: "general.name", Value: name}},
+	f, err := gguf.New([]gguf.KeyValue{{Key: "general.architecture", Value: "llama"}, {Key: "general.name", Value: name}, {Key: "tokenizer.ggml.model", Value: "gpt2"}},
 		[]gguf.Tensor{{Name: "w", Dims: []uint64{elements}, Type: gguf.F32}})
 	if err != nil {
 		t.Fatal(err)

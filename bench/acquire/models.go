@@ -366,7 +366,7 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 		missing, files = missing+s.Missing, files+s.Files
 	}
 	if files > 0 && m.options.Dirs.temporary {
-		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "directory", dir)
+		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "models_dir", dir)
 	}
 	if files > 0 {
 		slog.Info("fetching models", "files", files, "size_bytes", missing, "models_dir", dir, "free_bytes", max(free, 0))

@@ -89,7 +89,7 @@ func (d *Dir) compare(about *Description, span Span, left *record.Left) ([]strin
 		return nil, nil
 	}
 	for _, x := range differences {
-		slog.Warn("changed since the run was interrupted: "+x.What, "before", x.Before, "now", x.Now)
+		slog.Warn("changed since the run was interrupted: "+x.What, "value_before", x.Before, "value_now", x.Now)
 	}
 	for i := range left.Jobs {
 		left.Jobs[i].Restart(joined(differences), len(left.Outcomes) > 0)

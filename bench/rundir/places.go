@@ -36,7 +36,7 @@ func Start(parent string, about Description) (*Dir, error) {
 	}
 	switch {
 	case tempErr == nil:
-		slog.Warn("results go to a temporary directory", "directory", d.Path, "reason", err)
+		slog.Warn("results go to a temporary directory", "results_dir", d.Path, "reason", err)
 		return d, nil
 	case errors.Is(err, errNoHome):
 		return nil, &kindError{ErrCreate, fmt.Errorf("results directory: %w", tempErr)}
