@@ -192,7 +192,7 @@ func (f *File) graph(c Context) *graph {
 	}
 	var keyRotation, valueRotation *node
 	if side := rotated(c.K, a.key); side > 0 {
-		for a.key%(2*side) == 0 {
+		for side < maxNode && a.key%(2*side) == 0 {
 			side *= 2
 		}
 		keyRotation = g.input(mul(4*side, side))

@@ -244,6 +244,10 @@ func TestMemory(t *testing.T) {
 	// Invalid numbers do not overflow.
 	huge := keys{"block_count": ^uint64(0), "embedding_length": ^uint64(0), "feed_forward_length": ^uint64(0), "attention.head_count": uint32(1), "attention.key_length": ^uint64(0)}
 	m := model("x", huge, 1).Memory(gguf.Context{Tokens: 1 << 40, UBatch: 1 << 30, K: gguf.F32, V: gguf.Type(9999)})
+	f = model("x", keys{"block_count": uint32(1), "embedding_length": uint32(64), "attention.head_count": uint32(1), "attention.key_length": uint64(1 << 63)}, 1)
+	if m := f.Memory(gguf.Context{Tokens: 1, UBatch: 1, K: gguf.Q8_0, V: gguf.F16}); m.Compute != math.MaxInt64 {
+		t.Errorf("a head without measure needs %+v", m)
+	}
 	if m.Cache != math.MaxInt64 || m.Compute != math.MaxInt64 || m.Total() != math.MaxInt64 || m.Fits(1<<50) == nil {
 		t.Errorf("a model without measure needs %+v", m)
 	}
