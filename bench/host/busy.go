@@ -173,10 +173,17 @@ func (m machine) busy(before, now look) []Disturbance {
 	add := func(code, format string, args ...any) {
 		found = append(found, Disturbance{code, fmt.Sprintf(format, args...)})
 	}
+	var workers []string
 	for _, pid := range sorted(now.processes) {
 		if p := now.processes[pid]; !p.own && isWorker(p.args) {
-			add(BusyOtherRun, "another run of this program measures (process %d)", pid)
+			workers = append(workers, strconv.Itoa(pid))
 		}
+	}
+	switch n := len(workers); {
+	case n == 1:
+		add(BusyOtherRun, "another run of this program measures (process %s)", workers[0])
+	case n > 1:
+		add(BusyOtherRun, "%d other runs of this program measure (processes %s)", n, strings.Join(workers, ", "))
 	}
 	if name := m.packageManager(now.processes); name != "" {
 		add(BusyPackages, "%s installs or upgrades packages", name)

@@ -63,6 +63,10 @@ func TestBusy(t *testing.T) {
 		{"another run", map[string]string{
 			"proc/40/stat": stat(40, "bench", 1, 0), "proc/40/cmdline": "/opt/bench\x00worker\x00--log-level\x00INFO\x00",
 		}, []Disturbance{{BusyOtherRun, "another run of this program measures (process 40)"}}},
+		{"other runs", map[string]string{
+			"proc/40/stat": stat(40, "bench", 1, 0), "proc/40/cmdline": "/opt/bench\x00worker\x00--log-level\x00INFO\x00",
+			"proc/41/stat": stat(41, "bench", 1, 0), "proc/41/cmdline": "/opt/bench\x00worker\x00--log-level\x00INFO\x00",
+		}, []Disturbance{{BusyOtherRun, "2 other runs of this program measure (processes 40, 41)"}}},
 		{"an upgrade", map[string]string{
 			"proc/41/stat": stat(41, "unattended-upgr", 1, 0), "proc/41/cmdline": "python3\x00/usr/bin/unattended-upgrade\x00",
 		}, []Disturbance{{BusyPackages, "unattended-upgr installs or upgrades packages"}}},

@@ -57,7 +57,6 @@ type Meter struct {
 	patience  time.Duration // clockLimit
 	slow      int           // readings of the clocks in a row that took longer
 	counters  []counter
-	nodes     []string
 
 	pid     int // of the worker; 0: none yet
 	kind    result.Kind

@@ -45,6 +45,10 @@ const (
 	// idleWeight is how much CPU time of others counts that no thread of the test waited
 	// for. It still takes caches, memory bandwidth and the other half of a core.
 	idleWeight = 0.3
+	// ownWait is how long threads may wait around each repetition because of this
+	// program: between repetitions, collecting garbage and writing the event compete with
+	// threads that still spin. On two CPUs that takes 1 ms.
+	ownWait = 2 * time.Millisecond
 	// faultTime is the least time of a major page fault: one read of a fast SSD.
 	faultTime = 100 * time.Microsecond
 	// faultsPerSecond is the rate from which faults count: on a disk of 5 ms they take
@@ -313,14 +317,15 @@ func (e evidence) contended() (waited, beside float64, ok bool) {
 	return min(other, wait), max(other-wait, 0), true
 }
 
-// wait is the time for which threads waited although the CPU quota did not stop them.
-// While it does, they count as waiting, and other processes use the CPUs.
+// wait is the time for which threads waited, without this program's own part and without
+// the time in which the CPU quota stopped them: then they count as waiting, and other
+// processes use the CPUs.
 func (e evidence) wait() (float64, bool) {
 	wait, ok := known(e.CPUWait)
 	if e.Throttled != nil {
-		wait = max(wait-*e.Throttled, 0)
+		wait -= *e.Throttled
 	}
-	return wait, ok
+	return max(wait-float64(e.rates.N())*ownWait.Seconds(), 0), ok
 }
 
 // otherProcesses is the share of time that other processes may explain. On a GPU only

@@ -91,6 +91,9 @@ func TestVerdict(t *testing.T) {
 			c.OtherCPU, c.Steal, c.OtherCPUResolution = new(0.1), new(0.1), new(0.6)
 		}, result.Valid, nil},
 		{"waiting without a known cause", modelFacts, func(_ int, c *result.Conditions) { c.CPUWait = new(0.2) }, result.Doubtful, []string{"cpu_wait"}},
+		{"waiting between short repetitions", modelFacts, func(_ int, c *result.Conditions) {
+			c.Seconds, c.CPUWait, c.OtherCPU = 0.02, new(0.0019), new(0.0)
+		}, result.Valid, nil},
 		{"only the pressure is known", modelFacts, func(_ int, c *result.Conditions) {
 			c.OtherCPU, c.CPUWait, c.CPUPressure = nil, nil, new(0.2)
 		}, result.Doubtful, []string{"cpu_wait"}},
