@@ -69,12 +69,13 @@ type PlannedDevice struct {
 	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
 }
 
-// PlannedModel is a model of a plan. Either its file is at Path, or DownloadBytes must
+// PlannedModel is a model of a plan. Unless it is Bad, either its file is at Path, or DownloadBytes must
 // be fetched from Source, or it needs no file.
 type PlannedModel struct {
 	Name          string `json:"name"`
 	Source        string `json:"source,omitempty"`
-	Fallback      bool   `json:"fallback,omitempty"` // synthetic weights are used if the file does not arrive
+	Bad           string `json:"cannot_run,omitempty"` // why the model cannot be run
+	Fallback      bool   `json:"fallback,omitempty"`   // synthetic weights are used if the file does not arrive
 	Path          string `json:"path,omitempty"`
 	DownloadBytes int64  `json:"download_bytes,omitempty"`
 	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, slightly less than the file's
@@ -113,16 +114,17 @@ type PlanOptions struct {
 }
 
 // Measured are the results of an earlier run: the mean time of a repetition, by model
-// and test.
+// and test. A model is found by its name in the records, and by its last part.
 type Measured map[string]map[result.Test]time.Duration
 
 // Add adds a record.
 func (m Measured) Add(r *result.Record) {
-	name := filepath.Base(r.ModelFilename)
-	if m[name] == nil {
-		m[name] = make(map[result.Test]time.Duration)
+	for _, name := range []string{r.ModelFilename, filepath.Base(r.ModelFilename)} { // see suite.NameApart
+		if m[name] == nil {
+			m[name] = make(map[result.Test]time.Duration)
+		}
+		m[name][r.Test()] = time.Duration(r.AvgNs)
 	}
-	m[name][r.Test()] = time.Duration(r.AvgNs)
 }
 
 // NewPlan finds the models of a suite, and computes the disk space and the time that
@@ -130,18 +132,31 @@ func (m Measured) Add(r *result.Record) {
 func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 	o.Keep = false
 	p := &Plan{Repetitions: s.Repetitions, Weights: o.Weights, Directory: o.Dirs.Download}
+	var first *Error // of a model that cannot be run
+	good := false    // a model can be run
 	for _, wanted := range s.Models {
 		m, err := o.planModel(ctx, wanted)
-		if err != nil {
+		bad := ownFault(ctx, err)
+		switch {
+		case err != nil && bad == nil:
 			return nil, err
+		case bad != nil:
+			m.Bad, first = bad.Error(), cmp.Or(first, bad)
+		default:
+			good = true
 		}
 		p.Models = append(p.Models, m)
+	}
+	if !good {
+		return nil, first
 	}
 	p.readHeaders(ctx, &o)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	p.sortBySize()
+	if !s.GivenOrder {
+		p.sortBySize()
+	}
 	if err := p.disk(o.Client); err != nil {
 		return nil, &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
 	}
@@ -192,7 +207,7 @@ func (p *Plan) readHeaders(ctx context.Context, o *PlanOptions) {
 	var requests sync.WaitGroup
 	for i := range p.Models {
 		m := &p.Models[i]
-		if m.header != nil {
+		if m.header != nil || m.Bad != "" {
 			continue
 		}
 		requests.Go(func() {

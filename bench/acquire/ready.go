@@ -28,6 +28,17 @@ const waitForSilent = 5 * time.Second
 // error of Emit.
 func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	c := &m.all[i]
+	if c.bad != nil {
+		m.missing = c.bad
+		status := result.Failed
+		switch {
+		case c.bad.Kind == NotFetched:
+			status = result.DownloadFailed
+		case errors.Is(c.bad, gguf.ErrUnsupported), c.bad.Kind == NoShape:
+			status = result.Unsupported
+		}
+		return c.job, &supervise.Missing{Status: status, Reason: oneLine(c.bad.Error())}
+	}
 	if c.item != notQueued {
 		if err := m.arrive(ctx, c); err != nil {
 			return c.job, err
@@ -116,7 +127,7 @@ func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
 	}
 	done := bench.WaitDone{Model: name, Status: result.OK, Elapsed: time.Since(start)}
 	if err != nil {
-		m.missing = err
+		m.missing = &Error{NotFetched, "", err}
 		done.Reason = err.Error()
 		switch {
 		case ctx.Err() != nil:

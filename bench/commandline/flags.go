@@ -81,31 +81,44 @@ func Prepare(root *cobra.Command, args []string) error {
 	return nil
 }
 
-// filled is the value of a flag that refuses blanks, as an unset variable gives, and a
-// flag in the place of its value.
-type filled struct{ pflag.Value }
+// checked is the value of a flag that refuses blanks, as an unset variable gives, and a
+// flag in the place of its value. Unless its uses add up, it also refuses a second use with
+// another value: the last would silently win.
+type checked struct {
+	pflag.Value
+	given bool
+}
 
 var (
 	errBlank = errors.New("the value is empty")
 	errNext  = errors.New("the value is missing: the next word is")
+	errTwice = errors.New("given twice")
 )
 
-func (v filled) Set(text string) error {
+func (v *checked) Set(text string) error {
 	switch {
 	case strings.TrimSpace(text) == "":
 		return errBlank
 	case LooksLikeFlag(text):
 		return fmt.Errorf("%w %s", errNext, text)
 	}
-	return v.Value.Set(text)
+	before := v.String()
+	if err := v.Value.Set(text); err != nil {
+		return err
+	}
+	if now := v.String(); v.given && now != before && !adds(v.Value) {
+		return fmt.Errorf("%w, as %q and %q", errTwice, before, now)
+	}
+	v.given = true
+	return nil
 }
 
-// RefuseBlanks makes all flags with a value of all commands refuse blanks.
-func RefuseBlanks(root *cobra.Command) {
+// CheckValues makes all flags of all commands refuse blanks and second values.
+func CheckValues(root *cobra.Command) {
 	for _, c := range EveryCommand(root) {
 		for _, f := range slices.Concat(FlagsOf(c.Flags()), FlagsOf(c.PersistentFlags())) {
-			if _, done := f.Value.(filled); !done && f.NoOptDefVal == "" {
-				f.Value = filled{f.Value}
+			if _, done := f.Value.(*checked); !done {
+				f.Value = &checked{Value: f.Value}
 			}
 		}
 	}
@@ -140,6 +153,8 @@ func valueFailure(invalid *pflag.InvalidValueError) error {
 		cause = number.Err
 	}
 	switch {
+	case errors.Is(cause, errTwice):
+		return mistake("give it once", "%s: %w", name, cause)
 	case errors.Is(cause, errBlank), errors.Is(cause, errNext):
 		return mistake("leave "+name+" out, or check that the variable with its value is set", "%s: %w", name, cause)
 	case slices.Contains([]string{"int", "uint64", "float64", "bool"}, typ) && IsList(value, nil):

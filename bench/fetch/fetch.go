@@ -162,7 +162,7 @@ type download struct {
 }
 
 func (c *Client) newDownload(src source.Source, dir string, o Options, s share) *download {
-	return &download{Client: c, Options: o, src: src, dir: dir, path: filepath.Join(dir, src.Name()),
+	return &download{Client: c, Options: o, src: src, dir: filepath.Dir(src.Place(dir)), path: src.Place(dir),
 		pinned: strings.ToLower(src.SHA256), share: s, retries: s.retries}
 }
 

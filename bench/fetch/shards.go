@@ -80,7 +80,7 @@ func (c *Client) Survey(ctx context.Context, src source.Source, dir string) (Sur
 
 func survey(first source.Source, dir string, ask func(source.Source) (*gguf.File, Remote, error)) (Survey, error) {
 	look := func(src source.Source) (Surveyed, error) {
-		path := filepath.Join(dir, src.Name())
+		path := src.Place(dir)
 		if dir != "" {
 			if header, bytes, err := readHeader(path); err == nil && !ofAnotherSource(path, src) {
 				return Surveyed{src, bytes, 0, header}, nil
@@ -179,7 +179,7 @@ func (c *Client) fetchShards(ctx context.Context, first source.Source, dir strin
 			return File{}, d.failure(err)
 		}
 	}
-	file, err := Local(filepath.Join(dir, first.Name()))
+	file, err := Local(first.Place(dir))
 	if err != nil {
 		return File{}, failure(err)
 	}

@@ -200,15 +200,16 @@ func (f *file) suite(n *yaml.Node) Suite {
 	if f.checkList(v, "models", maxModels); len(resolve(v).Content) == 0 {
 		f.fail(v, "models is empty; leave it out for the default models")
 	}
-	lines := make(map[string]int)
+	var items []*yaml.Node
 	f.eachItem(v, func(item *yaml.Node) {
-		m := f.model(item, lengths)
-		if line, taken := lines[m.Name]; taken && f.err == nil {
-			f.fail(item, "the model in line %d has the same name %s; names must differ", line, m.Name)
-		}
-		lines[m.Name] = item.Line
-		s.Models = append(s.Models, m)
+		s.Models, items = append(s.Models, f.model(item, lengths)), append(items, item)
 	})
+	if f.err != nil {
+		return s
+	}
+	if first, second := NameApart(s.Models); second >= 0 {
+		f.fail(items[second], "the model in line %d has the same name %s; names must differ", items[first].Line, s.Models[second].Name)
+	}
 	return s
 }
 

@@ -27,8 +27,8 @@ func (m *Missing) Error() string { return m.Reason }
 // outcome for every test. ready makes the model of job i ready and returns the job to
 // run. Tests that ready marks as unsupported are not run. An error of ready ends the
 // run, unless it is a *Missing. If a test crashes, longer tests of its series come last.
-// Larger models are not run if the shortest test of a series takes too long, or if a
-// model does not fit into memory.
+// Unless o.Apart is set, larger models are not run if the shortest test of a series
+// takes too long, or if a model does not fit into memory.
 //
 // RunModels returns an error if a worker or its engine cannot be started, or a consumer
 // fails. No worker is left when it returns. When ctx ends, the worker is told to stop.
@@ -75,7 +75,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 			return err
 		}
 		started = started || m.started
-		if smaller.lossOfLarger() == nil && l == nil {
+		if smaller.lossOfLarger() == nil && l == nil && !o.Apart {
 			smaller = found
 		}
 	}

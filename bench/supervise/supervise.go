@@ -54,6 +54,9 @@ type Options struct {
 	// Stops stops workers together with this process. It may be nil.
 	Stops *Stops
 
+	// Apart: the models are not in the order of their sizes, so none rules out another.
+	Apart bool
+
 	// Consumers take every event before the worker continues, and every outcome.
 	Consumers Consumers
 }

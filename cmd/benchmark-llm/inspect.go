@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 func newInspectCommand() *cobra.Command {
-	prompt, gen := lengthsFlag{values: []int{512}}, lengthsFlag{values: []int{128}}
+	prompt, gen := commandline.Lengths{Values: []int{512}}, commandline.Lengths{Values: []int{128}}
 	var format string
 	cmd := &cobra.Command{
 		Use:   "inspect NAME|URL|FILE",
@@ -47,7 +48,7 @@ counts twice if the CPU repacks its type: run --no-repack avoids the second copy
 			if err != nil {
 				return causeOf(ctx, "nothing was read", err)
 			}
-			in := acquire.Inspect(found, slices.Concat(prompt.values, gen.values))
+			in := acquire.Inspect(found, slices.Concat(prompt.Values, gen.Values))
 			in.Available = host.Observe("/").MemoryAvailableBytes
 			devices, err := findDevices(ctx, slog.LevelError, nil)
 			if err != nil {

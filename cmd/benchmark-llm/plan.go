@@ -145,6 +145,9 @@ func (p *planText) print(w io.Writer) error {
 	var b strings.Builder
 	b.WriteByte('\n')
 	for _, m := range p.Models {
+		if m.Bad != "" {
+			fmt.Fprintf(&b, "%s: cannot be run: %s\n", oneLine(m.Name), oneLine(m.Bad))
+		}
 		for _, note := range m.Notes {
 			fmt.Fprintf(&b, "%s: %s\n", oneLine(m.Name), oneLine(note))
 		}
@@ -168,6 +171,8 @@ func planRow(m *acquire.PlannedModel) table.Row {
 	}
 	file := "synthetic"
 	switch {
+	case m.Bad != "":
+		file = "cannot run"
 	case m.Path != "":
 		file = "here"
 	case m.Source != "" && m.DownloadBytes == 0:

@@ -76,7 +76,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 		}
 	}
 	setHelp(root)
-	commandline.RefuseBlanks(root)
+	commandline.CheckValues(root)
 	completeValues(root)
 	return root
 }

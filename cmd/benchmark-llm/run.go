@@ -19,6 +19,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
@@ -96,9 +97,9 @@ and records to a directory of its own below --results-dir.`,
 	inGroup(f, groupWhere, func() {
 		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: allowed physical cores, here "+fmt.Sprint(host.DefaultThreads())+")")
 		f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
-		f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
+		f.Var((*commandline.Devices)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
 		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(bench.SplitModes, ", "))
-		f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
+		f.Var((*commandline.Shares)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
 		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used")
@@ -405,6 +406,7 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	defer times.close() //nolint:errcheck // its error is checked below
 	workers.Deadline = o.deadline()
 	jobs := p.models.Jobs()
+	workers.Apart = p.models.GivenOrder()
 	outlook := supervise.NewOutlook(jobs, p.models.SizesBytes(), workers.Deadline)
 	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
@@ -423,6 +425,14 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	}
 	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, all}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
+	names, errs := p.models.Bad()
+	for i, err := range errs {
+		hint := ""
+		if f, ok := lookup(err); ok {
+			hint = f.hint
+		}
+		slog.Warn("model cannot be run, going on without it", "model", names[i], "reason", err, "hint", hint)
+	}
 	p.models.Start()
 	for i := range p.earlier { // the reader of stdout gets earlier records too
 		if err := errors.Join(end.Outcome(&p.earlier[i]), all.Earlier(&p.earlier[i])); err != nil && end.err == nil {
