@@ -253,9 +253,6 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
-	if err := o.checkQuiet(ctx); err != nil {
-		return causeOf(ctx, "nothing was measured", err)
-	}
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -315,6 +312,9 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	if p.models, err = acquire.New(ctx, s, a); err != nil {
 		return p, err
 	}
+	if err := o.checkQuiet(ctx); err != nil {
+		return p, err
+	}
 	if p.dir, err = rundir.Create(o.resultsDir); err != nil {
 		return p, err
 	}
@@ -335,6 +335,9 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
+	if err := o.checkQuiet(ctx); err != nil {
+		return p, err
+	}
 	dir, about, left, err := rundir.Open(o.resume, span())
 	if err != nil {
 		return p, err
