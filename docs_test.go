@@ -565,6 +565,7 @@ func TestRecordPageIsComplete(t *testing.T) {
 		pattern string
 	}{
 		{"| code | meaning | threshold |", "bench/result/warning.go", `(?m)^\tWarn\w+ += "(\w+)"`},
+		{"| code | value | threshold | why this threshold |", "bench/record/verdict.go", `(?:code: |warned\()"(\w+)"`},
 		{"| event | when | main data |", "bench/event.go", `name\(\) string +\{ return "(\w+)" \}`},
 		{"| status | meaning |", "bench/result/sample.go", `(?m)^\t\w+ +Status = "(\w+)"`},
 	} {

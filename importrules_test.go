@@ -32,7 +32,7 @@ var rooms = map[string][]string{
 	"bench/llamacpp":    {"bench", "llama", "bench/synth", "bench/gguf", "bench/result"},
 	"bench":             {"bench/policy", "bench/result"},
 	"bench/policy":      {"bench/stats", "bench/result"},
-	"bench/commandline": {"bench/suite", "bench/source"},
+	"bench/commandline": {"bench/suite", "bench/source", "bench/result"},
 	"bench/source":      {},
 	"bench/synth":       {"bench/gguf", "bench/result"},
 	"bench/report":      {"bench/stats", "bench/result"},

@@ -158,7 +158,7 @@ var reasons = []judged{
 		message: func(_ evidence, value float64) string { return fmt.Sprintf("%.0f pages were read from swap", value) },
 	},
 	{
-		code: result.WarnMajorFaults, source: "/proc/PID/stat", threshold: faultsPerSecond,
+		code: "major_faults", source: "/proc/PID/stat", threshold: faultsPerSecond,
 		value: majorFaults, lost: stalled,
 		message: func(e evidence, _ float64) string { return faultsMessage(e.Conditions) },
 	},
@@ -183,11 +183,11 @@ var reasons = []judged{
 			return fmt.Sprintf("the wall clock was set by %.3g s, as after a pause or a move of a virtual machine", value)
 		},
 	},
-	warned(result.WarnGPUNotUsed),
-	warned(result.WarnGPUThrottled),
-	warned(result.WarnGPUShared),
+	warned("gpu_not_used"),
+	warned("gpu_throttled"),
+	warned("gpu_shared"),
 	{
-		code: result.WarnUnsteady, source: "samples_ts", threshold: unsteadyCV, symptom: true,
+		code: "unsteady", source: "samples_ts", threshold: unsteadyCV, symptom: true,
 		value: func(e evidence) (float64, bool) {
 			cv, _ := e.rates.CV() // one repetition does not vary; few_repetitions warns of it
 			return cv, true

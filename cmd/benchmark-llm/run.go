@@ -229,9 +229,6 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	defer stop()
 	o.stops = supervise.WatchStops()
 	defer o.stops.Close()
-	if err := o.checkQuiet(ctx); err != nil {
-		return causeOf(ctx, "nothing was measured", err)
-	}
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -295,12 +292,20 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	if err := o.repeatOptions.job(&a.Job); err != nil {
 		return p, err
 	}
+	for _, t := range s.Models[0].Tests {
+		if n := a.Job.MostRepetitions(); t.E2E && t.Gen > result.MaxGenerated/n {
+			return p, usage("lower --max-repetitions", "%v: %d × %d generated tokens exceed the limit of %d per test", t, n, t.Gen, result.MaxGenerated)
+		}
+	}
 	if len(o.host.GPUs) == 0 { // else a GPU's sensor may do
 		if _, err := coolDownOf(o.coolDown, nil); err != nil {
 			return p, err
 		}
 	}
 	if p.models, err = acquire.New(ctx, s, a); err != nil {
+		return p, err
+	}
+	if err := o.checkQuiet(ctx); err != nil {
 		return p, err
 	}
 	about := rundir.Description{
@@ -325,6 +330,9 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
+	if err := o.checkQuiet(ctx); err != nil {
+		return p, err
+	}
 	now := span()
 	now.Host = &o.host
 	path, err := rundir.Find(o.resume, o.resultsDir)
