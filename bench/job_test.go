@@ -79,7 +79,7 @@ func TestProspect(t *testing.T) {
 		return policy.Decision{}
 	}})
 	want := []policy.Prospect{{
-		Test: pp512, Budget: 8 * s, Setup: 3 * ms, Repetitions: 4, Warmup: true,
+		Test: pp512, Budget: 8 * s, Setup: 3 * ms, Repetitions: 4, Warmups: 1,
 		Shorter: []policy.Measured{{Test: result.Test{Prompt: 16}, Repetitions: second}, {Test: result.Test{Prompt: 32}, Repetitions: second}},
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -103,8 +103,8 @@ func TestProspectAfterATest(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []policy.Prospect{
-			{Test: tg16, Repetitions: 1, Warmup: true, GPU: true},
-			{Test: tg64, Repetitions: 2, Warmup: true, GPU: true, Setup: s / 16, Shorter: []policy.Measured{{Test: tg16, Repetitions: []time.Duration{2 * s, s}}}},
+			{Test: tg16, Repetitions: 1, Warmups: 1, GPU: true},
+			{Test: tg64, Repetitions: 2, Warmups: 1, GPU: true, Setup: s / 16, Shorter: []policy.Measured{{Test: tg16, Repetitions: []time.Duration{2 * s, s}}}},
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -274,7 +274,7 @@ func TestLoadIsRefused(t *testing.T) {
 			Status: result.TimeLimit, Reason: "not loaded within the time limit of the run, of which 400ms were left", Elapsed: 400 * ms,
 		}},
 		"not on a GPU": {func(j *bench.Job) { j.RequireGPU = true }, modelFacts, bench.LoadDone{
-			Status: result.Failed, Reason: bench.NotOnGPU, Facts: modelFacts, Elapsed: s,
+			Status: result.Failed, Reason: "a GPU is required, but the library put no layer of the model on one", Code: bench.NotOnGPU, Facts: modelFacts, Elapsed: s,
 		}},
 		"on a GPU":          {func(j *bench.Job) { j.RequireGPU = true }, onGPU, bench.LoadDone{Status: result.OK, Facts: onGPU, Elapsed: s}},
 		"on a CPU, allowed": {func(*bench.Job) {}, modelFacts, bench.LoadDone{Status: result.OK, Facts: modelFacts, Elapsed: s}},

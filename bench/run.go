@@ -10,13 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // RunJob loads the job's model and runs its tests in order on the caller's
 // goroutine. policy decides which tests are worth their time; nil runs all. Every
-// step is an event. emit must have stored the event when it returns. It is called
-// from one goroutine at a time. If a test fails, the others still run: RunJob
+// step is an event. emit must have stored the event when it returns, or return ErrRepeat
+// for one that is Spoiled. It is called from one goroutine at a time. If a test fails, the others still run: RunJob
 // returns an error only if emit fails or the model cannot be loaded.
 //
 // The garbage collector runs between repetitions only. The heap of a worker is a few
@@ -27,10 +28,17 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	j := newJobRun(e, job, policy)
 
 	model, err := load(ctx, e, j, emit)
+	for errors.Is(err, ErrRepeat) {
+		model, err = load(ctx, e, j, emit)
+	}
 	if err != nil {
 		return err
 	}
-	if err := j.precompile(ctx, e, model, emit); err != nil {
+	err = j.precompile(ctx, e, model, emit)
+	for errors.Is(err, ErrRepeat) {
+		err = j.precompile(ctx, e, model, emit)
+	}
+	if err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
@@ -62,9 +70,8 @@ func newJobRun(e Engine, job Job, policy Policy) *jobRun {
 	return j
 }
 
-// NotOnGPU is the reason why a model is not run if a GPU is required and the library
-// put no layer on one.
-const NotOnGPU = "a GPU is required, but the library put no layer of the model on one"
+// notOnGPU is the reason of a load with the code NotOnGPU.
+const notOnGPU = "a GPU is required, but the library put no layer of the model on one"
 
 // ErrNoModel means that the model could not be loaded. The event LoadDone says why.
 var ErrNoModel = errors.New("model not loaded")
@@ -104,7 +111,8 @@ func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (Mod
 			}
 		}
 	} else if j.job.RequireGPU && len(facts.Placed) == 0 {
-		done.Status, done.Reason = result.Failed, NotOnGPU
+		done.Status, done.Reason = result.Failed, notOnGPU
+		done.Code = NotOnGPU
 	}
 	if err := emit(done); err != nil {
 		return facts, err
@@ -124,24 +132,42 @@ func overdue(done string, budget time.Duration, limit result.Status) string {
 	return fmt.Sprintf("not %s within its budget of %s", done, budget.Round(time.Millisecond))
 }
 
-// Run runs one test of a job under a watchdog: context, warm-up and repetitions.
-// Its events say how the test ended. Run returns an error only if emit fails.
-func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
-	return err
+// run runs one test and returns what later tests need to know about it. reason says
+// why the policy started it. If the process was stopped, the test goes on at the
+// repetition that was running, like one that is tried again after a crash.
+func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+	for {
+		r := testRun{engine: e, job: j.job, test: t, samples: slices.Clone(t.Done), emit: emit}
+		past, err := j.try(ctx, &r, reason)
+		if !errors.Is(err, ErrRepeat) {
+			return past, err
+		}
+		t.Done, reason = r.samples, "repeated, because the process was stopped"
+	}
 }
 
-// run runs one test and returns what later tests need to know about it. reason says
-// why the policy started it.
-func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+// try runs a test, or what is left of it. The error is one of emit, or ErrRepeat.
+func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, error) {
+	e, t, emit := r.engine, r.test, r.emit
 	past := PastTest{Test: t.Test}
-	r := testRun{engine: e, job: j.job, test: t, emit: emit}
 	budget, limit := j.budget(t)
+	if j.job.CoolDown {
+		if err := emit(CoolDownStarted{Test: t.Test}); err != nil {
+			return past, err
+		}
+		budget, limit = j.budget(t) // the run may have less time left
+	}
 	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason}
+	if j.job.Until != nil {
+		started.Most = j.job.MostRepetitions()
+	}
 	if err := emit(started); err != nil {
 		return past, err
 	}
 	start := time.Now()
+	if budget > 0 {
+		r.deadline = start.Add(budget)
+	}
 	e.ClearAbort()
 	prospect := j.prospect(t)
 	prospect.Budget = budget
@@ -153,12 +179,22 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 		return past, r.emitErr
 	}
 
-	done := TestDone{Test: t.Test, Status: result.OK}
+	done := TestDone{Test: t.Test, Status: result.OK, Memory: e.Memory()}
+	enough := j.job.Until != nil && len(r.repetitions) >= j.job.Repetitions
 	switch {
 	case err == nil:
 		// A completed test is kept, even if the watchdog aborted the engine at its very end.
+	case r.dog.stopped && errors.Is(err, ErrAborted): // the watchdog has ended
+		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
+			return past, err
+		}
+		return past, ErrRepeat
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
+		if enough && (status == result.Timeout || status == result.TimeLimit) { // of a repetition more than it needs
+			done.Status, done.Reason = result.OK, ""
+			r.precision.StoppedBy = result.StoppedByTime
+		}
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
 			return past, err
 		}
@@ -167,6 +203,9 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 	}
 	if err := e.End(); err != nil && done.Status == result.OK {
 		done.Status, done.Reason = result.Failed, err.Error()
+	}
+	if done.Status == result.OK {
+		done.Precision = r.precision
 	}
 	done.Elapsed = time.Since(start)
 	past.Status, past.Repetitions, past.Setup = done.Status, r.repetitions, r.setup
@@ -178,19 +217,36 @@ type testRun struct {
 	engine  Engine
 	job     Job
 	test    TestBudget
+	samples []result.Sample // of completed repetitions
 	emit    func(Event) error
 	emitErr error
 	dog     *watchdog
 
 	setup       time.Duration // before the first pass
 	repetitions []time.Duration
+	deadline    time.Time         // zero: none
+	precision   *result.Precision // so far; nil: the number of repetitions is fixed
+}
+
+// enough tells whether the test has all its repetitions.
+func (r *testRun) enough() bool {
+	if r.job.Until == nil {
+		return len(r.repetitions) >= r.job.Repetitions
+	}
+	var left time.Duration
+	if !r.deadline.IsZero() {
+		left = time.Until(r.deadline)
+	}
+	p, enough := r.job.Until.Enough(r.repetitions, r.job.Repetitions, left, !r.deadline.IsZero())
+	r.precision = &p
+	return enough
 }
 
 // run returns the error of the engine. An error of emit ends the test too; emitErr
 // keeps it.
 func (r *testRun) run() error {
 	r.repetitions = result.Elapsed(r.test.Done)
-	if len(r.test.Done) >= r.job.Repetitions {
+	if r.enough() {
 		return nil
 	}
 	start := time.Now()
@@ -198,10 +254,10 @@ func (r *testRun) run() error {
 		return err
 	}
 	r.setup = time.Since(start)
-	if !r.report(ContextReady{Elapsed: r.setup}) {
+	if !r.report(ContextReady{Elapsed: r.setup, Facts: r.engine.Context()}) {
 		return nil
 	}
-	if !r.job.NoWarmup {
+	for range r.job.WarmupPasses() {
 		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
 		if whole {
@@ -220,7 +276,13 @@ func (r *testRun) run() error {
 			return nil
 		}
 	}
-	for n := len(r.test.Done) + 1; n <= r.job.Repetitions; n++ {
+	if r.job.WarmUntilStable {
+		if err := r.warmUntilStable(); err != nil || r.emitErr != nil {
+			return err
+		}
+		r.setup = time.Since(start)
+	}
+	for n := len(r.test.Done) + 1; !r.enough(); n++ {
 		// Collect the garbage of earlier steps now, before the clock runs.
 		runtime.GC()
 		r.dog.passBegins(time.Since(start))
@@ -233,6 +295,24 @@ func (r *testRun) run() error {
 		r.repetitions = append(r.repetitions, elapsed)
 		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed, Generated: r.engine.Generated()}
 		if !r.report(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
+			return nil
+		}
+		r.samples = append(r.samples, s)
+	}
+	return nil
+}
+
+// warmUntilStable runs whole passes until two in a row are equally fast. They are no
+// samples. The policy does not judge them: for it they are part of the setup.
+func (r *testRun) warmUntilStable() error {
+	var passes []time.Duration
+	for len(passes) < MaxStablePasses && !policy.Stable(passes) {
+		elapsed, err := r.engine.Repeat(1)
+		if err != nil {
+			return fmt.Errorf("warm-up: %w", err)
+		}
+		passes = append(passes, elapsed)
+		if !r.report(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
 			return nil
 		}
 	}

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -33,7 +31,7 @@ type Options struct {
 	Timeout      *time.Duration // of each test; nil: by size and length
 	Scale        float64        // factor of budgets by size and length
 	DownloadTime time.Duration  // longest wait for one file; 0: no limit
-	Deadline     time.Time      // of the run; zero: none
+	Deadline     time.Time      // of the run, which no wait exceeds; zero: none
 	SpareCPUs    bool           // the engine leaves CPUs idle
 	OnDevices    bool           // weights may go to other devices than the CPU
 }
@@ -61,7 +59,7 @@ type model struct {
 	wanted suite.Entry
 	job    bench.Job
 	header *gguf.File // nil: not known yet
-	paths  []string   // of its files on this machine
+	file   fetch.File // on this machine; otherwise the zero File
 	fetch  bool       // its file must be fetched
 	item   int        // of the queue, or notQueued
 	bad    *Error     // why the model cannot be run; nil: it can
@@ -78,9 +76,11 @@ const notQueued = -1
 // run is no error if another can; see Bad.
 func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, wanted := range s.Models {
-		c, err := m.find(ctx, wanted)
-		if c.bad = ownFault(ctx, err); err != nil && c.bad == nil {
+		c, err := m.find(requests, wanted)
+		if c.bad = ownFault(requests, err); err != nil && c.bad == nil {
 			return nil, err
 		}
 		if c.bad != nil {
@@ -147,9 +147,11 @@ type Interrupted struct {
 // is an *Error, or the cause of ctx, as that of New.
 func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, left := range models {
-		c, err := m.resume(ctx, left)
-		if c.bad = ownFault(ctx, err); err != nil && c.bad == nil {
+		c, err := m.resume(requests, left)
+		if c.bad = ownFault(requests, err); err != nil && c.bad == nil {
 			return nil, err
 		}
 		m.all = append(m.all, c)
@@ -184,6 +186,9 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 		return c, err
 	}
 	c.use(l)
+	if err := c.identify(); err != nil {
+		return c, err
+	}
 	if l.Fetch {
 		c.findFallback(ctx, &o)
 	}
@@ -212,7 +217,7 @@ func (c *model) findFallback(ctx context.Context, o *Options) {
 func (c *model) use(l located) {
 	job := &c.job
 	job.Model.Weights, job.Model.Path = l.Weights, l.HeaderPath
-	c.header, c.paths, c.fetch = l.Header, l.File.Paths, l.Fetch
+	c.header, c.file, c.fetch = l.Header, l.File, l.Fetch
 	if l.File.Path != "" {
 		job.Model.Path = l.File.Path
 	}
@@ -221,6 +226,9 @@ func (c *model) use(l located) {
 	}
 	if l.Weights != result.SyntheticWeights {
 		return
+	}
+	if l.Because != nil { // those of the file
+		job.Model.Files = nil
 	}
 	// Only end-to-end tests need a vocabulary, and the library reads it for up to half a second.
 	job.Model.Words = job.E2E != nil
@@ -258,14 +266,14 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 		header, err := synth.ReadHeaderFile(c.job.Model.Path)
 		if err == nil {
 			c.header = header
-			return c, nil
+			return c, c.identify()
 		}
 		l, err := o.synthetic(ctx, c.wanted)
 		if err != nil {
 			return c, err
 		}
 		c.header, c.job.Model.Path = l.Header, l.HeaderPath
-		return c, nil
+		return c, c.identify()
 	}
 	l, err := o.locate(ctx, c.wanted)
 	if err != nil {
@@ -274,8 +282,9 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	c.use(l)
 	if l.Fetch {
 		c.findFallback(ctx, &o)
+		return c, nil
 	}
-	return c, nil
+	return c, c.identify()
 }
 
 // sourceOf returns the source of a model of an interrupted run.
@@ -345,6 +354,8 @@ func (m *Models) enqueue(ctx context.Context) error {
 	if len(sources) > 0 {
 		requests, cancel := context.WithTimeout(ctx, m.options.Weights.requestTimeout())
 		defer cancel()
+		requests, cancel = bench.WithinLimit(requests, m.options.Deadline)
+		defer cancel()
 		var err error
 		sizes, err = m.options.Client.Sizes(requests, sources, dir)
 		if ctx.Err() != nil {
@@ -409,8 +420,11 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 	for _, s := range sizes {
 		missing, files = missing+s.Missing, files+s.Files
 	}
+	if files > 0 && m.options.Dirs.temporary {
+		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "models_dir", dir)
+	}
 	if files > 0 {
-		slog.Info("fetching models", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
+		slog.Info("fetching models", "files", files, "size_bytes", missing, "models_dir", dir, "free_bytes", max(free, 0))
 	}
 	return nil
 }
@@ -422,6 +436,16 @@ func (m *Models) Jobs() []bench.Job {
 		jobs[i] = c.job
 	}
 	return jobs
+}
+
+// SizesBytes returns the sizes of the models' tensors, in the order in which they run; 0:
+// not known.
+func (m *Models) SizesBytes() []uint64 {
+	sizes := make([]uint64, len(m.all))
+	for i, c := range m.all {
+		sizes[i] = c.wanted.SizeBytes
+	}
+	return sizes
 }
 
 // GivenOrder tells whether the models run in the order in which they were given. Then

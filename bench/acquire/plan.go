@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ type PlannedModel struct {
 	Name          string `json:"name"`
 	Source        string `json:"source,omitempty"`
 	Bad           string `json:"cannot_run,omitempty"` // why the model cannot be run
-	Fallback      bool   `json:"fallback,omitempty"` // synthetic weights are used if the file does not arrive
+	Fallback      bool   `json:"fallback,omitempty"`   // synthetic weights are used if the file does not arrive
 	Path          string `json:"path,omitempty"`
 	DownloadBytes int64  `json:"download_bytes,omitempty"`
 	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, slightly less than the file's
@@ -99,7 +100,8 @@ type PlannedModel struct {
 type PlannedTest struct {
 	Name string `json:"name"`
 	result.Test
-	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
+	BudgetSeconds float64 `json:"budget_s,omitempty"`    // absent: no limit, or the model's size is unknown
+	Unsupported   string  `json:"unsupported,omitempty"` // why the library cannot run it
 }
 
 // PlanOptions are options of NewPlan.
@@ -280,6 +282,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 		m := &p.Models[i]
 		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
 		m.Longest = planned.Longest().String()
+		cannot := m.dropUnsupported(&planned)
 		p.Tests += len(planned.Tests)
 		likelyTime, tests := planned.Likely(o.Measured[m.Name])
 		likely += likelyTime
@@ -292,11 +295,12 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			}
 			m.Tests = append(m.Tests, test)
 		}
+		m.Tests = append(m.Tests, cannot...)
 		if m.SizeBytes == 0 {
 			p.UnknownSizes++
 			continue
 		}
-		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch, gguf.F16, gguf.F16)
+		need := planned.Memory(m.header, ContextOf(bench.DefaultSettings(0)))
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
 		bound, ok := planned.UpperBound()
@@ -312,6 +316,35 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 	if o.TimeLimit > 0 {
 		p.TimeLimitSeconds = secondsOf(o.TimeLimit)
 	}
+}
+
+// dropUnsupported removes the tests that the library cannot run from a plan, and
+// returns them. A note says why.
+func (m *PlannedModel) dropUnsupported(planned *suite.Plan) (cannot []PlannedTest) {
+	if m.header == nil {
+		return nil
+	}
+	settings := bench.DefaultSettings(0)
+	model := m.header.CheckModel()
+	reasons := make(map[string][]string) // the tests of each
+	var order []string
+	planned.Tests = slices.DeleteFunc(planned.Tests, func(t suite.PlannedTest) bool {
+		err := cmp.Or(model, m.header.CheckTest(t.Test, settings.Batch, settings.UBatch))
+		if err == nil {
+			return false
+		}
+		reason := err.Error()
+		cannot = append(cannot, PlannedTest{Name: t.Test.String(), Test: t.Test, Unsupported: reason})
+		if reasons[reason] == nil {
+			order = append(order, reason)
+		}
+		reasons[reason] = append(reasons[reason], t.Test.String())
+		return true
+	})
+	for _, reason := range order {
+		m.Notes = append(m.Notes, fmt.Sprintf("cannot run %s: %s", strings.Join(reasons[reason], " "), reason))
+	}
+	return cannot
 }
 
 func secondsOf(d time.Duration) *float64 {

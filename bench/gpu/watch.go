@@ -195,3 +195,27 @@ func (w *Watcher) observed() bench.GPUObserved {
 	}
 	return o
 }
+
+// Temperature returns the temperature of the hottest device in °C; ok is false if no
+// device reports one. The goroutine that calls Observe must call it.
+func (w *Watcher) Temperature() (celsius float64, ok bool) {
+	if w == nil {
+		return 0, false
+	}
+	answer := make(chan float64, len(w.devices))
+	w.ask(func() {
+		for i := range w.devices {
+			if t := w.nvml.Read(i).TemperatureC; t != nil {
+				answer <- *t
+			}
+		}
+	})
+	for {
+		select {
+		case t := <-answer:
+			celsius, ok = max(celsius, t), true
+		default:
+			return celsius, ok
+		}
+	}
+}

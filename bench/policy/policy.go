@@ -114,7 +114,7 @@ type Prospect struct {
 	Budget      time.Duration // that is left to the test; 0: no limit
 	Setup       time.Duration // before the first pass, part of the budget: the least of this model's tests so far; of a test that runs, its own
 	Repetitions int           // still to do
-	Warmup      bool          // whether there is one
+	Warmups     int           // before the repetitions
 	GPU         bool          // whether the model computes on a GPU
 	Shorter     []Measured    // completed tests of the same model and series, in ascending length
 
@@ -132,8 +132,8 @@ type Decision struct {
 // passes is the number of passes of the test. The warm-up of a generation is one
 // token and counts as setup.
 func (p Prospect) passes() int {
-	if p.Warmup && p.Test.Kind() == result.PromptProcessing {
-		return p.Repetitions + 1
+	if p.Test.Kind() == result.PromptProcessing {
+		return p.Repetitions + p.Warmups
 	}
 	return p.Repetitions
 }
@@ -284,8 +284,12 @@ func (p Policy) During(t Prospect) Decision {
 	default:
 		seen = fmt.Sprintf("the first has run for %s", short(t.InPass))
 	}
-	numbers := fmt.Sprintf("all %d passes need %s %s (%s); %s of its budget of %s is left for them",
-		t.passes(), least, short(needed), seen, short(t.forPasses()), short(t.Budget))
+	all, them := fmt.Sprintf("all %d passes need", t.passes()), "them"
+	if t.passes() == 1 {
+		all, them = "its only pass needs", "it"
+	}
+	numbers := fmt.Sprintf("%s %s %s (%s); %s of its budget of %s is left for %s",
+		all, least, short(needed), seen, short(t.forPasses()), short(t.Budget), them)
 	if needed > p.allowed(t) {
 		return Decision{Stop: true, Reason: "given up: " + numbers}
 	}

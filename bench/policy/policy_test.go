@@ -22,7 +22,7 @@ func measured(t result.Test, d time.Duration) policy.Measured {
 
 // prospect is that of a test with five repetitions and a warm-up.
 func prospect(t result.Test, budget time.Duration, shorter ...policy.Measured) policy.Prospect {
-	return policy.Prospect{Test: t, Budget: budget, Repetitions: 5, Warmup: true, Shorter: shorter}
+	return policy.Prospect{Test: t, Budget: budget, Repetitions: 5, Warmups: 1, Shorter: shorter}
 }
 
 // after is a prospect after these passes.
@@ -50,7 +50,7 @@ func TestBefore(t *testing.T) {
 	gpuGeneration := prospect(tg(128), time.Minute, measured(tg(16), 16*time.Millisecond))
 	gpuGeneration.GPU = true
 	cold := prospect(pp(32), time.Second, measured(pp(16), 16*time.Millisecond))
-	cold.Warmup = false
+	cold.Warmups = 0
 	// Repetitions of 20, 16 and 18 ms: the fastest counts.
 	uneven := prospect(tg(32), time.Second, policy.Measured{Test: tg(16), Repetitions: []time.Duration{20e6, 16e6, 18e6}})
 	for _, tt := range []struct {

@@ -281,8 +281,8 @@ func (previousSpeed) Before(t Prospect) Decision {
 	needed := seconds(t.tokens() / speed)
 	return Decision{
 		Stop: needed > t.Budget,
-		Reason: fmt.Sprintf("needs %s of %s: %d × %d tokens at the %.4g t/s of %s",
-			short(needed), short(t.Budget), t.passes(), t.Test.Tokens(), speed, last.Test),
+		Reason: fmt.Sprintf("needs %s of %s: %d × %d tokens at the %s t/s of %s",
+			short(needed), short(t.Budget), t.passes(), t.Test.Tokens(), result.FormatRate(speed), last.Test),
 	}
 }
 
@@ -388,7 +388,7 @@ func (r *Replayed) model(m RecordedModel, rule Rule, o ReplayOptions) (spent tim
 		}
 		h := Prospect{
 			Test: t.test(), Budget: seconds(t.BudgetSeconds), Setup: setup,
-			Repetitions: recordedRepetitions, Warmup: true,
+			Repetitions: recordedRepetitions, Warmups: 1,
 			GPU: m.Backend != "" && m.Backend != "CPU", Shorter: shorter[t.Kind],
 		}
 		if rule.Decider.Before(h).Stop {

@@ -33,6 +33,7 @@ const (
 	precompiling              // booked as warm-up
 	testing                   // booked to the current test
 	waiting                   // booked as wait
+	cooling                   // booked as cool-down
 )
 
 // testAccount is the time of the current test. It is booked when the test ends.
@@ -117,7 +118,13 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.WaitDone:
 		a.stay(step)
 		a.leave(0)
-	case bench.WarmDone:
+	case bench.CoolDownStarted:
+		a.leave(step)
+		a.phase = cooling
+	case bench.CoolDownDone:
+		a.stay(step)
+		a.leave(0)
+	case bench.ReadInDone:
 		if a.phase != testing { // beside a test, reading costs the run no time
 			read := clamp(e.Elapsed, step)
 			a.booked.Load += read
@@ -131,6 +138,10 @@ func (a *Account) Add(s bench.Stamped) {
 			step = 0
 		}
 		a.leave(step)
+	case bench.Continued: // what was measured before it goes on or is lost
+		stopped := clamp(e.Stopped, step)
+		a.booked.Other += stopped
+		a.stay(step - stopped)
 	default: // the phase goes on
 		a.stay(step)
 	}
@@ -167,6 +178,8 @@ func (a *Account) stay(step time.Duration) {
 		a.test.other += step
 	case waiting:
 		a.booked.Wait += step
+	case cooling:
+		a.booked.CoolDown += step
 	default:
 		a.booked.Other += step
 	}

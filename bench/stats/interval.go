@@ -2,6 +2,7 @@ package stats
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"gonum.org/v1/gonum/stat/distuv"
@@ -88,22 +89,28 @@ func (s Sample) Outliers() []int {
 		return nil
 	}
 	median := s.Median()
-	distances := make([]float64, s.N())
-	for i, v := range s.values {
-		distances[i] = math.Abs(v - median)
-	}
-	d, err := New(distances)
-	if err != nil {
-		return nil
-	}
-	limit := max(outlierDeviations*madToSD*d.Median(), noiseDeviation*math.Abs(median))
+	distances := s.deviations()
+	limit := max(outlierDeviations*madToSD*distances.Median(), noiseDeviation*math.Abs(median))
 	var outliers []int
-	for i, distance := range distances {
+	for i, distance := range distances.values {
 		if distance > limit {
 			outliers = append(outliers, i)
 		}
 	}
 	return outliers
+}
+
+// Without is the sample without the values at the given indices, in the order
+// measured. ok is false if no value is left.
+func (s Sample) Without(indices []int) (rest Sample, ok bool) {
+	var values []float64
+	for i, v := range s.values {
+		if !slices.Contains(indices, i) {
+			values = append(values, v)
+		}
+	}
+	rest, err := New(values)
+	return rest, err == nil
 }
 
 // unsteadyCV is the coefficient of variation above which a sample is unsteady.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -49,11 +51,12 @@ const (
 //
 // Default models come from the hub, at their pinned revisions. Other paths are
 // relative to the working directory. Every error is one line. It starts with name
-// and, if the mistake is in a line, with its number: "suite.yaml:3: …".
+// and, if the mistake is in a line, with its number: "suite.yaml:3: …". An error of
+// reading names the file as the file system does.
 func Read(r io.Reader, name string) (Suite, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
-		return Suite{}, fmt.Errorf("%s: %w", name, err)
+		return Suite{}, result.AtPath(name, err)
 	}
 	if len(text) > maxFileBytes {
 		return Suite{}, fmt.Errorf("%s: larger than %d bytes", name, maxFileBytes)
@@ -287,8 +290,9 @@ func (f *file) pairs(n *yaml.Node, what string) (pairs [][2]int) {
 		case what == "e2e" && (pair[0] == 0 || pair[1] == 0):
 			f.fail(item, "e2e: both numbers of a pair must be above 0, as in [[512, 128]]")
 		case what == "e2e" && f.repetitions*pair[1] > result.MaxGenerated:
-			f.fail(item, "e2e: %d repetitions of %d tokens are too many, because the time of each token is kept; with %d repetitions the limit is %d tokens",
-				f.repetitions, pair[1], f.repetitions, result.MaxGenerated/f.repetitions)
+			many := fmt.Sprintf("%d %s", f.repetitions, english.PluralWord(f.repetitions, "repetition", ""))
+			f.fail(item, "e2e: %s of %d tokens are too many, because the time of each token is kept; with %s the limit is %d tokens",
+				many, pair[1], many, result.MaxGenerated/f.repetitions)
 		default:
 			pairs = append(pairs, [2]int{pair[0], pair[1]})
 		}

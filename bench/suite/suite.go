@@ -16,8 +16,9 @@ type Suite struct {
 	Repetitions int     `json:"repetitions"` // of each test
 	Targets     Targets `json:"targets"`     // from which budgets are computed
 
-	// GivenOrder: the models run in the order in which they were given, not smallest
-	// first, and none of them rules out another.
+	// GivenOrder: the models were chosen with -m. They run in the order in which they were
+	// given, not smallest first, and none of them rules out another. Their load budgets do
+	// not depend on their tests.
 	GivenOrder bool `json:"given_order,omitempty"`
 }
 

@@ -114,6 +114,17 @@ func TestPlanTimeout(t *testing.T) {
 	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != first || p.LoadBudget != first || p.Repetitions != 5 {
 		t.Errorf("%+v", p)
 	}
+	// A single model's load budget does not depend on its tests, or on their budget.
+	s.GivenOrder = true
+	for _, timeout := range []*time.Duration{nil, &minute} {
+		if p := s.Plan(m, 1<<30, timeout, 2); p.LoadBudget != 680*time.Second {
+			t.Errorf("a single model may load for %v", p.LoadBudget)
+		}
+	}
+	if p := s.Plan(m, 1<<30, &none, 1); p.LoadBudget != 0 {
+		t.Errorf("a single model without limits may load for %v", p.LoadBudget)
+	}
+	s.GivenOrder = false
 	if p := s.Plan(m, 1<<30, nil, 1e300); p.Tests[0].Budget <= 0 || p.LoadBudget <= 0 {
 		t.Errorf("a large scale overflows: %+v", p)
 	}

@@ -12,6 +12,31 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
+// A worker that was stopped gets its whole limit again. A timer that fires much too late
+// tells that this process was stopped.
+func TestLadderAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ladder
+		defer l.stop()
+		l.again() // there is no limit
+		if l.C() != nil {
+			t.Error("a limit out of nothing")
+		}
+		l.set(10*time.Second, result.Timeout, "was late")
+		time.Sleep(9 * time.Second)
+		l.again()
+		began := time.Now()
+		<-l.C()
+		if took := time.Since(began); took != 10*time.Second || l.late() {
+			t.Errorf("the timer fired after %v, late: %v", took, l.late())
+		}
+		time.Sleep(margin + 1) // nobody looked
+		if !l.late() {
+			t.Error("the timer is not late")
+		}
+	})
+}
+
 // Each event is followed by a silence; the ladder ends it when even the slowest
 // worker would have spoken.
 func TestLadder(t *testing.T) {
@@ -28,6 +53,8 @@ func TestLadder(t *testing.T) {
 		{"loading further", []bench.Event{bench.LoadStarted{Budget: 10 * s}, bench.LoadProgress{Share: 0.5}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the load budget and 30s of grace and was killed", Gone: true}},
 		{"loading without a budget", []bench.Event{bench.EngineReady{}, bench.LoadStarted{}}, 0, record.Loss{}},
 		{"loaded", []bench.Event{bench.LoadDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was killed", Gone: true}},
+		{"cooling down", []bench.Event{bench.LoadDone{}, bench.CoolDownStarted{}}, 0, record.Loss{}},
+		{"cooled down", []bench.Event{bench.CoolDownStarted{}, bench.CoolDownDone{}}, time.Minute, record.Loss{Status: result.Crashed, Reason: "the worker did not begin a test and was killed", Gone: true}},
 		{"making a context", []bench.Event{started}, 42 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
 		{"warming up", []bench.Event{started, bench.ContextReady{}}, 41 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 30s of grace and was killed", Gone: true}},
 		{"measuring", []bench.Event{started, bench.WarmupDone{UBatch: s}}, 15 * s, record.Loss{Status: result.Timeout, Reason: "the worker exceeded the test's budget and 4s of grace and was killed", Gone: true}},

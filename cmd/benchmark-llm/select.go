@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -21,15 +22,15 @@ import (
 
 // selectOptions are the flags that choose what is measured. run and plan have them.
 type selectOptions struct {
-	models      modelsFlag
-	modelURLs   sourcesFlag
+	models      commandline.Models
+	modelURLs   commandline.Sources
 	suiteFile   string
 	weights     string
 	modelsDir   string
-	prompt, gen lengthsFlag
-	depth       lengthsFlag
-	combined    pairsFlag
-	e2e         pairsFlag
+	prompt, gen commandline.Lengths
+	depth       commandline.Lengths
+	combined    commandline.Pairs
+	e2e         commandline.Pairs
 	repetitions int
 
 	testTimeout  time.Duration
@@ -47,7 +48,7 @@ const defaultTimeLimit = 80 * time.Minute
 
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
-	o.prompt.values, o.gen.values, o.depth.values = []int{512}, []int{128}, []int{0}
+	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
 		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or with synthetic weights a default name; repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
@@ -160,7 +161,7 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		}
 		for _, t := range m.Tests {
 			if most := result.MaxGenerated / s.Repetitions; t.E2E && t.Gen > most {
-				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, count(s.Repetitions, "repetition")),
+				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, result.Count(s.Repetitions, "repetition")),
 					"%v: %d × %d generated tokens exceed the limit of %d per test", t, s.Repetitions, t.Gen, result.MaxGenerated)
 			}
 		}
@@ -181,7 +182,7 @@ func (o *selectOptions) chosen() (suite.Suite, error) {
 	case o.suiteFile != "":
 		f, err := os.Open(o.suiteFile)
 		if err != nil {
-			return s, usage("give the path of a YAML file", "--suite: %w", err)
+			return s, usage(causeHint(err, "give the path of a YAML file"), "--suite: %w", err)
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if s, err = suite.Read(f, o.suiteFile); err != nil {
@@ -190,7 +191,7 @@ func (o *selectOptions) chosen() (suite.Suite, error) {
 	case o.given(), len(o.modelURLs) > 0:
 		tests := s.Models[0].Tests
 		s.Models, s.GivenOrder = nil, o.given()
-		for _, text := range slices.Concat(o.models, modelsFlag(o.modelURLs)) {
+		for _, text := range slices.Concat(o.models, commandline.Models(o.modelURLs)) {
 			from, err := source.Parse(text)
 			if err != nil {
 				return s, err
@@ -208,19 +209,19 @@ func (o *selectOptions) chosen() (suite.Suite, error) {
 // tests returns the tests that the flags give for every model; nil: those of the suite.
 func (o *selectOptions) tests() ([]result.Test, error) {
 	prompt, gen := o.given() || o.flags.Changed("n-prompt"), o.given() || o.flags.Changed("n-gen")
-	lengths := prompt || gen || o.combined.values != nil || o.e2e.values != nil
+	lengths := prompt || gen || o.combined.Values != nil || o.e2e.Values != nil
 	if !lengths && !o.flags.Changed("n-depth") {
 		return nil, nil
 	}
 	if !lengths {
 		return nil, usage("give the lengths with -p and -n", "-d needs -p, -n, --pg or --e2e")
 	}
-	l := suite.Lengths{Combined: o.combined.values, E2E: o.e2e.values, Depth: o.depth.values}
+	l := suite.Lengths{Combined: o.combined.Values, E2E: o.e2e.Values, Depth: o.depth.Values}
 	if prompt {
-		l.Prompt = o.prompt.values
+		l.Prompt = o.prompt.Values
 	}
 	if gen {
-		l.Gen = o.gen.values
+		l.Gen = o.gen.Values
 	}
 	tests, err := l.Tests()
 	if err != nil {
