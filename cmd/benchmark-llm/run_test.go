@@ -182,6 +182,7 @@ func TestGoOn(t *testing.T) {
 		o := &runOptions{settings: bench.DefaultSettings(1)}
 		f := pflag.NewFlagSet("run", pflag.ContinueOnError)
 		o.selectOptions.register(f)
+		o.repeatOptions.register(f)
 		o.settings.GPULayers = 0
 		o.resultsDir = t.TempDir()
 		return o, f
