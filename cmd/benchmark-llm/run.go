@@ -359,6 +359,7 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	}
 	a := o.acquireOptions()
 	a.Timeout = about.Selection.Timeout
+	a.Job.NoWarmup, a.Job.Warmups = about.Jobs[0].NoWarmup, about.Jobs[0].Warmups
 	var models []acquire.Interrupted
 	for i, job := range left.Jobs {
 		m := acquire.Interrupted{Wanted: about.Selection.Suite.Models[i], Job: job}
