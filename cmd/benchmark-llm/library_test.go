@@ -40,14 +40,20 @@ type run struct {
 func newRun(t *testing.T, args ...string) *run {
 	t.Helper()
 	r := &run{t: t, results: t.TempDir()}
-	for _, usual := range [][2]string{{"-m", "SmolLM-135M.Q4_K_M.gguf"}, {"--weights", "synthetic"}, {"-t", "1"}, {"--timeout", "0s"}, {"--results-dir", r.results}} {
-		if !slices.Contains(args, usual[0]) {
-			args = append(args, usual[0], usual[1])
-		}
-	}
+	args = withUsual(args, "-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-t", "1", "--timeout", "0s", "--results-dir", r.results)
 	r.Cmd = exec.CommandContext(t.Context(), "benchmark-llm", args...)
 	r.Stdout, r.Stderr = &r.stdout, &r.stderr
 	return r
+}
+
+// withUsual adds flags with their usual values to args, unless args have them.
+func withUsual(args []string, usual ...string) []string {
+	for pair := range slices.Chunk(usual, 2) {
+		if !slices.Contains(args, pair[0]) {
+			args = append(args, pair...)
+		}
+	}
+	return args
 }
 
 func (r *run) start() {
