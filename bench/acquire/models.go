@@ -96,12 +96,11 @@ func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 
 // ownFault returns the error of a model that costs only this model; nil: the error is
 // another one, or none.
-func ownFault(ctx context.Context, err error) *Error {
-	var e *Error
-	if ctx.Err() != nil || !errors.As(err, &e) || e.Kind == NoDirectory {
-		return nil
+func ownFault(ctx context.Context, err error) (own *Error) {
+	if ctx.Err() == nil && errors.As(err, &own) && own.Kind != NoDirectory {
+		return own
 	}
-	return e
+	return nil
 }
 
 // allBad returns the error of the first model if no model that has tests can be run.

@@ -31,6 +31,7 @@ type Lengths struct {
 	changed bool
 }
 
+// Type names the values in the help.
 func (l *Lengths) Type() string { return "tokens" }
 
 func (l *Lengths) String() string {
@@ -41,6 +42,7 @@ func (l *Lengths) String() string {
 	return strings.Join(s, ",")
 }
 
+// Set takes the text of one use of the flag.
 func (l *Lengths) Set(text string) error {
 	values, err := suite.ParseLengths(text)
 	if err != nil {
@@ -56,6 +58,7 @@ func (l *Lengths) Set(text string) error {
 // Pairs is a list of prompt and generation lengths. Each use adds a pair.
 type Pairs struct{ Values [][2]int }
 
+// Type names the values in the help.
 func (p *Pairs) Type() string { return "pp,tg" }
 
 func (p *Pairs) String() string {
@@ -66,6 +69,7 @@ func (p *Pairs) String() string {
 	return strings.Join(s, " ")
 }
 
+// Set takes the text of one use of the flag.
 func (p *Pairs) Set(text string) error {
 	prompt, gen, ok := strings.Cut(text, ",")
 	if !ok {
@@ -87,9 +91,11 @@ func (p *Pairs) Set(text string) error {
 // spaces.
 type Models []string
 
+// Type names the values in the help.
 func (m *Models) Type() string   { return "model" }
 func (m *Models) String() string { return strings.Join(*m, " ") }
 
+// Set takes the text of one use of the flag.
 func (m *Models) Set(text string) error {
 	*m = append(*m, text)
 	return nil
@@ -98,9 +104,11 @@ func (m *Models) Set(text string) error {
 // Sources is a list of models. Each use adds to it.
 type Sources []string
 
+// Type names the values in the help.
 func (s *Sources) Type() string   { return "models" }
 func (s *Sources) String() string { return strings.Join(*s, " ") }
 
+// Set takes the text of one use of the flag.
 func (s *Sources) Set(text string) error {
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
 		if !source.Explicit(word) {
@@ -118,9 +126,11 @@ func splitList(text string) []string { return strings.Split(strings.ReplaceAll(t
 // Devices is a list of device names.
 type Devices []string
 
+// Type names the values in the help.
 func (d *Devices) Type() string   { return "devices" }
 func (d *Devices) String() string { return strings.Join(*d, "/") }
 
+// Set takes the text of one use of the flag.
 func (d *Devices) Set(text string) error {
 	names := splitList(text)
 	for i, name := range names {
@@ -140,6 +150,7 @@ func (d *Devices) Set(text string) error {
 // Shares is a list of shares of the model, one per device.
 type Shares []float32
 
+// Type names the values in the help.
 func (s *Shares) Type() string { return "shares" }
 
 func (s *Shares) String() string {
@@ -150,6 +161,7 @@ func (s *Shares) String() string {
 	return strings.Join(parts, "/")
 }
 
+// Set takes the text of one use of the flag.
 func (s *Shares) Set(text string) error {
 	var shares []float32
 	var sum float64

@@ -141,7 +141,7 @@ func (o *runOptions) check() error {
 	if err := o.endToEndOptions.check(); err != nil {
 		return err
 	}
-	if err := o.repeatOptions.job(new(bench.Job)); err != nil {
+	if err := o.job(new(bench.Job)); err != nil {
 		return err
 	}
 	if o.resume != "" {
@@ -289,7 +289,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	}
 	a := o.acquireOptions()
 	a.Job.Repetitions = s.Repetitions
-	if err := o.repeatOptions.job(&a.Job); err != nil {
+	if err := o.job(&a.Job); err != nil {
 		return p, err
 	}
 	for _, t := range s.Models[0].Tests {
@@ -359,6 +359,7 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	}
 	a := o.acquireOptions()
 	a.Timeout = about.Selection.Timeout
+	a.Job.NoWarmup, a.Job.Warmups = about.Jobs[0].NoWarmup, about.Jobs[0].Warmups
 	var models []acquire.Interrupted
 	for i, job := range left.Jobs {
 		m := acquire.Interrupted{Wanted: about.Selection.Suite.Models[i], Job: job}
