@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -193,3 +194,21 @@ func (*Models) Adds() {}
 
 // Adds says that each use adds to the list.
 func (*Sources) Adds() {}
+
+// Size is a number of bytes, such as 2GiB.
+type Size int64
+
+// Type names the values in the help.
+func (s *Size) Type() string { return "size" }
+
+func (s *Size) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(*s)), " ", "") }
+
+// Set takes the text of one use of the flag.
+func (s *Size) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > math.MaxInt64 {
+		return fmt.Errorf("%q is not a size such as 2GiB", text)
+	}
+	*s = Size(n)
+	return nil
+}

@@ -155,3 +155,21 @@ func TestSharesFlag(t *testing.T) {
 		}
 	}
 }
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]Size{"2GiB": 2 << 30, "256 MiB": 256 << 20, "0": 0, "1GB": 1e9} {
+		var s Size
+		if err := s.Set(text); err != nil || s != want {
+			t.Errorf("%q is %d, %v, want %d", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"", "much", "-1GiB", "9EiB9"} {
+		s := Size(5)
+		if err := s.Set(text); err == nil || s != 5 {
+			t.Errorf("%q is %d", text, s)
+		}
+	}
+	if s := Size(2 << 30); s.String() != "2.0GiB" {
+		t.Errorf("%s", s.String())
+	}
+}

@@ -162,14 +162,16 @@ type deadHost struct {
 	until time.Time
 }
 
-// giveUp notes, if a request was given up because its host does not answer, that the
+// giveUp notes, if a request was given up because its host cannot be reached, that the
 // host is dead. It returns err, or the plain HostError in it.
 func (c *Client) giveUp(err error) error {
 	var host *HostError
 	if !errors.As(err, &host) {
 		return err
 	}
-	c.dead.LoadOrStore(host.Host, deadHost{host, time.Now().Add(deadTime)})
+	if unreached(host.Err) {
+		c.dead.LoadOrStore(host.Host, deadHost{host, time.Now().Add(deadTime)})
+	}
 	return host
 }
 
@@ -314,7 +316,7 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	}
 	remote := Remote{SHA256: linked.sha256, validator: strongValidator(resp.Header)}
 	remote.Bytes = fullSize(resp)
-	if remote.Bytes < 0 {
+	if remote.Bytes < 0 && linked.bytes > 0 {
 		remote.Bytes = linked.bytes
 	}
 	encoding := resp.Header.Get("Content-Encoding")

@@ -435,6 +435,9 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 			}
 			d.broke = d.have
 		}
+		if errors.Is(err, errChanged) { // another file may break off elsewhere
+			d.again = 0
+		}
 		var status *StatusError
 		var host *HostError
 		var permanent *backoff.PermanentError

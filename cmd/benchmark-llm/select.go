@@ -27,6 +27,7 @@ type selectOptions struct {
 	suiteFile   string
 	weights     string
 	modelsDir   string
+	diskReserve commandline.Size
 	prompt, gen commandline.Lengths
 	depth       commandline.Lengths
 	combined    commandline.Pairs
@@ -48,6 +49,7 @@ const defaultTimeLimit = 80 * time.Minute
 
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
+	o.diskReserve = fetch.DefaultReserveBytes
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
 		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or with synthetic weights a default name; repeatable")
@@ -68,6 +70,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 		f.DurationVar(&o.downloadTime, "download-timeout", 15*time.Minute, "longest `time` to wait for one file; 0s: no limit")
 	})
 	inGroup(f, groupOutput, func() {
+		f.Var(&o.diskReserve, "disk-reserve", "`size` that downloads leave free on the disk, as 2GiB")
 		f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of model files (default: /models if writable, else the user's cache)")
 	})
 	inGroup(f, groupAdvanced, func() {
@@ -90,7 +93,7 @@ func (o *selectOptions) timeout() *time.Duration {
 // newClient returns a client that fetches files, with the settings of the hub's own
 // tools. A brisk client gives up early on hosts that cannot be reached.
 func newClient(brisk bool) *fetch.Client {
-	c := &fetch.Client{UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+	c := &fetch.Client{UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk, Hint: "--weights auto or --weights synthetic needs no file"}
 	c.UseHubSettings(os.Getenv)
 	return c
 }
@@ -98,7 +101,9 @@ func newClient(brisk bool) *fetch.Client {
 // finder returns how models are found with these flags.
 func (o *selectOptions) finder() acquire.Finder {
 	w := acquire.Weights(o.weights)
-	return acquire.Finder{Client: newClient(w == acquire.Auto), Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
+	client := newClient(w == acquire.Auto)
+	client.ReserveBytes = (*int64)(&o.diskReserve)
+	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
 }
 
 // check refuses invalid values and derives the time limit of the run.
