@@ -210,7 +210,8 @@ func DefaultSettings(threads int) Settings {
 
 // Model names what to load.
 type Model struct {
-	Name         string         `json:"name"` // as given; the record's model_filename
+	Name         string         `json:"name"`               // as given
+	Filename     string         `json:"filename,omitempty"` // the record's model_filename; empty: Name
 	Path         string         `json:"path,omitempty"`
 	Weights      result.Weights `json:"weights"`
 	Seed         uint64         `json:"seed"`                    // of synthetic weights

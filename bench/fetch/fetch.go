@@ -30,9 +30,9 @@ import (
 
 // Options are the options of one download. The zero Options are valid.
 type Options struct {
-	Deadline     time.Time      // when the file must be here; zero is no deadline
-	Gate         *Gate          // can pause the download; may be nil
-	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
+	Deadline time.Time      // when the file must be here; zero is no deadline
+	Gate     *Gate          // can pause the download; may be nil
+	Progress func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
 	// TrustUnchanged uses an existing file without reading it again if it has the size
 	// and the modification time that it had when it was last verified.
 	TrustUnchanged bool
