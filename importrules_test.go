@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"bench/rundir":    {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/result"},
 	"bench/supervise": {"bench/record", "bench", "bench/policy", "bench/result"},
 	"bench/record":    {"bench", "bench/stats", "bench/result"},
+	"bench/compare":   {"bench/stats", "bench/result"},
 	"bench/suite":     {"bench/source", "bench/gguf", "bench/result"},
 	"bench/fetch":     {"bench/source", "bench/gguf", "bench/result"},
 	"bench/host":      {"bench/gpu", "bench/result"},

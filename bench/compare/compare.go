@@ -1,0 +1,536 @@
+// Package compare answers which of several sides is faster, and how sure that is. A side
+// is one or more runs; the first side is the base. Rows pair by what was measured: model,
+// test and settings. The verdict of a row rests on an interval that allows for the
+// spread within a run and between loads.
+package compare
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+)
+
+// Run is what one run measured.
+type Run struct {
+	Name    string // as given
+	Records []result.Record
+	Missing []result.Outcome // tests without a record, if they are known
+}
+
+// Side is one side of a comparison.
+type Side struct {
+	Label string
+	Runs  []Run // at least one
+}
+
+// Options say how sides are compared.
+type Options struct {
+	Across []string    // factors that are compared, and may differ; see ParseAcross
+	Margin float64     // ratios within 1 ± Margin are called the same; 0.02 is 2 %
+	Loads  stats.Loads // what is known about the spread between loads
+}
+
+// DefaultOptions has a margin of 2 %.
+func DefaultOptions() Options { return Options{Margin: 0.02, Loads: stats.DefaultLoads()} }
+
+// Confidence of every interval of a comparison.
+const Confidence = 0.95
+
+// Verdict is what the measurements show about a side.
+type Verdict string
+
+// The verdicts. Faster and Slower are corrected for the number of rows.
+const (
+	Faster  Verdict = "faster"
+	Slower  Verdict = "slower"
+	Same    Verdict = "same"    // the whole interval lies within the margin
+	Unclear Verdict = "unclear" // more runs are needed
+)
+
+// Comparison is the answer.
+type Comparison struct {
+	Sides       []string     // labels
+	Runs        []int        // of each side
+	Margin      float64      //
+	Loads       stats.Loads  //
+	Differences []Difference // between the sides, of all that was measured
+	Rows        []Row        // that at least two sides have
+	Means       []Mean       // geometric means of rows
+	Alone       []Alone      // rows that could not be paired
+}
+
+// Corrected is the number of verdicts that were corrected together.
+func (c *Comparison) Corrected() (n int) {
+	for _, row := range c.Rows {
+		for _, cell := range row.Cells[1:] {
+			if cell.Ratio != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// OneRun tells whether a side has one run, so that the spread between its loads is not known.
+func (c *Comparison) OneRun() bool { return slices.Contains(c.Runs, 1) }
+
+// Difference is a factor that differs between the sides.
+type Difference struct {
+	Name     string
+	Values   []string // of each side; several values of one side are separated by " | "
+	Compared bool     // it may differ, because it is what is compared
+}
+
+// Row is one test of one model on all sides.
+type Row struct {
+	Model    string // file name
+	Type     string // "llama 7B Q4_K - Medium"
+	Test     result.Test
+	Settings string // those that tell it from other rows of the same test; often empty
+	Cells    []Cell // of each side; the first is the base
+}
+
+// Cell is one side of a row.
+type Cell struct {
+	TokensPerSecond float64 // geometric mean of the runs' medians; 0: not measured
+	Runs            int
+	Doubtful        bool           // a record of it is doubtful
+	Ratio           *Relative      // to the base; nil for the base, and if one was not measured
+	Status          result.Status  // if it was not measured; empty: not known
+	records         []stats.Sample // one per run
+}
+
+// Relative is a speed relative to the base.
+type Relative struct {
+	Value, Low, High float64
+	P                float64 // probability of such a ratio if the true one is 1, corrected by Holm
+	Verdict          Verdict
+
+	ratio stats.Ratio
+}
+
+// Below tells whether the ratio is shown to be below a limit, and whether it is shown not to
+// be. If neither, it is unclear. The confidence is that of the interval.
+func (r *Relative) Below(limit float64) (below, notBelow bool) { return r.High < limit, r.Low >= limit }
+
+// Mean is the geometric mean of the ratios of a model's rows of one kind.
+type Mean struct {
+	Model  string
+	Kind   result.Kind
+	Rows   int
+	Ratios []*Relative // of each side; nil for the base
+}
+
+// Alone is a record that was not paired.
+type Alone struct {
+	Side   int
+	Model  string
+	Test   result.Test
+	Reason string
+}
+
+// Errors of Compare.
+var (
+	ErrFewSides = errors.New("a comparison needs two sides")
+	ErrNoRow    = errors.New("the sides have no row in common")
+)
+
+// measured is a test of a model with the factors that must agree.
+type measured struct {
+	model modelKey
+	test  result.Test
+	rest  string // values of the factors that are not compared
+}
+
+// modelKey identifies a model by its content as far as a record tells.
+type modelKey struct {
+	kind         string
+	size, params uint64
+}
+
+func keyOf(r *result.Record) modelKey { return modelKey{r.ModelType, r.ModelSizeBytes, r.ModelParams} }
+
+// Compare compares sides. The error is ErrFewSides, or wraps ErrNoRow with what differs.
+func Compare(sides []Side, o Options) (*Comparison, error) {
+	if len(sides) < 2 {
+		return nil, ErrFewSides
+	}
+	c := &Comparison{Margin: o.Margin, Loads: o.Loads}
+	for _, s := range sides {
+		c.Sides, c.Runs = append(c.Sides, s.Label), append(c.Runs, len(s.Runs))
+	}
+	c.Differences = differences(sides, o.Across)
+	t := collect(sides, o.Across)
+	c.Rows = t.rows(sides)
+	if err := c.judge(o); err != nil {
+		return nil, err
+	}
+	c.Alone = t.alone(sides, o.Across)
+	if len(c.Rows) == 0 {
+		return nil, fmt.Errorf("%w%s", ErrNoRow, c.why())
+	}
+	return c, nil
+}
+
+// why names what keeps the rows apart.
+func (c *Comparison) why() string {
+	var names []string
+	for _, d := range c.Differences {
+		if !d.Compared {
+			names = append(names, d.Name)
+		}
+	}
+	if len(names) > 0 {
+		return ": they differ in " + strings.Join(names, ", ")
+	}
+	if len(c.Alone) > 0 {
+		return ": " + c.Alone[0].Reason
+	}
+	return ""
+}
+
+// differences lists the factors that differ between sides.
+func differences(sides []Side, across []string) []Difference {
+	var all []Difference
+	for _, f := range factors {
+		d := Difference{Name: f.name, Compared: f.compared(across)}
+		for _, s := range sides {
+			var values []string
+			for _, run := range s.Runs {
+				for i := range run.Records {
+					if v := f.value(&run.Records[i]); !slices.Contains(values, v) {
+						values = append(values, v)
+					}
+				}
+			}
+			slices.Sort(values)
+			d.Values = append(d.Values, strings.Join(values, " | "))
+		}
+		if slices.ContainsFunc(d.Values, func(v string) bool { return v != d.Values[0] }) {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// entry is all that the sides have of one measured test.
+type entry struct {
+	key     measured
+	name    string
+	records [][]*result.Record // of each side
+	refused string             // why the sides are no pair; empty: they are
+}
+
+// tables keeps the entries in the order in which they were found.
+type tables struct {
+	entries map[measured]*entry
+	order   []*entry
+}
+
+func collect(sides []Side, across []string) *tables {
+	t := &tables{entries: map[measured]*entry{}}
+	var kept []factor
+	for _, f := range factors {
+		if !f.compared(across) {
+			kept = append(kept, f)
+		}
+	}
+	for side, s := range sides {
+		for _, run := range s.Runs {
+			for i := range run.Records {
+				r := &run.Records[i]
+				values := make([]string, len(kept))
+				for j, f := range kept {
+					values[j] = f.value(r)
+				}
+				key := measured{keyOf(r), r.Test(), strings.Join(values, "\x00")}
+				e := t.entries[key]
+				if e == nil {
+					e = &entry{key: key, name: r.ModelFilename, records: make([][]*result.Record, len(sides))}
+					t.entries[key] = e
+					t.order = append(t.order, e)
+				}
+				e.records[side] = append(e.records[side], r)
+			}
+		}
+	}
+	for _, e := range t.order {
+		e.refused = e.refuse()
+	}
+	return t
+}
+
+// sidesOf are the sides that measured an entry.
+func (e *entry) sidesOf() (sides []int) {
+	for i, r := range e.records {
+		if len(r) > 0 {
+			sides = append(sides, i)
+		}
+	}
+	return sides
+}
+
+// refuse says why records are no pair although model, test and settings agree.
+func (e *entry) refuse() string {
+	var all []*result.Record
+	for _, side := range e.records {
+		all = append(all, side...)
+	}
+	for _, r := range all {
+		if weightsOf(r) != weightsOf(all[0]) {
+			return "one side has synthetic weights, the other a file's"
+		}
+		if fellBack(r) != fellBack(all[0]) {
+			return "one side used the GPU, the other fell back to the CPU"
+		}
+		if len(r.SamplesTS) == 0 && r.AvgTS <= 0 {
+			return "a record has no speed"
+		}
+	}
+	return ""
+}
+
+// weightsOf is where a record's weights came from. llama-bench knows files only.
+func weightsOf(r *result.Record) result.Weights {
+	if r.Ext.Weights == "" {
+		return result.FileWeights
+	}
+	return r.Ext.Weights
+}
+
+// fellBack tells whether a record was measured without the machine's GPU.
+func fellBack(r *result.Record) bool {
+	return slices.ContainsFunc(r.Ext.Warnings, func(w result.Warning) bool {
+		return w.Code == result.WarnGPUNotUsed || w.Code == result.WarnNoGPU
+	})
+}
+
+// rows are the entries that several sides have.
+func (t *tables) rows(sides []Side) []Row {
+	names := map[modelKey]string{}
+	tests := map[string]int{} // rows of the same model and test
+	var rows []Row
+	for _, e := range t.order {
+		if len(e.sidesOf()) < 2 || e.refused != "" {
+			continue
+		}
+		if names[e.key.model] == "" {
+			names[e.key.model] = e.name
+		}
+		row := Row{Model: names[e.key.model], Type: e.key.model.kind, Test: e.key.test}
+		tests[row.Model+row.Test.String()]++
+		for side, records := range e.records {
+			cell := Cell{Runs: len(records)}
+			for _, r := range records {
+				cell.records = append(cell.records, sampleOf(r))
+			}
+			if len(records) == 0 {
+				cell.Status = missing(sides[side], row)
+			}
+			row.Cells = append(row.Cells, cell)
+		}
+		rows = append(rows, row)
+	}
+	t.nameSettings(rows, tests)
+	return rows
+}
+
+// nameSettings tells rows of the same model and test apart.
+func (t *tables) nameSettings(rows []Row, tests map[string]int) {
+	i := 0
+	for _, e := range t.order {
+		if len(e.sidesOf()) < 2 || e.refused != "" {
+			continue
+		}
+		if row := &rows[i]; tests[row.Model+row.Test.String()] > 1 {
+			row.Settings = t.distinct(e)
+		}
+		i++
+	}
+}
+
+// distinct names the factors of an entry that differ from another entry of the same model and test.
+func (t *tables) distinct(e *entry) string {
+	first := func(e *entry) *result.Record { return e.records[e.sidesOf()[0]][0] }
+	var parts []string
+	for _, f := range factors {
+		for _, other := range t.order {
+			if other != e && other.key.model == e.key.model && other.key.test == e.key.test && f.value(first(other)) != f.value(first(e)) {
+				parts = append(parts, f.name+"="+f.value(first(e)))
+				break
+			}
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// missing is the status of a test that a side did not measure; empty if it is not known.
+func missing(s Side, row Row) result.Status {
+	for _, run := range s.Runs {
+		for _, o := range run.Missing {
+			if o.Model == row.Model && o.Test == row.Test {
+				return o.Status
+			}
+		}
+	}
+	return ""
+}
+
+// sampleOf returns the speeds of a record. A record without samples, as in llama-bench's
+// CSV, has its mean alone.
+func sampleOf(r *result.Record) stats.Sample {
+	s, err := stats.New(r.SamplesTS)
+	if err != nil {
+		s, _ = stats.New([]float64{r.AvgTS}) // a bad mean gives the empty sample, which NewRuns refuses
+	}
+	return s
+}
+
+// judge fills the cells and the means.
+func (c *Comparison) judge(o Options) error {
+	var relatives []*Relative
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		var base stats.Runs
+		for side := range row.Cells {
+			cell := &row.Cells[side]
+			if cell.Runs == 0 {
+				continue
+			}
+			runs, err := stats.NewRuns(cell.records, o.Loads)
+			if err != nil {
+				return fmt.Errorf("%s of %s in %s: %w", row.Test, row.Model, c.Sides[side], err)
+			}
+			cell.TokensPerSecond = runs.Speed()
+			if side == 0 {
+				base = runs
+			} else if row.Cells[0].Runs > 0 {
+				cell.Ratio = relative(runs.Over(base))
+				relatives = append(relatives, cell.Ratio)
+			}
+		}
+	}
+	settle(relatives, o.Margin)
+	return c.average(o)
+}
+
+func relative(r stats.Ratio) *Relative {
+	ci := r.Interval(Confidence)
+	return &Relative{Value: r.Value(), Low: ci.Low, High: ci.High, ratio: r}
+}
+
+// settle gives the verdicts of ratios that are judged together.
+func settle(all []*Relative, margin float64) {
+	p := make([]float64, len(all))
+	for i, r := range all {
+		p[i] = r.ratio.Differs()
+	}
+	for i, p := range stats.Holm(p) {
+		r := all[i]
+		r.P = p
+		switch {
+		case r.Low >= 1-margin && r.High <= 1+margin:
+			r.Verdict = Same
+		case p > 1-Confidence:
+			r.Verdict = Unclear
+		case r.Value > 1:
+			r.Verdict = Faster
+		default:
+			r.Verdict = Slower
+		}
+	}
+}
+
+// average adds the geometric means of each model's prompt processing and generation.
+func (c *Comparison) average(o Options) error {
+	var all []*Relative
+	for _, kind := range []result.Kind{result.PromptProcessing, result.TextGeneration} {
+		var models []string
+		for _, row := range c.Rows {
+			if row.Test.Kind() == kind && !slices.Contains(models, row.Model) {
+				models = append(models, row.Model)
+			}
+		}
+		for _, model := range models {
+			mean := Mean{Model: model, Kind: kind, Ratios: make([]*Relative, len(c.Sides))}
+			for side := range c.Sides {
+				var ratios []stats.Ratio
+				for _, row := range c.Rows {
+					if row.Model == model && row.Test.Kind() == kind && row.Cells[side].Ratio != nil {
+						ratios = append(ratios, row.Cells[side].Ratio.ratio)
+					}
+				}
+				if len(ratios) < 2 {
+					continue // one row says the same
+				}
+				r, err := stats.GeometricMean(ratios)
+				if err != nil {
+					return err
+				}
+				mean.Ratios[side] = relative(r)
+				mean.Rows = max(mean.Rows, len(ratios))
+				all = append(all, mean.Ratios[side])
+			}
+			if mean.Rows > 0 {
+				c.Means = append(c.Means, mean)
+			}
+		}
+	}
+	slices.SortStableFunc(c.Means, func(a, b Mean) int { return strings.Compare(a.Model, b.Model) })
+	settle(all, o.Margin)
+	return nil
+}
+
+// alone lists the records that were not paired, and why.
+func (t *tables) alone(sides []Side, across []string) []Alone {
+	var all []Alone
+	for _, e := range t.order {
+		on := e.sidesOf()
+		if len(on) >= 2 && e.refused == "" {
+			continue
+		}
+		for _, side := range on {
+			reason := e.refused
+			if reason == "" {
+				reason = t.partner(e, side, sides, across)
+			}
+			all = append(all, Alone{Side: side, Model: e.name, Test: e.key.test, Reason: reason})
+		}
+	}
+	return all
+}
+
+// partner says why no other side has an entry.
+func (t *tables) partner(e *entry, side int, sides []Side, across []string) string {
+	r := e.records[side][0]
+	for _, other := range t.order {
+		if other == e || other.key.model != e.key.model || other.key.test != e.key.test {
+			continue
+		}
+		for _, there := range other.sidesOf() {
+			if there == side {
+				continue
+			}
+			var names []string
+			for _, f := range factors {
+				if !f.compared(across) && f.value(r) != f.value(other.records[there][0]) {
+					names = append(names, f.name)
+				}
+			}
+			return "differs in " + strings.Join(names, ", ")
+		}
+	}
+	for i, s := range sides {
+		if i == side {
+			continue
+		}
+		if status := missing(s, Row{Model: e.name, Test: e.key.test}); status != "" {
+			return fmt.Sprintf("%s has no record: %s", s.Label, status)
+		}
+	}
+	return "not measured by the others"
+}
