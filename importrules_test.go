@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"bench/policy":    {"bench/stats", "bench/result"},
 	"bench/source":    {},
 	"bench/synth":     {"bench/gguf", "bench/result"},
-	"bench/report":    {"bench/stats", "bench/result"},
+	"bench/report":    {"bench/compare", "bench/stats", "bench/result"},
 	"bench/gguf":      {"bench/result"},
 	"bench/stats":     {},
 	"bench/result":    {},

@@ -101,7 +101,7 @@ type Cell struct {
 	Doubtful        bool           // a record of it is doubtful
 	Ratio           *Relative      // to the base; nil for the base, and if one was not measured
 	Status          result.Status  // if it was not measured; empty: not known
-	records         []stats.Sample // one per run
+	Samples         [][]float64    // speeds of each run's repetitions; a run without samples has its mean
 }
 
 // Relative is a speed relative to the base.
@@ -326,7 +326,7 @@ func (t *tables) rows(sides []Side) []Row {
 		for side, records := range e.records {
 			cell := Cell{Runs: len(records)}
 			for _, r := range records {
-				cell.records = append(cell.records, sampleOf(r))
+				cell.Samples = append(cell.Samples, speedsOf(r))
 			}
 			if len(records) == 0 {
 				cell.Status = missing(sides[side], row)
@@ -380,14 +380,26 @@ func missing(s Side, row Row) result.Status {
 	return ""
 }
 
-// sampleOf returns the speeds of a record. A record without samples, as in llama-bench's
+// speedsOf returns the speeds of a record. A record without samples, as in llama-bench's
 // CSV, has its mean alone.
-func sampleOf(r *result.Record) stats.Sample {
-	s, err := stats.New(r.SamplesTS)
-	if err != nil {
-		s, _ = stats.New([]float64{r.AvgTS}) // a bad mean gives the empty sample, which NewRuns refuses
+func speedsOf(r *result.Record) []float64 {
+	if len(r.SamplesTS) > 0 {
+		return r.SamplesTS
 	}
-	return s
+	return []float64{r.AvgTS}
+}
+
+// runsOf estimates the speed of a cell.
+func runsOf(samples [][]float64, loads stats.Loads) (stats.Runs, error) {
+	var all []stats.Sample
+	for _, x := range samples {
+		s, err := stats.New(x)
+		if err != nil {
+			return stats.Runs{}, err
+		}
+		all = append(all, s)
+	}
+	return stats.NewRuns(all, loads)
 }
 
 // judge fills the cells and the means.
@@ -401,7 +413,7 @@ func (c *Comparison) judge(o Options) error {
 			if cell.Runs == 0 {
 				continue
 			}
-			runs, err := stats.NewRuns(cell.records, o.Loads)
+			runs, err := runsOf(cell.Samples, o.Loads)
 			if err != nil {
 				return fmt.Errorf("%s of %s in %s: %w", row.Test, row.Model, c.Sides[side], err)
 			}
