@@ -15,11 +15,11 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory load honesty gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty disturb gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
 help: # list the verbs
 	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
-	@awk -F ':.*## ' '/^##@ / { print ""; print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { print ""; print substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'For plain go commands: eval "$$(make env)"'
 
@@ -112,11 +112,17 @@ abort: deps ## measure the time from an abort to its return
 memory: deps build ## measure the memory over 200 runs, and compare it with a plain C program's
 	@$(proof) -memory $(ARGS)
 
+memory-prediction: deps ## compare the memory that plan predicts with the library's report, for all default models and lengths
+	@$(with_llama) go run ./scripts/memory $(ARGS)
+
 load: deps build ## measure how fast synthetic weights load, and compare with a model file
 	@$(proof) -load -model llama-7b.Q4_K_M.gguf $(ARGS)
 
 honesty: build ## run tests twice by turns: how often are the intervals right? ARGS='-until 5%,2%,1%'
 	@go build -o bin/honesty ./scripts/honesty && bin/honesty $(ARGS)
+
+disturb: build ## measure whether verdicts name what slows tests down, on a quiet machine
+	@go build -o bin/disturb ./scripts/disturb && bin/disturb $(ARGS)
 
 gpu-check: tools build ## measure a GPU; ARGS='-rpc HOST:PORT' uses an RPC server in its place
 	@$(with_llama) go build -tags parity -o bin/parity ./scripts/parity

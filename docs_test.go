@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -17,6 +20,10 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // maxReadmeWords bounds README.md. What does not fit belongs to a page beside
@@ -221,8 +228,8 @@ func askProgram(t *testing.T, binary string) program {
 			flags[flag] = true
 		}
 		p[strings.Join(command, " ")] = flags
-		for _, word := range complete(slices.Concat(command, []string{""})...) {
-			if strings.HasPrefix(word, "-") || word == "help" || len(command) > 0 && command[0] == "completion" {
+		for _, word := range complete(slices.Concat([]string{"help"}, command, []string{""})...) {
+			if len(command) > 0 && command[0] == "completion" {
 				continue
 			}
 			walk(slices.Concat(command, []string{word}))
@@ -242,7 +249,7 @@ func askProgram(t *testing.T, binary string) program {
 // table that it uses itself.
 func llamaBench(t *testing.T) map[string]bool {
 	t.Helper()
-	source, err := os.ReadFile("cmd/benchmark-llm/arguments.go")
+	source, err := os.ReadFile("bench/commandline/llamabench.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +258,7 @@ func llamaBench(t *testing.T) map[string]bool {
 		short[m[1]] = true
 	}
 	if !short["-ngl"] {
-		t.Fatal("arguments.go has no -ngl: read its table in another way")
+		t.Fatal("bench/commandline/llamabench.go has no -ngl: read its table in another way")
 	}
 	return short
 }
@@ -261,6 +268,8 @@ var foreign = map[string]string{
 	"-tags":   "go build",
 	"-update": "the golden tests",
 	"--init":  "docker run",
+
+	"--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
 }
 
 // scripted are the verbs whose ARGS are the flags of a program of ours, with its
@@ -268,7 +277,7 @@ var foreign = map[string]string{
 var scripted = map[string]string{
 	"parity": "scripts/parity", "equivalence": "scripts/parity", "prefetch": "scripts/parity", "abort": "scripts/parity",
 	"memory": "scripts/parity", "load": "scripts/parity", "peers": "scripts/parity",
-	"original": "scripts/original", "gpu-check": "scripts/gpu-check", "picture": "scripts/picture",
+	"original": "scripts/original", "gpu-check": "scripts/gpu-check", "disturb": "scripts/disturb", "picture": "scripts/picture",
 }
 
 // scriptFlags reads the flags that a program of package flag has from its source.
@@ -556,6 +565,7 @@ func TestRecordPageIsComplete(t *testing.T) {
 		pattern string
 	}{
 		{"| code | meaning | threshold |", "bench/result/warning.go", `(?m)^\tWarn\w+ += "(\w+)"`},
+		{"| code | value | threshold | why this threshold |", "bench/record/verdict.go", `(?:code: |warned\()"(\w+)"`},
 		{"| event | when | main data |", "bench/event.go", `name\(\) string +\{ return "(\w+)" \}`},
 		{"| status | meaning |", "bench/result/sample.go", `(?m)^\t\w+ +Status = "(\w+)"`},
 	} {
@@ -589,6 +599,89 @@ func firstCells(text, head string) (names []string) {
 		}
 	}
 	return names
+}
+
+// ---- keys of the log ----
+
+// logCalls are functions that log, with the index of the first key among their arguments.
+var logCalls = map[string]int{
+	"Debug": 1, "Info": 1, "Warn": 1, "Error": 1, "Log": 3, "step": 1, "warnOnce": 1, "logRetry": 3, "append": 1,
+}
+
+// logKeys are the keys that a file logs: literals in calls that log, or in a list of
+// arguments for one.
+func logKeys(file *ast.File) (keys []string) {
+	literals := func(args []ast.Expr, first int) {
+		for i := first; i < len(args)-1; i += 2 {
+			if l, ok := args[i].(*ast.BasicLit); ok && l.Kind == token.STRING {
+				keys = append(keys, strings.Trim(l.Value, `"`))
+			}
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			name := ""
+			switch f := n.Fun.(type) {
+			case *ast.Ident:
+				name = f.Name
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			}
+			first, ok := logCalls[name]
+			if name == "append" {
+				id, named := n.Args[0].(*ast.Ident)
+				ok = named && slices.Contains([]string{"args", "attrs", "done", "times"}, id.Name)
+			}
+			if ok {
+				literals(n.Args, first)
+			}
+		case *ast.CompositeLit:
+			if list, ok := n.Type.(*ast.ArrayType); ok && list.Len == nil {
+				if id, ok := list.Elt.(*ast.Ident); ok && id.Name == "any" {
+					literals(n.Elts, 0)
+				}
+			}
+		}
+		return true
+	})
+	return keys
+}
+
+// TestLogKeys: the table of the log's keys has all that the program logs, and no others.
+func TestLogKeys(t *testing.T) {
+	page, err := os.ReadFile("bench/record/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := firstCells(string(page), "| key | type | what it is |\n|---|---|---|")
+	logged := []string{"time", "level", "msg", "source"} // slog's own, and the library's
+	for _, part := range (result.Accounting{CoolDown: 1}).Parts() {
+		logged = append(logged, part.Key)
+	}
+	for _, dir := range []string{"bench", "cmd/benchmark-llm"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err == nil && d.Name() == "benchtest": // for tests
+				return fs.SkipDir
+			case err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				logged = append(logged, logKeys(file)...)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(logged)
+	slices.Sort(documented)
+	if diff := cmp.Diff(slices.Compact(logged), documented); diff != "" {
+		t.Errorf("keys of the log (-logged +documented):\n%s", diff)
+	}
 }
 
 // ---- blocks that run ----

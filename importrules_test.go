@@ -21,26 +21,28 @@ const module = "github.com/sparecores/benchmark-llm"
 // not restricted here. A package that is not listed has no place in the house yet: give it one. An external test package
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
-	"bench/acquire":   {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
-	"bench/rundir":    {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/result"},
-	"bench/supervise": {"bench/record", "bench", "bench/policy", "bench/result"},
-	"bench/record":    {"bench", "bench/stats", "bench/result"},
-	"bench/compare":   {"bench/stats", "bench/result"},
-	"bench/suite":     {"bench/source", "bench/gguf", "bench/result"},
-	"bench/fetch":     {"bench/source", "bench/gguf", "bench/result"},
-	"bench/host":      {"bench/gpu", "bench/result"},
-	"bench/gpu":       {"bench", "bench/result"},
-	"bench/llamacpp":  {"bench", "llama", "bench/synth", "bench/gguf", "bench/result"},
-	"bench":           {"bench/policy", "bench/result"},
-	"bench/policy":    {"bench/stats", "bench/result"},
-	"bench/source":    {},
-	"bench/synth":     {"bench/gguf", "bench/result"},
-	"bench/report":    {"bench/compare", "bench/stats", "bench/result"},
-	"bench/gguf":      {"bench/result"},
-	"bench/stats":     {},
-	"bench/result":    {},
-	"bench/benchtest": {"bench", "bench/result"},
-	"llama":           {},
+	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
+	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/result"},
+	"bench/supervise":   {"bench/record", "bench", "bench/policy", "bench/result"},
+	"bench/record":      {"bench", "bench/stats", "bench/result"},
+	"bench/compare":     {"bench/stats", "bench/result"},
+	"bench/suite":       {"bench/source", "bench/gguf", "bench/result"},
+	"bench/fetch":       {"bench/source", "bench/gguf", "bench/result"},
+	"bench/host":        {"bench/gpu", "bench/result"},
+	"bench/gpu":         {"bench", "bench/result"},
+	"bench/llamacpp":    {"bench", "llama", "bench/synth", "bench/gguf", "bench/result"},
+	"bench":             {"bench/policy", "bench/result"},
+	"bench/policy":      {"bench/stats", "bench/result"},
+	"bench/commandline": {"bench/suite", "bench/source", "bench/result"},
+	"bench/source":      {},
+	"bench/synth":       {"bench/gguf", "bench/result"},
+	"bench/report":      {"bench/compare", "bench/stats", "bench/result"},
+	"bench/gguf":        {"bench/result"},
+	"bench/stats":       {},
+	"bench/result":      {},
+	"bench/benchtest":   {"bench", "bench/result"},
+	"llama":             {},
+	"llama/limits":      {},
 }
 
 // Why each rule exists, for who breaks it.
@@ -48,7 +50,7 @@ const (
 	whyRoom      = "imports go one way, down the list of rooms in ARCHITECTURE.md, so that each package can be read and tested without those above it"
 	whyCommand   = "cmd is the program: flags, terminal, exit codes; what two packages need belongs to bench"
 	whyFake      = "bench/benchtest is a fake engine and host, for tests only"
-	whyCgo       = "only llama has import \"C\": memory, threads and errors of C are handled in one place (cmd/gollama-peer measures another binding and reads its times)"
+	whyCgo       = "only llama and llama/limits have import \"C\": memory, threads and errors of C are handled in one place (cmd/gollama-peer measures another binding and reads its times)"
 	whyPureGo    = "all of bench but bench/llamacpp builds and is tested without cgo, so that any machine can plan, fetch, inspect, compare and report"
 	whyNoPackage = "it has no entry in the table of rooms in importrules_test.go"
 )
@@ -169,7 +171,7 @@ func violations(packages map[string]listed, cgo bool) []string {
 				case to == "llama" && pure:
 					report("%s imports %s", whyPureGo, from, to)
 				case to == "bench/benchtest" || as == externalTest:
-				case isCommand(from) && !isBench(to) && !strings.HasPrefix(to, from+"/"):
+				case isCommand(from) && !isBench(to) && to != "llama/limits" && !strings.HasPrefix(to, from+"/"):
 					report("%s imports %s", whyRoom, from, to)
 				case !free(from) && !slices.Contains(allowed, to):
 					report("%s imports %s", whyRoom, from, to)
@@ -180,7 +182,7 @@ func violations(packages map[string]listed, cgo bool) []string {
 		check(p.TestImports, test)
 		check(p.XTestImports, externalTest)
 
-		if len(p.CgoFiles) > 0 && from != "llama" && from != "cmd/gollama-peer" {
+		if len(p.CgoFiles) > 0 && from != "llama" && from != "llama/limits" && from != "cmd/gollama-peer" {
 			report("%s has import \"C\" in %v", whyCgo, from, p.CgoFiles)
 		}
 		if pure {

@@ -11,6 +11,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +35,10 @@ type Engine interface {
 	// previous test, if there is one.
 	Begin(t result.Test) error
 
+	// Context returns what the engine made of the settings in the context of the current
+	// test.
+	Context() ContextFacts
+
 	// Warmup runs the untimed pass of the current test and returns its time.
 	Warmup() (time.Duration, error)
 
@@ -48,6 +54,10 @@ type Engine interface {
 	// Tokens returns how many tokens of the current pass are done; 0: not known. Any
 	// goroutine may call it.
 	Tokens() int
+
+	// Memory returns the memory of the current test; nil: it is not known, or no test
+	// has begun. The caller owns it.
+	Memory() *result.Memory
 
 	// End frees what Begin created. The model stays loaded.
 	End() error
@@ -83,6 +93,7 @@ type EngineFacts struct {
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Problems     []string          `json:"problems,omitempty"`      // the library's messages about back-ends that it cannot use
+	Threads      int               `json:"threads,omitempty"`       // in use, if they are fewer than requested
 	Warnings     []result.Warning  `json:"warnings,omitempty"`      // for all records
 }
 
@@ -92,8 +103,12 @@ func (f EngineFacts) WithoutCUDA() string {
 	if f.CUDAModule == "" || slices.ContainsFunc(f.GPUs, func(g EngineGPU) bool { return g.Backend == "CUDA" }) {
 		return ""
 	}
-	problems := slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
-	return cmp.Or(strings.Join(problems, "; "), "it lists none")
+	return cmp.Or(strings.Join(f.CUDAProblems(), "; "), "it lists none")
+}
+
+// CUDAProblems are the library's messages about the CUDA back-end.
+func (f EngineFacts) CUDAProblems() []string {
+	return slices.DeleteFunc(slices.Clone(f.Problems), func(p string) bool { return !strings.Contains(strings.ToLower(p), "cuda") })
 }
 
 // EngineGPU is a GPU that the engine lists. It may belong to another machine.
@@ -111,11 +126,20 @@ type ModelFacts struct {
 	SizeBytes uint64           `json:"size_bytes"` // of all tensors
 	Params    uint64           `json:"params"`
 	Layers    int              `json:"layers"`
-	Offload   *result.Offload  `json:"offload,omitempty"`  // nil: only the CPU was requested
-	Warnings  []result.Warning `json:"warnings,omitempty"` // for all its records
+	Offload   *result.Offload  `json:"offload,omitempty"`   // nil: only the CPU was requested
+	LoadMode  string           `json:"load_mode,omitempty"` // in use, if it is another than requested
+	Mapped    *bool            `json:"mapped,omitempty"`    // whether weights are in a mapped file; nil: not known
+	Warnings  []result.Warning `json:"warnings,omitempty"`  // for all its records
 	// Placed are the devices that hold weights, without the CPU. The library reports
 	// them.
 	Placed []Placement `json:"placed,omitempty"`
+}
+
+// ContextFacts are an engine's facts about the context of a test. Its zero value means
+// that the settings are used as they were requested.
+type ContextFacts struct {
+	FlashAttn *int             `json:"flash_attn,omitempty"` // 0 off, 1 on; nil: as requested
+	Warnings  []result.Warning `json:"warnings,omitempty"`   // for the test's record
 }
 
 // Placement is a model's part on one device.
@@ -193,6 +217,44 @@ type Model struct {
 	Layers       int            `json:"layers,omitempty"`        // that can be offloaded; 0: not known
 	LargestBytes uint64         `json:"largest_bytes,omitempty"` // bytes of its largest tensor; 0: not known
 	Words        bool           `json:"words,omitempty"`         // synthetic weights come with a generated tokenizer
+	Files        []ModelFile    `json:"files,omitempty"`         // what Path is the first of; empty: not known, or a default model's shape
+}
+
+// ModelFile identifies the content of one of a model's files.
+type ModelFile struct {
+	Name         string    `json:"name"` // without folder
+	Bytes        int64     `json:"bytes"`
+	ModTime      time.Time `json:"mtime,omitzero"`
+	HeaderSHA256 string    `json:"header_sha256"`
+	SHA256       string    `json:"sha256,omitempty"` // of the whole file, if it is known
+}
+
+// FilesChanged says what shows that the files of m need not be those of before; empty
+// if they are the same, or if one of the two is not known. other tells whether they are
+// certainly other files: their sizes, headers or checksums differ. Otherwise only the
+// modification time does.
+func (m Model) FilesChanged(before Model) (change string, other bool) {
+	if len(m.Files) == 0 || len(before.Files) == 0 {
+		return "", false
+	}
+	if a, b := len(before.Files), len(m.Files); a != b {
+		return fmt.Sprintf("the model had %d files, now %d", a, b), true
+	}
+	for i, f := range m.Files {
+		b := before.Files[i]
+		switch {
+		case f.SHA256 != "" && f.SHA256 == b.SHA256:
+		case f.Bytes != b.Bytes:
+			return fmt.Sprintf("%s had %d bytes, now %d", f.Name, b.Bytes, f.Bytes), true
+		case f.HeaderSHA256 != b.HeaderSHA256:
+			return f.Name + " has another header", true
+		case f.SHA256 != "" && b.SHA256 != "":
+			return f.Name + " has another checksum", true
+		case !f.ModTime.Equal(b.ModTime) && change == "":
+			change = fmt.Sprintf("%s was modified at %s, before at %s", f.Name, f.ModTime.UTC().Format(time.RFC3339), b.ModTime.UTC().Format(time.RFC3339))
+		}
+	}
+	return change, false
 }
 
 // TestBudget is a test with its budget: the time for context creation, warm-up and
@@ -201,6 +263,8 @@ type TestBudget struct {
 	Test   result.Test     `json:"test"`
 	Budget time.Duration   `json:"budget_ns,omitempty"`
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
+
+	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
@@ -251,6 +315,11 @@ type Job struct {
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
 }
 
+// Runnable returns the tests of the job that are not known to be unsupported.
+func (j Job) Runnable() []TestBudget {
+	return slices.DeleteFunc(slices.Clone(j.Tests), func(t TestBudget) bool { return t.Unsupported != "" })
+}
+
 // Warn adds a warning to every later record. It replaces a warning with the same
 // code.
 func (j *Job) Warn(w result.Warning) {
@@ -263,6 +332,24 @@ func (j *Job) ForgetRepetitions() {
 	j.Tests = slices.Clone(j.Tests)
 	for i := range j.Tests {
 		j.Tests[i].Done = nil
+	}
+}
+
+// Restart drops the completed repetitions of all tests, because what is measured from
+// now on differs in change, and logs which. If earlier tests of the run have an outcome,
+// every later record has a warning.
+func (j *Job) Restart(change string, earlier bool) {
+	for _, t := range j.Tests {
+		if n := len(t.Done); n > 0 {
+			slog.Warn("repeating a test from its start", "model", j.Model.Name, "test", t.Test, "dropped", n)
+		}
+	}
+	j.ForgetRepetitions()
+	if earlier {
+		j.Warn(result.Warning{
+			Code:    result.WarnConditionsChanged,
+			Message: "the run was resumed under other conditions than its earlier tests had: " + change,
+		})
 	}
 }
 
@@ -301,9 +388,9 @@ func (j Job) Shortest(t result.Test) bool {
 // steady speed. A machine whose noise exceeds two percent never has one.
 const MaxStablePasses = 10
 
-// warmups is the number of untimed passes before the repetitions, without those of
+// WarmupPasses is the number of untimed passes before the repetitions, without those of
 // WarmUntilStable.
-func (j Job) warmups() int {
+func (j Job) WarmupPasses() int {
 	if j.NoWarmup {
 		return 0
 	}

@@ -30,6 +30,7 @@ type (
 	// EngineFailed comes instead if the engine cannot start. No test can run.
 	EngineFailed struct {
 		Reason string `json:"reason"`
+		Code   Code   `json:"code,omitempty"` // empty: no error of the list
 	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
@@ -52,7 +53,8 @@ type (
 	// LoadDone ends a load. Status is OK, or says why the load failed.
 	LoadDone struct {
 		Status  result.Status `json:"status"`
-		Reason  string        `json:"reason,omitempty"`
+		Reason  string        `json:"reason,omitempty"` // without the model's name
+		Code    Code          `json:"code,omitempty"`   // empty: no error of the list
 		Facts   ModelFacts    `json:"facts"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
@@ -85,6 +87,7 @@ type (
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
+		Facts   ContextFacts  `json:"facts,omitzero"`
 	}
 	// WarmupDone ends an untimed pass.
 	WarmupDone struct {
@@ -101,6 +104,10 @@ type (
 		Status result.Status `json:"status"` // that the test will get
 		Reason string        `json:"reason"`
 		Grace  time.Duration `json:"grace_ns"` // how long the engine may take to return
+
+		// Stopped tells that the worker was stopped and goes on. The test is repeated, and
+		// Status counts only if the engine does not return.
+		Stopped bool `json:"stopped,omitempty"`
 	}
 	// AbortReturned comes when the engine has returned after AbortRequested.
 	AbortReturned struct {
@@ -118,6 +125,7 @@ type (
 		Reason    string            `json:"reason,omitempty"`
 		Elapsed   time.Duration     `json:"elapsed_ns"`
 		Precision *result.Precision `json:"precision,omitempty"` // of a test that was repeated until its speed was known; nil: of others
+		Memory    *result.Memory    `json:"memory,omitempty"`    // nil: not known
 	}
 	// CoolDownStarted comes before a test if the machine is to cool down first. The
 	// parent waits before it lets the worker go on.
@@ -150,12 +158,17 @@ type (
 		Reason  string        `json:"reason,omitempty"`
 		Elapsed time.Duration `json:"elapsed_ns"`
 	}
-	// WarmDone is written by the parent after it has read a model's file into memory,
+	// ReadInDone is written by the parent after it has read a model's file into memory,
 	// before the load.
-	WarmDone struct {
+	ReadInDone struct {
 		Model   string        `json:"model"`
 		Bytes   int64         `json:"bytes"` // read; 0: the file does not fit into the available memory
 		Elapsed time.Duration `json:"elapsed_ns"`
+	}
+	// Continued is written by the parent when it goes on after a stop (SIGTSTP, SIGSTOP).
+	// The repetition that was running is repeated.
+	Continued struct {
+		Stopped time.Duration `json:"stopped_ns"` // 0: not known, after SIGSTOP
 	}
 	// JobDone comes last. The worker has handled all tests.
 	JobDone struct{}
@@ -168,8 +181,24 @@ type (
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
 		Reason string        `json:"reason"`
+		Code   Code          `json:"code,omitempty"`   // empty: no error of the list
 		Output []string      `json:"output,omitempty"` // first and last lines that the worker printed
 	}
+)
+
+// Code identifies an error of a worker for its parent, which does not read the text.
+type Code string
+
+// The codes of EngineFailed, LoadDone and WorkerLost.
+const (
+	NoLibrary       Code = "no_library"        // built without libllama
+	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
+	DeviceMissing   Code = "device_missing"    // a named device does not exist
+	DevicesMismatch Code = "devices_mismatch"  // settings do not match the devices
+	RPCServerFailed Code = "rpc_server_failed" // an RPC server cannot be used
+	NoRPC           Code = "no_rpc"            // the RPC back-end is missing
+	ProcessLimit    Code = "process_limit"     // a limit on processes, threads or address space
+	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
 
 // ErrWorkerLost means that a worker ended before it answered. A back-end may end
@@ -204,8 +233,9 @@ func (CoolDownDone) name() string      { return "cool_down_done" }
 func (TestSkipped) name() string       { return "test_skipped" }
 func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
-func (WarmDone) name() string          { return "warm_done" }
+func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
 
@@ -233,8 +263,9 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"test_skipped":       decodeAs[TestSkipped],
 	"wait_started":       decodeAs[WaitStarted],
 	"wait_done":          decodeAs[WaitDone],
-	"warm_done":          decodeAs[WarmDone],
+	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
 }
@@ -244,6 +275,7 @@ var oldNames = map[string]string{
 	"compile_started": "precompile_started",
 	"compile_pass":    "precompile_pass",
 	"compile_done":    "precompile_done",
+	"warm_done":       "read_in_done",
 }
 
 func decodeAs[E Event](data json.RawMessage) (Event, error) {
@@ -255,8 +287,10 @@ func decodeAs[E Event](data json.RawMessage) (Event, error) {
 // ErrUnknownEvent means an event that this version of the program does not know.
 var ErrUnknownEvent = errors.New("unknown event")
 
-// MaxEventBytes is the maximum length of an event's line. Longer lines are garbage.
-const MaxEventBytes = 4 << 20
+// MaxEventBytes is the maximum length of an event's line. Longer lines are garbage. The
+// longest event is the TestStarted of a test that continues: it has all repetitions, with
+// their conditions.
+const MaxEventBytes = 16 << 20
 
 // Stamped is an event with the wall-clock time at which it happened.
 type Stamped struct {

@@ -97,8 +97,13 @@ var everyEvent = []struct {
 		`{"event":"grace_expired","at":"2026-11-23T15:19:41.123456789Z","data":{"grace_ns":1}}`,
 	},
 	{
-		bench.TestDone{Test: result.Test{Gen: 1}, Status: result.OK, Reason: "r", Elapsed: 2},
-		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2}}`,
+		bench.TestDone{Test: result.Test{Gen: 1}, Status: result.OK, Reason: "r", Elapsed: 2, Memory: &result.Memory{
+			WeightsBytes: 1, CacheBytes: 2, ComputeBytes: 3, Devices: []result.DeviceMemory{{Name: "CPU", WeightsBytes: 1, CacheBytes: 2, ComputeBytes: 3}},
+			PeakResidentBytes: 4, PeakSince: result.SinceWorker,
+		}},
+		`{"event":"test_done","at":"2026-11-23T15:19:41.123456789Z","data":{"test":{"n_prompt":0,"n_gen":1},"status":"ok","reason":"r","elapsed_ns":2,` +
+			`"memory":{"weights_bytes":1,"cache_bytes":2,"compute_bytes":3,"devices":[{"name":"CPU","weights_bytes":1,"cache_bytes":2,"compute_bytes":3}],` +
+			`"peak_resident_bytes":4,"peak_since":"worker"}}}`,
 	},
 	{
 		bench.CoolDownStarted{Test: result.Test{Gen: 1}},
@@ -109,8 +114,8 @@ var everyEvent = []struct {
 		`{"event":"cool_down_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":2,"from_c":55.5,"to_c":41}}`,
 	},
 	{
-		bench.EngineFailed{Reason: "r"},
-		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r"}}`,
+		bench.EngineFailed{Reason: "r", Code: bench.NoRPC},
+		`{"event":"engine_failed","at":"2026-11-23T15:19:41.123456789Z","data":{"reason":"r","code":"no_rpc"}}`,
 	},
 	{
 		bench.TestSkipped{Model: "m.gguf", Test: result.Test{Gen: 1}, Status: result.PredictedTimeout, Reason: "r"},
@@ -125,8 +130,12 @@ var everyEvent = []struct {
 		`{"event":"wait_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","status":"no_disk","reason":"r","elapsed_ns":2}}`,
 	},
 	{
-		bench.WarmDone{Model: "m.gguf", Bytes: 1, Elapsed: 2},
-		`{"event":"warm_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`,
+		bench.ReadInDone{Model: "m.gguf", Bytes: 1, Elapsed: 2},
+		`{"event":"read_in_done","at":"2026-11-23T15:19:41.123456789Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`,
+	},
+	{
+		bench.Continued{Stopped: 1},
+		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
 	},
 	{
 		bench.JobDone{},
@@ -236,6 +245,7 @@ func TestOldNames(t *testing.T) {
 		`{"event":"compile_started","at":"2026-11-23T12:00:00Z","data":{"shapes":[{"n_prompt":16,"n_gen":0}],"budget_ns":7}}`: bench.PrecompileStarted{Shapes: []result.Test{{Prompt: 16}}, Budget: 7},
 		`{"event":"compile_pass","at":"2026-11-23T12:00:00Z","data":{"shape":{"n_prompt":16,"n_gen":0}}}`:                     bench.PrecompilePass{Shape: result.Test{Prompt: 16}},
 		`{"event":"compile_done","at":"2026-11-23T12:00:00Z","data":{"status":"ok","elapsed_ns":7}}`:                          bench.PrecompileDone{Status: result.OK, Elapsed: 7},
+		`{"event":"warm_done","at":"2026-11-23T12:00:00Z","data":{"model":"m.gguf","bytes":1,"elapsed_ns":2}}`:                bench.ReadInDone{Model: "m.gguf", Bytes: 1, Elapsed: 2},
 	} {
 		var s bench.Stamped
 		if err := s.UnmarshalLine([]byte(line)); err != nil {

@@ -1,4 +1,12 @@
 package bench
 
+import "context"
+
+// Run runs one test of a job on an engine that has its model.
+func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
+	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
+	return err
+}
+
 // EventTypes is the number of events there are.
 var EventTypes = len(eventTypes)

@@ -58,7 +58,7 @@ func (j *jobRun) left() (left time.Duration, limited bool) {
 // prospect is what is known of a test before it starts.
 func (j *jobRun) prospect(t TestBudget) policy.Prospect {
 	p := policy.Prospect{
-		Test: t.Test, Budget: t.left(), Repetitions: j.job.Repetitions - len(t.Done), Warmups: j.job.warmups(), GPU: j.gpu,
+		Test: t.Test, Budget: t.left(), Repetitions: j.job.Repetitions - len(t.Done), Warmups: j.job.WarmupPasses(), GPU: j.gpu,
 	}
 	for _, past := range j.past {
 		if past.Status != result.OK {
@@ -82,7 +82,7 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 	}
 	left, limited := j.left()
 	if limited && left == 0 {
-		return no(result.TimeLimit, "not started: the time limit of the run has ended")
+		return no(result.TimeLimit, "not started: %v", ErrTimeLimit)
 	}
 	if j.policy == nil {
 		return nil, ""

@@ -274,7 +274,7 @@ func TestLoadIsRefused(t *testing.T) {
 			Status: result.TimeLimit, Reason: "not loaded within the time limit of the run, of which 400ms were left", Elapsed: 400 * ms,
 		}},
 		"not on a GPU": {func(j *bench.Job) { j.RequireGPU = true }, modelFacts, bench.LoadDone{
-			Status: result.Failed, Reason: bench.NotOnGPU, Facts: modelFacts, Elapsed: s,
+			Status: result.Failed, Reason: "a GPU is required, but the library put no layer of the model on one", Code: bench.NotOnGPU, Facts: modelFacts, Elapsed: s,
 		}},
 		"on a GPU":          {func(j *bench.Job) { j.RequireGPU = true }, onGPU, bench.LoadDone{Status: result.OK, Facts: onGPU, Elapsed: s}},
 		"on a CPU, allowed": {func(*bench.Job) {}, modelFacts, bench.LoadDone{Status: result.OK, Facts: modelFacts, Elapsed: s}},

@@ -16,8 +16,8 @@ import (
 
 // RunJob loads the job's model and runs its tests in order on the caller's
 // goroutine. policy decides which tests are worth their time; nil runs all. Every
-// step is an event. emit must have stored the event when it returns. It is called
-// from one goroutine at a time. If a test fails, the others still run: RunJob
+// step is an event. emit must have stored the event when it returns, or return ErrRepeat
+// for one that is Spoiled. It is called from one goroutine at a time. If a test fails, the others still run: RunJob
 // returns an error only if emit fails or the model cannot be loaded.
 //
 // The garbage collector runs between repetitions only. The heap of a worker is a few
@@ -28,10 +28,17 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	j := newJobRun(e, job, policy)
 
 	model, err := load(ctx, e, j, emit)
+	for errors.Is(err, ErrRepeat) {
+		model, err = load(ctx, e, j, emit)
+	}
 	if err != nil {
 		return err
 	}
-	if err := j.precompile(ctx, e, model, emit); err != nil {
+	err = j.precompile(ctx, e, model, emit)
+	for errors.Is(err, ErrRepeat) {
+		err = j.precompile(ctx, e, model, emit)
+	}
+	if err != nil {
 		return err
 	}
 	for _, t := range job.Tests {
@@ -63,9 +70,8 @@ func newJobRun(e Engine, job Job, policy Policy) *jobRun {
 	return j
 }
 
-// NotOnGPU is the reason why a model is not run if a GPU is required and the library
-// put no layer on one.
-const NotOnGPU = "a GPU is required, but the library put no layer of the model on one"
+// notOnGPU is the reason of a load with the code NotOnGPU.
+const notOnGPU = "a GPU is required, but the library put no layer of the model on one"
 
 // ErrNoModel means that the model could not be loaded. The event LoadDone says why.
 var ErrNoModel = errors.New("model not loaded")
@@ -105,7 +111,8 @@ func load(ctx context.Context, e Engine, j *jobRun, emit func(Event) error) (Mod
 			}
 		}
 	} else if j.job.RequireGPU && len(facts.Placed) == 0 {
-		done.Status, done.Reason = result.Failed, NotOnGPU
+		done.Status, done.Reason = result.Failed, notOnGPU
+		done.Code = NotOnGPU
 	}
 	if err := emit(done); err != nil {
 		return facts, err
@@ -125,18 +132,24 @@ func overdue(done string, budget time.Duration, limit result.Status) string {
 	return fmt.Sprintf("not %s within its budget of %s", done, budget.Round(time.Millisecond))
 }
 
-// Run runs one test of a job under a watchdog: context, warm-up and repetitions.
-// Its events say how the test ended. Run returns an error only if emit fails.
-func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
-	return err
+// run runs one test and returns what later tests need to know about it. reason says
+// why the policy started it. If the process was stopped, the test goes on at the
+// repetition that was running, like one that is tried again after a crash.
+func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+	for {
+		r := testRun{engine: e, job: j.job, test: t, samples: slices.Clone(t.Done), emit: emit}
+		past, err := j.try(ctx, &r, reason)
+		if !errors.Is(err, ErrRepeat) {
+			return past, err
+		}
+		t.Done, reason = r.samples, "repeated, because the process was stopped"
+	}
 }
 
-// run runs one test and returns what later tests need to know about it. reason says
-// why the policy started it.
-func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+// try runs a test, or what is left of it. The error is one of emit, or ErrRepeat.
+func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, error) {
+	e, t, emit := r.engine, r.test, r.emit
 	past := PastTest{Test: t.Test}
-	r := testRun{engine: e, job: j.job, test: t, emit: emit}
 	budget, limit := j.budget(t)
 	if j.job.CoolDown {
 		if err := emit(CoolDownStarted{Test: t.Test}); err != nil {
@@ -166,11 +179,16 @@ func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string,
 		return past, r.emitErr
 	}
 
-	done := TestDone{Test: t.Test, Status: result.OK}
+	done := TestDone{Test: t.Test, Status: result.OK, Memory: e.Memory()}
 	enough := j.job.Until != nil && len(r.repetitions) >= j.job.Repetitions
 	switch {
 	case err == nil:
 		// A completed test is kept, even if the watchdog aborted the engine at its very end.
+	case r.dog.stopped && errors.Is(err, ErrAborted): // the watchdog has ended
+		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
+			return past, err
+		}
+		return past, ErrRepeat
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if enough && (status == result.Timeout || status == result.TimeLimit) { // of a repetition more than it needs
@@ -199,6 +217,7 @@ type testRun struct {
 	engine  Engine
 	job     Job
 	test    TestBudget
+	samples []result.Sample // of completed repetitions
 	emit    func(Event) error
 	emitErr error
 	dog     *watchdog
@@ -235,10 +254,10 @@ func (r *testRun) run() error {
 		return err
 	}
 	r.setup = time.Since(start)
-	if !r.report(ContextReady{Elapsed: r.setup}) {
+	if !r.report(ContextReady{Elapsed: r.setup, Facts: r.engine.Context()}) {
 		return nil
 	}
-	for range r.job.warmups() {
+	for range r.job.WarmupPasses() {
 		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
 		if whole {
@@ -278,6 +297,7 @@ func (r *testRun) run() error {
 		if !r.report(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
 			return nil
 		}
+		r.samples = append(r.samples, s)
 	}
 	return nil
 }

@@ -127,6 +127,7 @@ const (
 
 func TestRunEvents(t *testing.T) {
 	const late = "not completed within its budget of 3.5s"
+	memory := &result.Memory{WeightsBytes: 3, PeakResidentBytes: 5, PeakSince: result.SinceTest}
 	lag := benchtest.Step{Takes: s, Lag: 10 * ms}
 	for _, tt := range []struct {
 		name   string
@@ -136,14 +137,15 @@ func TestRunEvents(t *testing.T) {
 		want   []timed
 	}{
 		{
-			"all repetitions", steady, bench.TestBudget{Test: pp512, Budget: 10 * s}, false,
+			"all repetitions", steady.Except(on(benchtest.Begin, pp512, 0, benchtest.Step{Memory: memory})),
+			bench.TestBudget{Test: pp512, Budget: 10 * s}, false,
 			[]timed{
 				{0, bench.TestStarted{Test: pp512, Budget: 10 * s, Repetitions: 2}},
 				{0, bench.ContextReady{}},
 				{s, bench.WarmupDone{Elapsed: s, UBatch: s}},
 				{2 * s, bench.RepetitionDone{Sample: sample(1, s, s), UBatch: s}},
 				{3 * s, bench.RepetitionDone{Sample: sample(2, 2*s, s), UBatch: s}},
-				{3 * s, bench.TestDone{Test: pp512, Status: result.OK, Elapsed: 3 * s}},
+				{3 * s, bench.TestDone{Test: pp512, Status: result.OK, Elapsed: 3 * s, Memory: memory}},
 			},
 		},
 		{
@@ -652,5 +654,35 @@ func TestUBatch(t *testing.T) {
 				t.Errorf("%v: %s", tt.test, diff)
 			}
 		})
+	}
+}
+
+// A model's files are the same if nothing speaks against it.
+func TestFilesChanged(t *testing.T) {
+	at := time.Unix(1, 0)
+	file := bench.ModelFile{Name: "m.gguf", Bytes: 10, ModTime: at, HeaderSHA256: "h", SHA256: "s"}
+	with := func(change func(*bench.ModelFile)) []bench.ModelFile {
+		f := file
+		change(&f)
+		return []bench.ModelFile{file, f} // the second part of a split model
+	}
+	for name, tt := range map[string]struct {
+		now    []bench.ModelFile
+		change string
+		other  bool
+	}{
+		"same":          {with(func(*bench.ModelFile) {}), "", false},
+		"not known":     {nil, "", false},
+		"proven":        {with(func(f *bench.ModelFile) { f.ModTime = at.Add(time.Hour) }), "", false},
+		"touched":       {with(func(f *bench.ModelFile) { f.ModTime, f.SHA256 = at.Add(time.Hour), "" }), "m.gguf was modified at 1970-01-01T01:00:01Z, before at 1970-01-01T00:00:01Z", false},
+		"longer":        {with(func(f *bench.ModelFile) { f.Bytes, f.SHA256 = 11, "" }), "m.gguf had 10 bytes, now 11", true},
+		"header":        {with(func(f *bench.ModelFile) { f.HeaderSHA256, f.SHA256 = "g", "" }), "m.gguf has another header", true},
+		"checksum":      {with(func(f *bench.ModelFile) { f.SHA256 = "t" }), "m.gguf has another checksum", true},
+		"a file is new": {append(with(func(*bench.ModelFile) {}), file), "the model had 2 files, now 3", true},
+	} {
+		change, other := bench.Model{Files: tt.now}.FilesChanged(bench.Model{Files: with(func(*bench.ModelFile) {})})
+		if change != tt.change || other != tt.other {
+			t.Errorf("%s: %q, %t; want %q, %t", name, change, other, tt.change, tt.other)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ const (
 )
 
 // watchdog aborts an engine, once, when the budget of its test or the context of the
-// run ends, or when the policy gives the test up. It has a goroutine of its own, which
+// run ends, when the policy gives the test up, or when the process was stopped and goes
+// on. It has a goroutine of its own, which
 // stop joins.
 type watchdog struct {
 	engine Engine
@@ -44,6 +46,8 @@ type watchdog struct {
 	quit   chan struct{}
 	done   chan struct{}
 	moved  chan struct{} // a pass began or ended; has room for one
+	// continued has a value when the process goes on after a stop; nil: never.
+	continued <-chan os.Signal
 
 	mu        sync.Mutex // guards all below
 	prospect  policy.Prospect
@@ -52,6 +56,7 @@ type watchdog struct {
 	status    result.Status // OK until the watchdog aborts the engine
 	reason    string        // why it did
 	requested time.Time     // when it did
+	stopped   bool          // it did because the process was stopped: the test is repeated
 }
 
 // watch starts the watchdog of one test. A budget of 0 is no limit; limit is the
@@ -59,7 +64,7 @@ type watchdog struct {
 func watch(ctx context.Context, e Engine, p Policy, prospect policy.Prospect, limit result.Status, emit func(Event) error) *watchdog {
 	w := &watchdog{
 		engine: e, policy: p, limit: limit, emit: emit, prospect: prospect, status: result.OK,
-		quit: make(chan struct{}), done: make(chan struct{}), moved: make(chan struct{}, 1),
+		quit: make(chan struct{}), done: make(chan struct{}), moved: make(chan struct{}, 1), continued: continued(ctx),
 	}
 	go w.run(ctx, prospect.Budget)
 	return w
@@ -89,6 +94,11 @@ func (w *watchdog) run(ctx context.Context, budget time.Duration) {
 			grace = w.abort(result.Aborted, fmt.Sprintf("stopped: %v", context.Cause(ctx)))
 		case <-deadline:
 			grace = w.abort(w.limit, overdue("completed", budget, w.limit))
+		case <-w.continued:
+			w.mu.Lock()
+			w.stopped = true
+			w.mu.Unlock()
+			grace = w.abort(result.Crashed, "the process was stopped and continued") // crashed, if the engine does not return
 		case <-w.moved:
 		case <-due:
 			if decision := w.policy.During(w.now()); decision.Stop {
@@ -187,9 +197,10 @@ func (w *watchdog) abort(status result.Status, reason string) (grace time.Durati
 	w.mu.Lock()
 	w.status, w.reason, w.requested = status, reason, time.Now()
 	grace = Grace(w.ubatch)
+	stopped := w.stopped
 	w.mu.Unlock()
 	w.engine.Abort() // before the event, which can wait
-	_ = w.emit(AbortRequested{Status: status, Reason: reason, Grace: grace})
+	_ = w.emit(AbortRequested{Status: status, Reason: reason, Grace: grace, Stopped: stopped})
 	return grace
 }
 

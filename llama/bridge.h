@@ -7,6 +7,12 @@
 #define _GNU_SOURCE // fopencookie, dladdr
 #endif
 
+// Without the headers a build ends with this line alone: nothing that follows is
+// read.
+#if !__has_include(<llama.h>)
+#error libllama was not found: run eval "$(make env)" in the checkout of benchmark-llm, then build again
+#else
+
 #include <llama.h>
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -114,4 +120,5 @@ bool bl_load_best_cpu(const char **paths, size_t n);
 ggml_threadpool_t bl_threadpool_new(struct ggml_threadpool_params *params);
 void              bl_threadpool_free(ggml_threadpool_t pool);
 
+#endif // __has_include
 #endif

@@ -2,12 +2,13 @@
 
 package llama
 
-// The linker also needs the loader, the run path and the libc of the unpacked
-// library. Go's list of allowed flags refuses them here, so they are in
-// CGO_LDFLAGS: eval "$(make env)" sets it.
+// The directories of the headers and of the library are in CGO_CFLAGS and
+// CGO_LDFLAGS, which eval "$(make env)" sets, unless the compiler finds them by
+// itself. A #cgo pkg-config line would name no command that helps if the library
+// is missing; bridge.h does. The loader, the run path and the libc of the unpacked
+// library are in CGO_LDFLAGS too, because Go does not allow them in #cgo lines.
 
-// #cgo pkg-config: llama
 // #cgo CFLAGS: -O2 -std=gnu11 -Wall -Wextra -Wno-unused-parameter
-// #cgo LDFLAGS: -lpthread -ldl
+// #cgo LDFLAGS: -lllama -lggml -lggml-base -lpthread -ldl
 // #include "bridge.h"
 import "C"

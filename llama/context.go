@@ -28,6 +28,7 @@ type Context struct {
 	batch int // most tokens of one decode
 
 	allocation Allocation
+	changes    []Change
 }
 
 // NewContext creates a context (llama_init_from_model). The error is a *LoadError
@@ -45,16 +46,20 @@ func (m *Model) NewContext(p ContextParams) (*Context, error) {
 	var a Allocation
 	stop := readAllocation(&a)
 	c := C.bl_context_new(mc, cp, C.bool(p.AnyThread))
-	stop()
+	changes := stop()
 	if c == nil {
 		return nil, newLoadError(fmt.Sprintf("context of %d tokens", cp.n_ctx), ErrInvalidContext, takeRecent())
 	}
 	m.contexts.Add(1)
-	return &Context{c: c, model: m, vocab: m.facts.Vocab, batch: int(C.llama_n_batch(c.ctx)), allocation: a}, nil
+	return &Context{c: c, model: m, vocab: m.facts.Vocab, batch: int(C.llama_n_batch(c.ctx)), allocation: a, changes: changes}, nil
 }
 
 // Allocation says where the KV cache and the compute buffers are.
 func (c *Context) Allocation() Allocation { return c.allocation }
+
+// Changes are the settings of ContextParams that the library did not use as it was
+// asked to, at most one of each kind.
+func (c *Context) Changes() []Change { return c.changes }
 
 // Close frees the context (llama_free) and detaches its threadpool. It is
 // idempotent.
@@ -104,6 +109,21 @@ func (c *Context) Size() (int, error) {
 		return 0, err
 	}
 	return int(C.llama_n_ctx(p.ctx)), nil
+}
+
+// Autoregressive returns ErrNotAutoregressive if the context has no KV cache
+// (llama_get_memory), or if tokens attend to later ones (llama_get_causal_attn). Then
+// the library needs a whole prompt in one pass, at most ContextParams.UBatch tokens. It
+// would end the process for a longer one.
+func (c *Context) Autoregressive() error {
+	p, err := c.ptr()
+	if err != nil {
+		return err
+	}
+	if C.llama_get_memory(p.ctx) == nil || !bool(C.llama_get_causal_attn(p.ctx)) {
+		return ErrNotAutoregressive
+	}
+	return nil
 }
 
 // Abort ends the running decode and all later ones with ErrAborted, until
@@ -166,7 +186,7 @@ func (c *Context) Logits() ([]float32, error) {
 	}
 	l := C.llama_get_logits_ith(p.ctx, -1)
 	if l == nil {
-		return nil, fmt.Errorf("logits: %w (nothing was decoded)", ErrInvalidBatch)
+		return nil, fmt.Errorf("logits: %w", ErrNoLogits)
 	}
 	out := make([]float32, c.vocab)
 	copy(out, unsafe.Slice((*float32)(unsafe.Pointer(l)), c.vocab))

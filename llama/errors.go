@@ -10,6 +10,7 @@ import (
 // Errors that a mistake in the calling program causes.
 var (
 	ErrClosed      = errors.New("used after Close")
+	ErrNoLogits    = errors.New("nothing was decoded: call Decode first")
 	ErrInUse       = errors.New("closed while a context is open")
 	ErrNotOpened   = errors.New("no back-end is open: call llama.LoadBackends first")
 	ErrWrongThread = errors.New("called on another OS thread than the one that made the context: make all calls in one llama.Thread's Do")
@@ -18,12 +19,12 @@ var (
 // Errors of a decode: one for each return code of llama_decode and
 // llama_process, which the comments give.
 var (
-	ErrNoKVSlot     = errors.New("no slot in the KV cache for the batch (context too short for it)") // 1
-	ErrAborted      = errors.New("aborted")                                                          // 2
-	ErrInvalidBatch = errors.New("invalid batch")                                                    // -1
-	ErrAllocCompute = errors.New("memory for the computation could not be allocated")                // -2
-	ErrCompute      = errors.New("computation failed")                                               // -3
-	ErrDecode       = errors.New("decode failed with a code that libllama 0.7.0 does not document")  // any other
+	ErrNoKVSlot     = errors.New("the context is full: make it longer with ContextParams.Context, or call ClearMemory") // 1
+	ErrAborted      = errors.New("aborted")                                                                             // 2
+	ErrInvalidBatch = errors.New("invalid batch of tokens")                                                             // -1
+	ErrAllocCompute = errors.New("memory for the computation could not be allocated")                                   // -2
+	ErrCompute      = errors.New("computation failed")                                                                  // -3
+	ErrDecode       = errors.New("decode failed with a code that libllama 0.7.0 does not document")                     // any other
 )
 
 // Errors of the tokenizer. In most of these cases the library itself would end
@@ -43,6 +44,7 @@ var (
 	ErrInvalidModel            = errors.New("the library refused the model")
 	ErrInvalidContext          = errors.New("the library refused the context")
 	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
+	ErrNotAutoregressive       = errors.New("the model does not generate token by token")
 )
 
 // Codes of bridge.h.
@@ -79,7 +81,7 @@ func decodeError(code int) error {
 // allocate memory. It includes what the library logged in that call. errors.Is
 // finds the class.
 type LoadError struct {
-	Source string   // what failed: a path, a stream's name, a context's or a memory's size
+	Source string   // what failed: a path, a stream's name, a context's or a memory's size; empty: the caller names it
 	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the errors that the library logged, oldest first, at most 16
 }
@@ -100,10 +102,14 @@ func (e *LoadError) Buffer() string {
 
 // Error gives the source, the class and the cause.
 func (e *LoadError) Error() string {
-	if line := e.Cause(); line != "" {
-		return fmt.Sprintf("%s: %v: %s", e.Source, e.Class, line)
+	text := e.Class.Error()
+	if e.Source != "" {
+		text = e.Source + ": " + text
 	}
-	return fmt.Sprintf("%s: %v", e.Source, e.Class)
+	if line := e.Cause(); line != "" {
+		text += ": " + line
+	}
+	return text
 }
 
 // Unwrap returns the class.

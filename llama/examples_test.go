@@ -3,11 +3,13 @@
 package llama_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,7 +75,8 @@ func onTiny(f func(*llama.Model, *llama.Context) error) {
 	})
 }
 
-// An error of the library says which file, what class of error, and why.
+// A file that is missing is an error of package fs. An error of the library is a
+// *LoadError: which file, what class of error, and why.
 func ExampleLoadModel() {
 	thread := llama.StartThread()
 	defer thread.Stop()
@@ -84,11 +87,20 @@ func ExampleLoadModel() {
 		}
 		_, err := llama.LoadModel("no-such-file.gguf", llama.ModelParams{}, nil)
 		fmt.Println(err)
-		fmt.Println(errors.Is(err, llama.ErrInvalidModel))
+		fmt.Println(errors.Is(err, fs.ErrNotExist))
+
+		path := filepath.Join(scratch, "no-model.gguf")
+		must(os.WriteFile(path, []byte("some text"), 0o600))
+		_, err = llama.LoadModel(path, llama.ModelParams{}, nil)
+		var refused *llama.LoadError
+		fmt.Println(errors.As(err, &refused), errors.Is(err, llama.ErrInvalidModel))
+		fmt.Println(refused.Cause())
 	})
 	// Output:
-	// no-such-file.gguf: the library refused the model: failed to open GGUF file 'no-such-file.gguf' (No such file or directory)
+	// load model: open no-such-file.gguf: no such file or directory
 	// true
+	// true true
+	// invalid magic characters: 'some', expected 'GGUF'
 }
 
 func ExampleModel_Tokenize() {
@@ -272,10 +284,11 @@ func TestBackendsNotOpened(t *testing.T) {
 		return
 	}
 	_, modelErr := llama.LoadModel("some.gguf", llama.ModelParams{}, nil)
+	_, streamErr := llama.LoadModelStream("some", bytes.NewReader(nil), llama.ModelParams{LoadMode: llama.LoadNone}, nil)
 	_, poolErr := llama.NewThreadpool(llama.ThreadpoolParams{Threads: 1})
 	_, reserveErr := llama.Reserve("CPU", 1)
 	for name, err := range map[string]error{
-		"LoadModel": modelErr, "NewThreadpool": poolErr, "Reserve": reserveErr,
+		"LoadModel": modelErr, "LoadModelStream": streamErr, "NewThreadpool": poolErr, "Reserve": reserveErr,
 		"AddRPCServer": llama.AddRPCServer(t.Context(), "127.0.0.1:1", 0),
 	} {
 		if !errors.Is(err, llama.ErrNotOpened) || !strings.Contains(err.Error(), "llama.LoadBackends") {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -153,7 +154,8 @@ func TestLoadErrors(t *testing.T) {
 		class      error
 		says       string
 	}{
-		{"missing", filepath.Join(dir, "none.gguf"), llama.ErrInvalidModel, "No such file"},
+		{"missing", filepath.Join(dir, "none.gguf"), fs.ErrNotExist, "load model: open "},
+		{"directory", dir, llama.ErrInvalidModel, ""},
 		{"garbage", write("garbage.gguf", []byte("this is no model at all")), llama.ErrInvalidModel, "magic"},
 		{"truncated", write("short.gguf", header), llama.ErrInvalidModel, ""},
 		{"architecture", unknownPath, llama.ErrUnsupportedArchitecture, "mamma"},

@@ -22,6 +22,7 @@ var logSink struct {
 	handler slog.Handler
 	least   slog.Level      // lowest level that handler gets
 	reader  *Allocation     // reads every line of an allocating call; nil between such calls
+	changes []Change        // that the lines of this call report
 	partial strings.Builder // start of a line whose end has not arrived
 	level   slog.Level      // of the partial line
 	recent  []string        // errors since takeRecent, at most recentMax
@@ -59,18 +60,20 @@ func SetLog(h slog.Handler, level slog.Level) {
 
 var initLog = sync.OnceFunc(func() { C.bl_log_init() })
 
-// readAllocation makes a read all that the library logs until stop is called. Only
-// one allocating call may run at a time: the log does not say which call a line
-// belongs to.
-func readAllocation(a *Allocation) (stop func()) {
-	set := func(a *Allocation) {
+// readAllocation makes a read all that the library logs until stop is called. stop
+// returns the changes of settings that the library logged. Only one allocating call may
+// run at a time: the log does not say which call a line belongs to.
+func readAllocation(a *Allocation) (stop func() []Change) {
+	set := func(a *Allocation) []Change {
 		logSink.Lock()
 		defer logSink.Unlock()
-		logSink.reader = a
+		changes := logSink.changes
+		logSink.reader, logSink.changes = a, nil
 		C.bl_log_all(C.bool(a != nil))
+		return changes
 	}
 	set(a)
-	return func() { set(nil) }
+	return func() []Change { return set(nil) }
 }
 
 // allocationSoFar is a copy of what the running call has allocated; empty if none
@@ -114,6 +117,7 @@ func logLine(line string) {
 	}
 	if logSink.reader != nil {
 		logSink.reader.read(line)
+		logSink.changes = addChange(logSink.changes, line)
 	}
 	if logSink.level >= slog.LevelError {
 		if len(logSink.recent) == recentMax {

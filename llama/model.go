@@ -10,9 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime/cgo"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/dustin/go-humanize/english"
 )
 
 // Model is a loaded model (struct llama_model). The Go value owns it. Close frees
@@ -21,6 +24,7 @@ type Model struct {
 	c          *C.struct_llama_model
 	facts      ModelFacts
 	allocation Allocation
+	changes    []Change
 	contexts   atomic.Int32
 }
 
@@ -58,14 +62,22 @@ type load struct {
 }
 
 // LoadModel loads a GGUF file (llama_model_load_from_file). The error is a
-// *LoadError, ErrCancelled, ErrNotOpened, or names a mistake in p. progress may be
-// nil.
+// *LoadError, a *fs.PathError if the file cannot be opened, ErrCancelled,
+// ErrNotOpened, or names a mistake in p. progress may be nil.
 func LoadModel(path string, p ModelParams, progress Progress) (*Model, error) {
-	return loadModel(path, p, progress, func(cp C.struct_llama_model_params, h cgo.Handle) *C.struct_llama_model {
+	m, err := loadModel(path, p, progress, func(cp C.struct_llama_model_params, h cgo.Handle) *C.struct_llama_model {
 		c := C.CString(path)
 		defer C.free(unsafe.Pointer(c))
 		return C.bl_model_load_path(c, cp, C.uintptr_t(h))
 	})
+	if errors.Is(err, ErrInvalidModel) {
+		f, openErr := os.Open(path)
+		if openErr != nil {
+			return nil, fmt.Errorf("load model: %w", openErr)
+		}
+		f.Close() //nolint:errcheck // nothing was written
+	}
+	return m, err
 }
 
 // Stream is a GGUF that need not be a file. ReadAt is called on the loading thread.
@@ -115,7 +127,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 	var a Allocation
 	stop := readAllocation(&a)
 	c := call(cp, h)
-	stop()
+	changes := stop()
 	if c == nil {
 		switch {
 		case l.refused != nil:
@@ -125,7 +137,7 @@ func loadModel(source string, p ModelParams, progress Progress,
 		}
 		return nil, newLoadError(source, ErrInvalidModel, takeRecent())
 	}
-	return &Model{c: c, facts: factsOf(c), allocation: a}, nil
+	return &Model{c: c, facts: factsOf(c), allocation: a, changes: changes}, nil
 }
 
 //export goProgress
@@ -194,7 +206,7 @@ func (m *Model) Close() error {
 		return nil
 	}
 	if n := m.contexts.Load(); n > 0 {
-		return fmt.Errorf("model %s with %d open contexts: %w", m.facts.Description, n, ErrInUse)
+		return fmt.Errorf("model %s with %s: %w", m.facts.Description, english.Plural(int(n), "open context", ""), ErrInUse)
 	}
 	C.llama_model_free(m.c)
 	m.c = nil
@@ -215,6 +227,10 @@ func (m *Model) Facts() ModelFacts { return m.facts }
 
 // Allocation says where the weights are, and how many layers each device computes.
 func (m *Model) Allocation() Allocation { return m.allocation }
+
+// Changes are the settings of ModelParams that the library did not use as it was
+// asked to, at most one of each kind.
+func (m *Model) Changes() []Change { return m.changes }
 
 func factsOf(m *C.struct_llama_model) ModelFacts {
 	buf := make([]byte, 256)

@@ -133,7 +133,7 @@ func (c *Context) Sample(s *SamplerChain) (Token, error) {
 		return 0, err
 	}
 	if C.llama_get_logits_ith(p.ctx, -1) == nil {
-		return 0, fmt.Errorf("sample: %w (nothing was decoded)", ErrInvalidBatch)
+		return 0, fmt.Errorf("sample: %w", ErrNoLogits)
 	}
 	return Token(C.llama_sampler_sample(chain, p.ctx, -1)), nil
 }

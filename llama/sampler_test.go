@@ -208,7 +208,7 @@ func TestGenerateRefuses(t *testing.T) {
 		defer half.Close()
 		closed.Close()
 		must(half.AddTopK(3))
-		if _, err := c.Sample(s); !errors.Is(err, llama.ErrInvalidBatch) {
+		if _, err := c.Sample(s); !errors.Is(err, llama.ErrNoLogits) {
 			t.Errorf("before a decode: %v", err)
 		}
 		for name, tt := range map[string]struct {

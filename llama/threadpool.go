@@ -8,6 +8,8 @@ import "C"
 import (
 	"fmt"
 	"sync/atomic"
+
+	"github.com/dustin/go-humanize/english"
 )
 
 // Priority is the scheduling priority of a threadpool.
@@ -94,7 +96,7 @@ func (t *Threadpool) Close() error {
 		return nil
 	}
 	if n := t.attached.Load(); n > 0 {
-		return fmt.Errorf("threadpool of %d open contexts: %w", n, ErrInUse)
+		return fmt.Errorf("threadpool of %s: %w", english.Plural(int(n), "open context", ""), ErrInUse)
 	}
 	C.bl_threadpool_free(t.c)
 	t.c = nil

@@ -265,6 +265,7 @@ FUNCTION(llama_attach_threadpool, void, (struct llama_context *, ggml_threadpool
 FUNCTION(llama_detach_threadpool, void, (struct llama_context *))
 
 FUNCTION(llama_get_memory, llama_memory_t, (const struct llama_context *))
+FUNCTION(llama_get_causal_attn, bool, (const struct llama_context *))
 FUNCTION(llama_memory_clear, void, (llama_memory_t, bool))
 FUNCTION(llama_memory_seq_pos_max, llama_pos, (llama_memory_t, llama_seq_id))
 FUNCTION(llama_batch_get_one, struct llama_batch, (llama_token *, int32_t))

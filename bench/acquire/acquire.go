@@ -10,6 +10,7 @@
 package acquire
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
@@ -39,13 +41,18 @@ type Dirs struct {
 	Search   []string // in which model files may be, in this order
 	Download string   // for fetched files
 	Headers  []string // for headers of synthetic weights; the first that can be written is used
+
+	temporary bool // Download is for temporary files, because no other can be written
 }
+
+// systemModels is the directory of models for all users. Tests replace it.
+var systemModels = "/models"
 
 // DirsOf returns the directories for a value of --models-dir. If it is empty, files may
 // be in /models or in the user's cache. They are fetched to the first of the two that
-// can be written.
+// can be written, else to a directory of the user's own for temporary files.
 func DirsOf(modelsDir string) Dirs {
-	search := []string{"/models"}
+	search := []string{systemModels}
 	cache, err := os.UserCacheDir()
 	if err == nil {
 		cache = filepath.Join(cache, "benchmark-llm", "models")
@@ -57,12 +64,32 @@ func DirsOf(modelsDir string) Dirs {
 	d := Dirs{Search: search, Download: search[len(search)-1]} // created when it is needed
 	if i := slices.IndexFunc(search, func(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }); i >= 0 {
 		d.Download = search[i]
+	} else if modelsDir == "" && (err != nil || !creatable(cache)) {
+		if own, err := host.OwnTempDir(); err == nil {
+			d.Download, d.temporary = filepath.Join(own, "models"), true
+			d.Search = append(d.Search, d.Download)
+		}
 	}
 	d.Headers = []string{d.Download}
 	if err == nil && cache != d.Download {
 		d.Headers = append(d.Headers, cache)
 	}
 	return d
+}
+
+// creatable tells whether a directory can probably be created: the nearest that exists
+// can be written.
+func creatable(dir string) bool {
+	for {
+		switch err := unix.Access(dir, unix.W_OK); {
+		case err == nil:
+			info, err := os.Stat(dir)
+			return err == nil && info.IsDir()
+		case !errors.Is(err, unix.ENOENT) || dir == filepath.Dir(dir):
+			return false
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // Kind says why a model is not available.
@@ -76,6 +103,7 @@ const (
 	UnknownModel             // no default model has that name
 	NoShape                  // synthetic weights cannot be made from the header
 	NoSource                 // an interrupted run does not say where the file came from
+	OtherFile                // earlier tests of an interrupted run were measured with another file
 )
 
 // Error is the error of a model that is not available. Its text is that of Err.

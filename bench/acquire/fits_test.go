@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -61,7 +63,7 @@ func TestFitInto(t *testing.T) {
 				tt.set(&job.Settings)
 			}
 			asked := job.Settings.NoRepack
-			err := fitInto(&job, header(tt.model), tt.mib*mib)
+			err := fitInto(&job, header(tt.model), tt.mib*mib, gguf.RepackUnknown)
 			var missing *supervise.Missing
 			if (err == nil) != (tt.refused == "") || err != nil && (!errors.As(err, &missing) || missing.Status != result.OutOfMemory || !strings.Contains(missing.Reason, tt.refused)) {
 				t.Errorf("got %v, want %q", err, tt.refused)
@@ -69,7 +71,7 @@ func TestFitInto(t *testing.T) {
 			if got := job.Effective().NoRepack; got != tt.plain {
 				t.Errorf("no repacking: %v", got)
 			}
-			warned := len(job.Warnings) == 1 && job.Warnings[0].Code == "no_repack" && strings.Contains(job.Warnings[0].Message, "second copy of the token embedding")
+			warned := len(job.Warnings) == 1 && job.Warnings[0].Code == "no_repack" && strings.Contains(job.Warnings[0].Message, "repacked weights need more memory")
 			if want := tt.plain && !asked; warned != want || !want && len(job.Warnings) > 0 {
 				t.Errorf("warnings %v", job.Warnings)
 			}
@@ -101,8 +103,30 @@ func TestFitIntoCacheTypes(t *testing.T) {
 			Model: bench.Model{Weights: result.SyntheticWeights}, Settings: bench.DefaultSettings(2), Tests: []bench.TestBudget{{Test: result.Test{Prompt: 16384}}},
 		}
 		job.Settings.TypeK, job.Settings.TypeV = tt.k, tt.v
-		if err := fitInto(&job, header, tt.gib<<30); (err == nil) != tt.fits {
+		if err := fitInto(&job, header, tt.gib<<30, gguf.RepackUnknown); (err == nil) != tt.fits {
 			t.Errorf("%s and %s in %d GiB: %v", tt.k, tt.v, tt.gib, err)
+		}
+	}
+}
+
+// How the settings and the CPU decide the memory.
+func TestContextOf(t *testing.T) {
+	for _, tt := range []struct {
+		set      func(*bench.Settings)
+		features []string
+		want     gguf.Context
+	}{
+		{func(*bench.Settings) {}, []string{"avx2", "amx_int8"}, gguf.Context{UBatch: 512, K: gguf.F16, V: gguf.F16, Repack: gguf.RepackAMX}},
+		{func(*bench.Settings) {}, []string{"fma", "avx2"}, gguf.Context{UBatch: 512, K: gguf.F16, V: gguf.F16, Repack: gguf.RepackAVX2}},
+		{func(*bench.Settings) {}, []string{"asimd"}, gguf.Context{UBatch: 512, K: gguf.F16, V: gguf.F16, Repack: gguf.RepackUnknown}},
+		{func(s *bench.Settings) { s.NoRepack = true }, []string{"avx2"}, gguf.Context{UBatch: 512, K: gguf.F16, V: gguf.F16, Repack: gguf.RepackNone}},
+		{func(s *bench.Settings) { s.Batch, s.FlashAttn, s.TypeV = 64, 0, "f32" }, nil, gguf.Context{UBatch: 64, K: gguf.F16, V: gguf.F32, FlashOff: true}},
+		{func(s *bench.Settings) { s.UBatch, s.FlashAttn, s.TypeK = 64, -1, "q8_0" }, nil, gguf.Context{UBatch: 64, K: gguf.Q8_0, V: gguf.F16}},
+	} {
+		s := bench.DefaultSettings(1)
+		tt.set(&s)
+		if diff := cmp.Diff(tt.want, contextOf(s, repackOf(tt.features))); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tt.features, diff)
 		}
 	}
 }

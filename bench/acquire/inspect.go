@@ -24,6 +24,7 @@ type Inspection struct {
 	Vocabulary    uint64        `json:"vocabulary_tokens,omitempty"`
 	Experts       uint64        `json:"experts,omitempty"`
 	ExpertsUsed   uint64        `json:"experts_used,omitempty"` // for each token
+	Unsupported   string        `json:"unsupported,omitempty"`  // why the library can run no test with it
 	Types         []TypeSum     `json:"types"`
 	Memory        []gguf.Memory `json:"memory"`
 	Available     *uint64       `json:"memory_available_bytes,omitempty"`
@@ -58,6 +59,13 @@ func Inspect(found Header, lengths []int) Inspection {
 	in.Experts, _ = f.Uint(arch + "expert_count")
 	in.ExpertsUsed, _ = f.Uint(arch + "expert_used_count")
 	in.Vocabulary = f.Vocabulary()
+	check := f.CheckFile
+	if found.shape { // synthetic weights need no words
+		check = f.CheckModel
+	}
+	if err := check(); err != nil {
+		in.Unsupported = err.Error()
+	}
 	for _, t := range f.Tensors {
 		i := slices.IndexFunc(in.Types, func(s TypeSum) bool { return s.Type == t.Type })
 		if i < 0 {
@@ -69,10 +77,11 @@ func Inspect(found Header, lengths []int) Inspection {
 	}
 	slices.SortStableFunc(in.Types, func(a, b TypeSum) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	slices.Sort(lengths)
-	settings := bench.DefaultSettings(1)
+	c := ContextOf(bench.DefaultSettings(1))
 	for _, n := range slices.Compact(lengths) {
 		if n > 0 {
-			in.Memory = append(in.Memory, f.Memory(n, settings.UBatch, gguf.F16, gguf.F16))
+			c.Tokens = n
+			in.Memory = append(in.Memory, f.Memory(c))
 		}
 	}
 	return in

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -82,6 +83,9 @@ func notFetched(ctx context.Context, model string, err error) error {
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		err = context.Cause(ctx)
 	}
+	if errors.Is(err, bench.ErrTimeLimit) {
+		err = fmt.Errorf("%s: %w", model, err)
+	}
 	return &Error{NotFetched, model, err}
 }
 
@@ -119,6 +123,9 @@ func (f *Finder) locate(ctx context.Context, e suite.Entry) (located, error) {
 		return located{Weights: result.FileWeights, Fetch: true}, nil
 	}
 	file, err := fetch.Local(e.Source.Path, f.Dirs.Search...)
+	if err == nil {
+		err = checkFile(file)
+	}
 	switch {
 	case err == nil:
 		return located{Weights: result.FileWeights, File: file, Header: file.Header}, nil
@@ -148,6 +155,16 @@ func (f *Finder) fallback(ctx context.Context, e suite.Entry, why error) (locate
 // synthetic finds a header for synthetic weights: a default model's shape, or the
 // header of the model's file.
 func (f *Finder) synthetic(ctx context.Context, e suite.Entry) (located, error) {
+	l, err := f.outline(ctx, e)
+	if err == nil {
+		if err = l.Header.CheckModel(); err != nil {
+			return l, &Error{NoShape, e.Name, fmt.Errorf("%s: %w", e.Name, err)}
+		}
+	}
+	return l, err
+}
+
+func (f *Finder) outline(ctx context.Context, e suite.Entry) (located, error) {
 	l := located{Weights: result.SyntheticWeights}
 	shape, err := synth.Lookup(filepath.Base(e.Name))
 	if err == nil {

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -33,7 +31,7 @@ type Options struct {
 	Timeout      *time.Duration // of each test; nil: by size and length
 	Scale        float64        // factor of budgets by size and length
 	DownloadTime time.Duration  // longest wait for one file; 0: no limit
-	Deadline     time.Time      // of the run; zero: none
+	Deadline     time.Time      // of the run, which no wait exceeds; zero: none
 	SpareCPUs    bool           // the engine leaves CPUs idle
 	OnDevices    bool           // weights may go to other devices than the CPU
 }
@@ -49,7 +47,7 @@ type Models struct {
 	suite   suite.Suite // without its models
 	all     []model
 	queue   *fetch.Queue // nil: nothing is fetched
-	missing error        // why the most recent missing model could not be fetched; nil: none is missing
+	missing error        // why the most recent missing model is missing, an *Error; nil: none is
 
 	downloaded int64              // bytes of the queue when the current repetition began
 	pending    []bench.TestBudget // of the current model
@@ -61,9 +59,10 @@ type model struct {
 	wanted suite.Entry
 	job    bench.Job
 	header *gguf.File // nil: not known yet
-	paths  []string   // of its files on this machine
+	file   fetch.File // on this machine; otherwise the zero File
 	fetch  bool       // its file must be fetched
 	item   int        // of the queue, or notQueued
+	bad    *Error     // why the model cannot be run; nil: it can
 
 	// Only with Auto, and if fetch is true.
 	fallback located // Header is nil if it is not known
@@ -73,17 +72,62 @@ type model struct {
 const notQueued = -1
 
 // New finds the models of a suite and queues those that must be fetched. The caller
-// must call Close. The error is an *Error, or the cause of ctx.
+// must call Close. The error is an *Error, or the cause of ctx. A model that cannot be
+// run is no error if another can; see Bad.
 func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, wanted := range s.Models {
-		c, err := m.find(ctx, wanted)
-		if err != nil {
+		c, err := m.find(requests, wanted)
+		if c.bad = ownFault(requests, err); err != nil && c.bad == nil {
 			return nil, err
+		}
+		if c.bad != nil {
+			c.job = m.budget(c.job, c.wanted)
 		}
 		m.all = append(m.all, c)
 	}
+	if err := m.allBad(); err != nil {
+		return nil, err
+	}
 	return m, m.enqueue(ctx)
+}
+
+// ownFault returns the error of a model that costs only this model; nil: the error is
+// another one, or none.
+func ownFault(ctx context.Context, err error) *Error {
+	var e *Error
+	if ctx.Err() != nil || !errors.As(err, &e) || e.Kind == NoDirectory {
+		return nil
+	}
+	return e
+}
+
+// allBad returns the error of the first model if no model that has tests can be run.
+func (m *Models) allBad() error {
+	var first error
+	for i := range m.all {
+		c := &m.all[i]
+		switch {
+		case len(c.job.Tests) == 0: // an earlier process ran them
+		case c.bad == nil:
+			return nil
+		case first == nil:
+			first = c.bad
+		}
+	}
+	return first
+}
+
+// Bad returns why models cannot be run, by their names. Their tests have no results.
+func (m *Models) Bad() (names []string, errs []error) {
+	for i := range m.all {
+		if c := &m.all[i]; c.bad != nil {
+			names, errs = append(names, c.wanted.Name), append(errs, c.bad)
+		}
+	}
+	return names, errs
 }
 
 func newModels(s suite.Suite, o Options) *Models {
@@ -100,15 +144,20 @@ type Interrupted struct {
 }
 
 // Resume finds the models of an interrupted run. The caller must call Close. The error
-// is an *Error, or the cause of ctx.
+// is an *Error, or the cause of ctx, as that of New.
 func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options) (*Models, error) {
 	m := newModels(s, o)
+	requests, cancel := bench.WithinLimit(ctx, o.Deadline)
+	defer cancel()
 	for _, left := range models {
-		c, err := m.resume(ctx, left)
-		if err != nil {
+		c, err := m.resume(requests, left)
+		if c.bad = ownFault(requests, err); err != nil && c.bad == nil {
 			return nil, err
 		}
 		m.all = append(m.all, c)
+	}
+	if err := m.allBad(); err != nil {
+		return nil, err
 	}
 	return m, m.enqueue(ctx)
 }
@@ -137,6 +186,9 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 		return c, err
 	}
 	c.use(l)
+	if err := c.identify(); err != nil {
+		return c, err
+	}
 	if l.Fetch {
 		c.findFallback(ctx, &o)
 	}
@@ -165,7 +217,7 @@ func (c *model) findFallback(ctx context.Context, o *Options) {
 func (c *model) use(l located) {
 	job := &c.job
 	job.Model.Weights, job.Model.Path = l.Weights, l.HeaderPath
-	c.header, c.paths, c.fetch = l.Header, l.File.Paths, l.Fetch
+	c.header, c.file, c.fetch = l.Header, l.File, l.Fetch
 	if l.File.Path != "" {
 		job.Model.Path = l.File.Path
 	}
@@ -174,6 +226,9 @@ func (c *model) use(l located) {
 	}
 	if l.Weights != result.SyntheticWeights {
 		return
+	}
+	if l.Because != nil { // those of the file
+		job.Model.Files = nil
 	}
 	// Only end-to-end tests need a vocabulary, and the library reads it for up to half a second.
 	job.Model.Words = job.E2E != nil
@@ -203,25 +258,23 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	if len(c.job.Tests) == 0 {
 		return c, nil
 	}
+	var err error
+	if c.wanted.Source, err = m.sourceOf(left); err != nil && c.job.Model.Weights != result.SyntheticWeights {
+		return c, err
+	}
 	if c.job.Model.Weights == result.SyntheticWeights {
 		header, err := synth.ReadHeaderFile(c.job.Model.Path)
 		if err == nil {
 			c.header = header
-			return c, nil
+			return c, c.identify()
 		}
 		l, err := o.synthetic(ctx, c.wanted)
 		if err != nil {
 			return c, err
 		}
 		c.header, c.job.Model.Path = l.Header, l.HeaderPath
-		return c, nil
+		return c, c.identify()
 	}
-	src, err := sourceOf(left)
-	if err != nil {
-		return c, err
-	}
-	src.SHA256 = c.wanted.Source.SHA256
-	c.wanted.Source = src
 	l, err := o.locate(ctx, c.wanted)
 	if err != nil {
 		return c, err
@@ -229,24 +282,35 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 	c.use(l)
 	if l.Fetch {
 		c.findFallback(ctx, &o)
+		return c, nil
 	}
-	return c, nil
+	return c, c.identify()
 }
 
 // sourceOf returns the source of a model of an interrupted run.
-func sourceOf(left Interrupted) (source.Source, error) {
+func (m *Models) sourceOf(left Interrupted) (source.Source, error) {
 	name, from := left.Job.Model.Name, left.Source
+	if from == "" && left.Job.Model.Weights == result.SyntheticWeights {
+		from = left.Wanted.Source.Given // an older run
+	}
 	if from == "" {
 		return source.Source{}, &Error{NoSource, name, fmt.Errorf("run.json does not say where %s came from", name)}
 	}
 	if strings.Contains(from, host.Redacted) {
-		if from = name; isMissing(from) { // the name of a fetched file is its path
+		if from = name; left.Wanted.Source.Folder != "" {
+			from = filepath.Join(m.options.Dirs.Download, name)
+		}
+		if isMissing(from) { // the name of a fetched file is its path
 			return source.Source{}, &Error{NoSource, name, fmt.Errorf("%s is not on this machine, and the secrets of its address were not kept", name)}
 		}
 	}
 	src, err := source.Parse(from)
 	if err != nil {
 		return src, &Error{NoSource, name, err}
+	}
+	src.SHA256 = left.Wanted.Source.SHA256
+	if !src.Local() {
+		src.Folder = left.Wanted.Source.Folder
 	}
 	return src, nil
 }
@@ -290,6 +354,8 @@ func (m *Models) enqueue(ctx context.Context) error {
 	if len(sources) > 0 {
 		requests, cancel := context.WithTimeout(ctx, m.options.Weights.requestTimeout())
 		defer cancel()
+		requests, cancel = bench.WithinLimit(requests, m.options.Deadline)
+		defer cancel()
 		var err error
 		sizes, err = m.options.Client.Sizes(requests, sources, dir)
 		if ctx.Err() != nil {
@@ -319,7 +385,7 @@ func (m *Models) enqueue(ctx context.Context) error {
 	for i := range order {
 		order[i] = i
 	}
-	if !slices.ContainsFunc(fetched, func(i int) bool { return m.all[i].wanted.SizeBytes == 0 }) { // the stop rules need this order
+	if !m.suite.GivenOrder && !slices.ContainsFunc(fetched, func(i int) bool { return m.all[i].wanted.SizeBytes == 0 }) { // the stop rules need this order
 		slices.SortStableFunc(order, bySize)
 	}
 	all, queued, known := make([]model, len(m.all)), []source.Source(nil), []fetch.Size(nil)
@@ -354,8 +420,11 @@ func (m *Models) logSizes(sizes []fetch.Size) error {
 	for _, s := range sizes {
 		missing, files = missing+s.Missing, files+s.Files
 	}
+	if files > 0 && m.options.Dirs.temporary {
+		slog.Warn("models go to a temporary directory, because neither /models nor the user's cache can be written", "models_dir", dir)
+	}
 	if files > 0 {
-		slog.Info("fetching models", "files", files, "size", humanize.IBytes(uint64(missing)), "directory", dir, "free", humanize.IBytes(uint64(max(free, 0))))
+		slog.Info("fetching models", "files", files, "size_bytes", missing, "models_dir", dir, "free_bytes", max(free, 0))
 	}
 	return nil
 }
@@ -369,13 +438,27 @@ func (m *Models) Jobs() []bench.Job {
 	return jobs
 }
 
+// SizesBytes returns the sizes of the models' tensors, in the order in which they run; 0:
+// not known.
+func (m *Models) SizesBytes() []uint64 {
+	sizes := make([]uint64, len(m.all))
+	for i, c := range m.all {
+		sizes[i] = c.wanted.SizeBytes
+	}
+	return sizes
+}
+
+// GivenOrder tells whether the models run in the order in which they were given. Then
+// none of them rules out another.
+func (m *Models) GivenOrder() bool { return m.suite.GivenOrder }
+
 // Wanted returns the models as they were wanted, in the order in which they run, and
 // the source of each. Paths are absolute.
 func (m *Models) Wanted() (wanted []suite.Entry, from []string) {
 	for _, c := range m.all {
 		given := c.wanted.Source.Given
 		if c.wanted.Source.Local() && c.job.Model.Weights == result.FileWeights { // found in one of the models directories
-			given = c.job.Model.Path
+			given = cmp.Or(c.job.Model.Path, c.wanted.Source.Path)
 			if abs, err := filepath.Abs(given); err == nil {
 				given = abs
 			}
@@ -385,14 +468,9 @@ func (m *Models) Wanted() (wanted []suite.Entry, from []string) {
 	return wanted, from
 }
 
-// Missing explains why the most recent missing model could not be fetched; nil: none is
-// missing. It is an *Error.
-func (m *Models) Missing() error {
-	if m.missing == nil {
-		return nil
-	}
-	return &Error{NotFetched, "", m.missing}
-}
+// Missing explains why the most recent missing model is missing; nil: none is. It is an
+// *Error.
+func (m *Models) Missing() error { return m.missing }
 
 // Start begins the downloads.
 func (m *Models) Start() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,12 +69,13 @@ type PlannedDevice struct {
 	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
 }
 
-// PlannedModel is a model of a plan. Either its file is at Path, or DownloadBytes must
+// PlannedModel is a model of a plan. Unless it is Bad, either its file is at Path, or DownloadBytes must
 // be fetched from Source, or it needs no file.
 type PlannedModel struct {
 	Name          string `json:"name"`
 	Source        string `json:"source,omitempty"`
-	Fallback      bool   `json:"fallback,omitempty"` // synthetic weights are used if the file does not arrive
+	Bad           string `json:"cannot_run,omitempty"` // why the model cannot be run
+	Fallback      bool   `json:"fallback,omitempty"`   // synthetic weights are used if the file does not arrive
 	Path          string `json:"path,omitempty"`
 	DownloadBytes int64  `json:"download_bytes,omitempty"`
 	About         bool   `json:"download_about,omitempty"` // DownloadBytes is the size of the tensors, slightly less than the file's
@@ -98,7 +100,8 @@ type PlannedModel struct {
 type PlannedTest struct {
 	Name string `json:"name"`
 	result.Test
-	BudgetSeconds float64 `json:"budget_s,omitempty"` // absent: no limit, or the model's size is unknown
+	BudgetSeconds float64 `json:"budget_s,omitempty"`    // absent: no limit, or the model's size is unknown
+	Unsupported   string  `json:"unsupported,omitempty"` // why the library cannot run it
 }
 
 // PlanOptions are options of NewPlan.
@@ -111,16 +114,17 @@ type PlanOptions struct {
 }
 
 // Measured are the results of an earlier run: the mean time of a repetition, by model
-// and test.
+// and test. A model is found by its name in the records, and by its last part.
 type Measured map[string]map[result.Test]time.Duration
 
 // Add adds a record.
 func (m Measured) Add(r *result.Record) {
-	name := filepath.Base(r.ModelFilename)
-	if m[name] == nil {
-		m[name] = make(map[result.Test]time.Duration)
+	for _, name := range []string{r.ModelFilename, filepath.Base(r.ModelFilename)} { // see suite.NameApart
+		if m[name] == nil {
+			m[name] = make(map[result.Test]time.Duration)
+		}
+		m[name][r.Test()] = time.Duration(r.AvgNs)
 	}
-	m[name][r.Test()] = time.Duration(r.AvgNs)
 }
 
 // NewPlan finds the models of a suite, and computes the disk space and the time that
@@ -128,18 +132,31 @@ func (m Measured) Add(r *result.Record) {
 func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 	o.Keep = false
 	p := &Plan{Repetitions: s.Repetitions, Weights: o.Weights, Directory: o.Dirs.Download}
+	var first *Error // of a model that cannot be run
+	good := false    // a model can be run
 	for _, wanted := range s.Models {
 		m, err := o.planModel(ctx, wanted)
-		if err != nil {
+		bad := ownFault(ctx, err)
+		switch {
+		case err != nil && bad == nil:
 			return nil, err
+		case bad != nil:
+			m.Bad, first = bad.Error(), cmp.Or(first, bad)
+		default:
+			good = true
 		}
 		p.Models = append(p.Models, m)
+	}
+	if !good {
+		return nil, first
 	}
 	p.readHeaders(ctx, &o)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	p.sortBySize()
+	if !s.GivenOrder {
+		p.sortBySize()
+	}
 	if err := p.disk(o.Client); err != nil {
 		return nil, &Error{NoDirectory, "", fmt.Errorf("models directory: %w", err)}
 	}
@@ -190,7 +207,7 @@ func (p *Plan) readHeaders(ctx context.Context, o *PlanOptions) {
 	var requests sync.WaitGroup
 	for i := range p.Models {
 		m := &p.Models[i]
-		if m.header != nil {
+		if m.header != nil || m.Bad != "" {
 			continue
 		}
 		requests.Go(func() {
@@ -265,6 +282,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 		m := &p.Models[i]
 		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
 		m.Longest = planned.Longest().String()
+		cannot := m.dropUnsupported(&planned)
 		p.Tests += len(planned.Tests)
 		likelyTime, tests := planned.Likely(o.Measured[m.Name])
 		likely += likelyTime
@@ -277,11 +295,12 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			}
 			m.Tests = append(m.Tests, test)
 		}
+		m.Tests = append(m.Tests, cannot...)
 		if m.SizeBytes == 0 {
 			p.UnknownSizes++
 			continue
 		}
-		need := planned.Memory(m.header, bench.DefaultSettings(0).UBatch, gguf.F16, gguf.F16)
+		need := planned.Memory(m.header, ContextOf(bench.DefaultSettings(0)))
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
 		bound, ok := planned.UpperBound()
@@ -297,6 +316,35 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 	if o.TimeLimit > 0 {
 		p.TimeLimitSeconds = secondsOf(o.TimeLimit)
 	}
+}
+
+// dropUnsupported removes the tests that the library cannot run from a plan, and
+// returns them. A note says why.
+func (m *PlannedModel) dropUnsupported(planned *suite.Plan) (cannot []PlannedTest) {
+	if m.header == nil {
+		return nil
+	}
+	settings := bench.DefaultSettings(0)
+	model := m.header.CheckModel()
+	reasons := make(map[string][]string) // the tests of each
+	var order []string
+	planned.Tests = slices.DeleteFunc(planned.Tests, func(t suite.PlannedTest) bool {
+		err := cmp.Or(model, m.header.CheckTest(t.Test, settings.Batch, settings.UBatch))
+		if err == nil {
+			return false
+		}
+		reason := err.Error()
+		cannot = append(cannot, PlannedTest{Name: t.Test.String(), Test: t.Test, Unsupported: reason})
+		if reasons[reason] == nil {
+			order = append(order, reason)
+		}
+		reasons[reason] = append(reasons[reason], t.Test.String())
+		return true
+	})
+	for _, reason := range order {
+		m.Notes = append(m.Notes, fmt.Sprintf("cannot run %s: %s", strings.Join(reasons[reason], " "), reason))
+	}
+	return cannot
 }
 
 func secondsOf(d time.Duration) *float64 {

@@ -28,18 +28,41 @@ const waitForSilent = 5 * time.Second
 // error of Emit.
 func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 	c := &m.all[i]
+	if c.bad != nil {
+		m.missing = c.bad
+		status := result.Failed
+		switch {
+		case c.bad.Kind == NotFetched:
+			status = result.DownloadFailed
+		case errors.Is(c.bad, gguf.ErrUnsupported), c.bad.Kind == NoShape:
+			status = result.Unsupported
+		}
+		return c.job, &supervise.Missing{Status: status, Reason: oneLine(c.bad.Error())}
+	}
 	if c.item != notQueued {
 		if err := m.arrive(ctx, c); err != nil {
 			return c.job, err
 		}
 	}
+	if c.header != nil {
+		checkTests(&c.job, c.header)
+		if len(c.job.Runnable()) == 0 { // the model is not loaded
+			return c.job, nil
+		}
+		loadUnmapped(&c.job, c.header, len(c.file.Paths))
+	}
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
 	}
-	if err := m.warm(ctx, c.job, c.paths); err != nil {
+	if err := c.identify(); err != nil { // it may have changed since it was found
+		return c.job, &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+	}
+	read, err := m.readIn(ctx, c.job, c.file.Paths)
+	if err != nil {
 		return c.job, err
 	}
-	m.pending, m.measured = slices.Clone(c.job.Tests), nil
+	warnOfGaps(&c.job, c.header, c.file.Paths, read > 0)
+	m.pending, m.measured = c.job.Runnable(), nil
 	m.expect()
 	return c.job, nil
 }
@@ -75,6 +98,8 @@ func (m *Models) fallBack(ctx context.Context, c *model, why error) error {
 	l := c.fallback
 	l.Because = why
 	if l.Header == nil {
+		ctx, cancel := bench.WithinLimit(ctx, m.options.Deadline)
+		defer cancel()
 		var err error
 		if l, err = m.options.fallback(ctx, c.wanted, why); err != nil {
 			var missing *supervise.Missing
@@ -97,15 +122,20 @@ func (m *Models) wait(ctx context.Context, c *model) (fetch.File, error) {
 	start := time.Now()
 	until, runEnds := m.waitUntil(c, start)
 	file, err := m.queue.Wait(ctx, c.item, until)
+	if err == nil {
+		err = checkFile(file)
+	}
 	done := bench.WaitDone{Model: name, Status: result.OK, Elapsed: time.Since(start)}
 	if err != nil {
-		m.missing = err
+		m.missing = &Error{NotFetched, "", err}
 		done.Reason = err.Error()
 		switch {
 		case ctx.Err() != nil:
 			done.Status = result.Aborted
 		case errors.Is(err, fetch.ErrNoDisk):
 			done.Status = result.NoDisk
+		case errors.Is(err, gguf.ErrUnsupported):
+			done.Status = result.Unsupported
 		case errors.Is(err, fetch.ErrHopeless) && runEnds:
 			done.Status = result.TimeLimit
 		default:
@@ -151,42 +181,66 @@ func (m *Models) waitUntil(c *model, start time.Time) (until time.Time, runEnds 
 // but tests have budgets.
 func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
-	if available == nil || header == nil || len(job.Tests) == 0 || m.options.OnDevices {
+	if available == nil || header == nil || len(job.Runnable()) == 0 || m.options.OnDevices {
 		return nil
 	}
-	return fitInto(job, header, *available)
+	return fitInto(job, header, *available, repackOf(host.CPUFeatures()))
 }
 
-// fitInto is fits for a given number of bytes. If only repacking's second copy of the
-// token embedding does not fit, fitInto turns repacking off.
-func fitInto(job *bench.Job, header *gguf.File, available uint64) error {
-	shortest := slices.MinFunc(job.Tests, func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
+// fitInto is fits for a given number of bytes and a CPU that repacks weights like r. If
+// the weights fit only without repacking, fitInto turns it off.
+func fitInto(job *bench.Job, header *gguf.File, available uint64, r gguf.Repack) error {
+	shortest := slices.MinFunc(job.Runnable(), func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
 	settings := job.Effective()
-	needs := header.Memory(shortest.Test.Context(), settings.UBatch, cacheType(settings.TypeK), cacheType(settings.TypeV))
-	once := needs
-	once.Weights -= header.TiedBytes()
-	switch {
-	case job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, settings.LoadMode):
+	c := contextOf(settings, r)
+	c.Tokens = shortest.Test.Context()
+	needs := header.Memory(c)
+	c.Repack = gguf.RepackNone
+	plain := header.Memory(c)
+	if job.Model.Weights == result.FileWeights && slices.Contains([]string{"auto", "mmap"}, settings.LoadMode) {
 		needs.Weights = 0
-	case settings.NoRepack:
-		needs = once
 	}
 	err := needs.Fits(available)
 	if err == nil {
 		return nil
 	}
-	if settings.NoRepack || once.Fits(available) != nil {
+	if settings.NoRepack || plain.Fits(available) != nil {
 		return &supervise.Missing{Status: result.OutOfMemory, Reason: err.Error()}
 	}
 	settings.NoRepack = true
 	job.Adjusted = &settings
 	w := result.Warning{
 		Code:    result.WarnNoRepack,
-		Message: fmt.Sprintf("weights were not repacked for the CPU, because repacking needs a second copy of the token embedding (%v)", err),
+		Message: fmt.Sprintf("weights were not repacked for the CPU, because repacked weights need more memory (%v)", err),
 	}
 	job.Warn(w)
 	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 	return nil
+}
+
+// ContextOf are the settings that decide a model's memory on this machine's CPU. The
+// caller sets the length.
+func ContextOf(s bench.Settings) gguf.Context { return contextOf(s, repackOf(host.CPUFeatures())) }
+
+// contextOf is ContextOf for a CPU that repacks weights like r.
+func contextOf(s bench.Settings, r gguf.Repack) gguf.Context {
+	if s.NoRepack {
+		r = gguf.RepackNone
+	}
+	return gguf.Context{
+		UBatch: min(s.UBatch, s.Batch), K: cacheType(s.TypeK), V: cacheType(s.TypeV), FlashOff: s.FlashAttn == 0, Repack: r,
+	}
+}
+
+// repackOf tells how the library repacks weights on a CPU with these flags.
+func repackOf(features []string) gguf.Repack {
+	switch {
+	case slices.Contains(features, "amx_int8"):
+		return gguf.RepackAMX
+	case slices.Contains(features, "avx2"):
+		return gguf.RepackAVX2
+	}
+	return gguf.RepackUnknown
 }
 
 // cacheType is a type of the KV cache by its name in the settings.
@@ -198,21 +252,28 @@ func cacheType(name string) gguf.Type {
 	return t
 }
 
-// warm reads a model's files into memory before its load budget begins.
-func (m *Models) warm(ctx context.Context, job bench.Job, paths []string) error {
+// readIn reads a model's files into memory before its load budget begins. It returns how
+// many bytes it read.
+func (m *Models) readIn(ctx context.Context, job bench.Job, paths []string) (read int64, err error) {
 	if job.Model.Weights != result.FileWeights || job.Settings.LoadMode == "dio" {
-		return nil
+		return 0, nil
 	}
-	var o fetch.WarmOptions
+	var o fetch.ReadInOptions
 	if available := host.Observe("/").MemoryAvailableBytes; available != nil {
 		o.AvailableBytes = int64(*available)
 	}
 	start := time.Now()
-	read, err := fetch.Warm(ctx, paths, o)
-	if err != nil && ctx.Err() == nil {
-		return &supervise.Missing{Status: result.Failed, Reason: err.Error()}
+	limited, cancel := bench.WithinLimit(ctx, m.options.Deadline)
+	defer cancel()
+	read, err = fetch.ReadIn(limited, paths, o)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, bench.ErrTimeLimit):
+		return read, &supervise.Missing{Status: result.TimeLimit, Reason: fmt.Sprintf("not loaded: %v", err)}
+	default:
+		return read, &supervise.Missing{Status: result.Failed, Reason: err.Error()}
 	}
-	return m.Emit(bench.WarmDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
+	return read, m.Emit(bench.ReadInDone{Model: job.Model.Name, Bytes: read, Elapsed: time.Since(start)})
 }
 
 // Downloaded returns how many bytes were downloaded since its last call, or since the
@@ -272,10 +333,7 @@ func (m *Models) likely(pending []bench.TestBudget, measured []policy.Measured) 
 	stop := policy.Default()
 	var left time.Duration
 	for _, t := range pending {
-		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmups: 1}
-		if m.options.Job.NoWarmup {
-			p.Warmups = 0
-		}
+		p := policy.Prospect{Test: t.Test, Budget: t.Budget, Repetitions: m.suite.Repetitions, Warmups: m.options.Job.WarmupPasses()}
 		for _, done := range measured {
 			if done.Test.ShorterInSeries(t.Test) {
 				p.Shorter = append(p.Shorter, done)

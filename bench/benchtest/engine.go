@@ -61,6 +61,8 @@ type Step struct {
 
 	Reports bool // Tokens reports the progress
 	Offload int  // layers that Load tries to offload to devices
+
+	Memory *result.Memory // of the test, from the step that begins it
 }
 
 // Script decides the step of each call.
@@ -109,6 +111,7 @@ type Engine struct {
 	busy     bool
 	calls    []Call
 	test     result.Test
+	memory   *result.Memory
 	n        int
 	step     Step // current step
 	began    time.Time
@@ -179,6 +182,9 @@ func (e *Engine) Repeat(n int) (time.Duration, error) {
 	return e.follow(Repeat)
 }
 
+// Context returns no facts: the settings are used as they were requested.
+func (e *Engine) Context() bench.ContextFacts { return bench.ContextFacts{} }
+
 // Generated returns the tokens of the last repetition of an end-to-end test, else
 // nil. The tokens are 0, 1, …, one byte each. All tokens, including those of the
 // prompt, take the same time.
@@ -208,8 +214,20 @@ func (e *Engine) Tokens() int {
 	return int(min(share, 1) * float64(e.test.Tokens()))
 }
 
+// Memory returns the memory that the step of Begin has.
+func (e *Engine) Memory() *result.Memory {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.memory
+}
+
 // End follows the script. It cannot be aborted.
-func (e *Engine) End() error { return e.finish(End) }
+func (e *Engine) End() error {
+	e.mu.Lock()
+	e.memory = nil
+	e.mu.Unlock()
+	return e.finish(End)
+}
 
 // Close follows the script. It cannot be aborted.
 func (e *Engine) Close() error { return e.finish(Close) }
@@ -246,6 +264,9 @@ func (e *Engine) follow(m Method) (time.Duration, error) {
 	aborted := e.aborting
 	step := e.script(c)
 	e.step, e.began = step, time.Now()
+	if m == Begin {
+		e.memory = step.Memory
+	}
 	e.mu.Unlock()
 	return step.run(aborted)
 }

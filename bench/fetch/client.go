@@ -177,7 +177,7 @@ func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() 
 		return got, err
 	}, backoff.WithBackOff(c.newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			c.logRetry(tries, err, "trying again", "model", src.String(), "wait", wait.Round(time.Millisecond))
+			c.logRetry(tries, err, "trying again", "model", src.String(), "retry_in_s", wait.Round(time.Millisecond).Seconds())
 		}))
 	var permanent *backoff.PermanentError // the library does not unwrap it at the last try
 	if errors.As(err, &permanent) {

@@ -27,5 +27,5 @@ func OnBackground(f func()) {
 	b.run(f)
 }
 
-// WarmReader is Warm for an open file, with a time limit.
-var WarmReader = warm
+// ReadInReader is ReadIn for an open file, with a time limit.
+var ReadInReader = readIn

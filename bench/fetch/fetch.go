@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
@@ -80,7 +81,9 @@ const (
 // An existing file in dir is used if its header is sound and its checksum is
 // right. The checksum is compared with the source's, else with the recorded one,
 // else with the server's. If the server does not answer, a sound header is
-// enough. A wrong file is renamed to NAME.corrupt-TIME and fetched again.
+// enough. Another file is fetched again. When that is complete, the one that was there is
+// renamed: to NAME.other-HASH if it was fetched from another source, with a hash of that
+// source, else to NAME.corrupt-TIME.
 //
 // A download is written to NAME.part and renamed when its size, checksum and header
 // are right. If it is interrupted, the next Fetch resumes it, as long as the file
@@ -144,19 +147,22 @@ type download struct {
 
 	downloaded int64 // bytes
 	retries    int
-	replaces   error     // why the file that is there is replaced; nil: none is, or it belongs to another source
-	restarts   int       // from the first byte
-	last       error     // of the last failed attempt
-	at         time.Time // the meters have counted until here
-	shown      meter     // rate with pauses
-	reading    meter     // rate of network and disk, without pauses
-	held       time.Time // when the gate last paused the download
-	by         time.Time // the queue's deadline when reading began to count
-	told       time.Time // when progress was last reported
+	together   bool         // a file that is there is replaced with the model's other files, by install
+	install    func() error // puts the complete file in its place; nil: it is there
+	unlock     func()       // after install
+	replaces   error        // why the file that is there is replaced; nil: none is
+	restarts   int          // from the first byte
+	last       error        // of the last failed attempt
+	at         time.Time    // the meters have counted until here
+	shown      meter        // rate with pauses
+	reading    meter        // rate of network and disk, without pauses
+	held       time.Time    // when the gate last paused the download
+	by         time.Time    // the queue's deadline when reading began to count
+	told       time.Time    // when progress was last reported
 }
 
 func (c *Client) newDownload(src source.Source, dir string, o Options, s share) *download {
-	return &download{Client: c, Options: o, src: src, dir: dir, path: filepath.Join(dir, src.Name()),
+	return &download{Client: c, Options: o, src: src, dir: filepath.Dir(src.Place(dir)), path: src.Place(dir),
 		pinned: strings.ToLower(src.SHA256), share: s, retries: s.retries}
 }
 
@@ -237,7 +243,12 @@ func (d *download) file(ctx context.Context) (File, error) {
 	case err != nil:
 		return File{}, err
 	}
-	defer unlock()
+	d.unlock = unlock
+	defer func() {
+		if d.install == nil {
+			unlock()
+		}
+	}()
 
 	file, why, err := d.existing(ctx)
 	switch {
@@ -246,9 +257,7 @@ func (d *download) file(ctx context.Context) (File, error) {
 	case err == nil:
 		// Whatever a server says, the file stays until its replacement is complete and verified.
 		d.log().Warn("existing file will be replaced", "file", d.path, "reason", why)
-		if !errors.Is(why, errOtherSource) {
-			d.replaces = why
-		}
+		d.replaces = why
 	case !errors.Is(err, fs.ErrNotExist):
 		return File{}, err
 	}
@@ -429,7 +438,7 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 		if d.hooks.waiting != nil {
 			d.hooks.waiting(time.Now().Add(wait), err)
 		}
-		d.logRetry(fruitless, err, "download interrupted, trying again", "file", d.path, "bytes", d.have, "wait", wait.Round(time.Millisecond))
+		d.logRetry(fruitless, err, "download interrupted, trying again", "file", d.path, "have_bytes", d.have, "retry_in_s", wait.Round(time.Millisecond).Seconds())
 	}))
 	return err
 }
@@ -467,7 +476,7 @@ func (d *download) attempt(ctx context.Context) error {
 	}
 	if resp.StatusCode == http.StatusOK {
 		if d.have > 0 {
-			d.log().Warn("the server sends the file again from the first byte", "file", d.path, "bytes", d.have, "changed", now != d.state)
+			d.log().Warn("the server sends the file again from the first byte", "file", d.path, "have_bytes", d.have, "changed", now != d.state)
 			d.restarts++
 		}
 		if err := d.begin(now); err != nil {
@@ -614,7 +623,7 @@ func (d *download) hopeless(now time.Time) error {
 // errWrong is the error of a complete file with wrong content.
 var errWrong = errors.New("the downloaded file is wrong")
 
-// finish verifies the complete partial file and renames it.
+// finish verifies the complete partial file and renames it, or leaves that to install.
 func (d *download) finish() (File, error) {
 	sum, want := hexSum(d.sum), d.pinned
 	if want == "" {
@@ -637,32 +646,47 @@ func (d *download) finish() (File, error) {
 	if err := d.out.Close(); err != nil {
 		return File{}, err
 	}
-	// There is no fsync: it would write tens of gigabytes to the disk beside a running
-	// test. After a power failure, the record's checksum shows the damage.
-	if err := d.moveAside(); err != nil {
-		return File{}, err
-	}
-	if err := os.Rename(d.partPath(), d.path); err != nil {
-		return File{}, err
-	}
-	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
-	d.keep(d.state)
-	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	put := func() error { return d.put(sum, info) }
+	if _, err := os.Lstat(d.path); err == nil && d.together {
+		d.install = put
+	} else if err := put(); err != nil {
 		return File{}, err
 	}
 	return File{Path: d.path, Paths: []string{d.path}, Bytes: info.Size(), Header: header, SHA256: sum}, nil
 }
 
-// moveAside gives a wrong file another name, just before it is replaced.
+// put renames the complete and verified partial file to the file's name.
+func (d *download) put(sum string, info fs.FileInfo) error {
+	// There is no fsync: it would write tens of gigabytes to the disk beside a running
+	// test. After a power failure, the record's checksum shows the damage.
+	if err := d.moveAside(); err != nil {
+		return err
+	}
+	if err := os.Rename(d.partPath(), d.path); err != nil {
+		return err
+	}
+	d.state.SHA256, d.state.ModTime = sum, info.ModTime()
+	d.keep(d.state)
+	if err := os.Remove(d.statePath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// moveAside gives a file that is not the source's another name, just before it is
+// replaced. One from another source may be good. At most one of each source is kept.
 func (d *download) moveAside() error {
 	if d.replaces == nil {
 		return nil
 	}
 	aside := d.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if known, err := readRecord(d.recordPath()); err == nil && known.Source != d.src.String() {
+		aside = fmt.Sprintf("%s.other-%.4x", d.path, sha256.Sum256([]byte(known.Source)))
+	}
 	if err := os.Rename(d.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	d.log().Warn("existing file moved aside", "file", d.path, "to", aside, "reason", d.replaces)
+	d.log().Warn("existing file moved aside", "file", d.path, "moved_to", aside, "reason", d.replaces)
 	return nil
 }
 
@@ -695,7 +719,7 @@ func readRecord(path string) (record, error) {
 		err = errors.New("not a record of a download")
 	}
 	if err != nil {
-		return record{}, fmt.Errorf("%s: %w", path, err)
+		return record{}, result.AtPath(path, err)
 	}
 	r.SHA256 = strings.ToLower(r.SHA256)
 	return r, nil

@@ -212,10 +212,9 @@ func TestFetchSurvives(t *testing.T) {
 		ranges  []string
 		atLeast time.Duration // of false time
 	}{
-		"nothing": {[]http.HandlerFunc{whole}, a, []string{""}, 0},
-		"503":     {[]http.HandlerFunc{status(503), status(500), whole}, a, []string{"", "", ""}, 0},
-		"429":     {[]http.HandlerFunc{status(429, "Retry-After", "30"), whole}, a, []string{"", ""}, 30 * time.Second},
-		"cuts":    {[]http.HandlerFunc{cutAt(1000), cutAt(2000), cutAt(0), whole}, a, []string{"", "bytes=1000-", "bytes=3000-", "bytes=3000-"}, 0},
+		"503":  {[]http.HandlerFunc{status(503), status(500), whole}, a, []string{"", "", ""}, 0},
+		"429":  {[]http.HandlerFunc{status(429, "Retry-After", "30"), whole}, a, []string{"", ""}, 30 * time.Second},
+		"cuts": {[]http.HandlerFunc{cutAt(1000), cutAt(2000), cutAt(0), whole}, a, []string{"", "bytes=1000-", "bytes=3000-", "bytes=3000-"}, 0},
 		"stall": {[]http.HandlerFunc{func(rw http.ResponseWriter, r *http.Request) { part(rw, r, a, 5000, true) }, whole},
 			a, []string{"", "bytes=5000-"}, 10 * time.Second},
 		"no ranges": {[]http.HandlerFunc{cutAt(1000), noRanges}, a, []string{"", "bytes=1000-"}, 0},
@@ -541,6 +540,9 @@ func TestFileOfAnotherSource(t *testing.T) {
 			_, _ = rw.Write(b[:100])
 			panic(http.ErrAbortHandler)
 		}, fetch.ErrUnavailable, a},
+		"failing": {status(500), fetch.ErrUnavailable, a},
+		"cut":     {func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, b[:len(b)-8]) }, gguf.ErrTruncated, a},
+		"garbage": {func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, append([]byte("GGUF"), b[1000:]...)) }, gguf.ErrUnsupported, a},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -562,8 +564,16 @@ func TestFileOfAnotherSource(t *testing.T) {
 				if err != nil || !bytes.Equal(left, tt.left) {
 					t.Errorf("the file that is there is another one, %v", err)
 				}
-				if aside, _ := filepath.Glob(filepath.Join(dir, "m.gguf.corrupt-*")); len(aside) > 0 {
-					t.Errorf("a sound file was moved aside: %v", aside)
+				// The replaced file is kept, and not called corrupt.
+				aside, err := filepath.Glob(filepath.Join(dir, "m.gguf.[oc]*"))
+				if err != nil || len(aside) == 1 != (tt.want == nil) {
+					t.Fatalf("moved aside: %v, %v", aside, err)
+				}
+				if len(aside) > 0 {
+					kept, err := os.ReadFile(aside[0])
+					if err != nil || !bytes.Equal(kept, a) || !strings.Contains(aside[0], "m.gguf.other-") {
+						t.Errorf("%s has %d bytes, %v", aside[0], len(kept), err)
+					}
 				}
 			})
 		})

@@ -443,7 +443,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func TestWarm(t *testing.T) {
+func TestReadIn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.gguf")
 	write(t, path, string(bytes.Repeat([]byte("x"), 5<<20)))
 	ended, cancel := context.WithCancel(t.Context())
@@ -462,7 +462,7 @@ func TestWarm(t *testing.T) {
 		"missing":          {t.Context(), path + "x", 0, 0, os.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {
-			read, err := fetch.Warm(tt.ctx, []string{tt.path}, fetch.WarmOptions{AvailableBytes: tt.available})
+			read, err := fetch.ReadIn(tt.ctx, []string{tt.path}, fetch.ReadInOptions{AvailableBytes: tt.available})
 			if read != tt.read || !errors.Is(err, tt.err) {
 				t.Errorf("read %d, %v", read, err)
 			}
@@ -470,7 +470,7 @@ func TestWarm(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		slow := &slowReader{perRead: time.Second}
-		if read, err := fetch.WarmReader(t.Context(), slow, 10*time.Second); err != nil || read != 10<<20 {
+		if read, err := fetch.ReadInReader(t.Context(), slow, 10*time.Second); err != nil || read != 10<<20 {
 			t.Errorf("read %d, %v", read, err)
 		}
 	})

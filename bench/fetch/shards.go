@@ -80,7 +80,7 @@ func (c *Client) Survey(ctx context.Context, src source.Source, dir string) (Sur
 
 func survey(first source.Source, dir string, ask func(source.Source) (*gguf.File, Remote, error)) (Survey, error) {
 	look := func(src source.Source) (Surveyed, error) {
-		path := filepath.Join(dir, src.Name())
+		path := src.Place(dir)
 		if dir != "" {
 			if header, bytes, err := readHeader(path); err == nil && !ofAnotherSource(path, src) {
 				return Surveyed{src, bytes, 0, header}, nil
@@ -143,7 +143,8 @@ type share struct {
 
 // fetchShards fetches a model in several files. A file that is missing or belongs
 // to another model, and a disk without room for all files, are found before
-// anything is downloaded.
+// anything is downloaded. Files that replace others are put in place together, once
+// all files are complete: before, the others may be a whole model.
 func (c *Client) fetchShards(ctx context.Context, first source.Source, dir string, o Options) (File, error) {
 	failure := c.newDownload(first, dir, o, share{}).failure
 	s, err := survey(first, dir, func(src source.Source) (*gguf.File, Remote, error) {
@@ -154,16 +155,31 @@ func (c *Client) fetchShards(ctx context.Context, first source.Source, dir strin
 	}
 	var fetched File // sums over all files
 	missing, _ := s.Missing()
+	var held []*download
+	defer func() {
+		for _, d := range held {
+			d.unlock()
+		}
+	}()
 	for _, f := range s.Files {
 		missing -= f.Missing
 		d := c.newDownload(f.Source, dir, o, share{f.Bytes, s.Bytes() - f.Bytes - missing, missing, fetched.Retries})
+		d.together = true
 		file, err := d.one(ctx)
+		if d.install != nil {
+			held = append(held, d)
+		}
 		if err != nil {
 			return File{}, err
 		}
 		fetched.Downloaded, fetched.Retries = fetched.Downloaded+file.Downloaded, file.Retries
 	}
-	file, err := Local(filepath.Join(dir, first.Name()))
+	for _, d := range held {
+		if err := d.install(); err != nil {
+			return File{}, d.failure(err)
+		}
+	}
+	file, err := Local(first.Place(dir))
 	if err != nil {
 		return File{}, failure(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -496,5 +497,73 @@ func TestShardsTwoProcesses(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(dir, "."+shardName(i+1, 3)+".lock")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a lock is left: %v", err)
 		}
+	}
+}
+
+// The files of a model are replaced together: as long as one of the new ones is not
+// here, complete and valid, those of another source stay as they are. The next Fetch
+// goes on where this one stopped.
+func TestShardsOfAnotherSource(t *testing.T) {
+	a, b := shards(t, 3, 1), shards(t, 3, 2)
+	third := "/dir/" + shardName(3, 3)
+	for name, fails := range map[string]http.HandlerFunc{
+		"not found": status(404),
+		"forbidden": status(403),
+		"a page":    func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("<html>log in")) },
+		"broken off": func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Content-Length", strconv.Itoa(len(b[2])))
+			_, _ = rw.Write(b[2][:100])
+			panic(http.ErrAbortHandler)
+		},
+		"another length": func(rw http.ResponseWriter, r *http.Request) { serve(rw, r, b[2][:len(b[2])-8]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one, two := hosted(a), hosted(b)
+				good := two[third]
+				broken := true
+				two[third] = func(rw http.ResponseWriter, r *http.Request) {
+					if broken && r.Header.Get("Range") == "" { // headers are fine
+						fails(rw, r)
+						return
+					}
+					good(rw, r)
+				}
+				w, dir := newWorld(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					answers := one
+					if r.Host == "two.test" {
+						answers = two
+					}
+					answers[r.URL.Path](rw, r)
+				})), t.TempDir()
+				get := func(host string) error {
+					_, err := w.client.Fetch(t.Context(), parse(t, "http://"+host+"/dir/"+shardName(1, 3)), dir, fetch.Options{})
+					return err
+				}
+				holds := func(want [][]byte) {
+					t.Helper()
+					for i, b := range want {
+						if got, err := os.ReadFile(filepath.Join(dir, shardName(i+1, 3))); err != nil || !bytes.Equal(got, b) {
+							t.Errorf("file %d is another one, %v", i+1, err)
+						}
+					}
+				}
+				if err := get("one.test"); err != nil {
+					t.Fatal(err)
+				}
+				if err := get("two.test"); err == nil {
+					t.Fatal("no error")
+				}
+				holds(a)
+				broken = false
+				if err := get("two.test"); err != nil {
+					t.Fatal(err)
+				}
+				holds(b)
+				if bodies := w.bodies(); bodies[len(bodies)-1][0] != '3' || strings.Count(strings.Join(bodies, "\n"), "1 ") != 2 {
+					t.Errorf("complete files were fetched again: %v", bodies)
+				}
+			})
+		})
 	}
 }

@@ -53,7 +53,7 @@ func (c *Client) size(ctx context.Context, src source.Source, dir string) Size {
 		missing, files := s.Missing()
 		return Size{Bytes: s.Bytes(), Missing: missing, Files: files, Err: err}
 	}
-	path := filepath.Join(dir, src.Name())
+	path := src.Place(dir)
 	if _, bytes, err := readHeader(path); err == nil && !ofAnotherSource(path, src) {
 		return Size{Bytes: bytes}
 	}
@@ -71,7 +71,7 @@ func (c *Client) Here(src source.Source, dir string) (File, error) {
 	if file, ok := c.Cached(src); ok {
 		return file, nil
 	}
-	path := filepath.Join(dir, src.Name())
+	path := src.Place(dir)
 	if ofAnotherSource(path, src) {
 		return File{}, &cleaned{path + " exists, but it was fetched from another source", ErrNotFound}
 	}

@@ -19,7 +19,7 @@ import (
 	"math/bits"
 )
 
-// The versions of the format that can be read. Only version 3 may be big endian,
+// The versions of the format that can be read. Only version 3 may be big-endian,
 // which is refused.
 const (
 	MinVersion = 2
@@ -247,7 +247,7 @@ func (f *File) checkTensor(i int, names map[string]int, start uint64) (end uint6
 		return corrupt("has %d dimensions, not 1 to %d", len(t.Dims), maxDims)
 	}
 	if !t.Type.Valid() {
-		return 0, refuse(ErrUnsupported, "tensor %d %q is of unknown %v", i, t.Name, t.Type)
+		return 0, refuse(ErrUnknownType, "tensor %d %q is of unknown %v", i, t.Name, t.Type)
 	}
 	elements := uint64(1)
 	for j, d := range t.Dims {

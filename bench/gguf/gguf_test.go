@@ -14,8 +14,9 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"pgregory.net/rapid"
+
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 )
 
 // example is a small header with values of all types.
@@ -251,7 +252,7 @@ func TestRefusals(t *testing.T) {
 		{"version 1", start(1, 0, 0), gguf.ErrUnsupported, "gguf: version 1 is not supported, only 2 to 3"},
 		{"version 0", start(0, 0, 0), gguf.ErrUnsupported, "gguf: version 0 is not supported, only 2 to 3"},
 		{"version 4", start(4, 0, 0), gguf.ErrUnsupported, "gguf: version 4 is not supported, only 2 to 3"},
-		{"big endian", start(3<<24, 0, 0), gguf.ErrUnsupported, "gguf: the file is big endian"},
+		{"big endian", start(3<<24, 0, 0), gguf.ErrBigEndian, "gguf: the file is big-endian"},
 		{"many keys", start(3, 0, huge), gguf.ErrUnsupported, "gguf: 18446744073709551615 keys are more than the limit of 16384"},
 		{"many tensors", start(3, huge, 0), gguf.ErrUnsupported, "gguf: 18446744073709551615 tensors are more than the limit of 65536"},
 		{"no counts", (&raw{}).put(uint32(0x46554747), uint32(3)), gguf.ErrTruncated, "gguf: the preamble ends at byte 16 of a 8 byte file"},
@@ -557,7 +558,7 @@ func FuzzRead(f *testing.F) {
 		if n, ok := got.Uint(got.Architecture() + ".block_count"); ok && (n == 0 || n > 512) && got.Shards() == 1 && got.Architecture() != "clip" && got.Architecture() != "" {
 			t.Fatalf("%d layers of %q", n, got.Architecture())
 		}
-		if m := got.Memory(512, 512, gguf.F16, gguf.F16); m.Total() < m.Weights {
+		if m := got.Memory(gguf.Context{Tokens: 512, UBatch: 512, K: gguf.F16, V: gguf.F16}); m.Total() < m.Weights {
 			t.Fatalf("memory of %+v", m)
 		}
 		// An accepted header is consistent; its users need no checks.

@@ -8,49 +8,121 @@ import (
 )
 
 // Memory is the memory that a model needs to run tests of one length, in bytes.
-// Weights and Cache are exact for models of plain attention whose output is
-// repacked or offloaded. For others they are upper bounds: Weights includes
-// TiedBytes, and Cache assumes that sliding windows keep the whole context.
-// Compute is an estimate.
+//
+// For the default models all parts are what libllama 0.7.0 reports on a CPU. The
+// same holds for other models of plain attention. For the rest, Cache is an upper
+// bound, because it assumes that sliding windows keep the whole context, and Compute
+// is an estimate.
 type Memory struct {
 	Tokens  uint64 `json:"tokens"`        // length of the context
-	Weights uint64 `json:"weights_bytes"` // all tensors, and TiedBytes
+	Weights uint64 `json:"weights_bytes"` // all tensors, with a second copy of some; see Repack
 	Cache   uint64 `json:"cache_bytes"`   // keys and values of the attention
-	Compute uint64 `json:"compute_bytes"` // intermediate results of the graph
+	Compute uint64 `json:"compute_bytes"` // intermediate results of the graph, and the logits of a token
 }
 
 // Total is the sum of the parts in bytes.
 func (m Memory) Total() uint64 { return add(add(m.Weights, m.Cache), m.Compute) }
 
+// Context is what decides the memory of a model besides its header.
+type Context struct {
+	Tokens   int  // that the context holds
+	UBatch   int  // the most tokens of one pass
+	K, V     Type // of the cached keys and values
+	FlashOff bool // no flash attention
+	Repack   Repack
+}
+
+// Repack says how the CPU back-end lays out weights. Its memory depends on this in
+// two ways. Tiles for AMX are larger than the blocks that they replace. And if a
+// model has no output weight, libllama uses the token embedding in its place: it
+// makes a second copy if the layout of the output differs from that of the embedding,
+// which is never repacked (llama_model_loader::create_tensor, TENSOR_DUPLICATED).
+type Repack int
+
+// The layouts of ggml 0.27.
+const (
+	RepackUnknown Repack = iota // at most a second copy of the embedding
+	RepackNone                  // as in the file (--no-repack)
+	RepackAVX2                  // for x86-64 without AMX (ggml-cpu/repack.cpp)
+	RepackAMX                   // for AMX (ggml-cpu/amx/mmq.cpp)
+)
+
+// bytes is the size of a tensor in bytes that is a factor of matrix products. repacked
+// tells whether it differs from that of the file.
+func (r Repack) bytes(t Tensor) (bytes uint64, repacked bool) {
+	bytes = t.Bytes()
+	if len(t.Dims) != 2 {
+		return bytes, false
+	}
+	rows := t.Dims[1]
+	if r == RepackAMX && rows%32 == 0 {
+		perBlock := uint64(0)
+		switch t.Type {
+		case Q4_0, Q4_1, Q6_K:
+		case Q4_K, Q5_K, Q8_0:
+			perBlock = 4
+		case IQ4_XS:
+			perBlock = 2
+		default:
+			return bytes, false
+		}
+		return add(bytes, mul(perBlock, t.Elements()/t.Type.BlockSize())), true
+	}
+	if r != RepackNone && rows%8 == 0 {
+		switch t.Type {
+		case Q4_0, Q4_K, IQ4_NL:
+			return bytes, true
+		}
+	}
+	return bytes, false
+}
+
+// weights is the size of all weights in bytes.
+func (f *File) weights(r Repack) uint64 {
+	if r == RepackUnknown {
+		return add(f.TensorBytes(), f.TiedBytes())
+	}
+	var sum uint64
+	tied := f.TiedBytes() > 0
+	for _, t := range f.Tensors {
+		bytes, repacked := r.bytes(t)
+		switch {
+		case t.Name != "token_embd.weight":
+			sum = add(sum, bytes)
+		case tied && repacked:
+			sum = add(sum, add(t.Bytes(), bytes))
+		default:
+			sum = add(sum, t.Bytes())
+		}
+	}
+	return sum
+}
+
 // contextPad: libllama rounds the length of a context up to a multiple of it.
 const contextPad = 256
 
-// Memory estimates the memory for a context of the given number of tokens,
-// computed in passes of at most ubatch tokens. k and v are the types of the cached
-// keys and values.
-func (f *File) Memory(tokens, ubatch int, k, v Type) Memory {
-	n := pad(uint64(max(tokens, 1)), contextPad)
-	pass := min(uint64(max(tokens, 1)), uint64(max(ubatch, 1)))
-	m := Memory{Tokens: n, Weights: add(f.TensorBytes(), f.TiedBytes())}
+// padded is the length of the context that the library makes, in tokens.
+func (c Context) padded() uint64 { return pad(uint64(max(c.Tokens, 1)), contextPad) }
 
+// pass is the number of tokens of the longest pass.
+func (c Context) pass() uint64 { return uint64(min(max(c.Tokens, 1), max(c.UBatch, 1))) }
+
+// Memory predicts the memory for a context.
+func (f *File) Memory(c Context) Memory {
+	n := c.padded()
+	m := Memory{Tokens: n, Weights: f.weights(c.Repack)}
 	a := f.attention()
 	for layer := range a.layers {
 		heads := a.headsKV.at(layer)
-		m.Cache = add(m.Cache, typeBytes(k, mul(n, mul(heads, a.key))))
-		m.Cache = add(m.Cache, typeBytes(v, mul(n, mul(heads, a.value))))
+		m.Cache = add(m.Cache, typeBytes(c.K, mul(n, mul(heads, a.key))))
+		m.Cache = add(m.Cache, typeBytes(c.V, mul(n, mul(heads, a.value))))
 	}
-	// The widest node holds the logits or the feed-forward network. Beside it live
-	// embeddings with their neighbours, and the attention's mask.
-	widest := max(f.Vocabulary(), mul(3, a.feedForward.largest()))
-	m.Compute = add(mul(4*pass, add(widest, mul(11, a.embedding)/2)), mul(2*pass, n))
+	m.Compute = add(f.graph(c).size(), mul(4, f.Vocabulary()))
 	return m
 }
 
 // TiedBytes is the size of the token embedding if the model has no output weight,
-// else 0. libllama then uses the embedding as the output. It needs a second copy
-// for that, unless it runs on a CPU that does not repack the type
-// (llama_model_loader::create_tensor, TENSOR_DUPLICATED). If only this copy does not
-// fit into memory, package acquire turns repacking off.
+// else 0.
 func (f *File) TiedBytes() uint64 {
 	var embedding uint64
 	for _, t := range f.Tensors {
@@ -90,6 +162,7 @@ type attention struct {
 	layers      int
 	embedding   uint64 // elements
 	feedForward perLayer
+	heads       uint64 // of the queries; the largest number of all layers
 	headsKV     perLayer
 	key, value  uint64 // elements of one head
 }
@@ -128,7 +201,8 @@ func (f *File) attention() attention {
 	if a.headsKV == nil {
 		a.headsKV = heads
 	}
-	head := a.embedding / max(heads.largest(), 1)
+	a.heads = heads.largest()
+	head := a.embedding / max(a.heads, 1)
 	a.key, a.value = head, head
 	if n, ok := f.Uint(arch + "attention.key_length"); ok {
 		a.key = n

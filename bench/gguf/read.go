@@ -212,7 +212,7 @@ func (d *decoder) version() uint32 {
 	switch {
 	case d.err != nil:
 	case v&0xffff == 0 && v != 0:
-		d.fail(ErrUnsupported, "the file is big endian")
+		d.fail(ErrBigEndian, "the file is %v", ErrBigEndian)
 	case v < MinVersion || v > MaxVersion:
 		d.fail(ErrUnsupported, "version %d is not supported, only %d to %d", v, MinVersion, MaxVersion)
 	}

@@ -30,7 +30,7 @@ func ShardNames(first string, count uint64) ([]string, error) {
 		return nil, refuse(ErrCorrupt, "%q is one of %d files by its header, and of %d by its name", baseName(first), count, of)
 	}
 	if m[2] != "00001" {
-		return nil, refuse(ErrUnsupported, "%q is not the first of its %d files", baseName(first), count)
+		return nil, refuse(ErrNotFirst, "%q is not the first of its %d files", baseName(first), count)
 	}
 	names := make([]string, count)
 	for i := range names {

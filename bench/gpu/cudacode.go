@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // CUDACode lists the GPUs that a library has code for: machine code for some, and
@@ -101,7 +103,7 @@ func readCUDACode(path string) (CUDACode, error) {
 	}
 	c, err := readFatbin(s, int64(s.Size))
 	if err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
+		return c, result.AtPath(path, err)
 	}
 	return c, nil
 }

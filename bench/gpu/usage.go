@@ -157,11 +157,7 @@ func (m Machine) whyNone(engine bench.EngineFacts) []string {
 	if engine.CUDAModule == "" {
 		reasons = append(reasons, "the CUDA back-end (libggml-cuda.so) is not installed, or this build does not open it")
 	}
-	for _, p := range engine.Problems {
-		if strings.Contains(strings.ToLower(p), "cuda") {
-			reasons = append(reasons, p)
-		}
-	}
+	reasons = append(reasons, engine.CUDAProblems()...)
 	if len(reasons) == 0 {
 		reasons = append(reasons, "the CUDA back-end lists no device")
 	}

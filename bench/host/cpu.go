@@ -15,12 +15,19 @@ import (
 // CPU describes the machine's CPUs. The Allowed fields count what this process may
 // run on, the other fields the whole machine.
 type CPU struct {
-	Model         string `json:"model,omitempty"`          // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	Model string `json:"model,omitempty"` // "model name" of /proc/cpuinfo; implementer and part on arm64; else CPUID
+	// On x86-64 these tell a CPU that a hypervisor gives a vague name: vendor_id, "cpu
+	// family", "model" and "stepping" of /proc/cpuinfo, else CPUID.
+	Vendor        string `json:"vendor,omitempty"`
+	Family        *int   `json:"family,omitempty"`
+	ModelNumber   *int   `json:"model_number,omitempty"`
+	Stepping      *int   `json:"stepping,omitempty"`
 	Sockets       int    `json:"sockets,omitempty"`        // distinct physical_package_id in /sys/devices/system/cpu
 	PhysicalCores int    `json:"physical_cores,omitempty"` // distinct thread_siblings_list, in the same place
 	LogicalCPUs   int    `json:"logical_cpus,omitempty"`   // online, in the same place
 	AllowedCores  int    `json:"allowed_cores,omitempty"`  // physical cores with a CPU in Cpus_allowed_list of /proc/self/status
 	AllowedCPUs   int    `json:"allowed_cpus,omitempty"`   // online CPUs in Cpus_allowed_list
+	AllowedList   string `json:"allowed_list,omitempty"`   // Cpus_allowed_list: "0-3,8"
 	// PerformanceCores counts those of AllowedCores that are no efficiency cores, on a
 	// CPU that has both: /sys/devices/cpu_core/cpus, which is Intel's.
 	PerformanceCores int      `json:"performance_cores,omitempty"`
@@ -46,19 +53,69 @@ type Cache struct {
 // quota. The result is at least 1.
 func DefaultThreads() int { return open("/").countCPUs().Threads }
 
+// CPUFeatures lists the instruction sets of this machine that ggml uses, by the
+// kernel's names.
+func CPUFeatures() []string { return open("/").readCPUInfo().features() }
+
 func (m machine) describeCPU(info cpuInfo) CPU {
 	c := m.countCPUs()
 	c.Model = info.model()
 	if c.Model == "" && m.cpu != nil {
 		c.Model = m.cpu.BrandName
 	}
-	for _, flag := range ggmlFeatures {
-		if info.hasFlag(flag) {
-			c.Features = append(c.Features, flag)
-		}
-	}
+	m.identify(&c, info)
+	c.Features = info.features()
 	c.Caches, c.Governors = m.caches(), m.governors()
 	return c
+}
+
+// identify fills in vendor, family, model number and stepping.
+func (m machine) identify(c *CPU, info cpuInfo) {
+	number := func(key string) *int {
+		if len(info[key]) != 1 {
+			return nil
+		}
+		n, err := strconv.Atoi(info[key][0])
+		if err != nil {
+			return nil
+		}
+		return &n
+	}
+	if vendors := info["vendor_id"]; len(vendors) == 1 {
+		c.Vendor, c.Family, c.ModelNumber, c.Stepping = vendors[0], number("cpu family"), number("model"), number("stepping")
+	}
+	if c.Family == nil && m.cpu != nil && m.cpu.Family > 0 { // CPUID exists on x86-64 alone
+		c.Vendor, c.Family, c.ModelNumber, c.Stepping = m.cpu.VendorString, &m.cpu.Family, &m.cpu.Model, &m.cpu.Stepping
+	}
+}
+
+var (
+	notInName   = regexp.MustCompile(`(?i)@.*|version.*|\(.*?\)`)      // frequency, version of QEMU, remarks
+	modelNumber = regexp.MustCompile(`(?i)\b[a-z]*\d[a-wyz]?\d+\w*\b`) // "8375C", "9R14", "E5", no "E312xx"
+)
+
+// vague reports whether a name says which product line a CPU is of, but not which
+// model: "AMD EPYC", "Intel Xeon Processor (Skylake, IBRS)".
+func vague(name string) bool {
+	for _, word := range modelNumber.FindAllString(notInName.ReplaceAllString(name, ""), -1) {
+		if !strings.Contains(strings.ToLower(word), "xx") {
+			return false
+		}
+	}
+	return true
+}
+
+// Name is the model of the CPU for people. If the model is vague, its vendor, family,
+// model number and stepping follow.
+func (c CPU) Name() string {
+	if !vague(c.Model) || c.Family == nil || c.ModelNumber == nil {
+		return c.Model
+	}
+	id := fmt.Sprintf("%s family %d model %d", c.Vendor, *c.Family, *c.ModelNumber)
+	if c.Stepping != nil {
+		id += fmt.Sprintf(" stepping %d", *c.Stepping)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s (%s)", c.Model, strings.TrimSpace(id)))
 }
 
 // countCPUs returns a CPU with its counts. Some containers have no sysfs. Then the
@@ -69,6 +126,7 @@ func (m machine) describeCPU(info cpuInfo) CPU {
 func (m machine) countCPUs() CPU {
 	var c CPU
 	allowed := m.allowedCPUs()
+	c.AllowedList = ranges(allowed)
 	sockets, cores, allowedCores, fastCores := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	fast := cpuList(m.text("sys/devices/cpu_core/cpus"))
 	for _, dir := range m.glob("sys/devices/system/cpu/cpu[0-9]*/topology") { // only online CPUs have it
@@ -131,6 +189,23 @@ func cpuList(text string) func(cpu uint64) bool {
 	}
 }
 
+// ranges writes a list of CPUs as the kernel does. It is the inverse of cpuList.
+func ranges(cpus []uint64) string {
+	var parts []string
+	for i := 0; i < len(cpus); {
+		last := i
+		for last+1 < len(cpus) && cpus[last+1] == cpus[last]+1 {
+			last++
+		}
+		part := strconv.FormatUint(cpus[i], 10)
+		if last > i {
+			part += "-" + strconv.FormatUint(cpus[last], 10)
+		}
+		parts, i = append(parts, part), last+1
+	}
+	return strings.Join(parts, ",")
+}
+
 func (m machine) allowedCPUs() []uint64 {
 	self, err := m.self()
 	if err != nil {
@@ -173,6 +248,15 @@ func (info cpuInfo) hasFlag(flag string) bool {
 	return slices.ContainsFunc(slices.Concat(info["flags"], info["Features"]), func(flags string) bool {
 		return slices.Contains(strings.Fields(flags), flag)
 	})
+}
+
+func (info cpuInfo) features() (flags []string) {
+	for _, flag := range ggmlFeatures {
+		if info.hasFlag(flag) {
+			flags = append(flags, flag)
+		}
+	}
+	return flags
 }
 
 // threadsPerCore returns the hyperthreads per core, at least 1. Only x86-64 reports

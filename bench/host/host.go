@@ -36,12 +36,15 @@ type Facts struct {
 	Kernel         string            `json:"kernel,omitempty"`      // /proc/sys/kernel/osrelease
 	OS             string            `json:"os,omitempty"`          // PRETTY_NAME of /etc/os-release
 	Environment    map[string]string `json:"environment,omitempty"` // variables that change speed; secrets redacted
+	Nice           *int              `json:"nice,omitempty"`        // getpriority(2) of this process, -20…19
+	Build          string            `json:"build,omitempty"`       // fingerprint of the files of this program, libllama and ggml; see build
 }
 
 // Memory is the memory that this process may use.
 type Memory struct {
 	TotalBytes uint64 `json:"total_bytes,omitempty"` // MemTotal of /proc/meminfo
 	LimitBytes uint64 `json:"limit_bytes,omitempty"` // lowest memory limit of the cgroup; absent if none is below the total
+	HugePages  string `json:"huge_pages,omitempty"`  // mode in use of /sys/kernel/mm/transparent_hugepage/enabled: "madvise"
 }
 
 // Virtualization describes what lies between this process and the hardware.
@@ -110,13 +113,16 @@ func Collect(root string) Facts {
 	}
 	f.GPUs, f.NVMLProblem = gpu.Collect(root)
 	if m.cpu != nil {
-		f.Environment = environment(os.Environ())
+		f.Environment, f.Nice, f.Build = environment(os.Environ()), niceness(), build("/proc/self")
 	}
 	return f
 }
 
 func (m machine) memory() Memory {
 	var r Memory
+	if _, rest, ok := strings.Cut(m.text("sys/kernel/mm/transparent_hugepage/enabled"), "["); ok {
+		r.HugePages, _, _ = strings.Cut(rest, "]")
+	}
 	if info, err := m.meminfo(); err == nil && info.MemTotalBytes != nil {
 		r.TotalBytes = *info.MemTotalBytes
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -120,6 +122,17 @@ func TestNonsense(t *testing.T) {
 			}
 			if _, err := json.Marshal(conditions); err != nil {
 				t.Error(err)
+			}
+			m := NewMeter(root, nil)
+			m.Worker(7)
+			m.Begin(result.PromptProcessing)
+			if c := m.Repetition(); c.OtherCPU != nil || c.CPUWait != nil || c.FrequencyMHz != nil {
+				t.Errorf("%s of %q: conditions out of nothing: %+v", path, nonsense, c)
+			}
+			m.Close()
+			at := open(root)
+			if found := at.busy(at.look(), at.look()); found != nil {
+				t.Errorf("%s of %q: busy with %v", path, nonsense, found)
 			}
 		}
 	}

@@ -61,7 +61,7 @@ func TestAbortOnDevice(t *testing.T) {
 	run := func(test bench.TestBudget, told func()) (status result.Status, graphs int) {
 		t.Helper()
 		before := proxy.Graphs()
-		err := bench.Run(t.Context(), e, e.job, test, func(ev bench.Event) error {
+		err := runTest(t, e, test, func(ev bench.Event) error {
 			switch ev := ev.(type) {
 			case bench.AbortRequested:
 				told()

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/llama"
 )
 
@@ -26,6 +27,26 @@ var (
 	ErrNoDevice  = errors.New("no device")
 	ErrDevices   = errors.New("settings do not match the devices")
 )
+
+// Code returns the code of an error of New for the event EngineFailed; empty: it has none.
+func Code(err error) bench.Code {
+	for _, c := range []struct {
+		err  error
+		code bench.Code
+	}{
+		{ErrNoLibrary, bench.NoLibrary},
+		{ErrNoCUDA, bench.NoCUDA},
+		{ErrNoDevice, bench.DeviceMissing},
+		{ErrDevices, bench.DevicesMismatch},
+		{ErrRPC, bench.RPCServerFailed},
+		{ErrNoRPC, bench.NoRPC},
+	} {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return ""
+}
 
 // Device is a device that the library can compute on.
 type Device = llama.Device

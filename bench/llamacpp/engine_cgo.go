@@ -30,6 +30,9 @@ type Engine struct {
 	thread *llama.Thread
 	model  *llama.Model
 
+	devices   []llama.Device   // all that there are, as Load found them
+	peakSince result.PeakSince // of the process's resident memory
+
 	// Of the current test.
 	test   result.Test
 	pool   *llama.Threadpool
@@ -76,6 +79,9 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		}
 		if err = checkDevices(job.Settings); err == nil {
 			e.facts.Limited, e.facts.Warnings = limitDevices(&e.job.Settings)
+			if threads, w := teamSize(e.job.Settings.Threads, os.Getenv); w != nil {
+				e.facts.Threads, e.facts.Warnings = threads, append(e.facts.Warnings, *w)
+			}
 		}
 	})
 	if err != nil {
@@ -121,7 +127,7 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
 	if backends == llama.AllBackends {
-		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), mapped("libggml-cuda")), mapped("libcublas.so")
+		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")
 	}
 	var cpus, gpus, names, known []string
 	cuda := false
@@ -182,9 +188,9 @@ func problem(d llama.Device) string {
 	return ""
 }
 
-// mapped is the path of a shared library that this process has loaded; empty if it
-// has not.
-func mapped(name string) string {
+// loadedLibrary is the path of a shared library that this process has loaded; empty if
+// it has not.
+func loadedLibrary(name string) string {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return ""
@@ -215,6 +221,7 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 	var why string
 	var devices []llama.Device
 	e.do(func() {
+		e.devices = llama.Devices()
 		var open func(llama.ModelParams) (*llama.Model, error)
 		if open, err = e.opener(progress); err != nil {
 			return
@@ -230,24 +237,35 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 		m, why, err = o.load(params)
 	})
 	if err != nil {
+		if l, ok := errors.AsType[*llama.LoadError](err); ok && (l.Source == e.job.Model.Path || l.Source == e.job.Model.Name) {
+			l.Source = "" // LoadStarted has it
+		}
 		return bench.ModelFacts{}, translate(err)
 	}
 	e.model = m
 	f := m.Facts()
 	facts := bench.ModelFacts{
 		Type: f.Description, SizeBytes: f.SizeBytes, Params: f.Params, Layers: f.Layers,
+		Mapped: mapped(m.Allocation()),
 		Placed: placed(m.Allocation().Spread(devices, e.job.Settings.TensorSplit), devices),
 	}
 	if len(devices) > 0 {
 		facts.Offload = offloaded(m.Allocation(), devices)
 	}
+	facts.LoadMode, facts.Warnings = loadMode(e.job.Settings.LoadMode, m.Changes())
 	if why != "" {
-		facts.Warnings = []result.Warning{{
+		facts.Warnings = append(facts.Warnings, result.Warning{
 			Code:    result.WarnPartialOffload,
 			Message: fmt.Sprintf("%d of %d layers on devices: %s", facts.Offload.Layers, facts.Offload.Of, why),
-		}}
+		})
 	}
 	return facts, nil
+}
+
+// mapped tells whether the library put weights into a mapped file.
+func mapped(a llama.Allocation) *bool {
+	is := slices.ContainsFunc(a.Buffers, func(b llama.Buffer) bool { return strings.HasSuffix(b.Type, "_Mapped") })
+	return &is
 }
 
 // opener returns the function that loads the job's model. It may be called more
@@ -272,7 +290,9 @@ func (e *Engine) longest() (t result.Test) {
 		t = result.Longest(t, b.Test)
 	}
 	for _, p := range e.job.Past {
-		t = result.Longest(t, p.Test)
+		if p.Status != result.Unsupported {
+			t = result.Longest(t, p.Test)
+		}
 	}
 	return t
 }
@@ -349,6 +369,7 @@ func (e *Engine) Begin(t result.Test) error {
 	e.test, e.rng, e.last = t, rand.New(&e.pcg), 0
 	e.prompt = make([]llama.Token, t.Prompt)
 	e.gen = make([]llama.Token, t.Gen)
+	e.peakSince = resetPeak()
 
 	e.do(func() {
 		var ctx *llama.Context
@@ -359,11 +380,39 @@ func (e *Engine) Begin(t result.Test) error {
 			return
 		}
 		e.adopt(ctx)
+		if err = e.suits(ctx, t); err != nil {
+			return
+		}
 		if err = ctx.AttachThreadpool(e.pool); err == nil && t.E2E {
 			err = e.beginText()
 		}
 	})
 	return translate(err)
+}
+
+// suits refuses a test for which the library would end the process, or that is not
+// what its name says. Package gguf refuses most of them by the model's header; the
+// library also knows the architectures that package gguf does not.
+func (e *Engine) suits(ctx *llama.Context, t result.Test) error {
+	most := min(e.job.Settings.Batch, e.job.Settings.UBatch)
+	err := ctx.Autoregressive()
+	switch {
+	case !errors.Is(err, llama.ErrNotAutoregressive):
+		return err
+	case t.Gen > 0 || t.Depth > 0:
+		return &translated{gguf.ErrEncoder, bench.ErrUnsupported}
+	case t.Prompt > most:
+		return &translated{gguf.TooLong(t.Prompt, most), bench.ErrUnsupported}
+	}
+	return nil
+}
+
+// Context tells what the library made of the settings of the current test's context.
+func (e *Engine) Context() bench.ContextFacts {
+	if e.ctx == nil {
+		return bench.ContextFacts{}
+	}
+	return contextFacts(e.job.Settings, e.ctx.Changes())
 }
 
 // adopt makes ctx the context that Abort acts on.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 const smolLM = "SmolLM-135M.Q4_K_M.gguf"
@@ -56,6 +59,21 @@ func loaded(t *testing.T, job bench.Job) *Engine {
 		t.Fatalf("SmolLM has %d bytes and %d parameters", facts.SizeBytes, facts.Params)
 	}
 	return e
+}
+
+// runTest runs one test on an engine that has its model.
+func runTest(t *testing.T, e *Engine, test bench.TestBudget, emit func(bench.Event) error) error {
+	t.Helper()
+	job := e.job
+	job.Tests, job.NoPrecompile = []bench.TestBudget{test}, true
+	return bench.RunJob(t.Context(), loadedEngine{e}, job, nil, emit)
+}
+
+// loadedEngine does not load its model again.
+type loadedEngine struct{ *Engine }
+
+func (loadedEngine) Load(context.Context, func(bench.Event)) (bench.ModelFacts, error) {
+	return bench.ModelFacts{}, nil
 }
 
 // Before a repetition that generates, tokens are decoded until the CPUs are awake.
@@ -146,14 +164,14 @@ func TestAbortAtDeadline(t *testing.T) {
 		return nil
 	}
 	long := bench.TestBudget{Test: result.Test{Gen: 4096}, Budget: 200 * time.Millisecond}
-	if err := bench.Run(t.Context(), e, e.job, long, emit); err != nil {
+	if err := runTest(t, e, long, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.Timeout || returned == nil {
 		t.Fatalf("%+v, %+v", done, returned)
 	}
 	// The engine stays usable after an abort.
-	if err := bench.Run(t.Context(), e, e.job, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
+	if err := runTest(t, e, bench.TestBudget{Test: result.Test{Prompt: 16}}, emit); err != nil {
 		t.Fatal(err)
 	}
 	if done.Status != result.OK {
@@ -201,5 +219,40 @@ func TestUnknownSettings(t *testing.T) {
 				t.Errorf("got %v, want an error that names the %s", err, name)
 			}
 		})
+	}
+}
+
+// Package gguf does not know every architecture whose attention is not causal. The
+// engine asks the library, which would end the process ("non-causal attention requires
+// n_ubatch >= n_tokens").
+func TestNotAutoregressive(t *testing.T) {
+	header := small(t, "llama")
+	header, err := gguf.New(append(header.KV, gguf.KeyValue{Key: "llama.attention.causal", Value: false}), header.Tensors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := tinyJob(false, nil)
+	job.Model.Path = filepath.Join(t.TempDir(), "header")
+	if err := synth.WriteHeaderFile(job.Model.Path, header); err != nil {
+		t.Fatal(err)
+	}
+	job.Settings.Batch, job.Settings.UBatch = 64, 32
+	e := tinyEngine(t, job)
+	for _, tt := range []struct {
+		test result.Test
+		want error // of package gguf
+	}{
+		{result.Test{Prompt: 33}, gguf.ErrUBatch},
+		{result.Test{Gen: 1}, gguf.ErrEncoder},
+		{result.Test{Prompt: 8, Depth: 8}, gguf.ErrEncoder},
+		{result.Test{Prompt: 32}, nil},
+	} {
+		err := e.Begin(tt.test)
+		if err == nil {
+			_, err = e.Repeat(1)
+		}
+		if !errors.Is(err, tt.want) || (tt.want != nil) != errors.Is(err, bench.ErrUnsupported) {
+			t.Errorf("%v: %v, want %v", tt.test, err, tt.want)
+		}
 	}
 }

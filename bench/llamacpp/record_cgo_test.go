@@ -30,22 +30,17 @@ func TestRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close() //nolint:errcheck // other tests look at it
-	if _, err := e.Load(t.Context(), func(bench.Event) {}); err != nil {
-		t.Fatal(err)
-	}
 	a := record.Assembler{Job: job}
 	a.Add(bench.Stamped{At: time.Now(), Event: bench.EngineReady{Facts: e.Facts()}})
 	var got []*result.Outcome
-	for _, test := range tests {
-		err := bench.Run(t.Context(), e, job, test, func(ev bench.Event) error {
-			if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
-				got = append(got, o)
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
+	err = bench.RunJob(t.Context(), e, job, nil, func(ev bench.Event) error {
+		if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
+			got = append(got, o)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if len(got) != len(tests) {
 		t.Fatalf("%d outcomes of %d tests", len(got), len(tests))

@@ -34,8 +34,14 @@ func addRPC(job bench.Job) error {
 	if len(job.Tests) > 0 {
 		answer = busyFor
 	}
+	ctx := context.Background()
+	if job.TimeLeft > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, job.TimeLeft, bench.ErrTimeLimit)
+		defer cancel()
+	}
 	for _, s := range job.Settings.RPC {
-		if err := llama.AddRPCServer(context.Background(), s, answer); err != nil {
+		if err := llama.AddRPCServer(ctx, s, answer); err != nil {
 			return err
 		}
 	}

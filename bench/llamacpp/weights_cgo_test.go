@@ -230,6 +230,10 @@ func TestEngineLoadsByHeader(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
+	if got.Mapped == nil || *got.Mapped {
+		t.Errorf("mapped %v, want a stream", got.Mapped)
+	}
+	got.Mapped = nil
 	if diff := cmp.Diff(fileFacts(t, wordy), got); diff != "" {
 		t.Errorf("facts (-whole +outline):\n%s", diff)
 	}

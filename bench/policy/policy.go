@@ -284,8 +284,12 @@ func (p Policy) During(t Prospect) Decision {
 	default:
 		seen = fmt.Sprintf("the first has run for %s", short(t.InPass))
 	}
-	numbers := fmt.Sprintf("all %d passes need %s %s (%s); %s of its budget of %s is left for them",
-		t.passes(), least, short(needed), seen, short(t.forPasses()), short(t.Budget))
+	all, them := fmt.Sprintf("all %d passes need", t.passes()), "them"
+	if t.passes() == 1 {
+		all, them = "its only pass needs", "it"
+	}
+	numbers := fmt.Sprintf("%s %s %s (%s); %s of its budget of %s is left for %s",
+		all, least, short(needed), seen, short(t.forPasses()), short(t.Budget), them)
 	if needed > p.allowed(t) {
 		return Decision{Stop: true, Reason: "given up: " + numbers}
 	}

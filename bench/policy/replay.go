@@ -281,8 +281,8 @@ func (previousSpeed) Before(t Prospect) Decision {
 	needed := seconds(t.tokens() / speed)
 	return Decision{
 		Stop: needed > t.Budget,
-		Reason: fmt.Sprintf("needs %s of %s: %d × %d tokens at the %.4g t/s of %s",
-			short(needed), short(t.Budget), t.passes(), t.Test.Tokens(), speed, last.Test),
+		Reason: fmt.Sprintf("needs %s of %s: %d × %d tokens at the %s t/s of %s",
+			short(needed), short(t.Budget), t.passes(), t.Test.Tokens(), result.FormatRate(speed), last.Test),
 	}
 }
 

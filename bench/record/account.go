@@ -124,7 +124,7 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.CoolDownDone:
 		a.stay(step)
 		a.leave(0)
-	case bench.WarmDone:
+	case bench.ReadInDone:
 		if a.phase != testing { // beside a test, reading costs the run no time
 			read := clamp(e.Elapsed, step)
 			a.booked.Load += read
@@ -138,6 +138,10 @@ func (a *Account) Add(s bench.Stamped) {
 			step = 0
 		}
 		a.leave(step)
+	case bench.Continued: // what was measured before it goes on or is lost
+		stopped := clamp(e.Stopped, step)
+		a.booked.Other += stopped
+		a.stay(step - stopped)
 	default: // the phase goes on
 		a.stay(step)
 	}

@@ -80,7 +80,7 @@ func TestAccount(t *testing.T) {
 		"download and warming": {
 			timeline{
 				{0, bench.WaitStarted{Model: "a.gguf"}}, {20, bench.WaitDone{Status: result.OK, Elapsed: secs(20)}},
-				{3, bench.WarmDone{Elapsed: secs(2.5)}}, {1, bench.EngineReady{}}, {0, load}, {4, loaded},
+				{3, bench.ReadInDone{Elapsed: secs(2.5)}}, {1, bench.EngineReady{}}, {0, load}, {4, loaded},
 			},
 			result.Accounting{Wall: secs(29), Wait: secs(20), Load: secs(6.5), Other: secs(0.5 + 1 + 1)},
 		},
@@ -106,12 +106,20 @@ func TestAccount(t *testing.T) {
 			},
 			result.Accounting{Wall: secs(12.5), Lost: secs(11.5), Other: secs(1)},
 		},
+		"a stop during a repetition": {
+			timeline{
+				{0, start(tg)}, {1, ready}, {2, warm}, {5, rep(1, 5)}, {100, bench.Continued{Stopped: secs(98)}}, {0, bench.AbortRequested{Stopped: true}},
+				{0, start(tg, rep(1, 5).Sample)}, {1, ready}, {2, warm}, {5, rep(2, 5)}, {0, done(tg, result.OK)},
+			},
+			// The first context and warm-up, and the two seconds of the repetition, are lost.
+			result.Accounting{Wall: secs(117), Context: secs(1), Warmup: secs(2), Timed: secs(10), Lost: secs(1 + 2 + 2), Other: secs(98 + 1)},
+		},
 		"passes before the first test on a GPU": {
 			timeline{{0, load}, {4, loaded}, {1, bench.PrecompileStarted{}}, {5, bench.PrecompileDone{}}, {0.5, start(pp)}, {2, done(pp, result.OK)}},
 			result.Accounting{Wall: secs(13.5), Load: secs(4), Warmup: secs(5), Other: secs(4.5)},
 		},
 		"warming beside a test": {
-			timeline{{0, start(pp)}, {5, bench.WarmDone{Elapsed: secs(4)}}, {1, done(pp, result.Timeout)}},
+			timeline{{0, start(pp)}, {5, bench.ReadInDone{Elapsed: secs(4)}}, {1, done(pp, result.Timeout)}},
 			result.Accounting{Wall: secs(7), Lost: secs(6), Other: secs(1)},
 		},
 		"crash between tests": {
@@ -232,7 +240,7 @@ func TestAccountSums(t *testing.T) {
 		case 12:
 			return bench.WaitDone{}
 		case 13:
-			return bench.WarmDone{Elapsed: elapsed}
+			return bench.ReadInDone{Elapsed: elapsed}
 		default:
 			return bench.WorkerLost{}
 		}

@@ -37,10 +37,12 @@ type Assembler struct {
 	test    *bench.TestStarted // the current test; nil between tests
 	started time.Time
 	context time.Duration
+	made    bench.ContextFacts
 	warmup  time.Duration
 	warmups int // passes
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+	memory  *result.Memory
 
 	precision *result.Precision // nil: the number of repetitions was fixed
 }
@@ -61,9 +63,10 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.precompile = e.Elapsed
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
-		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil
+		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.memory, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil, nil
+		a.made = bench.ContextFacts{}
 	case bench.ContextReady:
-		a.context = e.Elapsed
+		a.context, a.made = e.Elapsed, e.Facts
 	case bench.WarmupDone:
 		a.warmup += e.Elapsed
 		a.warmups++
@@ -72,7 +75,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.GPUObserved:
 		a.gpus = e.Devices
 	case bench.TestDone:
-		a.precision = e.Precision
+		a.precision, a.memory = e.Precision, e.Memory
 		return a.finish(e.Status, e.Reason)
 	case bench.TestSkipped:
 		return &result.Outcome{Model: e.Model, Test: e.Test, Status: e.Status, Reason: e.Reason}
@@ -156,13 +159,7 @@ func (a *Assembler) record() (*result.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := a.Job.Effective()
-	if o := a.model.Offload; o != nil && settings.GPULayers < 0 && o.Layers < o.Of {
-		settings.GPULayers = o.Layers // llama-bench's -1 means all
-	}
-	if used := a.engine.Limited; len(used) > 0 {
-		settings.Devices, settings.TensorSplit = used, settings.TensorSplit[:min(len(used), len(settings.TensorSplit))]
-	}
+	settings, changed := a.used()
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
@@ -181,8 +178,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		AvgNs:    int64(math.Round(times.Mean())), StddevNs: int64(math.Round(sdNs)),
 		AvgTS: rates.Mean(), StddevTS: sdTS,
 		SamplesNs: samplesNs, SamplesTS: ts,
-		// Synthetic weights are streamed, not mapped. Load mode auto maps files.
-		UseMmap: a.Job.Model.Weights == result.FileWeights && (settings.LoadMode == "auto" || strings.HasPrefix(settings.LoadMode, "mmap")),
+		UseMmap: a.mapped(settings),
 	}
 	r.Ext = result.Ext{
 		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
@@ -192,14 +188,52 @@ func (a *Assembler) record() (*result.Record, error) {
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
 		Offload:           a.model.Offload,
-		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
+		Memory:            a.memory,
+		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	r.Ext.Precision = a.precision
 	if a.warmups > 1 {
 		r.Ext.Warmups = a.warmups
 	}
 	a.claimGPU(r)
+	c := result.SumConditions(a.samples)
+	r.Ext.Conditions = c
+	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)
+	r.Ext.Verdict = judge(evidence{Conditions: c, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
 	return r, nil
+}
+
+// used returns the settings that were used. The engine does not use all of them as they
+// were requested. changed are warnings about those that it does not report itself.
+func (a *Assembler) used() (s bench.Settings, changed []result.Warning) {
+	s = a.Job.Effective()
+	if o := a.model.Offload; o != nil && s.GPULayers < 0 && o.Layers < o.Of {
+		s.GPULayers = o.Layers // llama-bench's -1 means all
+	}
+	if used := a.engine.Limited; len(used) > 0 {
+		s.Devices, s.TensorSplit = used, s.TensorSplit[:min(len(used), len(s.TensorSplit))]
+	}
+	s.Threads, s.LoadMode = cmp.Or(a.engine.Threads, s.Threads), cmp.Or(a.model.LoadMode, s.LoadMode)
+	if fa := a.made.FlashAttn; fa != nil {
+		s.FlashAttn = *fa
+	}
+	if s.UBatch > s.Batch { // llama_context lowers it
+		changed = append(changed, result.Warning{
+			Code:    result.WarnUBatch,
+			Message: fmt.Sprintf("micro-batches have %d tokens instead of %d, because a batch has no more", s.Batch, s.UBatch),
+		})
+		s.UBatch = s.Batch
+	}
+	return s, changed
+}
+
+// mapped tells whether weights are in a mapped file. Synthetic weights are streamed, not
+// mapped. If the engine does not tell, load mode auto maps files.
+func (a *Assembler) mapped(s bench.Settings) bool {
+	if a.model.Mapped != nil {
+		return *a.model.Mapped
+	}
+	return a.Job.Model.Weights == result.FileWeights && (s.LoadMode == "auto" || strings.HasPrefix(s.LoadMode, "mmap"))
 }
 
 // wantConfidence is the wanted confidence of an interval. The record says which
@@ -240,21 +274,66 @@ func warnings(samples []result.Sample, ts []float64, rates stats.Sample, warm bo
 	if !warm {
 		add(result.WarnNoWarmup, "measured without a warm-up")
 	}
-	by, slow := rates.SlowFirst()
-	if slow {
-		add(result.WarnSlowFirstRepetition, "the first repetition took %.1f %% longer than the median of the others", by*100)
+	return append(w, unevenness(ts, rates)...)
+}
+
+// unevenness are the warnings about repetitions that differ. Each repetition that
+// stands out has one, with its size. If the others differ, too, or if too few are left
+// to tell, the whole sample is unsteady.
+func unevenness(ts []float64, rates stats.Sample) []result.Warning {
+	var w []result.Warning
+	var named []int // repetitions that have a warning
+	if by, slow := rates.SlowFirst(); slow {
+		named = append(named, 0)
+		w = append(w, result.Warning{Code: result.WarnSlowFirstRepetition, Message: "the first repetition took " + longer(by) + " the median of the others"})
 	}
-	outliers := rates.Outliers()
-	for _, i := range outliers {
-		if i == 0 && slow {
-			continue // it has its own warning
+	for _, i := range rates.Outliers() {
+		if !slices.Contains(named, i) {
+			named = append(named, i)
+			w = append(w, result.Warning{Code: result.WarnOutlier, Message: fmt.Sprintf("repetition %d %s", i+1, off(ts[i], rates.Median()))})
 		}
-		add(result.WarnOutlier, "repetition %d is %+.1f %% off the median speed", i+1, (ts[i]/rates.Median()-1)*100)
 	}
-	if rates.Unsteady() && !slow && len(outliers) == 0 {
-		add(result.WarnUnsteady, "the repetitions varied from %.4g to %.4g tokens/second", rates.Min(), rates.Max())
+	rest, ok := rates.Without(named)
+	if cv, _ := rates.CV(); rates.Unsteady() && (!ok || rest.N() < 2 || rest.Unsteady()) {
+		w = append(w, result.Warning{Code: result.WarnUnsteady, Message: fmt.Sprintf("the repetitions varied from %s to %s tokens/second, with a coefficient of variation of %.0f %%",
+			result.FormatRate(rates.Min()), result.FormatRate(rates.Max()), cv*100)})
 	}
 	return w
+}
+
+// manyTimes is the factor from which on a difference is given as a factor, not in
+// percent.
+const manyTimes = 2
+
+// longer says by how much a time is longer than another: "9.6 % longer than", "425
+// times as long as". by is the additional share, 0.096 for 9.6 %.
+func longer(by float64) string {
+	if 1+by < manyTimes {
+		return fmt.Sprintf("%.1f %% longer than", by*100)
+	}
+	return times(1+by) + " times as long as"
+}
+
+// off says how far a rate is from the median.
+func off(rate, median float64) string {
+	switch {
+	case rate >= manyTimes*median:
+		return "was " + times(rate/median) + " times as fast as the median"
+	case rate*manyTimes <= median:
+		return "took " + times(median/rate) + " times as long as the median"
+	case rate < median:
+		return fmt.Sprintf("is %.1f %% slower than the median", (1-rate/median)*100)
+	default:
+		return fmt.Sprintf("is %.1f %% faster than the median", (rate/median-1)*100)
+	}
+}
+
+// times is a factor in two or more digits.
+func times(factor float64) string {
+	if factor < 10 {
+		return fmt.Sprintf("%.1f", factor)
+	}
+	return fmt.Sprintf("%.0f", factor)
 }
 
 // downloadBeside counts the repetitions that ran beside a download. rate is the mean

@@ -3,6 +3,8 @@ package record_test
 import (
 	"encoding/json"
 	"math"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
 // assemble feeds the events of one test with these samples, 0.1 s of context
@@ -29,7 +32,7 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	for i, e := range elapsed {
 		events = append(events, bench.RepetitionDone{Sample: result.Sample{Repetition: i + 1, Elapsed: e}})
 	}
-	events = append(events, bench.TestDone{Test: test, Status: result.OK})
+	events = append(events, bench.TestDone{Test: test, Status: result.OK, Memory: memory})
 	a := record.Assembler{Version: "1.2.3", Job: job}
 	var o *result.Outcome
 	for _, e := range events {
@@ -38,6 +41,9 @@ func assemble(job bench.Job, test result.Test, elapsed ...time.Duration) *result
 	}
 	return o
 }
+
+// memory is what every test of assemble takes.
+var memory = &result.Memory{WeightsBytes: 1000, CacheBytes: 100, ComputeBytes: 10, PeakResidentBytes: 1200, PeakSince: result.SinceTest}
 
 func ptr(f float64) *float64 { return &f }
 
@@ -50,7 +56,7 @@ func TestRecord(t *testing.T) {
 	job.Seed = 42
 	got := assemble(job, result.Test{Prompt: 100, Depth: 7}, 1*s, 2*s, 4*s)
 	// Three values as far apart as these have no outlier; the first is fast.
-	unsteady := []result.Warning{{Code: "unsteady", Message: "the repetitions varied from 25 to 100 tokens/second"}}
+	unsteady := []result.Warning{{Code: "unsteady", Message: "the repetitions varied from 25.00 to 100.0 tokens/second, with a coefficient of variation of 65 %"}}
 	want := &result.Outcome{
 		Model:  "dir/m.gguf",
 		Test:   result.Test{Prompt: 100, Depth: 7},
@@ -78,6 +84,15 @@ func TestRecord(t *testing.T) {
 					CI: &result.Interval{Low: 25, High: 100, Confidence: 0.75}, // 1 - 2·(1/2)³
 				},
 				LoadSeconds: 1.5, ContextSeconds: 0.1, WarmupSeconds: 0.2,
+				Verdict: &result.Verdict{
+					Verdict: result.Invalid,
+					Reasons: []result.Reason{{Code: "unsteady", Value: 38.188130791298666 / (175. / 3), Threshold: 0.1, Source: "samples_ts", Message: "the repetitions vary by 65 %"}},
+					Unchecked: []string{
+						"throttled", "steal", "other_processes", "cpu_wait", "thermal_throttled", "frequency_low",
+						"swap", "major_faults", "memory_pressure", "suspended", "clock_step",
+					},
+				},
+				Memory:   memory,
 				Warnings: unsteady,
 			},
 		},
@@ -142,8 +157,8 @@ func TestRecordOffload(t *testing.T) {
 
 // The load of a worker says what its records were measured with.
 func TestRecordOfGentlerSettings(t *testing.T) {
-	gentler := bench.DefaultSettings(4)
-	gentler.NoRepack = true
+	adjusted := bench.DefaultSettings(4)
+	adjusted.NoRepack = true
 	warning := result.Warning{Code: "no_repack", Message: "no memory"}
 	a := record.Assembler{Job: jobOf()}
 	of := func(load bench.LoadStarted) *result.Record {
@@ -157,7 +172,7 @@ func TestRecordOfGentlerSettings(t *testing.T) {
 		}
 		return o.Record
 	}
-	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &gentler, Warnings: []result.Warning{warning}})
+	r := of(bench.LoadStarted{Model: bench.Model{Weights: result.SyntheticWeights}, Settings: &adjusted, Warnings: []result.Warning{warning}})
 	if r.Repack || r.Ext.Weights != result.SyntheticWeights || len(r.Ext.Warnings) != 1 || r.Ext.Warnings[0] != warning {
 		t.Errorf("repack %v, weights %s, warnings %+v", r.Repack, r.Ext.Weights, r.Ext.Warnings)
 	}
@@ -232,11 +247,11 @@ func TestRecordSettings(t *testing.T) {
 		}},
 		{"the rest", func(j *bench.Job) {
 			j.Settings = bench.Settings{
-				Threads: 1, Batch: 2, UBatch: 3, CPUStrict: true, Poll: 4, TypeK: "q8_0", TypeV: "q4_0", GPULayers: 5, CPUMoE: 6,
+				Threads: 1, Batch: 3, UBatch: 2, CPUStrict: true, Poll: 4, TypeK: "q8_0", TypeV: "q4_0", GPULayers: 5, CPUMoE: 6,
 				SplitMode: "row", MainGPU: 7, NoKVOffload: true, FlashAttn: -1, LoadMode: "dio", LazyMode: "on", Embeddings: true, NoHost: true,
 			}
 		}, func(r *result.Record) {
-			r.Threads, r.Batch, r.UBatch, r.CPUStrict, r.Poll, r.TypeK, r.TypeV, r.GPULayers, r.CPUMoE = 1, 2, 3, true, 4, "q8_0", "q4_0", 5, 6
+			r.Threads, r.Batch, r.UBatch, r.CPUStrict, r.Poll, r.TypeK, r.TypeV, r.GPULayers, r.CPUMoE = 1, 3, 2, true, 4, "q8_0", "q4_0", 5, 6
 			r.SplitMode, r.MainGPU, r.NoKVOffload, r.FlashAttn, r.LoadMode, r.LazyMode = "row", 7, true, -1, "dio", "on"
 			r.Embeddings, r.NoHost, r.UseMmap = true, true, false
 		}},
@@ -253,6 +268,107 @@ func TestRecordSettings(t *testing.T) {
 	}
 }
 
+// What the engine made of the settings is in the record, not what was asked for.
+func TestRecordOfUsedSettings(t *testing.T) {
+	off, mapped := 0, true
+	note := func(code string) []result.Warning { return []result.Warning{{Code: code, Message: "why"}} }
+	job := jobOf()
+	job.Model.Weights = result.FileWeights
+	job.Settings.LoadMode, job.Settings.Batch = "mmap+mlock", 256
+	a := record.Assembler{Job: job}
+	engine, model := engineFacts, modelFacts
+	engine.Threads, engine.Warnings = 3, note("n_threads")
+	model.LoadMode, model.Mapped, model.Warnings = "none", &mapped, note("load_mode")
+	var o *result.Outcome
+	for _, e := range []bench.Event{
+		bench.EngineReady{Facts: engine},
+		bench.LoadDone{Status: result.OK, Facts: model},
+		bench.TestStarted{Test: pp512, Repetitions: 1},
+		bench.ContextReady{Facts: bench.ContextFacts{FlashAttn: &off, Warnings: note("flash_attn")}},
+		bench.WarmupDone{Elapsed: ms},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}},
+		bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{Event: e})
+	}
+	if o == nil || o.Record == nil {
+		t.Fatal("no record")
+	}
+	r := o.Record
+	if r.Threads != 3 || r.LoadMode != "none" || !r.UseMmap || r.FlashAttn != 0 || r.UBatch != 256 || r.Batch != 256 {
+		t.Errorf("threads %d, load mode %s, mapped %v, flash attention %d, micro-batch %d, batch %d", r.Threads, r.LoadMode, r.UseMmap, r.FlashAttn, r.UBatch, r.Batch)
+	}
+	var codes []string
+	for _, w := range o.Warnings {
+		codes = append(codes, w.Code)
+	}
+	if diff := cmp.Diff([]string{"n_threads", "load_mode", "flash_attn", "n_ubatch", "few_repetitions"}, codes); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	// The next test has a context of its own.
+	for _, e := range []bench.Event{
+		bench.TestStarted{Test: pp512, Repetitions: 1}, bench.ContextReady{}, bench.WarmupDone{Elapsed: ms},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}}, bench.TestDone{Test: pp512, Status: result.OK},
+	} {
+		o = a.Add(bench.Stamped{Event: e})
+	}
+	if o.Record.FlashAttn != job.Settings.FlashAttn {
+		t.Errorf("flash attention %d in the next test, want %d", o.Record.FlashAttn, job.Settings.FlashAttn)
+	}
+}
+
+// No warning hides a worse one: if the repetitions vary too much, the record says so,
+// unless the others do not vary without those that have a warning of their own. Such a
+// warning says how far its repetition is off.
+func TestNoWarningHidesUnsteady(t *testing.T) {
+	number := regexp.MustCompile(`^(the first repetition|repetition (\d+)) (took|was|is) \+?(-?[0-9.]+) (%|times)`)
+	rapid.Check(t, func(t *rapid.T) {
+		spread := rapid.Float64Range(0, 1).Draw(t, "spread")
+		each := rapid.Custom(func(t *rapid.T) time.Duration {
+			switch rapid.IntRange(0, 9).Draw(t, "kind") {
+			case 0: // far off
+				return time.Duration(float64(s) * math.Exp(rapid.Float64Range(-6, 6).Draw(t, "far")))
+			default:
+				return time.Duration(float64(s) * math.Exp(spread*rapid.Float64Range(-1, 1).Draw(t, "off")))
+			}
+		})
+		elapsed := rapid.SliceOfN(each, 2, 12).Draw(t, "elapsed")
+		o := assemble(jobOf(), pp512, elapsed...)
+		if o.Record == nil {
+			t.Fatalf("no record: %s", o.Reason)
+		}
+		rates, err := stats.New(o.Record.SamplesTS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unsteady := false
+		var named []int
+		for _, w := range o.Warnings {
+			m := number.FindStringSubmatch(w.Message)
+			switch w.Code {
+			case result.WarnUnsteady:
+				unsteady = true
+			case result.WarnOutlier, result.WarnSlowFirstRepetition:
+				if m == nil {
+					t.Fatalf("%q has no size", w.Message)
+				}
+				i := 1
+				if m[2] != "" {
+					if i, err = strconv.Atoi(m[2]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				named = append(named, i-1)
+			}
+		}
+		rest, ok := rates.Without(named)
+		explained := ok && rest.N() > 1 && !rest.Unsteady()
+		if want := rates.Unsteady() && !explained; unsteady != want {
+			t.Errorf("unsteady %v, want %v: rates %v, without %d: %v", unsteady, want, o.Record.SamplesTS, named, o.Warnings)
+		}
+	})
+}
+
 func TestRecordWarnings(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -267,19 +383,39 @@ func TestRecordWarnings(t *testing.T) {
 		{"slow first", false, []time.Duration{1300 * ms, s, s, s, s}, []result.Warning{
 			{Code: "slow_first_repetition", Message: "the first repetition took 30.0 % longer than the median of the others"},
 		}},
-		{"slow first, and unsteady for that", false, []time.Duration{2 * s, s, 1500 * ms, s, 1600 * ms}, []result.Warning{
+		{"slow first, which is the smaller fault", false, []time.Duration{2 * s, s, 1500 * ms, s, 1600 * ms}, []result.Warning{
 			{Code: "slow_first_repetition", Message: "the first repetition took 66.7 % longer than the median of the others"},
+			{Code: "unsteady", Message: "the repetitions varied from 256.0 to 512.0 tokens/second, with a coefficient of variation of 30 %"},
 		}},
-		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 is +100.0 % off the median speed"}}},
-		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 is -50.0 % off the median speed"}}},
+		{"slow first by a little, and unsteady", false, []time.Duration{1102 * ms, s, 3 * s, 700 * ms, 1 * s}, []result.Warning{
+			{Code: "slow_first_repetition", Message: "the first repetition took 10.2 % longer than the median of the others"},
+			{Code: "unsteady", Message: "the repetitions varied from 170.7 to 731.4 tokens/second, with a coefficient of variation of 42 %"},
+		}},
+		{"very slow first", false, []time.Duration{425 * s, s, s, s, s}, []result.Warning{
+			{Code: "slow_first_repetition", Message: "the first repetition took 425 times as long as the median of the others"},
+		}},
+		{"far outliers", false, []time.Duration{s, 90 * s, s, s, s, 250 * ms, s}, []result.Warning{
+			{Code: "outlier", Message: "repetition 2 took 90 times as long as the median"},
+			{Code: "outlier", Message: "repetition 6 was 4.0 times as fast as the median"},
+		}},
+		{"two that differ", false, []time.Duration{s, 2 * s}, []result.Warning{
+			{Code: "few_repetitions", Message: "2 repetitions do not show how much the speed varies"},
+			{Code: "unsteady", Message: "the repetitions varied from 256.0 to 512.0 tokens/second, with a coefficient of variation of 47 %"},
+		}},
+		{"fast", false, []time.Duration{10 * ms, 8 * ms, 4 * ms, 9 * ms, 7 * ms}, []result.Warning{
+			{Code: "slow_first_repetition", Message: "the first repetition took 33.9 % longer than the median of the others"},
+			{Code: "unsteady", Message: "the repetitions varied from 51200 to 128000 tokens/second, with a coefficient of variation of 41 %"},
+		}},
+		{"fast first", false, []time.Duration{500 * ms, s, s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 1 was 2.0 times as fast as the median"}}},
+		{"outlier", false, []time.Duration{s, s, 2 * s, s, s}, []result.Warning{{Code: "outlier", Message: "repetition 3 took 2.0 times as long as the median"}}},
 		{"unsteady", false, []time.Duration{800 * ms, s, 800 * ms, 2500 * ms, 4 * s}, []result.Warning{
-			{Code: "unsteady", Message: "the repetitions varied from 128 to 640 tokens/second"},
+			{Code: "unsteady", Message: "the repetitions varied from 128.0 to 640.0 tokens/second, with a coefficient of variation of 57 %"},
 		}},
 		{"steady enough", false, []time.Duration{s, 1100 * ms, s, 1200 * ms, 1150 * ms}, nil},
 		{"slow first, outlier and no warm-up", true, []time.Duration{2 * s, s, s, s, s, s, 500 * ms}, []result.Warning{
 			{Code: "no_warmup", Message: "measured without a warm-up"},
-			{Code: "slow_first_repetition", Message: "the first repetition took 100.0 % longer than the median of the others"},
-			{Code: "outlier", Message: "repetition 7 is +100.0 % off the median speed"},
+			{Code: "slow_first_repetition", Message: "the first repetition took 2.0 times as long as the median of the others"},
+			{Code: "outlier", Message: "repetition 7 was 2.0 times as fast as the median"},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -145,7 +145,7 @@ func TestRecordOfGPUTelemetry(t *testing.T) {
 				t.Errorf("warnings (-want +got)\n%s", diff)
 			}
 			if r.Backends != tt.backends || (r.Ext.GPU == nil) != (tt.backends == "CPU") || r.Ext.PrecompileSeconds != 1.5 {
-				t.Fatalf("on %s: %+v, jit %v", r.Backends, r.Ext.GPU, r.Ext.PrecompileSeconds)
+				t.Fatalf("on %s: %+v, precompiled in %v s", r.Backends, r.Ext.GPU, r.Ext.PrecompileSeconds)
 			}
 			if r.Ext.GPU == nil {
 				return

@@ -18,6 +18,9 @@ type Span struct {
 	Program      string // version of this program, for the records
 	Started      time.Time
 	EventsBefore int // lines of the events file that earlier spans wrote
+	// Forget tells that the conditions had changed since the span before. Repetitions
+	// of tests without an outcome do not count from here on.
+	Forget bool
 }
 
 // Left is what an interrupted run did, and what is left to do.
@@ -76,6 +79,11 @@ func NewHistory(jobs []bench.Job, spans []Span) *History {
 func (h *History) Add(line int, s bench.Stamped) error {
 	for len(h.spans) > 0 && line > h.spans[0].EventsBefore {
 		h.interrupted()
+		if h.spans[0].Forget {
+			for _, r := range h.remaining {
+				r.Job.ForgetRepetitions()
+			}
+		}
 		h.program = h.spans[0].Program
 		h.left.Account.Begin(h.spans[0].Started)
 		h.spans = h.spans[1:]
@@ -134,7 +142,8 @@ func (h *History) Add(line int, s bench.Stamped) error {
 // begin starts to follow a worker that loads a model.
 func (h *History) begin(r *Remaining, e bench.LoadStarted) {
 	if e.Model.Weights != "" { // events of older versions have none
-		if e.Model.Weights != r.Job.Model.Weights { // repetitions with a file do not count for the fallback
+		// Repetitions with a file do not count for the fallback, nor for another file.
+		if changed, _ := e.Model.FilesChanged(r.Job.Model); changed != "" || e.Model.Weights != r.Job.Model.Weights {
 			r.Job.ForgetRepetitions()
 		}
 		largest := r.Job.Model.LargestBytes

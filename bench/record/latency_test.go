@@ -124,7 +124,8 @@ func TestEndToEndRun(t *testing.T) {
 		a := record.Assembler{Job: job}
 		var o *result.Outcome
 		engine := benchtest.New(benchtest.AtSpeed(100), engineFacts, modelFacts)
-		err := bench.Run(t.Context(), engine, job, bench.TestBudget{Test: test}, func(e bench.Event) error {
+		job.Tests = []bench.TestBudget{{Test: test}}
+		err := bench.RunJob(t.Context(), engine, job, nil, func(e bench.Event) error {
 			if done := a.Add(bench.Stamped{At: time.Now(), Event: e}); done != nil {
 				o = done
 			}

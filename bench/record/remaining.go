@@ -12,7 +12,8 @@ import (
 type Loss struct {
 	Status result.Status
 	Reason string
-	Gone   bool // the worker has ended; false for a load that failed and was reported
+	Code   bench.Code // empty: no error of its list
+	Gone   bool       // the worker has ended; false for a load that failed and was reported
 }
 
 // crash tells whether the worker died by itself. A worker that hung or was stopped did
@@ -163,7 +164,7 @@ func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
 		limit.Layers = 0
 	}
 	r.Job.Offload = limit
-	return fmt.Sprintf("with at most %d layers on devices", limit.Layers), true
+	return "with at most " + result.Count(limit.Layers, "layer") + " on devices", true
 }
 
 // tryAgain changes nothing.

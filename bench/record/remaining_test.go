@@ -131,7 +131,39 @@ func TestHistoryOfFallback(t *testing.T) {
 		}
 	}
 	job := h.End().Jobs[0]
-	if job.Model != synthetic.Model || job.Effective().LoadMode != "none" || len(job.Warnings) != 1 || len(job.Tests) != 2 || len(job.Tests[0].Done) != 0 {
+	if !cmp.Equal(job.Model, synthetic.Model) || job.Effective().LoadMode != "none" || len(job.Warnings) != 1 || len(job.Tests) != 2 || len(job.Tests[0].Done) != 0 {
 		t.Errorf("%+v", job)
+	}
+}
+
+// Repetitions with another file of the same name do not count, nor those of a span
+// whose conditions differ from those of the next.
+func TestHistoryForgets(t *testing.T) {
+	loaded := func(bytes int64) bench.Event {
+		return bench.LoadStarted{Model: bench.Model{Name: "a.gguf", Weights: result.FileWeights, Files: []bench.ModelFile{{Name: "a.gguf", Bytes: bytes}}}}
+	}
+	for name, tt := range map[string]struct {
+		now    int64 // size of the file in the second span
+		forget bool
+		want   int // repetitions
+	}{
+		"the same":         {1, false, 1},
+		"another file":     {2, false, 0},
+		"other conditions": {1, true, 0},
+	} {
+		job := bench.Job{
+			Model: bench.Model{Name: "a.gguf", Weights: result.FileWeights}, Repetitions: 3,
+			Tests: []bench.TestBudget{{Test: historyPP}},
+		}
+		first := benchtest.Join(benchtest.EngineReady, loaded(1), benchtest.LoadDone, benchtest.Begun(historyPP, 0, 1))
+		h := record.NewHistory([]bench.Job{job}, []record.Span{{Program: "v1"}, {Program: "v2", EventsBefore: len(first), Forget: tt.forget}})
+		for i, e := range benchtest.Join(first, benchtest.EngineReady, loaded(tt.now)) {
+			if err := h.Add(i+1, bench.Stamped{At: benchtest.RunStart, Event: e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := len(h.End().Jobs[0].Tests[0].Done); got != tt.want {
+			t.Errorf("%s: %d repetitions count, want %d", name, got, tt.want)
+		}
 	}
 }

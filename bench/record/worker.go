@@ -54,6 +54,9 @@ func (w *Worker) Add(s bench.Stamped) *result.Outcome {
 	return w.assembler.Add(s)
 }
 
+// Running returns the current test; ok is false between tests.
+func (w *Worker) Running() (t result.Test, ok bool) { return w.assembler.Running() }
+
 // Loaded tells whether the worker has a model.
 func (w *Worker) Loaded() bool { return w.loaded }
 

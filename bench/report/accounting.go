@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -10,16 +9,6 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
-
-// AccountingLine is the wall time of a run and the share of each part, on one
-// line: "16m40s: timed 71 %, warm-up 12 %, …".
-func AccountingLine(a result.Accounting) string {
-	var parts []string
-	for _, p := range a.Parts() {
-		parts = append(parts, p.Name+" "+percent(a, p.Time))
-	}
-	return duration(a.Wall) + ": " + strings.Join(parts, ", ")
-}
 
 // accountingTable is a Markdown table of the parts, with times and shares.
 func accountingTable(a result.Accounting) string {

@@ -129,7 +129,7 @@ func manyCells(r compare.Row) []string {
 func cellSpeed(c compare.Cell) string {
 	switch {
 	case c.Runs > 0:
-		return rate(c.TokensPerSecond)
+		return result.FormatRate(c.TokensPerSecond)
 	case c.Status != "":
 		return strings.ReplaceAll(string(c.Status), "_", " ")
 	default:
@@ -149,7 +149,7 @@ func comparisonNotes(c *compare.Comparison) []string {
 	var notes []string
 	notes = append(notes, fmt.Sprintf("Speeds are medians in tokens/second. A ratio above 1 means that %s.", faster(c)))
 	notes = append(notes, fmt.Sprintf("same: the whole interval lies within ±%.3g %%. faster and slower are corrected for %s (Holm).",
-		c.Margin*100, count(c.Corrected(), "row")))
+		c.Margin*100, result.Count(c.Corrected(), "row")))
 	if c.OneRun() {
 		notes = append(notes, fmt.Sprintf("A side has one run, so how much loads of its model differ is not known: %.2g %% is assumed. More runs narrow the intervals.", c.Loads.Spread*100))
 	}
@@ -369,7 +369,7 @@ func comparisonGitHub(w io.Writer, c *compare.Comparison, _ Options) error {
 		}
 		e := entry{Name: spaced(printable(r.Model)+" "+r.Test.String(), r.Settings), Unit: "tokens/s", Value: cell.TokensPerSecond}
 		all := slices.Concat(cell.Samples...)
-		e.Range = fmt.Sprintf("± %s", rate((slices.Max(all)-slices.Min(all))/2))
+		e.Range = fmt.Sprintf("± %s", result.FormatRate((slices.Max(all)-slices.Min(all))/2))
 		if q := cell.Ratio; q != nil {
 			e.Extra = fmt.Sprintf("%s: %.3f of %s (%.3f…%.3f)", q.Verdict, q.Value, c.Sides[0], q.Low, q.High)
 		}

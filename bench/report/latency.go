@@ -23,6 +23,6 @@ func latencies(records []*result.Record) []string {
 
 // latency is a distribution, printed in milliseconds.
 func latency(l result.Latency) string {
-	ms := func(seconds float64) string { return rate(seconds * 1e3) }
+	ms := func(seconds float64) string { return result.FormatRate(seconds * 1e3) }
 	return fmt.Sprintf("%s ms (p90 %s, p99 %s, max %s; n = %d)", ms(l.Median), ms(l.P90), ms(l.P99), ms(l.Max), l.N)
 }

@@ -61,7 +61,7 @@ func (m *markdown) Write(o result.Outcome) error {
 
 func (m *markdown) Close() error {
 	var records []*result.Record
-	var builds, times, notes, missing []string
+	var builds, times, warned, missing []string
 	for _, o := range m.outcomes {
 		name := fmt.Sprintf("%s, %s", printable(o.Model), o.Test)
 		if o.Status == result.OK {
@@ -76,15 +76,15 @@ func (m *markdown) Close() error {
 		} else {
 			missing = append(missing, "- "+name+": "+statusText(o))
 		}
-		for _, w := range warnings(o) {
-			notes = append(notes, "- "+name+": "+printable(w.Message))
+		for _, note := range notes(o) {
+			warned = append(warned, "- "+name+": "+note)
 		}
 	}
 	blocks := []string{recordTable(records)}
 	for _, block := range []struct {
 		title string
 		lines []string
-	}{{"", builds}, {"Latency:\n\n", times}, {"Warnings:\n\n", notes}, {"Not completed:\n\n", missing}} {
+	}{{"", builds}, {"Latency:\n\n", times}, {"Warnings:\n\n", warned}, {"Not completed:\n\n", missing}} {
 		if len(block.lines) > 0 {
 			blocks = append(blocks, block.title+strings.Join(block.lines, "\n"))
 		}
@@ -132,7 +132,11 @@ func recordTable(records []*result.Record) string {
 		for _, c := range shown {
 			row = append(row, printable(c.text(r)))
 		}
-		w.AppendRow(append(row, r.Test().String(), fmt.Sprintf("%.2f ± %.2f", r.AvgTS, r.StddevTS)))
+		speed := fmt.Sprintf("%.2f ± %.2f", r.AvgTS, r.StddevTS)
+		if verdict, _ := doubt(result.Outcome{Record: r}); verdict != "" {
+			speed += " (" + verdict + ")"
+		}
+		w.AppendRow(append(row, r.Test().String(), speed))
 	}
 	return w.RenderMarkdown()
 }

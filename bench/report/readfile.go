@@ -69,13 +69,13 @@ func firstByte(in *bufio.Reader) (byte, error) {
 	}
 }
 
-// lines counts the lines that were read.
-type lines struct {
+// lineCounter counts the lines that were read.
+type lineCounter struct {
 	r io.Reader
 	n int
 }
 
-func (l *lines) Read(p []byte) (int, error) {
+func (l *lineCounter) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	l.n += bytes.Count(p[:n], []byte{'\n'})
 	return n, err
@@ -83,7 +83,7 @@ func (l *lines) Read(p []byte) (int, error) {
 
 // readArray reads the records of a JSON array, one at a time.
 func readArray(r io.Reader) ([]result.Record, error) {
-	counted := &lines{r: r}
+	counted := &lineCounter{r: r}
 	d := json.NewDecoder(counted)
 	if _, err := d.Token(); err != nil { // the bracket
 		return nil, err

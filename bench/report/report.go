@@ -94,6 +94,38 @@ func write(w io.Writer, b []byte) error {
 	return nil
 }
 
+// doubt is the verdict about the outcome's record and its reasons; both are empty if
+// nothing speaks against the record.
+func doubt(o result.Outcome) (verdict, reasons string) {
+	if o.Record == nil || o.Record.Ext.Verdict == nil || o.Record.Ext.Verdict.Verdict == result.Valid {
+		return "", ""
+	}
+	v := o.Record.Ext.Verdict
+	messages := make([]string, len(v.Reasons))
+	for i, r := range v.Reasons {
+		messages[i] = printable(r.Message)
+	}
+	verdict = printable(string(v.Verdict))
+	return verdict, verdict + ": " + strings.Join(messages, "; ")
+}
+
+// notes are the reasons to read the outcome with care, for people: those of the verdict
+// in one line, then the warnings that are no reasons of the verdict.
+func notes(o result.Outcome) []string {
+	var lines []string
+	if _, reasons := doubt(o); reasons != "" {
+		lines = append(lines, reasons)
+	}
+	for _, w := range warnings(o) {
+		said := o.Record != nil && o.Record.Ext.Verdict != nil &&
+			slices.ContainsFunc(o.Record.Ext.Verdict.Reasons, func(r result.Reason) bool { return r.Code == w.Code })
+		if !said {
+			lines = append(lines, printable(w.Message))
+		}
+	}
+	return lines
+}
+
 // warnings are the warnings of the outcome and of its record, without duplicates.
 func warnings(o result.Outcome) []result.Warning {
 	all := slices.Clone(o.Warnings)

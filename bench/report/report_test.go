@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -50,7 +51,13 @@ func outcomes() []result.Outcome {
 	slow := result.Warning{Code: "slow_first_repetition", Message: "first repetition took 9.6 % longer than the median of the others, which can happen when the warm-up leaves work behind"}
 
 	pp := completed(result.Test{Prompt: 512}, 366.12, 364.9, 367.3, 365.2, 366.8)
+	pp.Record.Ext.Memory = &result.Memory{
+		WeightsBytes: 103668480, CacheBytes: 11796480, ComputeBytes: 107300782,
+		Devices:           []result.DeviceMemory{{Name: "CPU", WeightsBytes: 103668480, CacheBytes: 11796480, ComputeBytes: 107300782}},
+		PeakResidentBytes: 700 << 20, PeakSince: result.SinceTest,
+	}
 	ppSlow := completed(result.Test{Prompt: 16384}, 333.1, 364.9, 367.3, 365.2, 366.8)
+	ppSlow.Record.Ext.Memory = &result.Memory{WeightsBytes: 103668480, CacheBytes: 377487360, ComputeBytes: 123553710, PeakResidentBytes: 600 << 20}
 	ppSlow.Warnings = []result.Warning{slow}
 	ppSlow.Record.Ext.Warnings = []result.Warning{slow}
 	tg := completed(result.Test{Gen: 128, Depth: 4096}, 0.0123)
@@ -68,6 +75,10 @@ func outcomes() []result.Outcome {
 	other.Record.Backends, other.Record.GPUInfo, other.Record.GPULayers = "CUDA", "NVIDIA H100", 99
 	other.Record.AvgTS, other.Record.StddevTS = 42915.04, 106.4
 	other.Record.Ext.Weights = result.FileWeights
+	other.Record.Ext.Memory = &result.Memory{
+		WeightsBytes: 3 << 30, CacheBytes: 1 << 30, ComputeBytes: 1 << 20,
+		Devices: []result.DeviceMemory{{Name: "CUDA0", WeightsBytes: 3 << 30, CacheBytes: 1 << 30}, {Name: "CPU", ComputeBytes: 1 << 20}},
+	}
 	failed := result.Outcome{Model: "missing.gguf", Test: result.Test{Prompt: 16}, Status: result.Failed, Reason: "open model:\nno such file"}
 	return []result.Outcome{pp, ppSlow, tg, timeout, other, failed}
 }
@@ -114,6 +125,42 @@ func TestGolden(t *testing.T) {
 		t.Run(test.file, func(t *testing.T) {
 			golden(t, test.file, render1(t, test.format, test.options, test.outcomes...))
 		})
+	}
+}
+
+// Every format for people marks the records that are doubtful or invalid and says why
+// once. A warning that is a reason of the verdict is not repeated.
+func TestVerdicts(t *testing.T) {
+	valid := completed(result.Test{Prompt: 512}, 100, 101, 102)
+	valid.Record.Ext.Verdict = &result.Verdict{Verdict: result.Valid, Unchecked: []string{"steal"}}
+	doubtful := completed(result.Test{Gen: 16}, 6, 3, 9)
+	doubtful.Record.Ext.Verdict = &result.Verdict{Verdict: result.Doubtful, Reasons: []result.Reason{
+		{Code: "other_processes", Value: 0.2, Threshold: 0.03, Source: "/proc/stat", Message: "other processes used 0.28 of 2 CPUs"},
+		{Code: "unsteady", Value: 0.5, Threshold: 0.1, Source: "samples_ts", Message: "the repetitions vary by 50 %"},
+	}}
+	doubtful.Record.Ext.Warnings = []result.Warning{{Code: "unsteady", Message: "from 3 to 9"}, {Code: "no_warmup", Message: "measured without a warm-up"}}
+	var document strings.Builder
+	if err := WriteDocument(&document, Document{Title: "Run", Outcomes: []result.Outcome{valid, doubtful}}); err != nil {
+		t.Fatal(err)
+	}
+	const reasons = "doubtful: other processes used 0.28 of 2 CPUs; the repetitions vary by 50 %"
+	for format, want := range map[string]struct {
+		text string
+		rows []string
+	}{
+		"md":       {render1(t, "md", Options{}, valid, doubtful), []string{"366.12 ± 1.23 |", "366.12 ± 1.23 (doubtful) |", "tg16: " + reasons + "\n", "tg16: measured without a warm-up\n"}},
+		"table":    {render1(t, "table", Options{Width: 120}, valid, doubtful), []string{"3  ok\n", "3  doubtful [1] [2]\n", "[1] " + reasons + "\n", "[2] measured without"}},
+		"colors":   {render1(t, "table", Options{Width: 120, Color: true}, valid, doubtful), []string{"3  ok\n", "3  \x1b[33mdoubtful\x1b[0m [1] [2]\n"}},
+		"document": {document.String(), []string{"|    3 |                  |\n", "|    3 | doubtful [1] [2] |\n", "- [1] " + reasons + "\n"}},
+	} {
+		for _, row := range want.rows {
+			if strings.Count(want.text, row) != 1 {
+				t.Errorf("%s has %q %d times, not once:\n%s", format, row, strings.Count(want.text, row), want.text)
+			}
+		}
+		if strings.Contains(want.text, "from 3 to 9") {
+			t.Errorf("%s repeats a reason:\n%s", format, want.text)
+		}
 	}
 }
 
@@ -219,11 +266,11 @@ func TestNumbers(t *testing.T) {
 		{size(1 << 30), "1.00 GiB"},
 		{params(999_900_000), "999.90 M"},
 		{params(1e9), "1.00 B"},
-		{rate(12345.6), "12346"},
-		{rate(999.96), "1000.0"},
-		{rate(0.00001234), "0.000012"},
-		{rate(0), "0.000000"},
-		{decimals(0.5, 1000), "0"},
+		{result.FormatRate(12345.6), "12346"},
+		{result.FormatRate(999.96), "1000.0"},
+		{result.FormatRate(0.00001234), "0.000012"},
+		{result.FormatRate(0), "0.000000"},
+		{result.FormatDecimals(0.5, 1000), "0"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s, want %s", test.got, test.want)
@@ -297,19 +344,67 @@ func TestDocumentRefuses(t *testing.T) {
 	}
 }
 
-func TestAccountingLine(t *testing.T) {
+// Tests that were not started for one reason share a line, also if they are of several
+// models.
+func TestDocumentGroups(t *testing.T) {
+	skipped := func(model string, status result.Status, reason string, n int) result.Outcome {
+		return result.Outcome{Model: model, Test: result.Test{Prompt: n}, Status: status, Reason: reason}
+	}
+	var outcomes []result.Outcome
+	for _, n := range []int{16, 128, 512} {
+		outcomes = append(outcomes, skipped("a.gguf", result.PredictedTimeout, "why", n))
+	}
+	outcomes[0].Status, outcomes[0].Reason = result.Timeout, "slow"
+	for _, model := range []string{"b.gguf", "c.gguf"} {
+		for _, n := range []int{16, 128} {
+			outcomes = append(outcomes, skipped(model, result.PredictedTimeout, "not started: pp16 of the smaller a.gguf ended as timeout", n))
+		}
+	}
+	outcomes = append(outcomes, skipped("d.gguf", result.DownloadFailed, "gone", 16))
+	var b strings.Builder
+	if err := WriteDocument(&b, Document{Title: "run", Outcomes: outcomes}); err != nil {
+		t.Fatal(err)
+	}
+	want := `# run
+
+## a.gguf
+
+Not completed:
+
+- pp16: timeout: slow
+- pp128, pp512: predicted timeout: why
+
+## Models without a record
+
+- b.gguf (2 tests), c.gguf (2 tests): predicted timeout: not started: pp16 of the smaller a.gguf ended as timeout
+- d.gguf (pp16): download failed: gone
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	five := completed(result.Test{Prompt: 512}, 90, 100, 100, 100, 105)
+	one := completed(result.Test{Gen: 128}, 45.678)
+	other := five
+	other.Model = "other.gguf"
+	unsteady := five
+	unsteady.Warnings = []result.Warning{{Code: result.WarnUnsteady, Message: "varied"}}
 	for _, test := range []struct {
-		accounting result.Accounting
-		want       string
+		name    string
+		records []result.Outcome
+		want    string
 	}{
-		{result.Accounting{}, "0s: timed 0 %, warm-up 0 %, load 0 %, contexts 0 %, download waits 0 %, lost in stopped tests 0 %, other 0 %"},
-		{
-			result.Accounting{Wall: 200e9, Timed: 142e9, Warmup: 24e9, Load: 6e9, Context: 1e9, Wait: 0, Lost: 17e9, Other: 10e9},
-			"3m20s: timed 71 %, warm-up 12 %, load 3 %, contexts 0 %, download waits 0 %, lost in stopped tests 8 %, other 5 %",
-		},
+		{"none", nil, ""},
+		{"one", []result.Outcome{five}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %; AMD EPYC, 2 threads, build Debian (11669)"},
+		{"two", []result.Outcome{five, one}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %, tg128 45.68 t/s; AMD EPYC, 2 threads, build Debian (11669)"},
+		{"with a warning", []result.Outcome{unsteady}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %; AMD EPYC, 2 threads, build Debian (11669); 1 warning"},
+		{"of two models", []result.Outcome{five, other}, ""},
+		{"too many", []result.Outcome{five, one, five, one, five}, ""},
 	} {
-		if got := AccountingLine(test.accounting); got != test.want {
-			t.Errorf("%+v: %s, want %s", test.accounting, got, test.want)
+		if diff := cmp.Diff(test.want, Quote(test.records)); diff != "" {
+			t.Errorf("%s: (-want +got):\n%s", test.name, diff)
 		}
 	}
 }
@@ -593,4 +688,27 @@ func FuzzReadRecords(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A table is as wide as the terminal at most, and tells which columns are missing.
+func TestTable(t *testing.T) {
+	header := table.Row{"model", "tests", "size", "file", "disk", "memory", "devices"}
+	rows := []table.Row{{"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 11, "40 GiB", "synthetic", "-", "does not fit", "-"}}
+	whole := "model                               tests    size  file       disk  memory        devices\n" +
+		"Llama-3.3-70B-Instruct-Q4_K_M.gguf     11  40 GiB  synthetic  -     does not fit  -\n"
+	for columns, want := range map[int]string{
+		0:  whole,
+		90: whole,
+		80: "model                                 size  file       memory        devices\n" +
+			"Llama-3.3-70B-Instruct-Q4_K_M.gguf  40 GiB  synthetic  does not fit  -\n" +
+			"(a wider terminal also shows: disk, tests)\n",
+		20: "model                               memory        devices\n" +
+			"Llama-3.3-70B-Instruct-Q4_K_M.gguf  does not fit  -\n" +
+			"(a wider terminal also shows: disk, tests, size, file)\n",
+	} {
+		o := TableOptions{Width: columns, Right: []string{"tests", "size"}, Expendable: []string{"disk", "tests", "size", "file", "repository"}}
+		if diff := cmp.Diff(want, Table(header, rows, o)); diff != "" {
+			t.Errorf("%d columns (-want +got):\n%s", columns, diff)
+		}
+	}
 }

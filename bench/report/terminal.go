@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,6 +81,7 @@ type row struct {
 	test    string
 	cells   map[string]string // text by column
 	noCells string            // shown in place of cells, unless empty
+	verdict string            // "doubtful" or "invalid"; empty: valid, or not judged
 	marks   string            // marks of its footnotes: "[1] [2]"
 }
 
@@ -129,7 +129,7 @@ func facts(r *result.Record) []string {
 	if r.Ext.Weights != "" {
 		model = append(model, string(r.Ext.Weights)+" weights")
 	}
-	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, fmt.Sprintf("%d threads", r.Threads)}
+	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, result.Count(r.Threads, "thread")}
 	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
 	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
 }
@@ -198,6 +198,8 @@ func (m *model) render(columns []string, style func(text.Color, string) string) 
 			switch {
 			case r.noCells != "":
 				cells = append(cells, spaced(style(text.FgYellow, r.noCells), r.marks))
+			case name == "status" && r.verdict != "":
+				cells = append(cells, spaced(style(text.FgYellow, r.cells[name]), r.marks))
 			case name == "status":
 				cells = append(cells, spaced(r.cells[name], r.marks))
 			default:
@@ -212,42 +214,46 @@ func (m *model) render(columns []string, style func(text.Color, string) string) 
 
 // makeRow makes the row of a test. It computes the statistics from the samples,
 // because records of llama-bench do not have all of them.
-func makeRow(o result.Outcome, notes, reasons *footnotes) row {
+func makeRow(o result.Outcome, feet, reasons *footnotes) row {
 	row := row{outcome: o, test: o.Test.String()}
 	var marks []string
 	if o.Reason != "" && reasons != nil {
 		marks = append(marks, reasons.mark(printable(o.Reason)))
 	}
-	for _, w := range warnings(o) {
-		marks = append(marks, notes.mark(printable(w.Message)))
+	for _, note := range notes(o) {
+		marks = append(marks, feet.mark(note))
 	}
 	row.marks = strings.Join(marks, " ")
 	status := strings.ReplaceAll(string(o.Status), "_", " ")
 	if o.Status != result.OK {
 		if n := len(o.Samples); n > 0 {
-			status += " after " + count(n, "rep")
+			status += " after " + result.Count(n, "rep")
 		}
 		row.noCells = status
 		return row
 	}
 	r := o.Record
+	if row.verdict, _ = doubt(o); row.verdict != "" {
+		status = row.verdict
+	}
 	c := map[string]string{"reps": strconv.Itoa(len(r.SamplesTS)), "status": status}
 	s, err := stats.New(r.SamplesTS)
 	if err != nil {
 		row.noCells = err.Error()
 		return row
 	}
+	rate := func(v float64) string { return result.FormatDecimals(v, s.Median()) } // all with the decimals of the median
 	c["median"] = rate(s.Median())
 	c["mean ± sd"] = rate(r.AvgTS)
 	c["min"], c["max"] = rate(s.Min()), rate(s.Max())
 	if sd, ok := s.SD(); ok {
-		c["mean ± sd"] += " ± " + decimals(sd, r.AvgTS)
+		c["mean ± sd"] += " ± " + rate(sd)
 	}
 	if cv, ok := s.CV(); ok {
 		c["CV"] = fmt.Sprintf("%.1f %%", 100*cv)
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
-		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", rate(ci.Low), rate(ci.High), 100*ci.Confidence)
+		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
 	}
 	row.cells = c
 	return row
@@ -255,19 +261,6 @@ func makeRow(o result.Outcome, notes, reasons *footnotes) row {
 
 // spaced joins a and b with a space unless one of them is empty.
 func spaced(a, b string) string { return strings.TrimSpace(a + " " + b) }
-
-// rate is a number of tokens/second with at least four significant digits and at
-// most six decimals.
-func rate(v float64) string { return decimals(v, v) }
-
-// decimals is v with as many decimals as rate gives reference.
-func decimals(v, reference float64) string {
-	digits := 6
-	if reference > 0 {
-		digits = min(6, max(0, 3-int(math.Floor(math.Log10(reference)))))
-	}
-	return strconv.FormatFloat(v, 'f', digits, 64)
-}
 
 // style colors s if the options say so. The table library's own colors depend on
 // the environment.

@@ -18,6 +18,7 @@ type Accounting struct {
 
 // Part is one part of an Accounting.
 type Part struct {
+	Key  string // of the log: "wait_s"
 	Name string // for people: "download waits"
 	Time time.Duration
 }
@@ -25,16 +26,16 @@ type Part struct {
 // Parts lists the parts in the order in which reports show them.
 func (a Accounting) Parts() []Part {
 	parts := []Part{
-		{"timed", a.Timed},
-		{"warm-up", a.Warmup},
-		{"load", a.Load},
-		{"contexts", a.Context},
-		{"download waits", a.Wait},
+		{"timed_s", "timed", a.Timed},
+		{"warmup_s", "warm-up", a.Warmup},
+		{"load_s", "load", a.Load},
+		{"context_s", "contexts", a.Context},
+		{"wait_s", "download waits", a.Wait},
 	}
 	if a.CoolDown > 0 { // most runs have none
-		parts = append(parts, Part{"cool-down", a.CoolDown})
+		parts = append(parts, Part{"cool_down_s", "cool-down", a.CoolDown})
 	}
-	return append(parts, Part{"lost in stopped tests", a.Lost}, Part{"other", a.Other})
+	return append(parts, Part{"lost_s", "lost in stopped tests", a.Lost}, Part{"other_s", "other", a.Other})
 }
 
 // Share is d as a share of the wall time, in [0, 1] for a part. It is 0 for a run

@@ -1,7 +1,5 @@
 package result
 
-import "fmt"
-
 // Precision says how precisely the median of a test is known that was repeated until it
 // is known well enough, and why the repetitions ended.
 type Precision struct {
@@ -21,11 +19,3 @@ const (
 	StoppedByRepetitions StoppedBy = "max_repetitions" // the most repetitions are done
 	StoppedByTime        StoppedBy = "max_time"        // the most time is used up, or the next repetition would exceed the budget
 )
-
-// Text is the precision for people: "±0.8 %", or "unknown" for too few repetitions.
-func (p Precision) Text() string {
-	if p.Reached == nil {
-		return "unknown"
-	}
-	return fmt.Sprintf("±%.2g %%", *p.Reached*100)
-}

@@ -215,9 +215,9 @@ func TestExtKeys(t *testing.T) {
 		{
 			result.Ext{
 				Library: map[string]string{"a": "b"}, CPUVariant: "zen4", LoadSeconds: 1, ContextSeconds: 1, WarmupSeconds: 1,
-				Statistics: result.Statistics{CV: &one}, E2E: &result.E2E{}, Warnings: []result.Warning{{}},
+				Statistics: result.Statistics{CV: &one}, Memory: &result.Memory{}, E2E: &result.E2E{}, Warnings: []result.Warning{{}},
 			},
-			[]string{"schema", "version", "library", "weights", "seed", "cpu_variant", "statistics", "load_s", "context_s", "warmup_s", "e2e", "warnings"},
+			[]string{"schema", "version", "library", "weights", "seed", "cpu_variant", "statistics", "load_s", "context_s", "warmup_s", "memory", "e2e", "warnings"},
 		},
 	} {
 		data, err := json.Marshal(tt.ext)

@@ -11,6 +11,8 @@ type Sample struct {
 
 	Generated       *Generated `json:"generated,omitempty"`        // of an end-to-end test; nil for the others
 	DownloadedBytes int64      `json:"downloaded_bytes,omitempty"` // by this program during the repetition
+
+	Conditions *Conditions `json:"conditions,omitempty"` // of the machine during the repetition; nil: not observed
 }
 
 // Generated is what one repetition of an end-to-end test generated.

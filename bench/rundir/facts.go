@@ -3,12 +3,14 @@ package rundir
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // facts summarize the run and its machine for the report.
@@ -32,20 +34,26 @@ func (d *Description) facts() []report.Fact {
 			other = "version " + s.Version
 		}
 		add(name, strings.Join(s.Command, " "), "started "+s.Started.Format(time.RFC3339), until, other)
+		if len(s.Changed) > 0 {
+			add("changed since then", strings.Join(s.Changed, "; "))
+		}
 	}
 	c := d.Host.CPU
 	cores := ""
 	if c.PhysicalCores > 0 && c.LogicalCPUs > 0 {
-		cores = fmt.Sprintf("%d cores, %d CPUs", c.PhysicalCores, c.LogicalCPUs)
+		cores = result.Count(c.PhysicalCores, "core") + ", " + result.Count(c.LogicalCPUs, "CPU")
 		if c.AllowedCPUs > 0 && c.AllowedCPUs != c.LogicalCPUs {
 			cores += fmt.Sprintf(", %d of them allowed", c.AllowedCPUs)
 		}
 	}
 	quota := ""
 	if c.QuotaCPUs != nil {
-		quota = fmt.Sprintf("quota of %g CPUs", *c.QuotaCPUs)
+		quota = fmt.Sprintf("quota of %s CPUs", strconv.FormatFloat(*c.QuotaCPUs, 'f', -1, 64))
+		if *c.QuotaCPUs == 1 {
+			quota = "quota of 1 CPU"
+		}
 	}
-	add("CPU", c.Model, d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
+	add("CPU", c.Name(), d.Host.Arch, cores, quota, strings.Join(c.Governors, "/"))
 	total, limit := "", ""
 	if d.Host.Memory.TotalBytes > 0 {
 		total = humanize.IBytes(d.Host.Memory.TotalBytes)

@@ -23,8 +23,10 @@ import (
 
 // Open opens the directory of an earlier run to continue it. It returns the run's
 // description and what is left to do. It rewrites results.jsonl from the events, and
-// adds span to run.json. Errors are ErrNotRun, ErrRunning, ErrFinished, ErrSchema,
-// ErrBroken, ErrAccess and ErrWrite.
+// adds span to run.json. If the conditions changed since the run was interrupted, it
+// drops the repetitions of tests without an outcome, and logs what changed. A nil
+// span.Host is not compared. Errors are ErrNotRun, ErrRunning, ErrFinished, ErrMachine,
+// ErrCPUs, ErrSchema, ErrBroken, ErrAccess and ErrWrite.
 func Open(path string, span Span) (*Dir, Description, record.Left, error) {
 	d := &Dir{Path: path}
 	switch err := d.openEvents(0); {
@@ -49,7 +51,7 @@ func notRun(path string) error {
 
 // broken is an ErrBroken that names a file of the directory.
 func broken(file string, err error) error {
-	return &kindError{ErrBroken, fmt.Errorf("%s: %w", file, err)}
+	return &kindError{ErrBroken, result.AtPath(file, err)}
 }
 
 // resume reads the directory's files and makes them ready for the next span.
@@ -69,10 +71,14 @@ func (d *Dir) resume(span Span) (record.Left, error) {
 	}
 	left := h.End()
 	if about.last().Ended != nil && left.Unfinished() == 0 {
-		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.file("report.md")}
+		return record.Left{}, &FinishedError{Dir: d.Path, Report: d.ReportFile()}
+	}
+	about.dropUnused(lines)
+	if span.Changed, err = d.compare(&about, span, &left); err != nil {
+		return record.Left{}, err
 	}
 	if good < info.Size() {
-		slog.Warn("ignoring the last event, which was cut off", "file", d.EventsFile(), "bytes", info.Size()-good)
+		slog.Warn("ignoring the last event, which was cut off", "file", d.EventsFile(), "cut_bytes", info.Size()-good)
 		if err := d.events.Truncate(good); err != nil {
 			return record.Left{}, writeError(err)
 		}
@@ -84,9 +90,6 @@ func (d *Dir) resume(span Span) (record.Left, error) {
 
 	d.outcomes = slices.Clone(left.Outcomes)
 	span.EventsBefore, span.Command, span.Started = lines, redactAll(span.Command), span.Started.UTC()
-	if before := about.last().Version; before != span.Version {
-		slog.Warn("continuing with another version of the program or library, so figures may differ", "before", before, "now", span.Version)
-	}
 	about.Continued = append(slices.Clone(about.Continued), span)
 	d.description = about
 	return left, writeError(d.writeDescription())

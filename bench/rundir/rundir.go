@@ -35,7 +35,9 @@ import (
 // Errors that say why a directory cannot be used, for errors.Is.
 var (
 	ErrNotRun   = errors.New("not the directory of a run")
-	ErrRunning  = errors.New("the run is still going on")                  // in another process
+	ErrRunning  = errors.New("the run is still going on")     // in another process
+	ErrMachine  = errors.New("the run is of another machine") // see OtherMachineError
+	ErrCPUs     = errors.New("the run needs CPUs that this process may not use")
 	ErrFinished = errors.New("the run is finished, nothing is left to do") // see FinishedError
 	ErrSchema   = errors.New("written by another version of this program") // of run.json
 	ErrBroken   = errors.New("damaged")                                    // run.json or events.jsonl
@@ -74,9 +76,11 @@ func (e *FinishedError) Unwrap() error { return ErrFinished }
 type Dir struct {
 	Path string
 
+	created     bool         // by this process
+	steps       int          // events written, without those of an engine that cannot start
 	lock        *flock.Flock // of events.jsonl
-	events      *os.File
-	results     *os.File
+	events      *lines
+	results     *lines
 	records     report.Writer // writes to results
 	description Description
 	outcomes    []result.Outcome
@@ -123,6 +127,11 @@ type Span struct {
 	Started      time.Time  `json:"started"`                 //
 	Ended        *time.Time `json:"ended,omitempty"`         // absent: the span was cut off
 	EventsBefore int        `json:"events_before,omitempty"` // lines of events.jsonl that earlier spans wrote
+
+	// Of a continued run only: the facts of the machine, and what differs from the span
+	// before. If anything does, repetitions of that span do not count.
+	Host    *host.Facts `json:"host,omitempty"`
+	Changed []string    `json:"changed,omitempty"`
 }
 
 // Source is where a job's model came from.
@@ -144,10 +153,10 @@ func (d *Description) last() *Span {
 	return &d.Span
 }
 
-// Create creates the directory of a new run in parent, or in defaultParent if parent
-// is empty. Its name is unique, so nothing is overwritten. Errors are ErrCreate.
+// Create creates the directory of a new run in parent. Its name is unique, so nothing
+// is overwritten. Errors are ErrCreate.
 func Create(parent string) (*Dir, error) {
-	d, err := create(cmp.Or(parent, defaultParent()))
+	d, err := create(parent)
 	if err != nil {
 		return nil, &kindError{ErrCreate, fmt.Errorf("results directory: %w", err)}
 	}
@@ -158,36 +167,27 @@ func create(parent string) (*Dir, error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return nil, err
 	}
-	path, err := os.MkdirTemp(parent, time.Now().UTC().Format("20060102T150405Z-"))
+	path, err := os.MkdirTemp(parent, time.Now().UTC().Format(nameFormat))
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o755); err != nil { // MkdirTemp makes it private, but results are not
-		return nil, err
+	d := &Dir{Path: path, created: true}
+	err = os.Chmod(path, 0o755) // MkdirTemp makes it private, but results are not
+	if err == nil {
+		err = d.openEvents(os.O_CREATE)
 	}
-	d := &Dir{Path: path}
-	if err := d.openEvents(os.O_CREATE); err != nil {
-		return nil, err
+	if err == nil {
+		err = d.openResults()
 	}
-	if err := d.openResults(); err != nil {
-		d.Close()
+	if err != nil {
+		d.Leave()
 		return nil, err
 	}
 	return d, nil
 }
 
-// defaultParent returns $XDG_STATE_HOME/benchmark-llm/runs. Without the variable, it is
-// in ~/.local/state, and without a home directory, in the directory for temporary files.
-func defaultParent() string {
-	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) {
-		state = os.TempDir()
-		if home, err := os.UserHomeDir(); err == nil {
-			state = filepath.Join(home, ".local", "state")
-		}
-	}
-	return filepath.Join(state, "benchmark-llm", "runs")
-}
+// nameFormat is how the name of a run's directory begins: its start in UTC.
+const nameFormat = "20060102T150405Z-"
 
 func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
 
@@ -197,10 +197,39 @@ func (d *Dir) EventsFile() string { return d.file("events.jsonl") }
 // ResultsFile returns the path of the run's records.
 func (d *Dir) ResultsFile() string { return d.file("results.jsonl") }
 
+// ReportFile returns the path of the run's report, which Finish writes.
+func (d *Dir) ReportFile() string { return d.file("report.md") }
+
+// lines is a file of whole lines. If a line cannot be written, what was written of it
+// is removed, so that the file can still be read.
+type lines struct {
+	*os.File
+	write func([]byte) (int, error) // File.Write; tests replace it
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	n, err := l.write(line)
+	if err != nil && n > 0 {
+		if info, statErr := l.Stat(); statErr == nil {
+			_ = l.Truncate(info.Size() - int64(n)) // the reader ignores the beginning of a line at the end
+		}
+	}
+	return n, err
+}
+
+// openLines opens a file of the directory to append to it.
+func openLines(path string, flag int) (*lines, error) {
+	f, err := os.OpenFile(path, os.O_APPEND|flag, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return &lines{f, f.Write}, nil
+}
+
 // openEvents opens and locks events.jsonl. The file is never replaced, so its lock
 // protects the whole directory. The lock ends with its process.
 func (d *Dir) openEvents(flag int) (err error) {
-	if d.events, err = os.OpenFile(d.EventsFile(), os.O_RDWR|os.O_APPEND|flag, 0o644); err != nil {
+	if d.events, err = openLines(d.EventsFile(), os.O_RDWR|flag); err != nil {
 		return err
 	}
 	d.lock = flock.New(d.EventsFile(), flock.SetFlag(os.O_RDWR))
@@ -209,7 +238,7 @@ func (d *Dir) openEvents(flag int) (err error) {
 		return nil // the file system has no locks; go on without one
 	case err != nil:
 		d.Close()
-		return fmt.Errorf("lock %s: %w", d.EventsFile(), err)
+		return fmt.Errorf("lock: %w", result.AtPath(d.EventsFile(), err))
 	case !locked:
 		d.Close()
 		return ErrRunning
@@ -218,7 +247,7 @@ func (d *Dir) openEvents(flag int) (err error) {
 }
 
 func (d *Dir) openResults() (err error) {
-	if d.results, err = os.OpenFile(d.ResultsFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644); err != nil {
+	if d.results, err = openLines(d.ResultsFile(), os.O_WRONLY|os.O_CREATE); err != nil {
 		return err
 	}
 	d.records, err = report.New("jsonl", d.results, report.Options{})
@@ -286,8 +315,13 @@ func (d *Dir) Event(e bench.Stamped) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.events.Write(line)
-	return writeError(err)
+	if _, err = d.events.Write(line); err != nil {
+		return writeError(err)
+	}
+	if _, failed := e.Event.(bench.EngineFailed); !failed {
+		d.steps++
+	}
+	return nil
 }
 
 // Outcome writes the record of an outcome, if it has one. Errors are ErrWrite.
@@ -359,7 +393,7 @@ func (d *Dir) removePending() {
 // Close closes the files and releases the lock. Events and outcomes have been written
 // before, so nothing is lost.
 func (d *Dir) Close() {
-	for _, f := range []*os.File{d.events, d.results} {
+	for _, f := range []*lines{d.events, d.results} {
 		if f != nil {
 			_ = f.Close()
 		}
@@ -369,11 +403,23 @@ func (d *Dir) Close() {
 	}
 }
 
+// Idle tells whether the run failed at its start: this process created the directory,
+// and nothing happened.
+func (d *Dir) Idle() bool { return d.created && d.steps == 0 }
+
+// Leave closes the directory, and removes one that is idle.
+func (d *Dir) Leave() {
+	if d.Idle() {
+		_ = os.RemoveAll(d.Path) // it does no harm if it stays
+	}
+	d.Close()
+}
+
 // history returns a History that is ready to read the events of the run.
 func (d *Description) history() *record.History {
 	var spans []record.Span
 	for _, s := range d.spans() {
-		spans = append(spans, record.Span{Program: s.Program, Started: s.Started, EventsBefore: s.EventsBefore})
+		spans = append(spans, record.Span{Program: s.Program, Started: s.Started, EventsBefore: s.EventsBefore, Forget: len(s.Changed) > 0})
 	}
 	return record.NewHistory(d.Jobs, spans)
 }

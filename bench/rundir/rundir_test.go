@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -388,7 +389,7 @@ func TestContinuedRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"# Run " + filepath.Base(path), "- version: llama.cpp of another day", "- continued: ", "- CPU: AMD EPYC, amd64, 2 cores, 4 CPUs",
-		"## a.gguf", "## b.gguf", "- pp16: no disk: why", "## Where the time went", "| lost in stopped tests |",
+		"## a.gguf", "## Models without a record", "- b.gguf (2 tests): no disk: why", "## Where the time went", "| lost in stopped tests |",
 	} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("report.md lacks %q:\n%s", want, b)
@@ -669,5 +670,41 @@ func TestSchema2(t *testing.T) {
 	d.Close()
 	if _, _, left, err = Open(path, span); err != nil || left.Unfinished() != 1 {
 		t.Fatalf("%d tests are left, %v", left.Unfinished(), err)
+	}
+}
+
+// A disk that is full in the middle of a line leaves whole lines, in the events and in
+// the records.
+func TestTornByAFullDisk(t *testing.T) {
+	path := writeRun(t, twoModels(), nil)
+	d, _, _, err := Open(path, span)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	record := result.Outcome{Model: "a.gguf", Test: runPP, Status: result.OK, Record: &result.Record{PromptTokens: 16, SamplesNs: []int64{1}, SamplesTS: []float64{1}}}
+	write := func() error {
+		return errors.Join(d.Event(bench.Stamped{At: benchtest.RunStart, Event: bench.WaitStarted{Model: "a.gguf"}}), d.Outcome(&record))
+	}
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string][]byte{}
+	for _, f := range []*lines{d.events, d.results} {
+		if whole[f.Name()], err = os.ReadFile(f.Name()); err != nil {
+			t.Fatal(err)
+		}
+		f.write = func(b []byte) (int, error) {
+			n, err := f.File.Write(b[:len(b)/2])
+			return n, errors.Join(err, syscall.ENOSPC)
+		}
+	}
+	if err := write(); !errors.Is(err, ErrWrite) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	for name, want := range whole {
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) || len(want) == 0 {
+			t.Errorf("%s has %d bytes, want %d, %v", name, len(got), len(want), err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -33,15 +34,25 @@ type Source struct {
 	// SHA256 is the checksum that the file must have: 64 hexadecimal digits. It is
 	// empty if none is known, and always for a model in several files.
 	SHA256 string
+
+	// Folder is the folder below the models directory in which a fetched file is kept,
+	// with slashes. It is set if another model of the run has a file of that name;
+	// otherwise it is empty, and the file is in the models directory itself.
+	Folder string
 }
 
 // scheme matches an URL scheme. It has two letters or more, so ./a:b and C:\x
 // are paths.
 var scheme = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+):`)
 
+// known are the known schemes.
+var known = map[string]bool{"hf": true, "http": true, "https": true}
+
 // Parse understands http and https URLs, hf:user/repository/file with an
-// optional @revision, and file paths. A file name alone is a path. Errors are
-// ErrBad and hold no secret.
+// optional @revision, and file paths. A file name alone is a path, also one with a
+// colon, such as llama3:8b.gguf. Only what begins like an address (s3://…) must have a
+// known scheme. A file whose name begins with hf:, http: or https: needs a folder:
+// ./hf:x.gguf. Errors are ErrBad and hold no secret.
 func Parse(text string) (Source, error) {
 	refuse := func(format string, args ...any) (Source, error) {
 		return Source{}, fmt.Errorf("%w: %s: "+format, append([]any{ErrBad, Redact(text)}, args...)...)
@@ -53,7 +64,7 @@ func Parse(text string) (Source, error) {
 		return Source{}, fmt.Errorf("%w: it is empty", ErrBad)
 	case strings.ContainsFunc(text, unicode.IsControl):
 		return Source{}, fmt.Errorf("%w: %q contains control characters", ErrBad, Redact(text))
-	case m == nil:
+	case m == nil, !known[strings.ToLower(m[1])] && !strings.HasPrefix(text[len(m[0]):], "//"):
 		s.Path = filepath.Clean(text)
 		return s, nil
 	case strings.EqualFold(m[1], "hf"):
@@ -140,6 +151,34 @@ func (s Source) Beside(name string) Source {
 	s.URL = u.String()
 	s.Given = s.URL
 	return s
+}
+
+// Place is the path of the fetched file in a models directory; s is not local.
+func (s Source) Place(dir string) string { return filepath.Join(dir, s.Folder, s.Name()) }
+
+// Parts are the folders that lead to the file, the outermost first, and its name. Two
+// sources with the same parts differ only in secrets. The host of a URL and the
+// repository on the hub count as folders, and so do, outermost, scheme and revision.
+func (s Source) Parts() []string {
+	var parts []string
+	switch {
+	case s.Path != "":
+		path := s.Path
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
+		parts = strings.Split(path, "/")
+	case s.URL != "":
+		u, err := url.Parse(s.URL)
+		if err != nil { // Parse has checked it
+			return []string{s.Name()}
+		}
+		parts = append([]string{u.Scheme, u.Host}, strings.Split(path.Dir(u.EscapedPath()), "/")...)
+		parts = append(parts, s.Name())
+	default:
+		parts = append([]string{url.PathEscape(s.Revision)}, strings.Split(s.Repository+"/"+s.File, "/")...)
+	}
+	return slices.DeleteFunc(parts, func(part string) bool { return part == "" })
 }
 
 // Local reports whether the source is a path on this machine.

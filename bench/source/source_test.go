@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 
@@ -26,6 +27,10 @@ func TestParse(t *testing.T) {
 		{"https://u:p@h.example/a/m%20x.gguf?sig=s3cret#f", source.Source{URL: "https://u:p@h.example/a/m%20x.gguf?sig=s3cret#f"}, "m x.gguf", "https://h.example/a/m%20x.gguf"},
 		{"http://127.0.0.1:80/m.gguf", source.Source{URL: "http://127.0.0.1:80/m.gguf"}, "m.gguf", "http://127.0.0.1:80/m.gguf"},
 		{"./a:b.gguf", source.Source{Path: "a:b.gguf"}, "a:b.gguf", "a:b.gguf"},
+		{"llama3:8b.gguf", source.Source{Path: "llama3:8b.gguf"}, "llama3:8b.gguf", "llama3:8b.gguf"},
+		{"c:m.gguf", source.Source{Path: "c:m.gguf"}, "c:m.gguf", "c:m.gguf"},
+		{`C:\m.gguf`, source.Source{Path: `C:\m.gguf`}, `C:\m.gguf`, `C:\m.gguf`},
+		{"./hf:m.gguf", source.Source{Path: "hf:m.gguf"}, "hf:m.gguf", "hf:m.gguf"},
 		{"/models//m.gguf", source.Source{Path: "/models/m.gguf"}, "m.gguf", "/models/m.gguf"},
 	} {
 		got, err := source.Parse(tt.in)
@@ -43,12 +48,32 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParts(t *testing.T) {
+	t.Chdir(t.TempDir())
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"/a/../b/m.gguf":              "b/m.gguf",
+		"x/m.gguf":                    strings.TrimPrefix(wd, "/") + "/x/m.gguf",
+		"hf:u/r/sub/m.gguf@refs/pr/1": "refs%2Fpr%2F1/u/r/sub/m.gguf",
+		"https://u:s3cret@h.example:1//a%0a/m%20x?k=v": "https/h.example:1/a%0a/m x",
+	} {
+		if got := strings.Join(parse(t, in).Parts(), "/"); got != want {
+			t.Errorf("%s has %s, want %s", in, got, want)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                                              "it is empty",
 		"s3://bucket/m.gguf":                            "unknown scheme s3; known are https, http, hf and file paths",
 		"file:///m.gguf":                                "unknown scheme file",
 		"https:m.gguf":                                  "not a valid URL",
+		"http:m.gguf":                                   "not a valid URL",
+		"hf:m.gguf":                                     "expected hf:user/repository/file[@revision]",
 		"https://":                                      "not a valid URL",
 		"https://h.example/":                            "it names no file",
 		"https://h.example":                             "it names no file",

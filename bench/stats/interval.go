@@ -2,6 +2,7 @@ package stats
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"gonum.org/v1/gonum/stat/distuv"
@@ -97,6 +98,19 @@ func (s Sample) Outliers() []int {
 		}
 	}
 	return outliers
+}
+
+// Without is the sample without the values at the given indices, in the order
+// measured. ok is false if no value is left.
+func (s Sample) Without(indices []int) (rest Sample, ok bool) {
+	var values []float64
+	for i, v := range s.values {
+		if !slices.Contains(indices, i) {
+			values = append(values, v)
+		}
+	}
+	rest, err := New(values)
+	return rest, err == nil
 }
 
 // unsteadyCV is the coefficient of variation above which a sample is unsteady.

@@ -57,6 +57,13 @@ func (t Targets) Budget(test result.Test, sizeBytes uint64, repetitions int, sca
 	return seconds(s * scale)
 }
 
+// singleLoadBudget is the time that a single model may take to load, times scale. In
+// seconds, it is 300 + size_GiB/0.025: ten times what any machine is expected to need, and
+// five minutes for a slow start.
+func singleLoadBudget(sizeBytes uint64, scale float64) time.Duration {
+	return seconds((300 + float64(sizeBytes)/(1<<30)/(loadRate/10)) * scale)
+}
+
 // longest is the limit for budgets. It is far above every useful budget, and keeps
 // a large scale from overflowing.
 const longest = 365 * 24 * time.Hour

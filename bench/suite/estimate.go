@@ -17,13 +17,11 @@ func (p Plan) Longest() result.Test {
 	return longest
 }
 
-// Memory estimates the memory that the plan's longest test needs with the model of
-// this header, in passes of ubatch tokens, with keys and values of the types k and
-// v in the cache. TestMemory compares it with the buffers that libllama logs on a
-// CPU that repacks: the KV cache is exact, compute buffers are within 1 % and
-// weights within 3 %.
-func (p Plan) Memory(header *gguf.File, ubatch int, k, v gguf.Type) gguf.Memory {
-	return header.Memory(p.Longest().Context(), ubatch, k, v)
+// Memory predicts the memory that the plan's longest test needs with the model of
+// this header. c has the other settings.
+func (p Plan) Memory(header *gguf.File, c gguf.Context) gguf.Memory {
+	c.Tokens = p.Longest().Context()
+	return header.Memory(c)
 }
 
 // UpperBound is the sum of the plan's budgets: that of loading and those of all

@@ -11,26 +11,30 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
-// The buffers that libllama 0.7.0 logged for synthetic models, in MiB, with all
-// weights on a CPU with AMX, ubatch 512 and a KV cache of f16: "model buffer
-// size" of CPU and AMX, "KV buffer size", "compute buffer size".
+// The buffers that libllama 0.7.0 logged for synthetic models, in MiB, with ubatch 512
+// and a KV cache of f16: "model buffer size", "KV buffer size", and the sum of
+// "compute buffer size" and "output buffer size". The log has two decimals.
 func TestMemory(t *testing.T) {
 	for _, tt := range []struct {
 		model                       string
+		repack                      gguf.Repack
 		test                        result.Test
 		weights, kvCache, computing float64
 	}{
-		{"SmolLM-135M.Q4_K_M.gguf", result.Test{Prompt: 16}, 131.32, 5.625, 3.18},
-		{"SmolLM-135M.Q4_K_M.gguf", result.Test{Prompt: 512}, 131.32, 11.25, 102.14},
-		{"SmolLM-135M.Q4_K_M.gguf", result.Test{Gen: 4096}, 131.32, 90, 106.77},
-		{"SmolLM-135M.Q4_K_M.gguf", result.Test{Prompt: 16384}, 131.32, 360, 117.64},
-		{"SmolLM-135M.Q4_K_M.gguf", result.Test{Prompt: 512, Depth: 16384}, 131.32, 371.25, 118.14},
-		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 16}, 386.51, 24, 9.59},
-		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 4096}, 386.51, 384, 312.77},
-		{"qwen1_5-0_5b-chat-q4_k_m.gguf", result.Test{Prompt: 16384}, 386.51, 1536, 322.77},
-		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 16}, 1701.32, 4.5, 16.26}, // on a CPU without AMX
-		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 512}, 1734.10, 9, 520.52},
-		{"gemma-2b.Q4_K_M.gguf", result.Test{Prompt: 16384}, 1734.10, 288, 536.02},
+		{"SmolLM-135M.Q4_K_M.gguf", gguf.RepackAMX, result.Test{Prompt: 16}, 131.32, 5.625, 3.18 + 0.19},
+		{"SmolLM-135M.Q4_K_M.gguf", gguf.RepackAVX2, result.Test{Prompt: 512}, 98.86, 11.25, 102.14 + 0.19},
+		{"SmolLM-135M.Q4_K_M.gguf", gguf.RepackNone, result.Test{Gen: 4096}, 98.86, 90, 106.77 + 0.19},
+		{"SmolLM-135M.Q4_K_M.gguf", gguf.RepackAMX, result.Test{Prompt: 16384}, 131.32, 360, 117.64 + 0.19},
+		{"SmolLM-135M.Q4_K_M.gguf", gguf.RepackAMX, result.Test{Prompt: 512, Depth: 16384}, 131.32, 371.25, 118.14 + 0.19},
+		{"qwen1_5-0_5b-chat-q4_k_m.gguf", gguf.RepackAMX, result.Test{Prompt: 16}, 386.51, 24, 9.59 + 0.58},
+		{"qwen1_5-0_5b-chat-q4_k_m.gguf", gguf.RepackAVX2, result.Test{Prompt: 4096}, 382.62, 384, 312.77 + 0.58},
+		{"qwen1_5-0_5b-chat-q4_k_m.gguf", gguf.RepackAVX2, result.Test{Prompt: 16384}, 382.62, 1536, 322.77 + 0.58},
+		{"gemma-2b.Q4_K_M.gguf", gguf.RepackAVX2, result.Test{Prompt: 16}, 1701.32, 4.5, 16.26 + 0.98},
+		{"gemma-2b.Q4_K_M.gguf", gguf.RepackAMX, result.Test{Prompt: 512}, 1734.10, 9, 520.52 + 0.98},
+		{"gemma-2b.Q4_K_M.gguf", gguf.RepackUnknown, result.Test{Prompt: 16384}, 1701.32, 288, 536.02 + 0.98},
+		{"llama-7b.Q4_K_M.gguf", gguf.RepackNone, result.Test{Prompt: 16384}, 3891.24, 8192, 126.52 + 0.12},
+		{"phi-4-q4.gguf", gguf.RepackNone, result.Test{Prompt: 16384}, 8630.33, 3200, 262.02 + 0.38},
+		{"Llama-3.3-70B-Instruct-Q4_K_M.gguf", gguf.RepackNone, result.Test{Prompt: 16384}, 40543.11, 5120, 346.52 + 0.49},
 	} {
 		shape, err := synth.Lookup(tt.model)
 		if err != nil {
@@ -41,20 +45,15 @@ func TestMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := suite.Plan{Tests: []suite.PlannedTest{{Test: result.Test{Gen: 1}}, {Test: tt.test}}}
-		got := p.Memory(header, 512, gguf.F16, gguf.F16)
+		got := p.Memory(header, gguf.Context{UBatch: 512, K: gguf.F16, V: gguf.F16, Repack: tt.repack})
 		for _, part := range []struct {
-			name          string
-			bytes         uint64
-			want, percent float64
-		}{
-			{"weights", got.Weights, tt.weights, 3},
-			{"KV cache", got.Cache, tt.kvCache, 0},
-			{"compute", got.Compute, tt.computing, 1},
-			{"total", got.Total(), tt.weights + tt.kvCache + tt.computing, 3},
-		} {
+			name  string
+			bytes uint64
+			want  float64
+		}{{"weights", got.Weights, tt.weights}, {"KV cache", got.Cache, tt.kvCache}, {"compute", got.Compute, tt.computing}} {
 			mib := float64(part.bytes) / (1 << 20)
-			if off := 100 * (mib/part.want - 1); math.Abs(off) > part.percent {
-				t.Errorf("%s %v: %s %.2f MiB, logged %.2f: %.1f %% off", tt.model, tt.test, part.name, mib, part.want, off)
+			if math.Abs(mib-part.want) > 0.0101 {
+				t.Errorf("%s %v: %s %.3f MiB, logged %.2f", tt.model, tt.test, part.name, mib, part.want)
 			}
 		}
 	}

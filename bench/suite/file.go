@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
@@ -49,11 +51,12 @@ const (
 //
 // Default models come from the hub, at their pinned revisions. Other paths are
 // relative to the working directory. Every error is one line. It starts with name
-// and, if the mistake is in a line, with its number: "suite.yaml:3: …".
+// and, if the mistake is in a line, with its number: "suite.yaml:3: …". An error of
+// reading names the file as the file system does.
 func Read(r io.Reader, name string) (Suite, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {
-		return Suite{}, fmt.Errorf("%s: %w", name, err)
+		return Suite{}, result.AtPath(name, err)
 	}
 	if len(text) > maxFileBytes {
 		return Suite{}, fmt.Errorf("%s: larger than %d bytes", name, maxFileBytes)
@@ -197,15 +200,16 @@ func (f *file) suite(n *yaml.Node) Suite {
 	if f.checkList(v, "models", maxModels); len(resolve(v).Content) == 0 {
 		f.fail(v, "models is empty; leave it out for the default models")
 	}
-	lines := make(map[string]int)
+	var items []*yaml.Node
 	f.eachItem(v, func(item *yaml.Node) {
-		m := f.model(item, lengths)
-		if line, taken := lines[m.Name]; taken && f.err == nil {
-			f.fail(item, "the model in line %d has the same name %s; names must differ", line, m.Name)
-		}
-		lines[m.Name] = item.Line
-		s.Models = append(s.Models, m)
+		s.Models, items = append(s.Models, f.model(item, lengths)), append(items, item)
 	})
+	if f.err != nil {
+		return s
+	}
+	if first, second := NameApart(s.Models); second >= 0 {
+		f.fail(items[second], "the model in line %d has the same name %s; names must differ", items[first].Line, s.Models[second].Name)
+	}
 	return s
 }
 
@@ -286,8 +290,9 @@ func (f *file) pairs(n *yaml.Node, what string) (pairs [][2]int) {
 		case what == "e2e" && (pair[0] == 0 || pair[1] == 0):
 			f.fail(item, "e2e: both numbers of a pair must be above 0, as in [[512, 128]]")
 		case what == "e2e" && f.repetitions*pair[1] > result.MaxGenerated:
-			f.fail(item, "e2e: %d repetitions of %d tokens are too many, because the time of each token is kept; with %d repetitions the limit is %d tokens",
-				f.repetitions, pair[1], f.repetitions, result.MaxGenerated/f.repetitions)
+			many := fmt.Sprintf("%d %s", f.repetitions, english.PluralWord(f.repetitions, "repetition", ""))
+			f.fail(item, "e2e: %s of %d tokens are too many, because the time of each token is kept; with %s the limit is %d tokens",
+				many, pair[1], many, result.MaxGenerated/f.repetitions)
 		default:
 			pairs = append(pairs, [2]int{pair[0], pair[1]})
 		}

@@ -216,7 +216,7 @@ func TestReadMistakes(t *testing.T) {
 		"a checksum of several files": {"models:\n- source: hf:u/r/a-00001-of-00002.gguf@v\n  sha256: " + strings.Repeat("a", 64),
 			"f.yaml:3: sha256 belongs to a single file, but the model is in several"},
 		"a key of a model": {"models:\n- source: a\n  size: 1", `f.yaml:3: unknown key "size" of a model; known keys are source, name, sha256, prompt, generation, depth, combined, e2e`},
-		"a name twice": {"models:\n- x/a.gguf\n- b.gguf\n- hf:u/r/a.gguf",
+		"a name twice": {"models:\n- x/a.gguf\n- b.gguf\n- ./x/a.gguf",
 			"f.yaml:4: the model in line 2 has the same name a.gguf; names must differ"},
 		"no tests": {"prompt: []\ngeneration: 0", "f.yaml:1: the model has no tests: every length is 0"},
 		"many tests": {"models:\n- source: a\n  prompt: [" + strings.Repeat("1,", 400) + "]\n  depth: [0, 1, 2]",

@@ -76,9 +76,12 @@ func (l Lengths) Tests() ([]result.Test, error) {
 // its length and the model's size, times scale.
 func (s Suite) Plan(m Entry, sizeBytes uint64, timeout *time.Duration, scale float64) Plan {
 	p := Plan{Repetitions: s.Repetitions}
+	if s.GivenOrder {
+		p.LoadBudget = singleLoadBudget(sizeBytes, scale)
+	}
 	for i, t := range m.Tests {
 		budget := s.Targets.Budget(t, sizeBytes, s.Repetitions, scale)
-		if i == 0 {
+		if i == 0 && !s.GivenOrder {
 			// The formula alone would give the smallest model about a second to load. In the
 			// benchmark that the default suite replaces, every test loads the model within
 			// its own budget. So a model that loads there within the budget of the first

@@ -114,6 +114,17 @@ func TestPlanTimeout(t *testing.T) {
 	if p := s.Plan(m, 1<<30, nil, 2); p.Tests[0].Budget != first || p.LoadBudget != first || p.Repetitions != 5 {
 		t.Errorf("%+v", p)
 	}
+	// A single model's load budget does not depend on its tests, or on their budget.
+	s.GivenOrder = true
+	for _, timeout := range []*time.Duration{nil, &minute} {
+		if p := s.Plan(m, 1<<30, timeout, 2); p.LoadBudget != 680*time.Second {
+			t.Errorf("a single model may load for %v", p.LoadBudget)
+		}
+	}
+	if p := s.Plan(m, 1<<30, &none, 1); p.LoadBudget != 0 {
+		t.Errorf("a single model without limits may load for %v", p.LoadBudget)
+	}
+	s.GivenOrder = false
 	if p := s.Plan(m, 1<<30, nil, 1e300); p.Tests[0].Budget <= 0 || p.LoadBudget <= 0 {
 		t.Errorf("a large scale overflows: %+v", p)
 	}
@@ -179,7 +190,55 @@ func TestModelsAreOrderedBySize(t *testing.T) {
 	}
 }
 
-// An Entry is stored with snake_case keys, and is read again whatever was redacted.
+// Models whose files have the same name get distinct ones, and distinct places.
+func TestNameApart(t *testing.T) {
+	for _, tt := range []struct {
+		given []string // source, and after a space its name in the suite file
+		want  []string // name, and after a space the folder
+		same  [2]int   // models that cannot be told apart
+	}{
+		{[]string{"a.gguf", "x/b.gguf"}, []string{"a.gguf", "b.gguf"}, [2]int{-1, -1}},
+		{[]string{"7B/m.gguf", "13B/m.gguf", "n.gguf"}, []string{"7B/m.gguf", "13B/m.gguf", "n.gguf"}, [2]int{-1, -1}},
+		{[]string{"/a/7B/m.gguf", "/b/7B/m.gguf", "/b/13B/m.gguf"}, []string{"a/7B/m.gguf", "b/7B/m.gguf", "13B/m.gguf"}, [2]int{-1, -1}},
+		{[]string{"/m.gguf", "/a/m.gguf"}, []string{"m.gguf", "a/m.gguf"}, [2]int{-1, -1}},
+		{[]string{"hf:u/r/m.gguf", "hf:u/s/m.gguf"}, []string{"r/m.gguf r", "s/m.gguf s"}, [2]int{-1, -1}},
+		{[]string{"hf:u/r/m.gguf@1", "hf:u/r/m.gguf@2"}, []string{"1/u/r/m.gguf 1/u/r", "2/u/r/m.gguf 2/u/r"}, [2]int{-1, -1}},
+		{[]string{"https://h/a/m.gguf?k=1", "https://i/m.gguf", "b/m.gguf"}, []string{"a/m.gguf a", "i/m.gguf i", "b/m.gguf"}, [2]int{-1, -1}},
+		{[]string{"x/a.gguf m.gguf", "m.gguf", "n/m.gguf"}, nil, [2]int{-1, -1}},
+		{[]string{"b.gguf", "a.gguf", "./a.gguf"}, nil, [2]int{1, 2}},
+		{[]string{"a.gguf n.gguf", "b.gguf n.gguf"}, nil, [2]int{0, 1}},
+		{[]string{"https://h/m.gguf?k=1", "https://h/m.gguf?k=2"}, nil, [2]int{0, 1}},
+	} {
+		var models []suite.Entry
+		for _, text := range tt.given {
+			from, name, given := strings.Cut(text, " ")
+			e := suite.Entry{Source: parse(t, from, "")}
+			if e.Name = name; !given {
+				e.Name = e.Source.Name()
+			}
+			models = append(models, e)
+		}
+		first, second := suite.NameApart(models)
+		if first != tt.same[0] || second != tt.same[1] {
+			t.Errorf("%q: %d and %d are the same", tt.given, first, second)
+		}
+		var got []string
+		seen := map[string]bool{}
+		for _, m := range models {
+			got = append(got, strings.TrimSpace(m.Name+" "+m.Source.Folder))
+			if seen[m.Name] && second < 0 {
+				t.Errorf("%q: %s twice", tt.given, m.Name)
+			}
+			seen[m.Name] = true
+		}
+		if diff := cmp.Diff(tt.want, got); tt.want != nil && diff != "" {
+			t.Errorf("%q (-want +got):\n%s", tt.given, diff)
+		}
+	}
+}
+
+// An Entry is stored with snake_case keys. It is read again whatever was redacted, and
+// its source is not parsed.
 func TestEntryJSON(t *testing.T) {
 	e := suite.Entry{
 		Source: parse(t, "https://u:p@h.example/m.gguf?k=v", strings.Repeat("a", 64)), Name: "m.gguf", SizeBytes: 7,
@@ -200,7 +259,9 @@ func TestEntryJSON(t *testing.T) {
 		if text, err = json.Marshal(e); err == nil {
 			err = json.Unmarshal(text, &again)
 		}
-		if diff := cmp.Diff(e, again); diff != "" || err != nil {
+		want := e
+		want.Source = source.Source{Given: given, SHA256: e.Source.SHA256}
+		if diff := cmp.Diff(want, again); diff != "" || err != nil {
 			t.Errorf("%s: %v (-want +got):\n%s", given, err, diff)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -114,6 +115,14 @@ func TestLastWords(t *testing.T) {
 			"too little for Go", "fatal error: failed to reserve page summary memory\n" + stacks,
 			outcome{"pp32 out_of_memory 2", without + "fatal error: failed to reserve page summary memory"},
 		},
+		{
+			"a limit before Go runs", "benchmark-llm: only 3 more threads can be started, and 16 are needed\nhint: raise the limit\n",
+			outcome{"pp32 crashed 2", "the worker crashed (exit code 2): only 3 more threads can be started, and 16 are needed"},
+		},
+		{
+			"no thread for Go", "runtime: failed to create new OS thread (have 2 already; errno=11)\nruntime: may need to increase max user processes (ulimit -u)\nfatal error: newosproc\n" + stacks,
+			outcome{"pp32 crashed 2", "the worker crashed (exit code 2): runtime: failed to create new OS thread (have 2 already; errno=11)"},
+		},
 		{"nothing", "", outcome{"pp32 crashed 2", "the worker crashed (exit code 2): SIGABRT"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,6 +134,12 @@ func TestLastWords(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkPP32(t, h, tt.want)
+			for _, e := range h.events {
+				lost, ok := e.Event.(bench.WorkerLost)
+				if want := strings.Contains(tt.want.Reason, "thread"); ok && (lost.Code == bench.ProcessLimit) != want {
+					t.Errorf("code %q of %s", lost.Code, lost.Reason)
+				}
+			}
 		})
 	}
 }

@@ -25,6 +25,8 @@ const StopWithin = 1500 * time.Millisecond
 // zero ladder has no timer.
 type ladder struct {
 	timer    *time.Timer // nil: no limit
+	limit    time.Duration
+	due      time.Time   // when the timer fires
 	loss     record.Loss // if the timer fires
 	stopping bool        // the last deadline is set
 
@@ -37,10 +39,21 @@ type ladder struct {
 func (l *ladder) set(limit time.Duration, status result.Status, failure string) {
 	l.stop()
 	l.loss = record.Loss{Status: status, Reason: "the worker " + failure + " and was killed", Gone: true}
-	if limit > 0 {
-		l.timer = time.NewTimer(limit)
+	if l.limit = limit; limit > 0 {
+		l.timer, l.due = time.NewTimer(limit), time.Now().Add(limit)
 	}
 }
+
+// again gives the worker the whole limit once more, because it was stopped.
+func (l *ladder) again() {
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer, l.due = time.NewTimer(l.limit), time.Now().Add(l.limit)
+	}
+}
+
+// late tells whether the timer has fired so late that this process was stopped before.
+func (l *ladder) late() bool { return time.Since(l.due) > margin }
 
 func (l *ladder) stop() {
 	if l.timer != nil {

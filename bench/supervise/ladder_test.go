@@ -12,6 +12,31 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
+// A worker that was stopped gets its whole limit again. A timer that fires much too late
+// tells that this process was stopped.
+func TestLadderAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ladder
+		defer l.stop()
+		l.again() // there is no limit
+		if l.C() != nil {
+			t.Error("a limit out of nothing")
+		}
+		l.set(10*time.Second, result.Timeout, "was late")
+		time.Sleep(9 * time.Second)
+		l.again()
+		began := time.Now()
+		<-l.C()
+		if took := time.Since(began); took != 10*time.Second || l.late() {
+			t.Errorf("the timer fired after %v, late: %v", took, l.late())
+		}
+		time.Sleep(margin + 1) // nobody looked
+		if !l.late() {
+			t.Error("the timer is not late")
+		}
+	})
+}
+
 // Each event is followed by a silence; the ladder ends it when even the slowest
 // worker would have spoken.
 func TestLadder(t *testing.T) {

@@ -23,10 +23,17 @@ type Missing struct {
 func (m *Missing) Error() string { return m.Reason }
 
 // RunModels runs the jobs of several models one after another, the smallest model
-// first. It runs each like Run and reports an outcome for every test. ready makes the
-// model of job i ready and returns the job to run. An error of ready ends the run,
-// unless it is a *Missing. Larger models are not run if the shortest test of a series
+// first. It runs the tests of each in worker processes, in order, and reports an
+// outcome for every test. ready makes the model of job i ready and returns the job to
+// run. Tests that ready marks as unsupported are not run. An error of ready ends the
+// run, unless it is a *Missing. If a test crashes, longer tests of its series come last.
+// Unless o.Apart is set, larger models are not run if the shortest test of a series
 // takes too long, or if a model does not fit into memory.
+//
+// RunModels returns an error if a worker or its engine cannot be started, or a consumer
+// fails. No worker is left when it returns. When ctx ends, the worker is told to stop.
+// It is killed if it does not stop within StopWithin. Tests that are not completed are
+// Aborted.
 func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Context, i int) (bench.Job, error), o Options) error {
 	var smaller *findings // of the model that rules out larger ones, or of the last one that ran
 	started := false
@@ -42,7 +49,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 		case ctx.Err() != nil:
 			l = &record.Loss{Status: result.Aborted, Reason: stopReason(ctx)}
 		case !o.Deadline.IsZero() && time.Until(o.Deadline) <= 0:
-			l = &record.Loss{Status: result.TimeLimit, Reason: "not started: the time limit of the run has ended"}
+			l = &record.Loss{Status: result.TimeLimit, Reason: fmt.Sprintf("not started: %v", bench.ErrTimeLimit)}
 		default:
 			readyJob, err := ready(ctx, i)
 			var missing *Missing
@@ -53,6 +60,9 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 				return err
 			default:
 				m.Job = readyJob
+				if err := m.skipUnsupported(); err != nil {
+					return err
+				}
 			}
 		}
 		var err error
@@ -65,7 +75,7 @@ func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Con
 			return err
 		}
 		started = started || m.started
-		if smaller.lossOfLarger() == nil && l == nil {
+		if smaller.lossOfLarger() == nil && l == nil && !o.Apart {
 			smaller = found
 		}
 	}

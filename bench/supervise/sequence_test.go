@@ -55,6 +55,17 @@ func TestRunModels(t *testing.T) {
 			return job, nil
 		}
 	}
+	unsupported := func(tests ...int) func(int, bench.Job) (bench.Job, error) {
+		return func(i int, job bench.Job) (bench.Job, error) {
+			job.Tests = slices.Clone(job.Tests)
+			for _, k := range tests {
+				if i == 0 {
+					job.Tests[k].Unsupported = "it is an encoder"
+				}
+			}
+			return job, nil
+		}
+	}
 	for _, tt := range []struct {
 		name, scenario string
 		change         func(*supervise.Options)
@@ -79,7 +90,7 @@ func TestRunModels(t *testing.T) {
 			slices.Concat(all("small", result.OK), []string{"small e2e4+4 timeout"}, all("large", result.OK)),
 		},
 		{"nor what did not fit into memory", "no memory in load", nil, nil, append(all("small", result.OutOfMemory), all("large", result.OutOfMemory)...)},
-		{"gentler settings help", "no memory at first", nil, nil, append(all("small", result.OK), all("large", result.OK)...)},
+		{"adjusted settings help", "no memory at first", nil, nil, append(all("small", result.OK), all("large", result.OK)...)},
 		{
 			"the run is over before it begins", "untroubled",
 			func(o *supervise.Options) { o.Deadline = time.Now().Add(-time.Second) },
@@ -88,6 +99,14 @@ func TestRunModels(t *testing.T) {
 		{
 			"a file that cannot be here in time costs its model: the next may be here already", "untroubled", nil, missing(result.TimeLimit),
 			append(all("small", result.TimeLimit), all("large", result.OK)...),
+		},
+		{
+			"a test that the library cannot run is not given to a worker", "untroubled", nil, unsupported(0),
+			append([]string{"small pp16 unsupported", "small pp32 ok", "small tg8 ok"}, all("large", result.OK)...),
+		},
+		{
+			"a model without any other is not loaded", "untroubled", nil, unsupported(0, 1, 2),
+			append(all("small", result.Unsupported), all("large", result.OK)...),
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -21,6 +21,10 @@ var ErrOrphaned = errors.New("the parent process is gone")
 // tests have the time of each token.
 const maxJobBytes = 256 << 20
 
+// repeatByte is the parent's answer to an event that it has not kept, instead of a
+// newline.
+const repeatByte = 'r'
+
 // Serve is the worker's side. It reads a job from in, runs it, and writes its events to
 // out. Each event is acknowledged on in before the next one. When in ends, the context
 // of run ends with ErrOrphaned, and Serve calls orphaned from another goroutine,
@@ -40,20 +44,21 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	acks := make(chan struct{})
+	acks := make(chan byte)
 	gone := make(chan struct{})
 	served := make(chan struct{})
 	defer close(served)
 	go func() {
 		for {
-			if _, err := r.ReadByte(); err != nil {
+			ack, err := r.ReadByte()
+			if err != nil {
 				cancel(ErrOrphaned)
 				close(gone)
 				orphaned()
 				return
 			}
 			select {
-			case acks <- struct{}{}:
+			case acks <- ack:
 			case <-served:
 				return
 			}
@@ -72,7 +77,10 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 			return fmt.Errorf("write event: %w", err)
 		}
 		select {
-		case <-acks:
+		case ack := <-acks:
+			if ack == repeatByte {
+				return bench.ErrRepeat
+			}
 			return nil
 		case <-gone:
 			return ErrOrphaned

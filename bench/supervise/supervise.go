@@ -5,7 +5,8 @@
 // The protocol: the parent writes the job as one line of JSON to the worker's
 // standard input. The worker writes events, one line each, to file descriptor 3.
 // After each event it waits for one byte on its standard input, with which the parent
-// acknowledges that the event is safe. So every repetition is on disk before the next
+// acknowledges that the event is safe. Another byte, 'r', says that the event was not kept,
+// because a process was stopped during the step, and that the step is to be repeated. So every repetition is on disk before the next
 // one starts, and the parent is idle while the clock runs. The end of standard input
 // tells the worker that the parent is gone.
 package supervise
@@ -26,6 +27,7 @@ import (
 // Options say how to run workers.
 type Options struct {
 	Command  []string  // the worker's program and arguments
+	Program  string    // file of the program; empty: Command's first
 	Env      []string  // added to the environment, "KEY=value"
 	Version  string    // of this program, for the records
 	Deadline time.Time // of the run; zero: none
@@ -42,22 +44,21 @@ type Options struct {
 	// CoolDown waits before a test until the machine has cooled down, or until ctx ends.
 	// It is called if the job wants it, and may be nil.
 	CoolDown func(ctx context.Context) bench.CoolDownDone
+	// Meter reads the conditions of the machine while the worker waits. It may be nil.
+	Meter Meter
 
 	// Downloaded returns how many bytes were downloaded since the last repetition, or
 	// since the warm-up. It is called after each repetition and may be nil.
 	Downloaded func() int64
 
+	// Stops stops workers together with this process. It may be nil.
+	Stops *Stops
+
+	// Apart: the models are not in the order of their sizes, so none rules out another.
+	Apart bool
+
 	// Consumers take every event before the worker continues, and every outcome.
 	Consumers Consumers
-}
-
-// Run runs the job's tests in worker processes, in order, and reports an outcome for
-// each. If a test crashes, longer tests of its series come last. Run returns an error
-// if a worker or its engine cannot be started, or a consumer fails. No worker is left
-// when it returns. When ctx ends, the worker is told to stop. It is killed if it does
-// not stop within StopWithin. Tests that are not completed are Aborted.
-func Run(ctx context.Context, job bench.Job, o Options) error {
-	return newModel(job, o).run(ctx)
 }
 
 // Probe starts a worker without tests and returns its engine's facts, for the job's
@@ -75,7 +76,7 @@ func Probe(ctx context.Context, job bench.Job, o Options) (bench.EngineFacts, er
 	case ctx.Err() != nil:
 		return facts, context.Cause(ctx)
 	case lost != nil:
-		return facts, lostError{lost.Reason}
+		return facts, lostError{lost.Reason, lost.Code}
 	}
 	return facts, nil
 }
@@ -93,10 +94,15 @@ func (f factsConsumer) Event(s bench.Stamped) error {
 func (factsConsumer) Outcome(*result.Outcome) error { return nil }
 
 // lostError is a bench.ErrWorkerLost that says how the worker was lost.
-type lostError struct{ reason string }
+type lostError struct {
+	reason string
+	code   bench.Code
+}
 
-func (e lostError) Error() string        { return e.reason }
-func (e lostError) Is(target error) bool { return target == bench.ErrWorkerLost }
+func (e lostError) Error() string { return e.reason }
+func (e lostError) Is(target error) bool {
+	return target == bench.ErrWorkerLost || target == ErrLimit && e.code == bench.ProcessLimit
+}
 
 // model is the run of one job, over all its workers.
 type model struct {
@@ -223,6 +229,20 @@ func (m *model) giveUp(tests []bench.TestBudget, l record.Loss) error {
 	return nil
 }
 
+// skipUnsupported records the tests that the library cannot run, so that no worker
+// gets them.
+func (m *model) skipUnsupported() error {
+	for _, t := range slices.Clone(m.Job.Tests) {
+		if t.Unsupported == "" {
+			continue
+		}
+		if err := m.giveUp([]bench.TestBudget{t}, record.Loss{Status: result.Unsupported, Reason: t.Unsupported}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lose records tests as lost. The current test of the worker keeps its samples.
 func (m *model) lose(a *attempt, tests []bench.TestBudget, l record.Loss) error {
 	tests = slices.Clone(tests)
@@ -247,10 +267,13 @@ type attempt struct {
 	loading time.Duration               // spent on loading
 	began   time.Time                   // of the current load; zero: none
 	ladder  ladder
+	stops   stopCount     // that the attempt has noticed
+	paused  time.Duration // stopped during the current load
+	spoiled bool          // the current step, by a stop
 }
 
 func newAttempt(job bench.Job, o Options) *attempt {
-	return &attempt{job: job, options: o, worker: record.NewWorker(o.Version, job), outcome: o.Consumers.Outcome}
+	return &attempt{job: job, options: o, worker: record.NewWorker(o.Version, job), outcome: o.Consumers.Outcome, stops: o.Stops.count()}
 }
 
 // run starts a worker and follows it to its end. lost is nil if the worker finished.
@@ -262,6 +285,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	defer w.end()
 	defer a.loadEnded()
 	a.ladder.set(startupLimit, result.Crashed, "did not start")
+	if left := a.job.TimeLeft; left > 0 && left < startupLimit {
+		a.ladder.set(left+margin, result.TimeLimit, "did not start within the time limit of the run")
+	}
 	defer a.ladder.stop()
 
 	end := func(l record.Loss) {
@@ -289,6 +315,14 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 				end(record.Loss{Status: result.Crashed, Reason: fmt.Sprintf("the worker wrote something that is not an event (%v)", err), Gone: true})
 				continue
 			}
+			if err := a.noticeStops(); err != nil {
+				return nil, err
+			}
+			if a.spoiled && bench.Spoiled(ev.Event) {
+				w.repeat()
+				continue
+			}
+			ev = a.meter(ev)
 			if err := a.observe(ev); err != nil {
 				return nil, err
 			}
@@ -306,9 +340,18 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 				}
 			}
 			w.acknowledge()
+		case <-a.options.Stops.C():
+			if err := a.noticeStops(); err != nil {
+				return nil, err
+			}
 		case <-exited:
 			return a.gone(w, lost)
 		case <-a.ladder.C():
+			if a.ladder.late() {
+				a.spoiled = true
+				a.ladder.again()
+				continue
+			}
 			if lost != nil {
 				return a.gone(w, lost) // SIGKILL did not end it
 			}
@@ -321,6 +364,49 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 			}
 		}
 	}
+}
+
+// noticeStops takes account of the stops of this process since its last call: what the
+// worker does may have been late only because it stood still.
+func (a *attempt) noticeStops() error {
+	now := a.options.Stops.count()
+	if now.n == a.stops.n {
+		return nil
+	}
+	stopped := now.total - a.stops.total
+	a.stops, a.spoiled = now, true
+	if !a.began.IsZero() {
+		a.began, a.paused = a.began.Add(stopped), a.paused+stopped
+	}
+	a.ladder.again()
+	return a.take(bench.Stamped{At: time.Now(), Event: bench.Continued{Stopped: stopped}})
+}
+
+// A Meter reads what else the machine does. It is called from one goroutine.
+type Meter interface {
+	Worker(pid int)                 // another worker has started
+	Begin(kind result.Kind)         // the next repetition of such a test may begin
+	Repetition() *result.Conditions // since the last call of Begin or Repetition; nil: not known
+}
+
+// meter reads the conditions at a worker's event and adds them to a repetition. It
+// comes first, so that the work of this process is not part of the repetition.
+func (a *attempt) meter(s bench.Stamped) bench.Stamped {
+	if a.options.Meter == nil {
+		return s
+	}
+	switch e := s.Event.(type) {
+	case bench.EngineReady:
+		a.options.Meter.Worker(e.PID)
+	case bench.ContextReady, bench.WarmupDone:
+		if t, ok := a.worker.Running(); ok {
+			a.options.Meter.Begin(t.Kind())
+		}
+	case bench.RepetitionDone:
+		e.Sample.Conditions = a.options.Meter.Repetition()
+		s.Event = e
+	}
+	return s
 }
 
 // observe takes the events of the parent that come before a worker's event.
@@ -339,8 +425,17 @@ func (a *attempt) observe(s bench.Stamped) error {
 // take gives an event to the consumers, sets the ladder, and reports the outcome that
 // the event completes.
 func (a *attempt) take(s bench.Stamped) error {
-	if e, ok := s.Event.(bench.RepetitionDone); ok && a.options.Downloaded != nil {
-		e.Sample.DownloadedBytes = a.options.Downloaded()
+	switch e := s.Event.(type) {
+	case bench.RepetitionDone:
+		if a.options.Downloaded != nil {
+			e.Sample.DownloadedBytes = a.options.Downloaded()
+			s.Event = e
+		}
+	case bench.LoadDone:
+		e.Elapsed -= a.paused
+		if e.Status == result.OutOfMemory && addressSpaceLimited() {
+			e.Code = bench.ProcessLimit
+		}
 		s.Event = e
 	}
 	if err := a.options.Consumers.Event(s); err != nil {
@@ -349,11 +444,15 @@ func (a *attempt) take(s bench.Stamped) error {
 	a.ladder.follow(s.Event)
 	switch e := s.Event.(type) {
 	case bench.EngineFailed:
-		return fmt.Errorf("%w: %s", ErrEngine, e.Reason)
+		return fmt.Errorf("%w: %w", ErrEngine, &EngineError{e.Code, e.Reason})
 	case bench.LoadStarted:
-		a.began = time.Now()
+		a.began, a.paused, a.spoiled = time.Now(), 0, false
 	case bench.LoadDone:
 		a.loadEnded()
+	case bench.PrecompileStarted, bench.TestStarted:
+		a.spoiled = false
+	case bench.AbortRequested:
+		a.spoiled = a.spoiled || e.Stopped
 	}
 	if o := a.worker.Add(s); o != nil {
 		return a.outcome(o)
@@ -379,12 +478,21 @@ func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
 	default:
 		loss = w.describe(output)
 	}
-	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Output: output}
+	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Code: loss.Code, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})
 }
+
+// EngineError is the error of a worker's engine. It is wrapped with ErrEngine.
+type EngineError struct {
+	Code   bench.Code // empty: none that the parent tells apart
+	Reason string
+}
+
+func (e *EngineError) Error() string { return e.Reason }
 
 // Errors of Run that affect all tests.
 var (
 	ErrStart  = errors.New("start worker")
 	ErrEngine = errors.New("start engine")
+	ErrLimit  = errors.New("a limit on processes, threads or address space") // also of Probe
 )

@@ -742,6 +742,49 @@ func TestDownloaded(t *testing.T) {
 	}
 }
 
+// fakeMeter counts its calls.
+type fakeMeter struct {
+	calls []string
+	pid   int
+}
+
+func (m *fakeMeter) Worker(pid int)         { m.calls, m.pid = append(m.calls, "worker"), pid }
+func (m *fakeMeter) Begin(kind result.Kind) { m.calls = append(m.calls, "begin "+string(kind)) }
+func (m *fakeMeter) Repetition() *result.Conditions {
+	m.calls = append(m.calls, "repetition")
+	return &result.Conditions{CPUs: len(m.calls)}
+}
+
+// The conditions are read before the first repetition and after each, while the worker
+// waits. They are in the events of the repetitions.
+func TestMeter(t *testing.T) {
+	t.Parallel()
+	var h history
+	h.dir = t.TempDir()
+	o := h.options("untroubled")
+	meter := &fakeMeter{}
+	o.Meter = meter
+	job := jobOf(0)
+	job.Tests, job.Repetitions = job.Tests[:1], 2
+	if err := supervise.Run(t.Context(), job, o); err != nil {
+		t.Fatal(err)
+	}
+	kind := string(job.Tests[0].Test.Kind())
+	want := []string{"worker", "begin " + kind, "begin " + kind, "repetition", "repetition"} // the context, the warm-up
+	if diff := cmp.Diff(want, meter.calls); diff != "" || meter.pid == 0 {
+		t.Errorf("worker %d, calls (-want +got):\n%s", meter.pid, diff)
+	}
+	var got []int
+	for _, e := range h.events {
+		if e, ok := e.Event.(bench.RepetitionDone); ok {
+			got = append(got, e.Sample.Conditions.CPUs)
+		}
+	}
+	if diff := cmp.Diff([]int{4, 5}, got); diff != "" {
+		t.Errorf("conditions of the repetitions (-want +got):\n%s", diff)
+	}
+}
+
 func TestOutcomeFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, scenario := range []string{"untroubled", "exit 7 in load", "no memory in load"} {

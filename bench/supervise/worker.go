@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -31,6 +33,7 @@ type worker struct {
 	exited chan struct{} // closed when the process has ended
 	output *tail
 
+	stops    *Stops
 	oomKills func() (count uint64, ok bool) // may be nil
 	killed   uint64                         // oomKills' count when the worker started
 	counted  bool                           // killed is known
@@ -48,11 +51,14 @@ func start(o Options, job bench.Job) (*worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	defer theirs.Close()
-	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}, oomKills: o.OOMKills}
+	w := &worker{events: events, lines: make(chan []byte), exited: make(chan struct{}), output: &tail{log: o.Log}, stops: o.Stops, oomKills: o.OOMKills}
 	if w.oomKills != nil {
 		w.killed, w.counted = w.oomKills()
 	}
 	w.cmd = exec.Command(o.Command[0], o.Command[1:]...)
+	if o.Program != "" {
+		w.cmd.Path, w.cmd.Err = o.Program, nil
+	}
 	w.cmd.Env = append(os.Environ(), o.Env...)
 	w.cmd.ExtraFiles = []*os.File{theirs}
 	w.cmd.Stdout, w.cmd.Stderr = w.output, w.output
@@ -62,7 +68,7 @@ func start(o Options, job bench.Job) (*worker, error) {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
-	if err := w.cmd.Start(); err != nil {
+	if err := w.stops.start(w.cmd); err != nil {
 		_ = events.Close()
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
@@ -86,6 +92,7 @@ const leftOpenLimit = time.Second
 // reap waits for the end of the process and ends all its children.
 func (w *worker) reap() {
 	_ = w.cmd.Wait() // describe uses the process state instead of the error
+	w.stops.ended(w.cmd.Process.Pid)
 	w.kill()
 	_ = w.events.SetReadDeadline(time.Now().Add(leftOpenLimit)) // fails only if events is closed
 	close(w.exited)
@@ -110,6 +117,10 @@ func (w *worker) read() {
 func (w *worker) acknowledge() {
 	_, _ = w.stdin.Write([]byte{'\n'}) // if the worker is gone, the next read shows it
 }
+
+// repeat tells the worker that its event was not kept, and that the step is to be
+// repeated.
+func (w *worker) repeat() { _, _ = w.stdin.Write([]byte{repeatByte}) }
 
 // terminate asks the worker to stop.
 func (w *worker) terminate() { _ = w.cmd.Process.Signal(syscall.SIGTERM) }
@@ -137,9 +148,19 @@ func (w *worker) end() {
 // describe says in a user's words how a worker ended that the parent did not end. The
 // process must have exited.
 func (w *worker) describe(output []string) *record.Loss {
+	line := causeOf(output)
+	l := w.ending(line)
+	if limited(line) {
+		l.Code = bench.ProcessLimit
+	}
+	return l
+}
+
+// ending describes the end of the process. line is the line of its output that explains
+// most.
+func (w *worker) ending(line string) *record.Loss {
 	exit := w.cmd.ProcessState
 	status, ok := exit.Sys().(syscall.WaitStatus)
-	line := causeOf(output)
 	cause := ""
 	if line != "" {
 		cause = ": " + line
@@ -193,13 +214,13 @@ func causeOf(output []string) string {
 	near := output[max(0, end-fatalLines):min(end+1, len(output))]
 	for _, line := range near {
 		if noMemory(line) {
-			return strings.TrimSpace(line)
+			return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
 		}
 	}
 	for _, mark := range slices.Concat(causes, signals) {
 		for _, line := range output {
 			if strings.Contains(line, mark) {
-				return strings.TrimSpace(line)
+				return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
 			}
 		}
 	}
@@ -217,17 +238,33 @@ const fatalLines = 5
 var (
 	causes = []string{
 		"GGML_ASSERT", "GGML_ABORT", "CUDA error", "what():", "terminate called", "pthread_create failed", "libgomp:",
-		"crashed or returned malformed response",
+		"crashed or returned malformed response", errorPrefix, "failed to create new OS thread",
 	}
 	signals = []string{"SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT", "fatal error:", "panic:"}
 )
+
+// errorPrefix begins an error line of this program, which a hint follows.
+const errorPrefix = "benchmark-llm: "
+
+// limited tells whether a line reports a limit of the process: of llama/limits, libc,
+// libgomp or Go's run time.
+func limited(line string) bool {
+	return contains(line, []string{"address space is limited", "more threads can be started", "pthread_create failed", "failed to create new OS thread", "Thread creation failed"}) ||
+		noMemory(line) && addressSpaceLimited()
+}
+
+// addressSpaceLimited tells whether workers inherit a limit (ulimit -v).
+func addressSpaceLimited() bool {
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_AS, &limit) == nil && limit.Cur != unix.RLIM_INFINITY
+}
 
 // noMemory tells whether a line reports a failed allocation by C++, ggml and its
 // back-ends, libgomp, or Go's run time.
 func noMemory(line string) bool {
 	return contains(strings.ToLower(line), []string{
 		"bad_alloc", "out of memory", "outofdevicememory", "insufficient memory", "failed to allocate", "unable to allocate",
-		"cannot allocate memory", "memory allocation failed", "alloc_tensor_range", "failed to reserve page summary memory",
+		"cannot allocate memory", "address space is limited", "memory allocation failed", "alloc_tensor_range", "failed to reserve page summary memory",
 	})
 }
 

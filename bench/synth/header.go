@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // ErrHeader says that a header is valid but no synthetic model can be made from it.
@@ -134,7 +135,7 @@ func ReadHeaderFile(path string) (*gguf.File, error) {
 	}
 	f, err := gguf.Read(bytes.NewReader(b), math.MaxInt64, gguf.DefaultLimits)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, result.AtPath(path, err)
 	}
 	return f, nil
 }

@@ -1,92 +1,49 @@
 package main
 
 import (
-	"slices"
-	"strings"
+	"errors"
+	"fmt"
 
-	"github.com/sparecores/benchmark-llm/bench/source"
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// llamaBenchFlags are llama-bench's short flags of several letters. The flag parser
-// would read them as several flags of one letter.
-var llamaBenchFlags = map[string]string{
-	"-ub":    "--ubatch-size",
-	"-ctk":   "--cache-type-k",
-	"-ctv":   "--cache-type-v",
-	"-fa":    "--flash-attn",
-	"-ngl":   "--n-gpu-layers",
-	"-ncmoe": "--n-cpu-moe",
-	"-sm":    "--split-mode",
-	"-mg":    "--main-gpu",
-	"-ts":    "--tensor-split",
-	"-dev":   "--device",
-	"-lm":    "--load-mode",
-	"-rpc":   "--rpc",
-	"-pg":    "--pg",
-	"-nkvo":  "--no-kv-offload",
-	"-nopo":  "--no-op-offload",
+var (
+	oneOf       = commandline.OneOf
+	noArguments = commandline.NoArguments
+	flagsOf     = commandline.FlagsOf
+)
+
+// settingFlags are the flags of settings, and the hints for numbers out of range.
+var settingFlags = map[string]struct{ flag, hint string }{
+	"type_k":     {flag: "--cache-type-k"},
+	"type_v":     {flag: "--cache-type-v"},
+	"split_mode": {flag: "--split-mode"},
+	"load_mode":  {flag: "--load-mode"},
+	"flash_attn": {flag: "--flash-attn"},
+	"threads":    {"--threads", ""},
+	"batch":      {"--batch-size", "try 2048, llama-bench's default"},
+	"ubatch":     {"--ubatch-size", "try 512, llama-bench's default"},
+	"poll":       {"--poll", "try 50, llama-bench's default"},
+	"priority":   {"--prio", "try 0, the normal priority"},
+	"gpu_layers": {"--n-gpu-layers", "use -1 for as many as fit"},
+	"cpu_moe":    {"--n-cpu-moe", "use 0 to keep no experts on the CPU"},
+	"main_gpu":   {"--main-gpu", devicesHint},
 }
 
-// llamaBenchSwitches are flags that take 0 or 1 in llama-bench, and need no value
-// here.
-var llamaBenchSwitches = []string{"--no-kv-offload", "--no-op-offload", "--no-host", "--cpu-strict"}
-
-// longFlags replaces llama-bench's short flags with their long names, so that its
-// command lines work here.
-func longFlags(args []string) []string {
-	long := make([]string, 0, len(args))
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if arg == "--" {
-			return append(long, args[i:]...)
-		}
-		if name, ok := llamaBenchFlags[arg]; ok {
-			arg = name
-		}
-		if slices.Contains(llamaBenchSwitches, arg) && i+1 < len(args) && (args[i+1] == "0" || args[i+1] == "1") {
-			i++
-			arg += "=" + args[i]
-		}
-		long = append(long, arg)
+// settingFailure names the flag of a setting that is not allowed.
+func settingFailure(err error) error {
+	var setting *bench.SettingError
+	if !errors.As(err, &setting) {
+		return err
 	}
-	return long
-}
-
-// flashMode returns the name of a mode of flash attention. llama-bench takes numbers
-// too.
-func flashMode(text string) string {
-	switch text {
-	case "1":
-		return "on"
-	case "0":
-		return "off"
-	case "-1":
-		return "auto"
-	default:
-		return text
+	f := settingFlags[setting.Field]
+	if setting.Field == "threads" {
+		f.hint = "use at most the " + result.Count(setting.Max, "CPU") + " of this process"
 	}
-}
-
-// spreadSources turns --model-urls A B C, which people and pipelines write, into one
-// flag per model. A word that may be something else ends the list.
-func spreadSources(args []string) []string {
-	const flag = "--model-urls"
-	var spread []string
-	for i := 0; i < len(args); i++ {
-		spread = append(spread, args[i])
-		if args[i] == "--" {
-			return append(spread, args[i+1:]...)
-		}
-		if args[i] == flag && i+1 < len(args) {
-			i++
-			spread = append(spread, args[i])
-		} else if !strings.HasPrefix(args[i], flag+"=") {
-			continue
-		}
-		for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && source.Explicit(args[i+1]) {
-			i++
-			spread = append(spread, flag, args[i])
-		}
+	if setting.Allowed != nil {
+		return oneOf(f.flag, fmt.Sprint(setting.Value), setting.Allowed)
 	}
-	return spread
+	return usage(f.hint, "%s: %v is outside %d…%d", f.flag, setting.Value, setting.Min, setting.Max)
 }

@@ -73,11 +73,7 @@ type foundDevices struct {
 // the GPUs first, because that may end the process.
 func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDevices, err error) {
 	if machine := machineGPUs(host.Collect("/")); machine.HasNVIDIA() {
-		workers, err := workersOf(level)
-		if err != nil {
-			return f, err
-		}
-		answer, err := machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workers))
+		answer, err := machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workersOf(level)))
 		if err != nil {
 			return f, err
 		}

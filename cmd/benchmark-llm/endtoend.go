@@ -64,7 +64,7 @@ func (o *endToEndOptions) readPrompt() error {
 	} else {
 		f, err := os.Open(name)
 		if err != nil {
-			return usage("give the path of a text file", "--prompt-file: %w", err)
+			return usage(causeHint(err, "give the path of a text file"), "--prompt-file: %w", err)
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		in = f
@@ -72,7 +72,7 @@ func (o *endToEndOptions) readPrompt() error {
 	text, err := io.ReadAll(io.LimitReader(in, maxPromptBytes+1))
 	switch {
 	case err != nil:
-		return usage("give the path of a text file", "--prompt-file: %w", err)
+		return usage(causeHint(err, "give the path of a text file"), "--prompt-file: %w", err)
 	case len(text) > maxPromptBytes:
 		return usage("shorten it: only the length of --e2e is used", "--prompt-file: %s has more than %d bytes", name, maxPromptBytes)
 	case len(bytes.TrimSpace(text)) == 0:
@@ -98,7 +98,7 @@ func failedTokenTimes(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fail(exitOutput, fmt.Errorf("--token-times: %w", err), "free disk space, or choose another file")
+	return fail(exitOutput, fmt.Errorf("--token-times: %w", err), causeHint(err, "choose another file"))
 }
 
 // createTokenTimes creates the file, if one is wanted.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +11,13 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -30,9 +34,10 @@ const (
 	exitUsage   = 2 // a flag, a value or a command is wrong
 	exitModel   = 3 // the model is missing, broken or not supported
 	exitLibrary = 4 // libllama, a back-end or a required GPU is missing
-	exitOutput  = 5 // results could not be written
+	exitOutput  = 5 // results could not be written; with --strict, one of several places could not
 
 	exitIncomplete = 6 // --strict: a test has no record
+	exitBusy       = 7 // --require-quiet: the machine is busy
 
 	exitSignal = 128 // plus the number of the signal that ended the run before a record was printed
 )
@@ -40,12 +45,15 @@ const (
 const exitCodes = `Exit codes:
   0    a record was printed, even if the run stopped early; or the
        command succeeded
-  1    nothing was measured
+  1    nothing was measured, for example because a limit of the process
+       (ulimit, pids) is too low
   2    wrong usage
   3    the model is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
-  5    results could not be written
+  5    results could not be written; with --strict also if only one of
+       the directory, stdout and --token-times failed
   6    with --strict: a test has no record
+  7    with --require-quiet: the machine is busy
   127  libllama is not installed, so the program could not start
   130  interrupted before a record was printed (143: terminated, 129:
        terminal closed); with --strict also after one`
@@ -72,14 +80,6 @@ func usage(hint, format string, args ...any) error {
 // tableFormats are the output formats of plan and models inspect.
 var tableFormats = []string{"table", "json"}
 
-// oneOf refuses a flag's value that is not one of allowed.
-func oneOf(flag, value string, allowed []string) error {
-	if slices.Contains(allowed, value) {
-		return nil
-	}
-	return usage("use one of "+strings.Join(allowed, ", "), "%s: unknown value %q", flag, value)
-}
-
 // errStdout is a failure to write what a command prints.
 var errStdout = errors.New("stdout")
 
@@ -94,7 +94,9 @@ func printed(err error) error {
 const (
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
-	otherResultsDir = "free disk space, or choose another place with --results-dir"
+	otherResultsDir = "choose another place with --results-dir (none: no directory)"
+	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
+	timeLimitHint   = "give more time with --time-limit"
 	devicesHint     = "benchmark-llm devices lists the devices"
 )
 
@@ -117,9 +119,12 @@ func is(targets ...error) func(error) bool {
 	}
 }
 
-// says matches target or its text: errors of a worker arrive as text.
-func says(target error) func(error) bool {
-	return func(err error) bool { return errors.Is(err, target) || strings.Contains(err.Error(), target.Error()) }
+// engine matches an error of the engine, in this process or in a worker.
+func engine(target error) func(error) bool {
+	return func(err error) bool {
+		var workers *supervise.EngineError
+		return errors.Is(err, target) || errors.As(err, &workers) && workers.Code == llamacpp.Code(target)
+	}
 }
 
 func ofType[E error](err error) bool {
@@ -136,41 +141,96 @@ func modelKind(kind acquire.Kind) func(error) bool {
 
 func hint(text string) func(error) string { return func(error) string { return text } }
 
+// causes are what to do about errors of the file system. The first that matches counts.
+var causes = []struct {
+	is     func(error) bool
+	action string
+	place  bool // another place helps too
+}{
+	{is(syscall.ENOSPC, fetch.ErrNoDisk), "free disk space", true},
+	{is(syscall.EDQUOT), "free some of your disk quota", true},
+	{is(syscall.EFBIG), "raise the limit on the size of files (ulimit -f)", true},
+	{is(syscall.EMFILE), "raise the limit on open files (ulimit -n)", false},
+	{is(syscall.ENFILE), "close files: the machine has too many open", false},
+	{is(syscall.EROFS), "", true}, // the file system is read-only
+	{is(syscall.ENOTDIR), "give a path below a directory, not below a file", true},
+	{is(syscall.EISDIR), "give the path of a file, not of a directory", false},
+	{is(syscall.ENAMETOOLONG), "give a shorter path", false},
+	{is(syscall.ELOOP), "give a path without a loop of links", false},
+	{is(syscall.EIO, syscall.ESTALE), "check the disk", true},
+	{is(fs.ErrPermission), "get permission for the path", true},
+}
+
+// causeHint is the hint for an error of the file system. The cause decides. place says
+// how to choose another place, and is the hint for other causes; an empty place is none.
+func causeHint(err error, place string) string {
+	for _, c := range causes {
+		if c.is(err) {
+			parts := []string{c.action, place}
+			if !c.place && c.action != "" {
+				parts = parts[:1]
+			}
+			return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ", or ")
+		}
+	}
+	return place
+}
+
+// byCause is a rule's causeHint.
+func byCause(place string) func(error) string {
+	return func(err error) string { return causeHint(err, place) }
+}
+
 // rules give the errors of other packages their exit codes and hints. The first
 // that matches counts.
 var rules = []rule{
-	{is(errStdout), exitOutput, hint("check that stdout is open and has room")},
+	{ofType[*commandline.Mistake], exitUsage, mistakeHint},
+	{is(errStdout), exitOutput, byCause("check that stdout is open and has room")},
 
 	// The run's directory.
 	{is(rundir.ErrNotRun), exitUsage, hint("give a directory below --results-dir that has a run.json")},
 	{is(rundir.ErrRunning), exitUsage, hint("wait until it ends, or interrupt it")},
 	{is(rundir.ErrFinished), exitUsage, finishedHint},
+	{is(rundir.ErrMachine), exitUsage, hint("continue it where it began, or start a new run; its records stay in results.jsonl")},
+	{is(rundir.ErrCPUs), exitUsage, hint("resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run")},
 	{is(rundir.ErrSchema), exitUsage, hint("continue it with the version that started it")},
 	{is(rundir.ErrBroken), exitNothing, hint("start a new run: a damaged one cannot be continued")},
-	{is(rundir.ErrAccess), exitOutput, hint("make the directory writable")},
-	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, hint(otherResultsDir)},
+	{is(rundir.ErrAccess), exitOutput, byCause("give a directory that this user can read and write")},
+	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, byCause(otherResultsDir)},
+
+	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
+	// The machine.
+	{is(host.ErrBusy), exitBusy, hint("stop what is busy, or wait for it with --wait-quiet 2m")},
 
 	// The library and its devices.
-	{says(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
-	{says(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
-	{says(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
-	{says(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
-	{says(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
-	{says(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
+	{engine(llamacpp.ErrNoLibrary), exitLibrary, hint("build it with `make build`, which gets the library")},
+	{engine(llamacpp.ErrRPC), exitLibrary, hint("start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time")},
+	{engine(llamacpp.ErrDevices), exitUsage, hint(devicesHint + "; nothing can be offloaded to the CPU")},
+	{engine(llamacpp.ErrNoDevice), exitLibrary, hint(devicesHint)},
+	{engine(llamacpp.ErrNoRPC), exitLibrary, hint("install libggml0-backend-rpc, or leave --rpc out")},
+	{engine(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
+	{is(supervise.ErrLimit), exitNothing, hint(limitsHint)},
 	{is(errDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{ofType[*engineError], exitLibrary, hint("`make deps` gets the library and its back-ends")},
-	{is(supervise.ErrStart), exitNothing, hint("check that the program is still in place, and the limits on processes and memory")},
+	{is(supervise.ErrStart), exitNothing, hint(limitsHint)},
 
 	// Models.
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},
 	{modelKind(acquire.NoFile), exitModel, noFileHint},
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
-	{modelKind(acquire.NoDirectory), exitModel, hint(otherModelsDir)},
+	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
-	{modelKind(acquire.NoShape), exitModel, hint("use --weights file")},
+	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
+	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
+}
+
+func mistakeHint(err error) string {
+	var m *commandline.Mistake
+	errors.As(err, &m)
+	return m.Hint
 }
 
 func finishedHint(err error) string {
@@ -196,12 +256,43 @@ func noFileHint(err error) string {
 		if d, ok := suite.LookupModel(e.Model); ok {
 			return fmt.Sprintf("--weights synthetic measures it without its file; -m %s fetches it", d.Source())
 		}
-	case errors.Is(err, gguf.ErrTruncated):
-		return "fetch the file again: it is incomplete"
-	case errors.Is(err, fs.ErrPermission):
-		return "make the file readable"
 	}
-	return "give the path of a GGUF file"
+	return cmp.Or(headerHint(err), causeHint(err, "give the path of a GGUF file"))
+}
+
+// headerHint is the hint for a model whose header says that it cannot be measured, or
+// for a test of such a model. Reasons of tests arrive as text. It is empty for another
+// error.
+func headerHint(err error) string {
+	for _, r := range []struct {
+		cause error
+		hint  string
+	}{
+		{gguf.ErrBigEndian, "convert it with gguf-convert-endian, of Python's package gguf"},
+		{gguf.ErrUnknownType, "use a file of another quantisation, or a newer llama.cpp"},
+		{gguf.ErrNotFirst, "give the first file, whose name has -00001-of-"},
+		{gguf.ErrAdapter, "give the model that it adapts"},
+		{gguf.ErrControlVector, "give the model that it steers"},
+		{gguf.ErrImatrix, "give a model that was quantised with it"},
+		{gguf.ErrProjector, "give the language model that it belongs to"},
+		{gguf.ErrNoArchitecture, "give the GGUF file of a model"},
+		{gguf.ErrVocabularyOnly, "give the file with the weights"},
+		{gguf.ErrNoTokenizer, "convert the model again, or use --weights synthetic, which needs no tokenizer"},
+		{gguf.ErrEncoderDecoder, "use a model that has only a decoder"},
+		{gguf.ErrEncoder, "measure prompts only: -n 0"},
+		{gguf.ErrDiffusion, "measure prompts only: -n 0"},
+		{gguf.ErrUBatch, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"},
+		{gguf.ErrPositions, "use shorter lengths: -p, -n and -d"},
+		{gguf.ErrTruncated, "fetch the file again: it is incomplete"},
+		{gguf.ErrEmpty, "fetch the file again: it is empty"},
+		{gguf.ErrCorrupt, "fetch the file again: it is damaged"},
+		{gguf.ErrUnsupported, "use another file of the model: this one exceeds the library's limits"},
+	} {
+		if errors.Is(err, r.cause) || strings.Contains(err.Error(), r.cause.Error()) {
+			return r.hint
+		}
+	}
+	return ""
 }
 
 // notFetchedHint is the hint for a file that was not downloaded.
@@ -213,15 +304,20 @@ func notFetchedHint(err error) string {
 		{[]error{fetch.ErrRefused}, "set HF_TOKEN to a token that may read the file"},
 		{[]error{fetch.ErrOffline}, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},
 		{[]error{fetch.ErrNotFound}, "check the repository, the file and the revision"},
-		{[]error{fetch.ErrNoDisk}, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
-		{[]error{fs.ErrPermission, syscall.EROFS}, otherModelsDir},
 		{[]error{fetch.ErrMixed}, "move the model's files elsewhere to fetch them again"},
 		{[]error{gguf.ErrNotGGUF}, sourcesHint},
-		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt, gguf.ErrUnsupported}, "give the address of another file: this one is incomplete or damaged"},
+		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt}, "give the address of another file: this one is incomplete or damaged"},
 	} {
 		if is(r.causes...)(err) {
 			return r.hint
 		}
+	}
+	if errors.Is(err, gguf.ErrUnsupported) {
+		return headerHint(err)
+	}
+	// A server's failure is no cause of the file system.
+	if text := causeHint(err, otherModelsDir); text != otherModelsDir || errors.Is(err, syscall.EROFS) {
+		return text + ", or use --weights synthetic"
 	}
 	return "run the same command again to resume the download, or use --weights synthetic"
 }
@@ -277,7 +373,7 @@ func finish(stderr io.Writer, err error) int {
 // error around them.
 func because(err error, above string) {
 	if text := err.Error(); text != above {
-		slog.Debug("because", "error", text, "type", fmt.Sprintf("%T", err))
+		slog.Debug("because", "error", text, "error_type", fmt.Sprintf("%T", err))
 		above = text
 	}
 	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does
@@ -300,7 +396,8 @@ type noRecordError struct {
 	loading    bool          // a model was not loaded
 	e2e        bool          // an end-to-end test decided
 	incomplete bool          // records were printed, and --strict wants all
-	trace      string        // file of events
+	limited    bool          // a worker met a limit of the process
+	trace      string        // file of events; may be empty
 }
 
 func (e *noRecordError) Error() string { return e.err.Error() }
@@ -310,22 +407,37 @@ func (e *noRecordError) code() int {
 	switch {
 	case e.incomplete:
 		return exitIncomplete
-	case e.loading && (e.status == result.Unsupported || e.status == result.Failed), e.e2e && e.status == result.Unsupported:
+	case e.loading && (e.status == result.Unsupported || e.status == result.Failed), e.e2e && e.status == result.Unsupported, headerHint(e.err) != "":
 		return exitModel
 	default:
 		return exitNothing
 	}
 }
 
+// seeSteps is the hint to what a run did; trace is its file of events, if it has one.
+func seeSteps(trace string) string {
+	if trace == "" {
+		return "see each step with --log-level debug"
+	}
+	return "see each step in " + trace
+}
+
 func (e *noRecordError) hint() string {
-	trace := "see each step in " + e.trace
+	trace := seeSteps(e.trace)
+	known := headerHint(e.err)
 	switch {
+	case e.limited:
+		return limitsHint
+	case known != "":
+		return known
 	case e.e2e && e.status == result.Unsupported:
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
 		return "try a newer llama.cpp; " + trace
 	case e.status == result.OutOfMemory:
 		return "use shorter lengths or a smaller model; " + trace
+	case e.status == result.TimeLimit:
+		return timeLimitHint + "; " + trace
 	case e.status == result.Timeout:
 		return "give more time with --timeout or --benchmark-timeout-scale; " + trace
 	default:

@@ -7,11 +7,14 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
+	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -23,24 +26,36 @@ func TestRules(t *testing.T) {
 		return &acquire.Error{Kind: kind, Model: "SmolLM-135M.Q4_K_M.gguf", Err: cause}
 	}
 	plain := errors.New("why")
+	at := func(kind, cause error) error { return fmt.Errorf("%w: %w", kind, cause) }
 	covered := make([]bool, len(rules))
 	for _, tt := range []struct {
 		err  error
 		code int
 		hint string
 	}{
+		{oneOf("--x", "y", []string{"z", "w"}), 2, "use one of z, w"},
 		{errStdout, 5, "check that stdout is open and has room"},
+		{printed(syscall.ENOSPC), 5, "free disk space, or check that stdout is open and has room"},
 		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
 		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},
 		{&rundir.FinishedError{Dir: "d", Report: "d/report.md"}, 2, "read its report, d/report.md"},
+		{&rundir.OtherMachineError{}, 2, "continue it where it began, or start a new run; its records stay in results.jsonl"},
+		{rundir.ErrCPUs, 2, "resume it with the CPUs that it had (host.cpu.allowed_list of run.json), or start a new run"},
 		{rundir.ErrSchema, 2, "continue it with the version that started it"},
 		{rundir.ErrBroken, 1, "start a new run: a damaged one cannot be continued"},
-		{rundir.ErrAccess, 5, "make the directory writable"},
+		{rundir.ErrAccess, 5, "give a directory that this user can read and write"},
+		{at(rundir.ErrAccess, syscall.EACCES), 5, "get permission for the path, or give a directory that this user can read and write"},
 		{rundir.ErrWrite, 5, otherResultsDir},
+		{at(rundir.ErrWrite, syscall.ENOSPC), 5, "free disk space, or " + otherResultsDir},
 		{rundir.ErrCreate, 5, otherResultsDir},
+		{at(rundir.ErrCreate, syscall.EACCES), 5, "get permission for the path, or " + otherResultsDir},
+		{at(rundir.ErrCreate, syscall.ENOTDIR), 5, "give a path below a directory, not below a file, or " + otherResultsDir},
+
+		{fmt.Errorf("%w: %w", errDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
+		{host.ErrBusy, 7, "stop what is busy, or wait for it with --wait-quiet 2m"},
 
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
-		{errors.New("engine: " + llamacpp.ErrNoLibrary.Error()), 4, "build it with `make build`, which gets the library"}, // as a worker says it
+		{&supervise.EngineError{Code: bench.NoLibrary}, 4, "build it with `make build`, which gets the library"},
 		{llamacpp.ErrRPC, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},
 		{llamacpp.ErrDevices, 2, "benchmark-llm devices lists the devices; nothing can be offloaded to the CPU"},
 		{llamacpp.ErrNoDevice, 4, devicesHint},
@@ -49,23 +64,48 @@ func TestRules(t *testing.T) {
 		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
 		{&noCUDAError{gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
 		{errDevices, 4, devicesHint},
+		{&supervise.EngineError{Code: bench.NoRPC}, 4, "install libggml0-backend-rpc, or leave --rpc out"},
+		{&supervise.EngineError{Code: bench.NoCUDA}, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
+		{&supervise.EngineError{Code: bench.DeviceMissing}, 4, devicesHint},
+		{&supervise.EngineError{Code: bench.DevicesMismatch}, 2, "benchmark-llm devices lists the devices; nothing can be offloaded to the CPU"},
+		{&supervise.EngineError{Code: bench.RPCServerFailed}, 4, "start ggml-rpc-server there, from the same llama.cpp; it serves one program at a time"},
+		// Its text does not decide.
+		{fmt.Errorf("%w: %w", supervise.ErrEngine, &supervise.EngineError{Reason: llamacpp.ErrNoRPC.Error()}), 4, "`make deps` gets the library and its back-ends"},
 		{supervise.ErrEngine, 4, "`make deps` gets the library and its back-ends"},
 		{&engineError{plain}, 4, "`make deps` gets the library and its back-ends"},
-		{supervise.ErrStart, 1, "check that the program is still in place, and the limits on processes and memory"},
+		{supervise.ErrStart, 1, limitsHint},
+		{supervise.ErrLimit, 1, limitsHint},
 
 		{source.ErrBad, 3, sourcesHint},
 		{model(acquire.NoFile, plain), 3, "give the path of a GGUF file"},
 		{model(acquire.NoFile, gguf.ErrTruncated), 3, "fetch the file again: it is incomplete"},
-		{model(acquire.NoFile, fs.ErrPermission), 3, "make the file readable"},
+		{model(acquire.NoFile, gguf.ErrNotGGUF), 3, "give the path of a GGUF file"},
+		{model(acquire.NoFile, gguf.ErrEmpty), 3, "fetch the file again: it is empty"},
+		{model(acquire.NoFile, gguf.ErrCorrupt), 3, "fetch the file again: it is damaged"},
+		{model(acquire.NoFile, gguf.ErrUnsupported), 3, "use another file of the model: this one exceeds the library's limits"},
+		{model(acquire.NoFile, gguf.ErrBigEndian), 3, "convert it with gguf-convert-endian, of Python's package gguf"},
+		{model(acquire.NoFile, gguf.ErrUnknownType), 3, "use a file of another quantisation, or a newer llama.cpp"},
+		{model(acquire.NoFile, gguf.ErrNotFirst), 3, "give the first file, whose name has -00001-of-"},
+		{model(acquire.NoFile, gguf.ErrAdapter), 3, "give the model that it adapts"},
+		{model(acquire.NotFetched, gguf.ErrProjector), 3, "give the language model that it belongs to"},
+		{model(acquire.NotFetched, gguf.ErrCorrupt), 3, "give the address of another file: this one is incomplete or damaged"},
+		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
+		{&noRecordError{err: errors.New("pp1024 of m: " + gguf.TooLong(1024, 512).Error()), status: result.Unsupported}, 3, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"}, // as a run says it
+		{&noRecordError{err: errors.New("tg8 of m: " + gguf.ErrEncoder.Error()), status: result.Unsupported}, 3, "measure prompts only: -n 0"},
+		{model(acquire.NoFile, fs.ErrPermission), 3, "get permission for the path, or give the path of a GGUF file"},
+		{model(acquire.NoFile, syscall.EMFILE), 3, "raise the limit on open files (ulimit -n)"},
 		{model(acquire.NotFetched, plain), 3, "run the same command again to resume the download, or use --weights synthetic"},
 		{model(acquire.NotFetched, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
 		{model(acquire.NotFetched, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or use --weights synthetic, which needs no file"},
-		{model(acquire.NotFetched, fetch.ErrNoDisk), 3, "free disk space, choose another place with --models-dir, or use --weights synthetic"},
-		{model(acquire.NotFetched, syscall.EROFS), 3, otherModelsDir},
+		{model(acquire.NotFetched, fetch.ErrNoDisk), 3, "free disk space, or choose another place with --models-dir, or use --weights synthetic"},
+		{model(acquire.NotFetched, fs.ErrPermission), 3, "get permission for the path, or choose another place with --models-dir, or use --weights synthetic"},
+		{model(acquire.NotFetched, syscall.EROFS), 3, otherModelsDir + ", or use --weights synthetic"},
 		{model(acquire.NotFetched, gguf.ErrNotGGUF), 3, sourcesHint},
 		{model(acquire.NoDirectory, plain), 3, otherModelsDir},
+		{model(acquire.NoDirectory, syscall.ENOSPC), 3, "free disk space, or " + otherModelsDir},
 		{model(acquire.UnknownModel, plain), 3, "benchmark-llm models lists the names"},
 		{model(acquire.NoShape, plain), 3, "use --weights file"},
+		{model(acquire.OtherFile, plain), 3, "put the file back, or start a new run"},
 		{model(acquire.NoSource, plain), 3, "start a new run; downloaded files are reused"},
 	} {
 		f, ok := lookup(fmt.Errorf("around: %w", tt.err))
@@ -86,5 +126,34 @@ func TestRules(t *testing.T) {
 	}
 	if f, ok := lookup(plain); ok {
 		t.Errorf("an error of no rule got code %d", f.code)
+	}
+}
+
+// The cause of an error of the file system decides what to do, whatever the place.
+func TestCauseHint(t *testing.T) {
+	const other = "choose another place"
+	for cause, want := range map[error]string{
+		syscall.ENOSPC:       "free disk space, or " + other,
+		fetch.ErrNoDisk:      "free disk space, or " + other,
+		syscall.EDQUOT:       "free some of your disk quota, or " + other,
+		syscall.EFBIG:        "raise the limit on the size of files (ulimit -f), or " + other,
+		syscall.EMFILE:       "raise the limit on open files (ulimit -n)",
+		syscall.ENFILE:       "close files: the machine has too many open",
+		syscall.EROFS:        other,
+		syscall.ENOTDIR:      "give a path below a directory, not below a file, or " + other,
+		syscall.EISDIR:       "give the path of a file, not of a directory",
+		syscall.ENAMETOOLONG: "give a shorter path",
+		syscall.ELOOP:        "give a path without a loop of links",
+		syscall.EIO:          "check the disk, or " + other,
+		syscall.EACCES:       "get permission for the path, or " + other,
+		syscall.EPERM:        "get permission for the path, or " + other,
+		syscall.ENOENT:       other,
+	} {
+		if got := causeHint(&fs.PathError{Op: "open", Path: "x", Err: cause}, other); got != want {
+			t.Errorf("%v: %q, want %q", cause, got, want)
+		}
+	}
+	if got := causeHint(syscall.ENOSPC, ""); got != "free disk space" {
+		t.Errorf("without another place: %q", got)
 	}
 }

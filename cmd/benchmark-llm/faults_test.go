@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
@@ -32,6 +34,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // The faults here are real: processes are killed and stopped, memory and disks
@@ -708,7 +711,8 @@ func faultJob(m bench.Model) bench.Job {
 func supervised(t *testing.T, job bench.Job, script string, oomKills func() (uint64, bool)) ([]*result.Outcome, []bench.Event, error) {
 	t.Helper()
 	var all gathered
-	err := supervise.Run(t.Context(), job, supervise.Options{
+	ready := func(context.Context, int) (bench.Job, error) { return job, nil }
+	err := supervise.RunModels(t.Context(), []bench.Job{job}, ready, supervise.Options{
 		Command:   []string{"sh", "-c", script + "; exec benchmark-llm worker --log-level error"},
 		Env:       []string{"GGML_NO_BACKTRACE=1"},
 		Version:   "test",
@@ -978,12 +982,14 @@ func oneLineOf(t *testing.T, name, text string) {
 	}
 }
 
-// The disk of the results directory is full sooner or later: a run that has
-// printed a record ends well, one that has not says that nothing can be kept.
-// What was printed is whole.
+// The disk of the results directory is full sooner or later. The run goes on, because
+// stdout takes the records, and says once that the directory does not. A directory that
+// cannot even describe the run is an error before anything runs. What was printed and
+// what was kept is whole.
 func TestFaultDiskFull(t *testing.T) {
 	t.Parallel()
 	seen := make(map[int]int)
+	full := 0
 	for kib := 4; kib <= 40; kib += 4 {
 		r := newFaulty(t, "-p", "8", "-n", "4", "-r", "3")
 		err := syscall.Mount("none", r.results, "tmpfs", 0, fmt.Sprintf("size=%dk", kib))
@@ -1002,20 +1008,125 @@ func TestFaultDiskFull(t *testing.T) {
 		code := r.exitCode()
 		printed := len(r.printed())
 		seen[code]++
-		if done := strings.Count(r.file("events.jsonl"), `{"event":"test_done"`); printed < done {
-			t.Errorf("%d KiB: %d of %d tests that completed were printed", kib, printed, done)
+		r.over(code)
+		if code == exitOutput && printed == 0 { // refused before anything ran
+			if left, err := os.ReadDir(r.results); err != nil || len(left) > 0 {
+				t.Errorf("%d KiB: %v are left, %v", kib, left, err)
+			}
+			continue
 		}
-		if want := exitOutput; printed == 0 && code != want || printed > 0 && code != exitOK {
+		if code != exitOK || printed != 2 {
 			t.Errorf("%d KiB: exit code %d with %d records; stderr:\n%s", kib, code, printed, r.stderr.String())
 		}
-		r.over(code)
-		if whole := printed == 2 && strings.Contains(r.file("run.json"), `"ended"`); !whole && !strings.Contains(r.stderr.String(), "cannot write results") &&
-			!strings.Contains(r.stderr.String(), "results directory") {
-			t.Errorf("%d KiB: nobody is told:\n%s", kib, r.stderr.String())
+		r.steps() // checks each line
+		told := strings.Count(r.stderr.String(), "cannot write to the run's directory; the run continues") + strings.Count(r.stderr.String(), "cannot complete the run's directory")
+		whole := strings.Contains(r.file("run.json"), `"ended"`) && r.file("report.md") != ""
+		if told != 1 && !whole || told > 0 && whole {
+			t.Errorf("%d KiB: told %d times; complete: %t:\n%s", kib, told, whole, r.stderr.String())
 		}
+		full += told
 	}
-	t.Logf("exit codes: %v", seen)
-	if seen[exitOutput] == 0 || seen[exitOK] == 0 {
-		t.Errorf("the sizes tried miss a case: %v", seen)
+	t.Logf("exit codes: %v, %d directories were full", seen, full)
+	if seen[exitOutput] == 0 || seen[exitOK] == 0 || full == 0 {
+		t.Errorf("the sizes tried miss a case: %v, %d full", seen, full)
+	}
+}
+
+// A package upgrade replaces the program while it runs. Its later workers are still of
+// the same program.
+func TestFaultProgramReplaced(t *testing.T) {
+	t.Parallel()
+	r := newFaulty(t)
+	program := filepath.Join(t.TempDir(), "benchmark-llm")
+	content, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	second := program + "-new"
+	if err := os.WriteFile(second, []byte("#!/bin/sh\necho 'the new program' >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.Path = program
+	r.Args = []string{
+		program, "--model-urls", synth.Tiny + "," + embedded, "--weights", "synthetic", "-t", "1", "-p", "8", "-n", "0", "-r", "1", "--results-dir", r.results,
+	}
+	r.start()
+	worker := r.worker()
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", worker))
+	if err != nil || string(comm) != "benchmark-llm\n" {
+		t.Errorf("the worker is called %q, %v", comm, err)
+	}
+	if err := os.Rename(second, program); err != nil {
+		t.Fatal(err)
+	}
+	r.over(exitOK)
+	if got := r.printed(); len(got) != 2 {
+		t.Errorf("%d records, want 2; stderr:\n%s", len(got), r.stderr.String())
+	}
+}
+
+// Limits that are too low for Go's run time are one line and a hint, not a trace with the
+// exit code of wrong usage.
+func TestFaultLimits(t *testing.T) {
+	for _, tc := range []struct{ limit, says string }{
+		{"ulimit -v 200000", "the address space is limited to 195 MiB"},
+		{"ulimit -v 1000000", "the address space is limited to 976 MiB"},
+		{"ulimit -u 1", "only 0 more threads can be started"},
+		{"ulimit -u 8", "more threads can be started"},
+	} {
+		t.Run(tc.limit, func(t *testing.T) {
+			t.Parallel()
+			bash, err := exec.LookPath("bash")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newFaulty(t, "-p", "8", "-n", "0", "-r", "1")
+			r.Args = append([]string{"bash", "-c", tc.limit + ` && exec "$0" "$@"`, r.Path}, r.Args[1:]...)
+			r.Path = bash
+			if os.Geteuid() == 0 && strings.Contains(tc.limit, "-u") { // root is not limited
+				r.SysProcAttr = &syscall.SysProcAttr{
+					Credential:  &syscall.Credential{Uid: 54321, Gid: 54321},
+					AmbientCaps: []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH}, // it reads what root's tests have built
+				}
+			}
+			r.start()
+			r.over(exitNothing)
+			text := r.stderr.String()
+			if !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: raise the limit") || strings.Count(text, "\n") != 2 {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
+	}
+}
+
+// A server that accepts and says nothing does not keep a run beyond its time limit: one
+// of models, and one that computes.
+func TestFaultSilentServer(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	address := silent.Addr().String()
+	for name, tc := range map[string]struct {
+		args []string
+		says string
+	}{
+		"file":      {[]string{"-m", "http://" + address + "/m.gguf", "--weights", "file"}, "not started: the time limit of the run has ended"},
+		"synthetic": {[]string{"-m", "http://" + address + "/m.gguf"}, "benchmark-llm: http://" + address + "/m.gguf: the time limit of the run has ended"},
+		"rpc":       {[]string{"--rpc", address}, "benchmark-llm: list devices: the time limit of the run has ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newFaulty(t, append([]string{"-p", "8", "-n", "0", "--time-limit", "1s", "--models-dir", t.TempDir()}, tc.args...)...)
+			r.start()
+			r.over(exitNothing)
+			if text := r.stderr.String(); !strings.Contains(text, tc.says) || !strings.Contains(text, "\nhint: "+timeLimitHint) {
+				t.Errorf("stderr:\n%s", text)
+			}
+		})
 	}
 }

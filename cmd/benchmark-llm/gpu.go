@@ -66,6 +66,17 @@ func (e *noCUDAError) Unwrap() error { return e.error }
 // no device, the machine shows no GPU and none is required. A GPU that ends the
 // engine's process is hidden from all workers, even if no layer would go to it.
 func (o *runOptions) askDevices(ctx context.Context) error {
+	limited, cancel := bench.WithinLimit(ctx, o.deadline())
+	defer cancel()
+	err := o.ask(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		return fmt.Errorf("%w: %w", errDevices, context.Cause(limited))
+	}
+	return err
+}
+
+// ask is askDevices without the time limit.
+func (o *runOptions) ask(ctx context.Context) error {
 	s := o.settings
 	if err := llamacpp.CheckRPC(ctx, s.RPC); err != nil { // quicker than starting a worker
 		return err

@@ -10,6 +10,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // helpColumns is the width of help. It does not depend on the terminal, because
@@ -131,11 +133,6 @@ func rootFlags(root *cobra.Command) (shown []*pflag.Flag) {
 	return shown
 }
 
-func flagsOf(f *pflag.FlagSet) (flags []*pflag.Flag) {
-	f.VisitAll(func(flag *pflag.Flag) { flags = append(flags, flag) })
-	return flags
-}
-
 // wrapped wraps each paragraph of a text to the width of the help. A paragraph with
 // an indented line stays as it is.
 func wrapped(long string) string {
@@ -152,13 +149,36 @@ func wrapped(long string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
+// newHelpCommand is cobra's, with an error for what is no command.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Show the help of a command",
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 || !of.HasAvailableSubCommands() {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return commandline.CommandNames(of), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			of, rest, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if err := noArguments(of, rest); err != nil {
+				return err
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
+}
+
 // setHelp sets the layout of the help of all commands.
 func setHelp(root *cobra.Command) {
-	commands := []*cobra.Command{root}
-	for len(commands) > 0 {
-		c := commands[0]
+	for _, c := range commandline.EveryCommand(root) {
 		c.Long = wrapped(c.Long)
-		commands = append(commands[1:], c.Commands()...)
 	}
 	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})
 	root.SetUsageTemplate(usageTemplate)

@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 func newInspectCommand() *cobra.Command {
-	prompt, gen := lengthsFlag{values: []int{512}}, lengthsFlag{values: []int{128}}
+	prompt, gen := commandline.Lengths{Values: []int{512}}, commandline.Lengths{Values: []int{128}}
 	var format string
 	cmd := &cobra.Command{
 		Use:   "inspect NAME|URL|FILE",
@@ -27,10 +29,10 @@ the memory that tests of given lengths need. NAME is a default model. Only the
 header is read, also if the model is a URL or hf:user/repository/file[@revision].
 Inspecting works without libllama. With it, the memory of GPUs is shown too.
 
-Weights and KV cache are exact for models with plain attention, and an upper bound
-for models with sliding windows. Compute buffers are an estimate. A token embedding
-that is also the output counts twice: if the library repacks or offloads the output,
-it keeps a second copy. On a CPU, --no-repack avoids the copy.`,
+The memory is predicted for this machine's CPU. It is exact for models of plain
+attention, an upper bound for the KV cache of sliding windows, and an estimate of the
+compute buffers of other architectures. A token embedding that is also the output
+counts twice if the CPU repacks its type: run --no-repack avoids the second copy.`,
 		Args: oneModel("inspect"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("--output", format, tableFormats); err != nil {
@@ -46,7 +48,7 @@ it keeps a second copy. On a CPU, --no-repack avoids the copy.`,
 			if err != nil {
 				return causeOf(ctx, "nothing was read", err)
 			}
-			in := acquire.Inspect(found, slices.Concat(prompt.values, gen.values))
+			in := acquire.Inspect(found, slices.Concat(prompt.Values, gen.Values))
 			in.Available = host.Observe("/").MemoryAvailableBytes
 			devices, err := findDevices(ctx, slog.LevelError, nil)
 			if err != nil {
@@ -76,7 +78,7 @@ func printInspection(w io.Writer, in acquire.Inspection) error {
 	}
 	add("architecture", oneLine(in.Architecture))
 	add("parameters", humanize.Comma(int64(in.Params)))
-	add("size", fmt.Sprintf("%s of tensors, %s in %s", humanize.IBytes(in.TensorBytes), humanize.IBytes(uint64(in.FileBytes)), count(in.Files, "file")))
+	add("size", fmt.Sprintf("%s of tensors, %s in %s", humanize.IBytes(in.TensorBytes), humanize.IBytes(uint64(in.FileBytes)), result.Count(in.Files, "file")))
 	for _, c := range []struct {
 		what string
 		n    uint64
@@ -87,6 +89,9 @@ func printInspection(w io.Writer, in acquire.Inspection) error {
 	}
 	if in.Experts > 0 {
 		add("experts", fmt.Sprintf("%d, each token uses %d", in.Experts, in.ExpertsUsed))
+	}
+	if in.Unsupported != "" {
+		add("cannot run", in.Unsupported)
 	}
 	if in.Available != nil {
 		add("memory here", humanize.IBytes(*in.Available)+" available")

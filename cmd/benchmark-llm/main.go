@@ -17,6 +17,9 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
+	_ "github.com/sparecores/benchmark-llm/llama/limits" // checked before main
 )
 
 // version is the version of this program; the linker sets it.
@@ -35,7 +38,9 @@ func main() {
 // execute runs one command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
-	root.SetArgs(spreadSources(longFlags(args)))
+	if err := commandline.Prepare(root, args); err != nil {
+		return finish(stderr, err)
+	}
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -12,8 +11,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// output consumes the outcomes of a run and prints records to stdout. If stdout
-// fails, the run continues, because its directory has the records too.
+// output consumes the outcomes of a run and prints records to stdout.
 type output struct {
 	format  string
 	writer  report.Writer
@@ -47,19 +45,10 @@ func (o *output) use(format string, stdout io.Writer) error {
 // Event does nothing: stdout gets outcomes.
 func (*output) Event(bench.Stamped) error { return nil }
 
-// Outcome prints a record, if there is one. A failure ends no run: err keeps it for the
-// end, and it is logged once.
+// Outcome prints a record, if there is one.
 func (o *output) Outcome(r *result.Outcome) error {
-	if o.err == nil {
-		o.print(r)
-	}
-	return nil
-}
-
-func (o *output) print(r *result.Outcome) {
-	if o.err = o.writer.Write(*r); o.err != nil {
-		slog.Warn("cannot write to stdout; the run continues", "error", o.err)
-		return
+	if o.err = printed(o.writer.Write(*r)); o.err != nil {
+		return o.err
 	}
 	if r.Status == result.OK {
 		o.printed++
@@ -67,15 +56,15 @@ func (o *output) print(r *result.Outcome) {
 			o.lines.Add(1)
 		}
 	}
+	return nil
 }
 
-func (o *output) close() {
-	if o.err != nil {
-		return
-	}
-	if o.err = o.writer.Close(); o.err != nil {
+// close prints what comes after the last record.
+func (o *output) close() error {
+	if o.err = printed(o.writer.Close()); o.err != nil {
 		o.printed = 0 // formats other than lines are written at the end
 	}
+	return o.err
 }
 
 // exitNow is the exit code of a run that a signal ends at once. Printed lines are

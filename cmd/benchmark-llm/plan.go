@@ -16,6 +16,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // planOptions are the flags of plan.
@@ -37,7 +38,7 @@ memory and the devices, and how long the tests may take by their budgets. Nothin
 measured. Only the header of a model that is neither on this machine nor a default
 model is downloaded.
 
-"needs" estimates the memory of the longest test: weights, KV cache and compute
+"needs" predicts the memory of the longest test: weights, KV cache and compute
 buffers. "fits" compares it with the memory that is free now. If a model does
 not fit the devices, it may still run with only some of its layers on them.`,
 		Example: `  benchmark-llm plan
@@ -114,12 +115,12 @@ func (o *planOptions) measured() (acquire.Measured, error) {
 	}
 	f, err := os.Open(filepath.Join(o.like, "results.jsonl"))
 	if err != nil {
-		return nil, usage("give the directory of a run, which its log names at the end", "--like: %w", err)
+		return nil, usage(causeHint(err, "give the directory of a run, the one with its report.md"), "--like: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	read, err := report.ReadRecords(f)
 	if err != nil {
-		return nil, usage("give the directory of a run", "--like: %s: %w", f.Name(), err)
+		return nil, usage(causeHint(err, "give the directory of a run"), "--like: %w", result.AtPath(f.Name(), err))
 	}
 	m := acquire.Measured{}
 	for i := range read {
@@ -133,17 +134,20 @@ type planText acquire.Plan
 
 // print writes the table and the lines below it.
 func (p *planText) print(w io.Writer) error {
-	header := table.Row{"model", "tests", "size", "file", "disk", "load", "tests take", "needs", "memory", "devices"}
+	header := table.Row{"model", "tests", "size", "file", "disk", "load within", "tests within", "needs", "memory", "devices"}
 	var rows []table.Row
 	for i := range p.Models {
 		rows = append(rows, planRow(&p.Models[i]))
 	}
-	if err := printTable(w, header, rows, "tests", "size", "load", "tests take", "needs"); err != nil {
+	if err := printTable(w, header, rows, "tests", "size", "load within", "tests within", "needs"); err != nil {
 		return err
 	}
 	var b strings.Builder
 	b.WriteByte('\n')
 	for _, m := range p.Models {
+		if m.Bad != "" {
+			fmt.Fprintf(&b, "%s: cannot be run: %s\n", oneLine(m.Name), oneLine(m.Bad))
+		}
 		for _, note := range m.Notes {
 			fmt.Fprintf(&b, "%s: %s\n", oneLine(m.Name), oneLine(note))
 		}
@@ -167,6 +171,8 @@ func planRow(m *acquire.PlannedModel) table.Row {
 	}
 	file := "synthetic"
 	switch {
+	case m.Bad != "":
+		file = "cannot run"
 	case m.Path != "":
 		file = "here"
 	case m.Source != "" && m.DownloadBytes == 0:
@@ -260,7 +266,7 @@ func (p *planText) timeLine() string {
 	case p.UpperBoundSeconds != nil:
 		fmt.Fprintf(&b, "time: at most %s by the budgets, without downloads", durationText(*p.UpperBoundSeconds))
 		if n := p.UnknownSizes; n > 0 {
-			b.WriteString(" and without " + count(n, "model") + " of unknown size")
+			b.WriteString(" and without " + result.Count(n, "model") + " of unknown size")
 		}
 	case p.UnknownSizes == len(p.Models):
 		b.WriteString("time: unknown")
@@ -268,7 +274,7 @@ func (p *planText) timeLine() string {
 		b.WriteString("time: tests have no limit")
 	}
 	if p.LikelySeconds != nil {
-		fmt.Fprintf(&b, "; likely %s for the %d of %d tests that were measured before", durationText(*p.LikelySeconds), p.LikelyTests, p.Tests)
+		fmt.Fprintf(&b, "; likely %s by an earlier run, which measured %d of %s", durationText(*p.LikelySeconds), p.LikelyTests, result.Count(p.Tests, "test"))
 	}
 	switch {
 	case p.TimeLimitSeconds == nil:

@@ -11,33 +11,45 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
+
+// openPTY opens a terminal: the user's end, and the name of the program's.
+func openPTY(t *testing.T) (user *os.File, name string) {
+	t.Helper()
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = user.Close() })
+	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user, fmt.Sprintf("/dev/pts/%d", number)
+}
 
 // terminal opens a terminal of that many columns: what is written to it is in
 // screen once it is closed.
 func terminal(t *testing.T, columns int) (tty *os.File, screen func() []string) {
 	t.Helper()
-	m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(m.Fd()), unix.TIOCGPTN)
+	m, name := openPTY(t)
+	err := unix.IoctlSetWinsize(int(m.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)})
 	if err == nil {
-		err = unix.IoctlSetPointerInt(int(m.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(int(m.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)})
-	}
-	if err == nil {
-		tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+		tty, err = os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +140,9 @@ func display(t *testing.T, s string, columns int) []string {
 	return text
 }
 
+// outlook is of a run of which nothing is known.
+func outlook() *supervise.Outlook { return supervise.NewOutlook(nil, nil, time.Time{}) }
+
 // nothing is fetched.
 func nothing() (acquire.Download, bool) { return acquire.Download{}, false }
 
@@ -164,7 +179,7 @@ func setDefaultLog(t *testing.T, w io.Writer, format string) {
 	t.Helper()
 	before := slog.Default()
 	t.Cleanup(func() { slog.SetDefault(before) })
-	slog.SetDefault(newLogger(w, format, slog.LevelDebug, color(w)))
+	slog.SetDefault(newLogger(w, format, slog.LevelDebug, w))
 }
 
 // TestProgressOnTerminal: in the end the log is whole and nothing is left of the
@@ -175,7 +190,7 @@ func TestProgressOnTerminal(t *testing.T) {
 			tty, screen := terminal(t, columns)
 			global := &globalOptions{logLevel: "debug", logFormat: "text"}
 			setDefaultLog(t, tty, "text")
-			p := newProgress(tty, 2, time.Time{}, nothing, global)
+			p := newProgress(tty, 2, outlook(), nothing, global)
 			if p.live == nil {
 				t.Fatal("no line moves")
 			}
@@ -186,7 +201,8 @@ func TestProgressOnTerminal(t *testing.T) {
 			log := strings.Join(lines, "")
 			for _, want := range []string{
 				"engineready", "modelloaded", "teststartedtest=pp512repetitions=3budget=1h0m0s",
-				"repetitiondonetest=pp512repetition=1/3t/s=512.00", "repetition=2/3t/s=512.00", "testdidnotcomplete", "testdonetest=pp512t/s=\"512.00±1.00\"", "warning=outlier",
+				"repetitiondonetest=pp512repetition=1repetitions=3tokens_per_second=512.0", "repetition=2repetitions=3tokens_per_second=512.0", "testdidnotcomplete",
+				"testdonetest=pp512tokens_per_second=512.0stddev=1.000", "warning=outlier",
 			} {
 				if !strings.Contains(strings.ReplaceAll(log, " ", ""), want) {
 					t.Errorf("the log lacks %q:\n%s", want, strings.Join(lines, "\n"))
@@ -208,7 +224,7 @@ func TestStoppingStays(t *testing.T) {
 	for _, late := range []bench.Event{
 		bench.ContextReady{}, bench.WarmupDone{}, bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Second}},
 	} {
-		p := newProgress(io.Discard, 2, time.Time{}, nothing, &globalOptions{})
+		p := newProgress(io.Discard, 2, outlook(), nothing, &globalOptions{})
 		for _, step := range []struct {
 			event bench.Event
 			want  string
@@ -228,17 +244,144 @@ func TestStoppingStays(t *testing.T) {
 	}
 }
 
+// TestProgressTimeLeft: the live line says how long the run will take, and a limit only
+// if that may matter.
+func TestProgressTimeLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		job := bench.Job{Model: bench.Model{Name: "m"}, Repetitions: 3, Tests: []bench.TestBudget{{Test: result.Test{Prompt: 16}}, {Test: result.Test{Prompt: 32}}, {Test: result.Test{Gen: 16}}}}
+		o := supervise.NewOutlook([]bench.Job{job}, nil, time.Now().Add(59*time.Second))
+		p := newProgress(io.Discard, 2, o, nothing, &globalOptions{})
+		defer p.close()
+		take := func(after time.Duration, e bench.Event) {
+			time.Sleep(after)
+			s := bench.Stamped{At: time.Now(), Event: e}
+			_ = o.Event(s)
+			_ = p.Event(s)
+		}
+		done := func(test result.Test) {
+			outcome := result.Outcome{Model: "m", Test: test, Status: result.OK, Samples: make([]result.Sample, 3), Record: &result.Record{}}
+			_ = o.Outcome(&outcome)
+			_ = p.Outcome(&outcome)
+		}
+		for _, step := range []struct {
+			after time.Duration
+			event bench.Event
+			want  string
+		}{
+			{0, bench.LoadStarted{Model: job.Model}, "loading m"},
+			{time.Second, bench.LoadDone{Status: result.OK, Elapsed: time.Second}, "loading m"},
+			{0, bench.TestStarted{Test: result.Test{Prompt: 16}, Budget: 10 * time.Second, Repetitions: 3}, "pp16  preparing"},
+			{0, bench.ContextReady{}, "pp16  warming up"},
+			// 3 s for the others, then 4 × 2 s of pp32, and at least 49 s / 16 of tg16
+			{time.Second, bench.WarmupDone{}, "pp16  repetition 1/3  over 14s left"},
+			{time.Second, bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: time.Second}}, "pp16  repetition 2/3  16.00 t/s  over 13s left"},
+			{6 * time.Second, bench.RepetitionDone{Sample: result.Sample{Repetition: 2, Elapsed: 6 * time.Second}}, "pp16  repetition 3/3  2.667 t/s  budget ends in 2s  time limit ends in 50s  over 42s left"},
+		} {
+			take(step.after, step.event)
+			if got := p.line(); got != step.want {
+				t.Errorf("after %T: %q, want %q", step.event, got, step.want)
+			}
+		}
+		take(time.Second, bench.TestDone{Test: result.Test{Prompt: 16}, Status: result.OK})
+		done(result.Test{Prompt: 16})
+		done(result.Test{Prompt: 32})
+		take(0, bench.TestStarted{Test: result.Test{Gen: 16}, Repetitions: 3})
+		take(0, bench.ContextReady{})
+		take(0, bench.WarmupDone{})
+		take(2*time.Second, bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: 2 * time.Second}})
+		if got, want := p.line(), "tg16  repetition 2/3  8.000 t/s  about 4s left"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// TestLogIsSparse: without a terminal, waits, loads and repetitions get one log line
+// every 10 s at most.
+func TestLogIsSparse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		before := slog.Default()
+		defer slog.SetDefault(before)
+		slog.SetDefault(newLogger(&b, "text", slog.LevelInfo, &b))
+		fetching := func() (acquire.Download, bool) {
+			return acquire.Download{Name: "m.gguf", Done: 1 << 20, Total: 4 << 20, BytesPerSecond: 1 << 10}, true
+		}
+		p := newProgress(&b, 2, outlook(), fetching, &globalOptions{logFormat: "text"})
+		take := func(after time.Duration, e bench.Event) {
+			time.Sleep(after)
+			_ = p.Event(bench.Stamped{At: time.Now(), Event: e})
+		}
+		take(0, bench.WaitStarted{Model: "m"})
+		take(25*time.Second, bench.WaitDone{Model: "m", Status: result.OK, Elapsed: 25 * time.Second})
+		take(0, bench.LoadStarted{Model: bench.Model{Name: "m"}})
+		for range 10 {
+			take(100*time.Millisecond, bench.LoadProgress{Share: 0.5})
+		}
+		take(5*time.Second, bench.LoadDone{Status: result.OK, Elapsed: 6 * time.Second})
+		test := result.Test{Gen: 16}
+		take(0, bench.TestStarted{Test: test, Repetitions: 40})
+		for n := range 40 {
+			take(700*time.Millisecond, bench.RepetitionDone{Sample: result.Sample{Repetition: n + 1, Elapsed: 700 * time.Millisecond}})
+		}
+		p.close()
+		synctest.Wait()
+		want := `waiting for model file model=m
+waiting for model file model=m file=m.gguf done=25% speed="1.0 KiB/s"
+waiting for model file model=m file=m.gguf done=25% speed="1.0 KiB/s"
+model file ready model=m took=25s
+loading model model=m done=50%
+model loaded model=m weights="" model_type="" size="0 B" took=6s
+test started test=tg16 repetitions=40
+repetition done test=tg16 repetition=15 repetitions=40 tokens_per_second=22.86
+repetition done test=tg16 repetition=30 repetitions=40 tokens_per_second=22.86
+`
+		got := regexp.MustCompile(`(?m)^\S+ INF `).ReplaceAllString(b.String(), "")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestLogUnits: the text log has the unit in the value, JSON in the key.
+func TestLogUnits(t *testing.T) {
+	for _, tc := range []struct {
+		key        string
+		value      any
+		text, json string
+	}{
+		{"took_s", 0.276, "took=276ms", `"took_s":0.276`},
+		{"took_s", 4800.0, "took=1h20m0s", `"took_s":4800`},
+		{"wait_s", 0.0, "wait=0s", `"wait_s":0`},
+		{"size_bytes", uint64(103668480), `size="99 MiB"`, `"size_bytes":103668480`},
+		{"speed_bytes_per_second", 2097152.0, `speed="2.0 MiB/s"`, `"speed_bytes_per_second":2097152`},
+		{"done_percent", 12.5, "done=12%", `"done_percent":12.5`},
+		{"tokens_per_second", 55800.82, "tokens_per_second=55801", `"tokens_per_second":55800.82`},
+		{"stddev_tokens_per_second", 0.01234567, "stddev=0.01235", `"stddev_tokens_per_second":0.01234567`},
+		{"repetition", 3, "repetition=3", `"repetition":3`},
+		{"tests", []string{"pp16", "tg16"}, `tests="pp16 tg16"`, `"tests":["pp16","tg16"]`},
+		{"test", result.Test{Gen: 16}, "test=tg16", `"test":"tg16"`},
+	} {
+		for format, want := range map[string]string{"text": tc.text, "json": tc.json} {
+			var b bytes.Buffer
+			newLogger(&b, format, slog.LevelInfo, &b).Info("m", tc.key, tc.value)
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%s log %q, want %s", format, b.String(), want)
+			}
+		}
+	}
+}
+
 // TestProgressElsewhere: nothing moves in a file, on a dumb terminal, between
 // lines of JSON, or when quiet was asked for.
 func TestProgressElsewhere(t *testing.T) {
 	t.Run("pipe", func(t *testing.T) {
 		var b bytes.Buffer
 		setDefaultLog(t, &b, "text")
-		p := newProgress(&b, 2, time.Time{}, nothing, &globalOptions{logLevel: "debug", logFormat: "text"})
+		p := newProgress(&b, 2, outlook(), nothing, &globalOptions{logLevel: "debug", logFormat: "text"})
 		play(p)
 		p.close()
 		for line := range strings.Lines(b.String()) {
-			if !regexp.MustCompile(`^\d\d:\d\d:\d\d (DBG|INF|WRN) \P{C}+\n$`).MatchString(line) {
+			if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) (DBG|INF|WRN) \P{C}+\n$`).MatchString(line) {
 				t.Errorf("line %q", line)
 			}
 		}
@@ -255,7 +398,7 @@ func TestProgressElsewhere(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tty, screen := terminal(t, 80)
 			t.Setenv("TERM", tc.term)
-			p := newProgress(tty, 2, time.Time{}, nothing, &tc.global)
+			p := newProgress(tty, 2, outlook(), nothing, &tc.global)
 			if p.live != nil {
 				t.Error("a line moves")
 			}

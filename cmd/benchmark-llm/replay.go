@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench/policy"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // replayOptions are the flags of replay.
@@ -55,12 +56,12 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 	const hint = "give a file of recorded runs, one JSON object per server and model"
 	f, err := os.Open(path)
 	if err != nil {
-		return usage(hint, "%w", err)
+		return usage(causeHint(err, hint), "%w", err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	servers, err := policy.ReadRecorded(f)
 	if err != nil {
-		return usage(hint, "%s: %w", path, err)
+		return usage(causeHint(err, hint), "%w", result.AtPath(path, err))
 	}
 	var rows []table.Row
 	add := func(of string, servers []policy.RecordedServer) {

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // globalOptions are the flags of every command.
@@ -18,6 +16,12 @@ type globalOptions struct {
 	logFormat string
 	quiet     bool
 }
+
+// The values of global flags.
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
 
 // moreCommands are commands that files with build tags add.
 var moreCommands []func(root *cobra.Command) *cobra.Command
@@ -46,7 +50,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if showVersion {
-				return printVersion(cmd.OutOrStdout())
+				return onlyVersion(cmd)
 			}
 			return run.RunE(cmd, args)
 		},
@@ -54,68 +58,34 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 	root.Flags().SortFlags = false
 	root.PersistentFlags().SortFlags = false
 	root.Flags().AddFlagSet(run.Flags())
-	root.Flags().BoolVar(&showVersion, "version", false, "print the versions of llama.cpp and benchmark-llm on one line")
-	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` that is logged on stderr: debug, info, warn, error")
-	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: text, json")
+	root.Flags().BoolVarP(&showVersion, "version", "v", false, "print the versions of llama.cpp and benchmark-llm on one line")
+	root.PersistentFlags().StringVar(&global.logLevel, "log-level", "info", "lowest `level` that is logged on stderr: "+strings.Join(logLevels, ", "))
+	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: "+strings.Join(logFormats, ", "))
 	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "log only warnings and errors on stderr")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		hint := cmd.CommandPath() + " --help"
-		var invalid *pflag.InvalidValueError
-		if errors.As(err, &invalid) {
-			_, hint = pflag.UnquoteUsage(invalid.GetFlag())
-			err = flagError(invalid)
-		}
-		return fail(exitUsage, err, hint)
-	})
-	root.AddCommand(run, newPlanCommand(&global), newDevicesCommand(&global), newModelsCommand(), newReplayCommand(), newWorkerCommand())
+	root.SetFlagErrorFunc(commandline.FlagError)
+	root.AddCommand(run, newPlanCommand(&global), newDevicesCommand(&global), newModelsCommand(), newReplayCommand(),
+		newVersionCommand(), newWorkerCommand())
+	root.SetHelpCommand(newHelpCommand())
 	for _, more := range moreCommands {
 		root.AddCommand(more(root))
 	}
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" { // cobra's has no RunE, and so takes any word
+			c.Args, c.RunE = noArguments, func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
 	setHelp(root)
-	root.SuggestionsMinimumDistance = 2
+	commandline.CheckValues(root)
+	completeValues(root)
 	return root
-}
-
-// flagError words an error of the flag parser like this program's own checks: the
-// flag, then what is wrong.
-func flagError(invalid *pflag.InvalidValueError) error {
-	cause := invalid.Unwrap()
-	var number *strconv.NumError
-	if errors.As(cause, &number) {
-		cause = number.Err
-	}
-	what := cause.Error()
-	switch typ := invalid.GetFlag().Value.Type(); {
-	case errors.Is(cause, strconv.ErrRange):
-		what = fmt.Sprintf("%q is too large", invalid.GetValue())
-	case typ == "int", typ == "uint64", typ == "intSlice":
-		what = fmt.Sprintf("%q is not a whole number", invalid.GetValue())
-	case typ == "float64":
-		what = fmt.Sprintf("%q is not a number", invalid.GetValue())
-	case typ == "duration":
-		what = fmt.Sprintf("%q is not a time such as 90s or 5m", invalid.GetValue())
-	}
-	return fmt.Errorf("--%s: %s", invalid.GetFlag().Name, what)
-}
-
-// noArguments refuses words that are neither flag nor command, with a
-// suggestion.
-func noArguments(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	hint := cmd.CommandPath() + " --help"
-	if near := cmd.Root().SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "did you mean " + strings.Join(near, ", ") + "?"
-	}
-	return usage(hint, "unknown command %q", args[0])
 }
 
 // level returns the lowest level that is logged.
 func (g *globalOptions) level() (slog.Level, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(g.logLevel)); err != nil {
-		return l, usage("use --log-level debug, info, warn or error", "--log-level: unknown level %q", g.logLevel)
+		return l, oneOf("--log-level", g.logLevel, logLevels)
 	}
 	if g.quiet {
 		l = max(l, slog.LevelWarn)
@@ -128,16 +98,9 @@ func (g *globalOptions) apply(stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if g.logFormat != "text" && g.logFormat != "json" {
-		return usage("use --log-format text or json", "--log-format: unknown format %q", g.logFormat)
+	if err := oneOf("--log-format", g.logFormat, logFormats); err != nil {
+		return err
 	}
-	slog.SetDefault(newLogger(stderr, g.logFormat, level, color(stderr)))
+	slog.SetDefault(newLogger(stderr, g.logFormat, level, stderr))
 	return nil
-}
-
-// printVersion prints one line that begins with the library's version and build. It
-// is the same with and without a GPU.
-func printVersion(w io.Writer) error {
-	_, err := fmt.Fprintln(w, versionLine())
-	return printed(err)
 }

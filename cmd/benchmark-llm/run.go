@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
@@ -35,19 +36,22 @@ type runOptions struct {
 	selectOptions
 	endToEndOptions
 	repeatOptions
-	global     *globalOptions
-	format     string
-	resultsDir string
-	resume     string
-	strict     bool
-	allowCPU   bool
-	requireGPU bool
-	sampling   time.Duration
-	settings   bench.Settings
-	flashAttn  string
+	global       *globalOptions
+	format       string
+	resultsDir   string
+	resume       string
+	strict       bool
+	allowCPU     bool
+	requireGPU   bool
+	sampling     time.Duration
+	waitQuiet    time.Duration // 0: do not wait
+	requireQuiet bool
+	settings     bench.Settings
+	flashAttn    string
 
-	host host.Facts // before anything runs
-	gpus gpu.Usage
+	host  host.Facts // before anything runs
+	gpus  gpu.Usage
+	stops *supervise.Stops
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -81,28 +85,30 @@ and records to a directory of its own below --results-dir.`,
 	o.endToEndOptions.register(f)
 	o.repeatOptions.register(f)
 	inGroup(f, groupHow, func() {
+		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
+		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
 		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
 		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
-		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(kvTypes, ", "))
+		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(bench.KVTypes, ", "))
 		f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same values")
-		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: on, off, auto")
-		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(loadModes, ", "))
+		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: "+strings.Join(bench.FlashModes, ", "))
+		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(bench.LoadModes, ", "))
 	})
 	inGroup(f, groupWhere, func() {
 		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: allowed physical cores, here "+fmt.Sprint(host.DefaultThreads())+")")
 		f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
-		f.Var((*devicesFlag)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
-		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(splitModes, ", "))
-		f.Var((*sharesFlag)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
+		f.Var((*commandline.Devices)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
+		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(bench.SplitModes, ", "))
+		f.Var((*commandline.Shares)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
 		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
-		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used, before any download where that is known")
+		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used")
 		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
 	})
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
-		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own (default: the user's state directory)")
-		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue")
+		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own; none: no directory (default: the user's state directory)")
+		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue; last: the newest in --results-dir")
 		f.BoolVar(&o.strict, "strict", false, "exit with code 6 if a test has no record")
 	})
 	inGroup(f, groupAdvanced, func() {
@@ -120,17 +126,12 @@ and records to a directory of its own below --results-dir.`,
 	return cmd
 }
 
-// The allowed values of flags. bench/llamacpp maps the same names to the library's values.
-var (
-	kvTypes    = []string{"f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}
-	splitModes = []string{"layer", "none", "row", "tensor"}
-	loadModes  = []string{"auto", "none", "mmap", "mlock", "mmap+mlock", "dio"}
-	flashModes = []string{"auto", "off", "on"} // in the order of -1, 0, 1
-)
+// noResults is the value of --results-dir for a run without a directory.
+const noResults = "none"
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "output", "strict", "token-times", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "results-dir", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -144,6 +145,9 @@ func (o *runOptions) check() error {
 		return err
 	}
 	if o.resume != "" {
+		if o.resultsDir == noResults {
+			return usage("leave --results-dir out", "--resume: a run continues in its directory")
+		}
 		var others []string
 		o.flags.VisitAll(func(f *pflag.Flag) {
 			if f.Changed && !slices.Contains(changeable, f.Name) {
@@ -154,45 +158,20 @@ func (o *runOptions) check() error {
 			return usage("leave them out: a resumed run keeps its settings", "--resume: %s cannot be changed", strings.Join(others, ", "))
 		}
 	}
+	if err := oneOf("--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()); err != nil {
+		return err
+	}
 	s := &o.settings
-	for _, c := range []struct {
-		flag, value string
-		allowed     []string
-	}{
-		{"--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()},
-		{"--cache-type-k", s.TypeK, kvTypes},
-		{"--cache-type-v", s.TypeV, kvTypes},
-		{"--split-mode", s.SplitMode, splitModes},
-		{"--load-mode", s.LoadMode, loadModes},
-		{"--flash-attn", flashMode(o.flashAttn), flashModes},
-	} {
-		if err := oneOf(c.flag, c.value, c.allowed); err != nil {
-			return err
-		}
+	s.Threads = cmp.Or(s.Threads, host.DefaultThreads())
+	var err error
+	if s.FlashAttn, err = bench.ParseFlashAttn(o.flashAttn); err != nil {
+		return settingFailure(err)
 	}
-	cpus := runtime.NumCPU()
-	if s.Threads == 0 {
-		s.Threads = host.DefaultThreads()
+	if err := s.Validate(); err != nil {
+		return settingFailure(err)
 	}
-	for _, c := range []struct {
-		flag        string
-		n           int
-		least, most int
-		hint        string
-	}{
-		// More threads than CPUs would measure the scheduler. llama-bench allows them.
-		{"--threads", s.Threads, 1, cpus, "use at most the " + count(cpus, "CPU") + " of this process"},
-		{"--batch-size", s.Batch, 1, result.MaxTokens, "try 2048, llama-bench's default"},
-		{"--ubatch-size", s.UBatch, 1, result.MaxTokens, "try 512, llama-bench's default"},
-		{"--poll", s.Poll, 0, 100, "try 50, llama-bench's default"},
-		{"--prio", s.Priority, -1, 3, "try 0, the normal priority"},
-		{"--n-gpu-layers", s.GPULayers, -1, math.MaxInt32, "use -1 for as many as fit"},
-		{"--n-cpu-moe", s.CPUMoE, 0, 10_000, "use 0 to keep no experts on the CPU"},
-		{"--main-gpu", s.MainGPU, 0, 1023, devicesHint},
-	} {
-		if c.n < c.least || c.n > c.most {
-			return usage(c.hint, "%s: %d is outside %d…%d", c.flag, c.n, c.least, c.most)
-		}
+	if o.waitQuiet < 0 {
+		return usage("use 0s not to wait", "--wait-quiet: %v is negative", o.waitQuiet)
 	}
 	if o.requireGPU && !s.Offloads() {
 		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
@@ -212,7 +191,6 @@ func (o *runOptions) check() error {
 		}
 		s.LoadMode = "none" // a stream cannot be mapped, and the record must say so
 	}
-	s.FlashAttn = slices.Index(flashModes, flashMode(o.flashAttn)) - 1
 	s.Devices = strings.FieldsFunc(strings.Join(s.Devices, "/"), func(r rune) bool { return r == '/' }) // as llama-bench separates them
 	return nil
 }
@@ -249,6 +227,8 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
+	o.stops = supervise.WatchStops()
+	defer o.stops.Close()
 	o.host = host.Collect("/")
 
 	var p prepared
@@ -258,7 +238,7 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 		p, err = o.begin(ctx, s)
 	}
 	if p.dir != nil {
-		defer p.dir.Close()
+		defer p.dir.Leave()
 	}
 	if p.models != nil {
 		defer p.models.Close()
@@ -279,12 +259,16 @@ func span() rundir.Span {
 	return rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()}
 }
 
+// deadline returns when the run must end; zero: there is no limit.
+func (o *runOptions) deadline() time.Time {
+	if o.timeLimit == 0 {
+		return time.Time{}
+	}
+	return started.Add(o.timeLimit)
+}
+
 // acquireOptions returns how models are acquired with these flags.
 func (o *runOptions) acquireOptions() acquire.Options {
-	var deadline time.Time
-	if o.timeLimit > 0 {
-		deadline = started.Add(o.timeLimit)
-	}
 	e2e := o.endToEnd
 	return acquire.Options{
 		Finder: o.finder(),
@@ -292,7 +276,7 @@ func (o *runOptions) acquireOptions() acquire.Options {
 			Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
 			Warnings: o.gpus.Warnings(), E2E: &e2e,
 		},
-		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: deadline,
+		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: o.deadline(),
 		SpareCPUs: runtime.NumCPU() > o.settings.Threads,
 		OnDevices: o.settings.Offloads() && (len(o.settings.RPC) > 0 || machineGPUs(o.host).MayHold(o.gpus.UnusedReason)),
 	}
@@ -308,6 +292,11 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	if err := o.repeatOptions.job(&a.Job); err != nil {
 		return p, err
 	}
+	for _, t := range s.Models[0].Tests {
+		if n := a.Job.MostRepetitions(); t.E2E && t.Gen > result.MaxGenerated/n {
+			return p, usage("lower --max-repetitions", "%v: %d × %d generated tokens exceed the limit of %d per test", t, n, t.Gen, result.MaxGenerated)
+		}
+	}
 	if len(o.host.GPUs) == 0 { // else a GPU's sensor may do
 		if _, err := coolDownOf(o.coolDown, nil); err != nil {
 			return p, err
@@ -316,7 +305,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	if p.models, err = acquire.New(ctx, s, a); err != nil {
 		return p, err
 	}
-	if p.dir, err = rundir.Create(o.resultsDir); err != nil {
+	if err := o.checkQuiet(ctx); err != nil {
 		return p, err
 	}
 	about := rundir.Description{
@@ -331,12 +320,26 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	for i, m := range about.Selection.Suite.Models {
 		about.Sources = append(about.Sources, rundir.Source{Source: from[i], SHA256: m.Source.SHA256})
 	}
-	return p, p.dir.Describe(about)
+	if o.resultsDir == noResults {
+		slog.Info("the run has no directory, so it cannot be resumed")
+		return p, nil
+	}
+	p.dir, err = rundir.Start(o.resultsDir, about)
+	return p, err
 }
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
-	dir, about, left, err := rundir.Open(o.resume, span())
+	if err := o.checkQuiet(ctx); err != nil {
+		return p, err
+	}
+	now := span()
+	now.Host = &o.host
+	path, err := rundir.Find(o.resume, o.resultsDir)
+	if err != nil {
+		return p, err
+	}
+	dir, about, left, err := rundir.Open(path, now)
 	if err != nil {
 		return p, err
 	}
@@ -375,24 +378,26 @@ func (o *runOptions) workers() (supervise.Options, error) {
 	if err != nil {
 		return supervise.Options{}, err
 	}
-	workers, err := workersOf(level)
-	workers.Env = o.workerEnv()
-	return workers, err
+	workers := workersOf(level)
+	workers.Env, workers.Stops = o.workerEnv(), o.stops
+	return workers, nil
 }
 
 // workersOf returns how workers are run that log from level on and have this
 // process's environment.
-func workersOf(level slog.Level) (supervise.Options, error) {
-	worker, err := os.Executable()
-	if err != nil {
-		return supervise.Options{}, fail(exitNothing, err, "")
+func workersOf(level slog.Level) supervise.Options {
+	name, err := os.Executable()
+	program := "/proc/self/exe" // this program, even if its file was replaced
+	if err != nil {             // there is no /proc
+		name, program = os.Args[0], ""
 	}
 	return supervise.Options{
-		Command:  []string{worker, "worker", "--log-level", level.String()},
+		Command:  []string{name, "worker", "--log-level", level.String()},
+		Program:  program,
 		Version:  version,
 		OOMKills: func() (uint64, bool) { return host.OOMKills("/") },
 		Log:      slog.Default(),
-	}, nil
+	}
 }
 
 // measure runs the models' jobs in workers and passes events and outcomes to the
@@ -407,29 +412,47 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 		return err
 	}
 	defer times.close() //nolint:errcheck // its error is checked below
-	if o.timeLimit > 0 {
-		workers.Deadline = started.Add(o.timeLimit)
-	}
+	workers.Deadline = o.deadline()
 	jobs := p.models.Jobs()
-	show := newProgress(stderr, o.settings.Threads, workers.Deadline, p.models.Downloading, o.global)
+	workers.Apart = p.models.GivenOrder()
+	outlook := supervise.NewOutlook(jobs, p.models.SizesBytes(), workers.Deadline)
+	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)
 	show.several = len(jobs) > 1
 	defer show.close()
-	end := newSummary(p.dir)
+	end := new(summary)
 	account := &p.account
 	account.Begin(started)
 
-	// stdout comes after the directory, and gets a record even if the directory failed.
-	workers.Consumers = supervise.Consumers{account, end, p.models, show, p.dir, out, times}
+	all := supervise.Destinations{
+		{Name: "stdout", Records: true, Consumer: out, End: out.close},
+		{Name: "--token-times", Consumer: times, End: times.close},
+	}
+	if p.dir != nil { // it comes first: what is printed is kept
+		finish := func() error { return p.dir.Finish(end.accounting) }
+		all = slices.Insert(all, 0, &supervise.Destination{Name: "the run's directory", Records: true, HasEarlier: true, Consumer: p.dir, End: finish})
+	}
+	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, all}
 	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
+	names, errs := p.models.Bad()
+	for i, err := range errs {
+		hint := ""
+		if f, ok := lookup(err); ok {
+			hint = f.hint
+		}
+		slog.Warn("model cannot be run, going on without it", "model", names[i], "reason", err, "hint", hint)
+	}
 	p.models.Start()
 	for i := range p.earlier { // the reader of stdout gets earlier records too
-		if err := (supervise.Consumers{end, out, times}).Outcome(&p.earlier[i]); err != nil && end.err == nil {
+		if err := errors.Join(end.Outcome(&p.earlier[i]), all.Earlier(&p.earlier[i])); err != nil && end.err == nil {
 			end.err = err
 		}
 	}
 	if end.err == nil {
 		watch := gpu.Watch(gpu.NVMLName, o.sampling, o.gpus.Kernels)
 		defer watch.Close()
+		meter := host.NewMeter("/", o.settings.CPUs)
+		defer meter.Close()
+		workers.Meter = meter
 		workers.Observe, workers.Downloaded = watch.Observe, p.models.Downloaded
 		var cool *supervise.CoolDown
 		if cool, end.err = coolDownOf(o.coolDown, watch); cool != nil {
@@ -442,15 +465,14 @@ func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdou
 	p.models.Close()
 	show.close()
 	end.accounting, end.missing = account.Accounting(time.Now()), p.models.Missing()
-	for _, err := range []error{p.dir.Finish(end.accounting), times.close()} {
-		if end.err == nil {
-			end.err = err
-		}
-	}
 	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
 		fmt.Fprintln(stderr) // between the log and the table
 	}
-	out.close()
+	if err := all.End(); end.err == nil {
+		end.err = err
+	}
+	end.unwritten = all.Failed()
+	end.locate(p.dir)
 	end.stopped(ctx)
 	return end.result(out, o.strict)
 }

@@ -34,6 +34,7 @@ func TestScripts(t *testing.T) {
 				Setup: func(e *testscript.Env) error {
 					e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 					e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+					e.Setenv("UID", strconv.Itoa(os.Geteuid()))
 					return nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -42,6 +43,7 @@ func TestScripts(t *testing.T) {
 					"records": records,
 					"badgguf": badGGUF,
 					"rundir":  onlyRunDir,
+					"logged":  logged,
 					"lines": func(ts *testscript.TestScript, _ bool, args []string) { // FILE N
 						if n := strings.Count(ts.ReadFile(args[0]), "\n"); strconv.Itoa(n) != args[1] {
 							ts.Fatalf("%s has %d lines, want %s", args[0], n, args[1])
@@ -89,7 +91,7 @@ func refused(ts *testscript.TestScript, neg bool, args []string) {
 	}{
 		{"lines of error", `(?m)^benchmark-llm: \S.*[^.\n]$`, 1},
 		{"hints", `(?m)^hint: \S.*[^.\n]$`, 1},
-		{"errors in the log", `(?m)^[0-9:]{8} ERR `, 0},
+		{"errors in the log", `(?m)^\S+ ERR `, 0},
 		{"lines that are neither", `(?m)^(?:[^bh0-9]|b[^e]|h[^i])`, 0},
 	} {
 		if n := len(regexp.MustCompile(r.pattern).FindAllString(stderr, -1)); n != r.n {
@@ -138,6 +140,54 @@ func records(ts *testscript.TestScript, neg bool, args []string) {
 			if got := strings.Trim(string(from[name]), `"`); got != value {
 				ts.Fatalf("%s is %s, want %s", name, got, value)
 			}
+		}
+	}
+}
+
+// logged FILE KEY... checks that a file is a log of JSON: every key is in the table of
+// bench/record/README.md and has a value of its type, and each KEY occurs.
+func logged(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: logged FILE KEY...")
+	}
+	page, err := os.ReadFile(filepath.Join("..", "..", "bench", "record", "README.md"))
+	ts.Check(err)
+	_, table, _ := strings.Cut(string(page), "| key | type | what it is |\n")
+	types := map[string]string{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			break
+		}
+		for _, name := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(cells[1], -1) {
+			types[name[1]] = strings.TrimSpace(cells[2])
+		}
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		var object map[string]any
+		ts.Check(json.Unmarshal([]byte(line), &object))
+		for key, value := range object {
+			got := "object"
+			switch value.(type) {
+			case string:
+				got = "string"
+			case float64:
+				got = "number"
+			case bool:
+				got = "boolean"
+			case []any:
+				got = "list"
+			}
+			if got != types[key] {
+				ts.Fatalf("%s is a %s, documented is %q:\n%s", key, got, types[key], line)
+			}
+			seen[key] = true
+		}
+	}
+	for _, key := range args[1:] {
+		if !seen[key] {
+			ts.Fatalf("the log has no %s:\n%s", key, ts.ReadFile(args[0]))
 		}
 	}
 }
@@ -192,7 +242,7 @@ func badGGUF(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	model := func(architecture string) []byte {
 		f, err := gguf.New(
-			[]gguf.KeyValue{{Key: "general.architecture", Value: architecture}, {Key: "general.name", Value: "bad"}},
+			[]gguf.KeyValue{{Key: "general.architecture", Value: architecture}, {Key: "general.name", Value: "bad"}, {Key: "tokenizer.ggml.model", Value: "none"}},
 			[]gguf.Tensor{{Name: "token_embd.weight", Dims: []uint64{64, 32}, Type: gguf.F32}},
 		)
 		ts.Check(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -21,15 +22,15 @@ import (
 
 // selectOptions are the flags that choose what is measured. run and plan have them.
 type selectOptions struct {
-	model       string
-	modelURLs   sourcesFlag
+	models      commandline.Models
+	modelURLs   commandline.Sources
 	suiteFile   string
 	weights     string
 	modelsDir   string
-	prompt, gen lengthsFlag
-	depth       lengthsFlag
-	combined    pairsFlag
-	e2e         pairsFlag
+	prompt, gen commandline.Lengths
+	depth       commandline.Lengths
+	combined    commandline.Pairs
+	e2e         commandline.Pairs
 	repetitions int
 
 	testTimeout  time.Duration
@@ -47,9 +48,9 @@ const defaultTimeLimit = 80 * time.Minute
 
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
-	o.prompt.values, o.gen.values, o.depth.values = []int{512}, []int{128}, []int{0}
+	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
-		f.StringVarP(&o.model, "model", "m", "", "one `model`: path, URL, hf:user/repo/file[@revision] or default name (default tests: -p 512 -n 128)")
+		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or with synthetic weights a default name; repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
@@ -74,8 +75,9 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	})
 }
 
-// single tells whether one model is measured, as by llama-bench.
-func (o *selectOptions) single() bool { return o.model != "" }
+// given tells whether models are given one by one, with the same tests for each, as to
+// llama-bench.
+func (o *selectOptions) given() bool { return len(o.models) > 0 }
 
 // timeout returns the time limit of each test; nil: by size and length.
 func (o *selectOptions) timeout() *time.Duration {
@@ -104,14 +106,14 @@ func (o *selectOptions) check() error {
 	if err := oneOf("--weights", o.weights, acquire.AllWeights()); err != nil {
 		return err
 	}
-	var given []string
-	for flag, is := range map[string]bool{"-m": o.model != "", "--model-urls": len(o.modelURLs) > 0, "--suite": o.suiteFile != ""} {
+	var choices []string
+	for flag, is := range map[string]bool{"-m": len(o.models) > 0, "--model-urls": len(o.modelURLs) > 0, "--suite": o.suiteFile != ""} {
 		if is {
-			given = append(given, flag)
+			choices = append(choices, flag)
 		}
 	}
-	if slices.Sort(given); len(given) > 1 {
-		return usage("give only one of them: each chooses the models", "%s cannot be given together", strings.Join(given, " and "))
+	if slices.Sort(choices); len(choices) > 1 {
+		return usage("give only one of them: each chooses the models", "%s cannot be given together", strings.Join(choices, " and "))
 	}
 	if o.repetitions < 1 || o.repetitions > suite.MaxRepetitions {
 		return usage("try 5, llama-bench's default", "--repetitions: %d is outside 1…%d", o.repetitions, suite.MaxRepetitions)
@@ -127,7 +129,7 @@ func (o *selectOptions) check() error {
 			return usage("use 0s for no limit", "%s: %v is negative", c.flag, c.limit)
 		}
 	}
-	if !o.flags.Changed("time-limit") && !o.single() {
+	if !o.flags.Changed("time-limit") && !o.given() {
 		o.timeLimit = scaled(defaultTimeLimit, o.scale)
 	}
 	return nil
@@ -141,7 +143,7 @@ func scaled(d time.Duration, scale float64) time.Duration {
 // suite returns the suite that the flags ask for. Models that are not on this
 // machine have their published size, or 0.
 func (o *selectOptions) suite() (suite.Suite, error) {
-	s, err := o.models()
+	s, err := o.chosen()
 	if err != nil {
 		return s, err
 	}
@@ -152,7 +154,6 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 	if err != nil {
 		return s, err
 	}
-	names := make(map[string]string)
 	for i := range s.Models {
 		m := &s.Models[i]
 		if tests != nil {
@@ -160,53 +161,46 @@ func (o *selectOptions) suite() (suite.Suite, error) {
 		}
 		for _, t := range m.Tests {
 			if most := result.MaxGenerated / s.Repetitions; t.E2E && t.Gen > most {
-				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, count(s.Repetitions, "repetition")),
+				return s, usage(fmt.Sprintf("generate at most %d tokens with %s", most, result.Count(s.Repetitions, "repetition")),
 					"%v: %d × %d generated tokens exceed the limit of %d per test", t, s.Repetitions, t.Gen, result.MaxGenerated)
 			}
 		}
 		if text := m.Source.Given; !utf8.ValidString(text) {
 			return s, fail(exitModel, fmt.Errorf("the name %q is not UTF-8, which records need", text), "rename the file")
 		}
-		if other, taken := names[m.Name]; taken {
-			return s, usage("rename one file: records name a model by its file name", "two models are called %s: %s and %s", m.Name, other, m.Source)
-		}
-		names[m.Name] = m.Source.String()
+	}
+	if first, second := suite.NameApart(s.Models); second >= 0 {
+		return s, usage("give each model once", "two models cannot be told apart: %s and %s", s.Models[first].Source, s.Models[second].Source)
 	}
 	return s, nil
 }
 
-// models returns the suite that the flags choose, without their lengths.
-func (o *selectOptions) models() (suite.Suite, error) {
+// chosen returns the suite that the flags choose, without their lengths.
+func (o *selectOptions) chosen() (suite.Suite, error) {
 	s := suite.Default()
 	switch {
 	case o.suiteFile != "":
 		f, err := os.Open(o.suiteFile)
 		if err != nil {
-			return s, usage("give the path of a YAML file", "--suite: %w", err)
+			return s, usage(causeHint(err, "give the path of a YAML file"), "--suite: %w", err)
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if s, err = suite.Read(f, o.suiteFile); err != nil {
 			return s, usage("https://github.com/sparecores/benchmark-llm/blob/main/bench/suite/README.md describes suite files", "%w", err)
 		}
-	case o.single():
-		from, err := source.Parse(o.model)
-		if err != nil {
-			return s, err
-		}
-		one := suite.Entry{Source: from, Name: from.Name()}
-		if d, ok := suite.LookupModel(o.model); ok {
-			one.SizeBytes = d.SizeBytes
-		}
-		s.Models = []suite.Entry{one}
-	case len(o.modelURLs) > 0:
+	case o.given(), len(o.modelURLs) > 0:
 		tests := s.Models[0].Tests
-		s.Models = nil
-		for _, text := range o.modelURLs {
+		s.Models, s.GivenOrder = nil, o.given()
+		for _, text := range slices.Concat(o.models, commandline.Models(o.modelURLs)) {
 			from, err := source.Parse(text)
 			if err != nil {
 				return s, err
 			}
-			s.Models = append(s.Models, suite.Entry{Source: from, Name: from.Name(), Tests: tests})
+			m := suite.Entry{Source: from, Name: from.Name(), Tests: tests}
+			if d, ok := suite.LookupModel(text); ok {
+				m.SizeBytes = d.SizeBytes
+			}
+			s.Models = append(s.Models, m)
 		}
 	}
 	return s, nil
@@ -214,20 +208,20 @@ func (o *selectOptions) models() (suite.Suite, error) {
 
 // tests returns the tests that the flags give for every model; nil: those of the suite.
 func (o *selectOptions) tests() ([]result.Test, error) {
-	prompt, gen := o.single() || o.flags.Changed("n-prompt"), o.single() || o.flags.Changed("n-gen")
-	lengths := prompt || gen || o.combined.values != nil || o.e2e.values != nil
+	prompt, gen := o.given() || o.flags.Changed("n-prompt"), o.given() || o.flags.Changed("n-gen")
+	lengths := prompt || gen || o.combined.Values != nil || o.e2e.Values != nil
 	if !lengths && !o.flags.Changed("n-depth") {
 		return nil, nil
 	}
 	if !lengths {
 		return nil, usage("give the lengths with -p and -n", "-d needs -p, -n, --pg or --e2e")
 	}
-	l := suite.Lengths{Combined: o.combined.values, E2E: o.e2e.values, Depth: o.depth.values}
+	l := suite.Lengths{Combined: o.combined.Values, E2E: o.e2e.Values, Depth: o.depth.Values}
 	if prompt {
-		l.Prompt = o.prompt.values
+		l.Prompt = o.prompt.Values
 	}
 	if gen {
-		l.Gen = o.gen.values
+		l.Gen = o.gen.Values
 	}
 	tests, err := l.Tests()
 	if err != nil {

@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
@@ -43,7 +43,7 @@ makes no sense. --tokenizer adds a made-up byte-level vocabulary of the model's 
 			}
 			output = cmp.Or(output, found.Name)
 			if err := synth.WriteFile(ctx, output, model); err != nil {
-				return causeOf(ctx, "nothing was written", fail(exitOutput, fmt.Errorf("write %s: %w", output, err), "choose another place with -o"))
+				return causeOf(ctx, "nothing was written", fail(exitOutput, result.AtPath(output, err), causeHint(err, "choose another place with -o")))
 			}
 			return nil
 		},

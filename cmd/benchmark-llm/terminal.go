@@ -11,9 +11,10 @@ import (
 	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/lmittmann/tint"
 	"golang.org/x/term"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
 )
 
 // isTerminal tells whether w is a terminal.
@@ -49,26 +50,22 @@ func oneLine(s string) string {
 	}, strings.TrimSpace(s))
 }
 
-// count is "1 thread", "2 threads".
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
-}
-
-// newLogger logs to w as plain lines or as JSON, with the same texts.
-func newLogger(w io.Writer, format string, level slog.Level, colored bool) *slog.Logger {
+// newLogger logs to w as plain lines or as JSON. screen is what w writes to in the end.
+// A log that goes elsewhere than to a terminal is kept, so its times have a date.
+func newLogger(w io.Writer, format string, level slog.Level, screen io.Writer) *slog.Logger {
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: asText}))
 	}
+	times := time.RFC3339
+	if isTerminal(screen) {
+		times = time.TimeOnly
+	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{
-		Level: level, TimeFormat: time.TimeOnly, NoColor: !colored, ReplaceAttr: printable,
+		Level: level, TimeFormat: times, NoColor: !color(screen), ReplaceAttr: readable,
 	}))
 }
 
-// asText replaces values that JSON would show as objects or as nanoseconds with the
-// texts of the plain log.
+// asText replaces values that JSON would show as objects with texts.
 func asText(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
 	case slog.Level, time.Time:
@@ -78,10 +75,15 @@ func asText(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printable makes the texts of a log line, including its message, safe for a
-// terminal.
-func printable(_ []string, a slog.Attr) slog.Attr {
+// readable makes the values of a log line easy to read, and its texts, including the
+// message, safe for a terminal. JSON has numbers with the unit in the key; here the
+// unit is in the value: took_s=0.276 becomes took=276ms.
+func readable(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value.Any().(type) {
+	case float64, int64, uint64:
+		return report.UnitInValue(a)
+	case []string:
+		a.Value = slog.StringValue(oneLine(strings.Join(v, " ")))
 	case string:
 		a.Value = slog.StringValue(oneLine(v))
 	case error:
@@ -93,24 +95,17 @@ func printable(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printTable prints a table without lines. The columns named in right are aligned to
-// the right.
+// expendable are columns that a narrow terminal does without, the first one first.
+var expendable = []string{"repository", "elements", "load within", "disk", "devices", "file", "back-end", "tests", "wall p95 s", "wrong %", "lost %"}
+
+// printTable prints a table. The columns named in right are aligned to the right. On a
+// terminal it is as wide as that at most.
 func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string) error {
-	t := table.NewWriter()
-	s := table.StyleDefault
-	s.Options = table.OptionsNoBordersAndSeparators
-	s.Box.PaddingLeft, s.Box.PaddingRight = "", "  "
-	s.Format.Header = text.FormatDefault
-	t.SetStyle(s)
-	t.SuppressTrailingSpaces()
-	t.AppendHeader(header)
-	t.AppendRows(rows)
-	var columns []table.ColumnConfig
-	for _, name := range right {
-		columns = append(columns, table.ColumnConfig{Name: name, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	o := report.TableOptions{Right: right, Expendable: expendable}
+	if isTerminal(w) {
+		o.Width = width(w)
 	}
-	t.SetColumnConfigs(columns)
-	_, err := fmt.Fprintln(w, t.Render())
+	_, err := io.WriteString(w, report.Table(header, rows, o))
 	return printed(err)
 }
 

@@ -2,10 +2,40 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the versions of llama.cpp and benchmark-llm",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return printVersion(cmd.OutOrStdout()) },
+	}
+}
+
+// printVersion prints one line that begins with the library's version and build. It
+// is the same with and without a GPU.
+func printVersion(w io.Writer) error {
+	_, err := fmt.Fprintln(w, versionLine())
+	return printed(err)
+}
+
+// onlyVersion prints the version, unless a flag of run is given too: llama-bench's -v
+// asks for more log.
+func onlyVersion(root *cobra.Command) error {
+	for _, f := range flagsOf(root.Flags()) {
+		if f.Changed && len(f.Annotations[groupOf]) > 0 {
+			return usage("use --log-level debug if you meant llama-bench's -v", "--version (-v): cannot be given together with --%s", f.Name)
+		}
+	}
+	return printVersion(root.OutOrStdout())
+}
 
 // versionLine is "llama.cpp 0.7.0 (Debian 11669), benchmark-llm v1.0.0". The
 // parentheses are missing if the build is unknown. Packages that are not the pinned

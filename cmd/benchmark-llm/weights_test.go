@@ -141,8 +141,9 @@ func TestAutoGenerates(t *testing.T) {
 			r := automatic(t, t.TempDir(), append([]string{"-m", tt.source}, tt.args...)...)
 			generated(t, r, measured(t, r, embeddedName), tt.why)
 			before, _, _ := strings.Cut(r.stderr.String(), "engine ready")
-			if n := strings.Count(before, " WRN "); n != 1 {
-				t.Errorf("%d warnings before the tests, want one:\n%s", n, before)
+			n := strings.Count(before, " WRN ") - strings.Count(before, " WRN the machine is busy ")
+			if n != 1 {
+				t.Errorf("%d warnings of the model before the tests, want one:\n%s", n, before)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,7 @@ func work(cmd *cobra.Command, level string) error {
 	if info, err := events.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return usage("benchmark-llm run", "only run can start a worker")
 	}
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0) // else ps shows "exe"
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return err
@@ -56,12 +58,15 @@ func work(cmd *cobra.Command, level string) error {
 		<-told
 		cancel(errors.New("the run was interrupted"))
 	}()
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	ctx = bench.WithContinued(ctx, continued)
 	orphaned := func() { os.Exit(exitNothing) }
 	return supervise.Serve(ctx, cmd.InOrStdin(), events, orphaned,
 		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
 			e, err := llamacpp.New(job, llamacpp.Options{Log: log, LogLevel: least, AllowCPU: job.AllowCPU})
 			if err != nil {
-				return emit(bench.EngineFailed{Reason: err.Error()})
+				return emit(bench.EngineFailed{Reason: err.Error(), Code: llamacpp.Code(err)})
 			}
 			log.Ready()
 			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// WarmOptions are the limits of Warm.
-type WarmOptions struct {
+// ReadInOptions are the limits of ReadIn.
+type ReadInOptions struct {
 	AvailableBytes int64 // memory for the model; a larger model is not read; 0 or less is unknown, and the model is read
 }
 
-// warmBytesPerSecond is the speed of the slowest disk from which a model is read
+// readInBytesPerSecond is the speed of the slowest disk from which a model is read
 // completely.
-const warmBytesPerSecond = 50e6
+const readInBytesPerSecond = 50e6
 
-// Warm reads a model's files into the page cache, to take a slow disk out of the
+// ReadIn reads a model's files into the page cache, to take a slow disk out of the
 // load time. It returns the number of bytes that it read. It stops after the time
 // that the files take at 50 MB/s. This is not an error, and neither is a model that
 // is larger than the available memory. Errors are those of the file system and the
 // cause of the context.
-func Warm(ctx context.Context, paths []string, o WarmOptions) (read int64, err error) {
+func ReadIn(ctx context.Context, paths []string, o ReadInOptions) (read int64, err error) {
 	var size int64
 	files := make([]io.Reader, len(paths))
 	for i, path := range paths {
@@ -40,11 +40,11 @@ func Warm(ctx context.Context, paths []string, o WarmOptions) (read int64, err e
 	if o.AvailableBytes > 0 && size > o.AvailableBytes {
 		return 0, nil
 	}
-	return warm(ctx, io.MultiReader(files...), time.Duration(float64(size)/warmBytesPerSecond*float64(time.Second)))
+	return readIn(ctx, io.MultiReader(files...), time.Duration(float64(size)/readInBytesPerSecond*float64(time.Second)))
 }
 
-// warm reads until the end of r, for at most limit.
-func warm(ctx context.Context, r io.Reader, limit time.Duration) (read int64, err error) {
+// readIn reads until the end of r, for at most limit.
+func readIn(ctx context.Context, r io.Reader, limit time.Duration) (read int64, err error) {
 	end := time.Now().Add(limit)
 	buf := make([]byte, 1<<20)
 	for {

@@ -1,0 +1,203 @@
+// Package commandline says what a command line means that cobra cannot read: it knows
+// llama-bench's flags, refuses empty values, and suggests the flag, command or value
+// that a misspelt word may stand for. It defines no flags. Errors are *Mistake.
+package commandline
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/source"
+)
+
+// Short are llama-bench's short flags of several letters with their long names. A
+// parser of flags would read them as several flags of one letter. Long names that
+// this program lacks are in Foreign, or FromLlamaBench translates them.
+var Short = map[string]string{
+	"-ub":    "--ubatch-size",
+	"-ctk":   "--cache-type-k",
+	"-ctv":   "--cache-type-v",
+	"-fa":    "--flash-attn",
+	"-ngl":   "--n-gpu-layers",
+	"-ncmoe": "--n-cpu-moe",
+	"-sm":    "--split-mode",
+	"-mg":    "--main-gpu",
+	"-ts":    "--tensor-split",
+	"-dev":   "--device",
+	"-lm":    "--load-mode",
+	"-rpc":   "--rpc",
+	"-pg":    "--pg",
+	"-nkvo":  "--no-kv-offload",
+	"-nopo":  "--no-op-offload",
+	"-oe":    "--output-err",
+	"-fitt":  "--fit-target",
+	"-fitc":  "--fit-ctx",
+	"-hf":    "--hf-repo",
+	"-hfr":   "--hf-repo",
+	"-hff":   "--hf-file",
+	"-hft":   "--hf-token",
+	"-lzm":   "--lazy-mode",
+	"-embd":  "--embeddings",
+	"-ot":    "--override-tensor",
+	"-mmp":   "--mmap",
+	"-mlock": "--mlock",
+	"-dio":   "--direct-io",
+}
+
+// Switches are flags that take 0 or 1 in llama-bench, and need no value here.
+var Switches = []string{"--no-kv-offload", "--no-op-offload", "--no-host", "--cpu-strict"}
+
+// ForeignFlag is a flag of llama-bench 0.7.0, or of its predecessors, that this
+// program does not have.
+type ForeignFlag struct {
+	Names   string // as llama-bench's help lists them, without a value: "-oe, --output-err"
+	Meaning string // what it does in llama-bench
+	Instead string // what to do here: a command or an action
+}
+
+// foreign are the flags that this program lacks.
+var foreign = []ForeignFlag{
+	{"--numa", "sets how memory is spread over NUMA nodes", "run the program under numactl, and choose the CPUs with --cpus"},
+	{"--delay", "waits between tests", "leave it out, or start one run for each test with -p and -n"},
+	{"-oe, --output-err", "also prints the results on stderr", "leave it out: the directory of a run has results.jsonl and report.md"},
+	{"--list-devices", "lists the devices", "benchmark-llm devices"},
+	{"-v, --verbose", "prints the library's log", "use --log-level debug"},
+	{"--progress", "shows the progress", "leave it out: stderr always shows the progress, unless -q is given"},
+	{"-fitt, --fit-target", "offloads as many layers as leave this memory free", "leave it out: --n-gpu-layers -1, the default, offloads as many layers as fit"},
+	{"-fitc, --fit-ctx", "is the smallest context that --fit-target leaves room for", "leave it out: room for the longest test is always left"},
+	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "use -m hf:user/repository/file"},
+	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
+	{"-hft, --hf-token", "is the access token of --hf-repo", "set the environment variable HF_TOKEN"},
+	{"--offline", "uses only files of this machine", "set the environment variable HF_HUB_OFFLINE=1"},
+	{"-C, --cpu-mask", "chooses CPUs by a mask", "use --cpus with their numbers, as 0,1"},
+	{"-lzm, --lazy-mode", "chooses which tensors are read on demand", "leave it out: the mode is always auto, llama-bench's default"},
+	{"-embd, --embeddings", "computes embeddings too", "leave it out: embeddings cannot be measured"},
+	{"-ot, --override-tensor", "puts tensors into the memory of a device", "use --n-cpu-moe to keep experts on the CPU, or --n-gpu-layers"},
+	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
+	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},
+	{"--no-mmap", "reads the model file instead of mapping it", "use --load-mode none"},
+	{"-mlock, --mlock", "keeps the model in memory", "use --load-mode mlock"},
+	{"-dio, --direct-io", "reads the model file past the cache", "use --load-mode dio"},
+}
+
+// Foreign returns the flag of llama-bench with a name such as "--output-err" or "-C".
+func Foreign(name string) (ForeignFlag, bool) {
+	i := slices.IndexFunc(foreign, func(f ForeignFlag) bool { return slices.Contains(strings.Split(f.Names, ", "), name) })
+	if i < 0 {
+		return ForeignFlag{}, false
+	}
+	return foreign[i], true
+}
+
+// Error says that the flag is missing here.
+func (f ForeignFlag) Error() string {
+	return fmt.Sprintf("there is no %s; in llama-bench it %s", f.Names, f.Meaning)
+}
+
+// Note says how flags of llama-bench's predecessors, or flags with the opposite
+// meaning, were read.
+type Note struct{ Given, As string }
+
+// bit is a value of a switch, or a list of them in llama-bench.
+var bit = regexp.MustCompile(`^[01](,[01])*$`)
+
+// FromLlamaBench replaces llama-bench's short flags with their long names, so that its
+// command lines work here. It replaces the flags for mmap, mlock and repacking that
+// this program has under another name, and returns a note for each.
+func FromLlamaBench(args []string) (ours []string, notes []Note) {
+	var mode loadMode
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			ours = append(ours, args[i:]...)
+			break
+		}
+		given := arg
+		name, value, attached := strings.Cut(arg, "=")
+		if long, ok := Short[name]; ok {
+			arg, name = long+arg[len(name):], long
+		}
+		takesBit := slices.Contains(Switches, name) || modeFlags[name] != nil || name == "--repack"
+		if takesBit && !attached && i+1 < len(args) && bit.MatchString(args[i+1]) {
+			i++
+			value, attached = args[i], true
+			arg, given = arg+"="+value, given+" "+value
+		}
+		switch set := modeFlags[name]; {
+		case set != nil && (value == "0" || value == "1" || !attached):
+			if mode.given == nil {
+				mode.at = len(ours)
+			}
+			set(&mode, value != "0")
+			mode.given = append(mode.given, given)
+			continue
+		case name == "--repack" && (value == "0" || value == "1"):
+			arg = "--no-repack=" + map[string]string{"0": "1", "1": "0"}[value]
+			notes = append(notes, Note{given, arg})
+		}
+		ours = append(ours, arg)
+	}
+	if mode.given != nil {
+		as := "--load-mode=" + mode.name()
+		ours = slices.Insert(ours, mode.at, as)
+		notes = append(notes, Note{strings.Join(mode.given, " "), as})
+	}
+	return ours, notes
+}
+
+// loadMode is what the flags of llama-bench's predecessors say about loading.
+type loadMode struct {
+	given               []string
+	at                  int // where the first stood
+	mapped, locked, dio bool
+}
+
+// modeFlags are the flags that became values of --load-mode.
+var modeFlags = map[string]func(m *loadMode, on bool){
+	"--mmap":      func(m *loadMode, on bool) { m.mapped = on },
+	"--no-mmap":   func(m *loadMode, on bool) { m.mapped = !on },
+	"--mlock":     func(m *loadMode, on bool) { m.locked = on },
+	"--direct-io": func(m *loadMode, on bool) { m.dio = on },
+}
+
+// name is the value of --load-mode.
+func (m *loadMode) name() string {
+	switch {
+	case m.dio:
+		return "dio"
+	case m.mapped && m.locked:
+		return "mmap+mlock"
+	case m.locked:
+		return "mlock"
+	case m.mapped:
+		return "mmap"
+	default:
+		return "none"
+	}
+}
+
+// SpreadModels turns --model-urls A B C, which people and pipelines write, into one
+// flag per model. A word that may be something else ends the list.
+func SpreadModels(args []string) []string {
+	const flag = "--model-urls"
+	var spread []string
+	for i := 0; i < len(args); i++ {
+		spread = append(spread, args[i])
+		if args[i] == "--" {
+			return append(spread, args[i+1:]...)
+		}
+		if args[i] == flag && i+1 < len(args) {
+			i++
+			spread = append(spread, args[i])
+		} else if !strings.HasPrefix(args[i], flag+"=") {
+			continue
+		}
+		for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && source.Explicit(args[i+1]) {
+			i++
+			spread = append(spread, flag, args[i])
+		}
+	}
+	return spread
+}

@@ -1,0 +1,52 @@
+//go:build cgo
+
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
+)
+
+// Every flag in llama-bench's help is a flag of this program, or refused or replaced by
+// its name.
+func TestEveryFlagOfLlamaBench(t *testing.T) {
+	help, err := exec.CommandContext(t.Context(), filepath.Join("..", "..", "scripts", "llama-tool"), "llama-bench", "--help").Output()
+	if err != nil {
+		t.Fatalf("%v; scripts/get-llama --tools installs llama-bench", err)
+	}
+	flags := newRootCommand().Flags()
+	known := func(name string) bool {
+		if long, ok := commandline.Short[name]; ok {
+			name = long
+		}
+		if _, ok := commandline.Foreign(name); ok {
+			return true
+		}
+		bare := strings.TrimLeft(name, "-")
+		var flag *pflag.Flag
+		if len(bare) == 1 {
+			flag = flags.ShorthandLookup(bare)
+		} else if strings.HasPrefix(name, "--") {
+			flag = flags.Lookup(bare)
+		}
+		return flag != nil || bare == "h" || bare == "help"
+	}
+	n := 0
+	for _, line := range regexp.MustCompile(`(?m)^  (-.*)$`).FindAllStringSubmatch(string(help), -1) {
+		for _, name := range regexp.MustCompile(`(?:^|[ ,])(--?[a-zA-Z][a-z-]*)`).FindAllStringSubmatch(strings.Split(line[1], "<")[0], -1) {
+			if n++; !known(name[1]) {
+				t.Errorf("%s of llama-bench is unknown here: %s", name[1], line[1])
+			}
+		}
+	}
+	if n < 60 {
+		t.Errorf("llama-bench's help has only %d names of flags:\n%s", n, help)
+	}
+}
