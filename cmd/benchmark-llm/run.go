@@ -330,9 +330,6 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 
 // goOn prepares to continue an earlier run with its settings.
 func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
-	if err := o.checkQuiet(ctx); err != nil {
-		return p, err
-	}
 	now := span()
 	now.Host = &o.host
 	path, err := rundir.Find(o.resume, o.resultsDir)
@@ -354,6 +351,9 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	}
 	if left.Unfinished() > 0 {
 		if err := o.askDevices(ctx); err != nil {
+			return p, err
+		}
+		if err := o.checkQuiet(ctx); err != nil {
 			return p, err
 		}
 	}
