@@ -22,7 +22,7 @@ const module = "github.com/sparecores/benchmark-llm"
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
 	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
-	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/result"},
+	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/compare", "bench/result"},
 	"bench/supervise":   {"bench/record", "bench", "bench/policy", "bench/result"},
 	"bench/record":      {"bench", "bench/stats", "bench/result"},
 	"bench/compare":     {"bench/stats", "bench/result"},
@@ -33,7 +33,7 @@ var rooms = map[string][]string{
 	"bench/llamacpp":    {"bench", "llama", "bench/synth", "bench/gguf", "bench/result"},
 	"bench":             {"bench/policy", "bench/result"},
 	"bench/policy":      {"bench/stats", "bench/result"},
-	"bench/commandline": {"bench/suite", "bench/source", "bench/result"},
+	"bench/commandline": {"bench/compare", "bench/suite", "bench/source", "bench/result"},
 	"bench/source":      {},
 	"bench/synth":       {"bench/gguf", "bench/result"},
 	"bench/report":      {"bench/compare", "bench/stats", "bench/result"},

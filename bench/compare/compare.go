@@ -29,7 +29,7 @@ type Side struct {
 
 // Options say how sides are compared.
 type Options struct {
-	Across []string    // factors that are compared, and may differ; see ParseAcross
+	Across []string    // factors that are compared, and may differ; of FactorNames
 	Margin float64     // ratios within 1 ± Margin are called the same; 0.02 is 2 %
 	Loads  stats.Loads // what is known about the spread between loads
 }
@@ -53,14 +53,14 @@ const (
 
 // Comparison is the answer.
 type Comparison struct {
-	Sides       []string     // labels
-	Runs        []int        // of each side
-	Margin      float64      //
-	Loads       stats.Loads  //
-	Differences []Difference // between the sides, of all that was measured
-	Rows        []Row        // that at least two sides have
-	Means       []Mean       // geometric means of rows
-	Alone       []Alone      // rows that could not be paired
+	Sides       []string     `json:"sides"`       // labels
+	Runs        []int        `json:"runs"`        // of each side
+	Margin      float64      `json:"margin"`      //
+	Loads       stats.Loads  `json:"loads"`       //
+	Differences []Difference `json:"differences"` // between the sides, of all that was measured
+	Rows        []Row        `json:"rows"`        // that at least two sides have
+	Means       []Mean       `json:"means"`       // geometric means of rows
+	Alone       []Alone      `json:"alone"`       // records that could not be paired
 }
 
 // Corrected is the number of verdicts that were corrected together.
@@ -80,35 +80,37 @@ func (c *Comparison) OneRun() bool { return slices.Contains(c.Runs, 1) }
 
 // Difference is a factor that differs between the sides.
 type Difference struct {
-	Name     string
-	Values   []string // of each side; several values of one side are separated by " | "
-	Compared bool     // it may differ, because it is what is compared
+	Name     string   `json:"name"`
+	Values   []string `json:"values"`   // of each side; several values of one side are separated by " | "
+	Compared bool     `json:"compared"` // it may differ, because it is what is compared
 }
 
 // Row is one test of one model on all sides.
 type Row struct {
-	Model    string // file name
-	Type     string // "llama 7B Q4_K - Medium"
-	Test     result.Test
-	Settings string // those that tell it from other rows of the same test; often empty
-	Cells    []Cell // of each side; the first is the base
+	Model    string      `json:"model"`      // file name
+	Type     string      `json:"model_type"` // "llama 7B Q4_K - Medium"
+	Test     result.Test `json:"test"`
+	Settings string      `json:"settings"` // those that tell it from other rows of the same test; often empty
+	Cells    []Cell      `json:"cells"`    // of each side; the first is the base
 }
 
 // Cell is one side of a row.
 type Cell struct {
-	TokensPerSecond float64 // geometric mean of the runs' medians; 0: not measured
-	Runs            int
-	Doubtful        bool           // a record of it is doubtful
-	Ratio           *Relative      // to the base; nil for the base, and if one was not measured
-	Status          result.Status  // if it was not measured; empty: not known
-	Samples         [][]float64    // speeds of each run's repetitions; a run without samples has its mean
+	TokensPerSecond float64       `json:"tokens_per_second"` // geometric mean of the runs' medians; 0: not measured
+	Runs            int           `json:"runs"`
+	Doubtful        bool          `json:"doubtful"`          // a record of it is doubtful
+	Ratio           *Relative     `json:"ratio"`             // to the base; nil for the base, and if one was not measured
+	Status          result.Status `json:"status,omitempty"`  // if it was not measured; empty: not known
+	Samples         [][]float64   `json:"samples,omitempty"` // speeds of each run's repetitions; a run without samples has its mean
 }
 
 // Relative is a speed relative to the base.
 type Relative struct {
-	Value, Low, High float64
-	P                float64 // probability of such a ratio if the true one is 1, corrected by Holm
-	Verdict          Verdict
+	Value   float64 `json:"value"`
+	Low     float64 `json:"low"`
+	High    float64 `json:"high"`
+	P       float64 `json:"p_corrected"` // probability of such a ratio if the true one is 1, corrected by Holm
+	Verdict Verdict `json:"verdict"`
 
 	ratio stats.Ratio
 }
@@ -119,18 +121,18 @@ func (r *Relative) Below(limit float64) (below, notBelow bool) { return r.High <
 
 // Mean is the geometric mean of the ratios of a model's rows of one kind.
 type Mean struct {
-	Model  string
-	Kind   result.Kind
-	Rows   int
-	Ratios []*Relative // of each side; nil for the base
+	Model  string      `json:"model"`
+	Kind   result.Kind `json:"kind"`
+	Rows   int         `json:"rows"`
+	Ratios []*Relative `json:"ratios"` // of each side; nil for the base
 }
 
 // Alone is a record that was not paired.
 type Alone struct {
-	Side   int
-	Model  string
-	Test   result.Test
-	Reason string
+	Side   int         `json:"side"` // index
+	Model  string      `json:"model"`
+	Test   result.Test `json:"test"`
+	Reason string      `json:"reason"`
 }
 
 // Errors of Compare.
@@ -154,7 +156,32 @@ type modelKey struct {
 
 func keyOf(r *result.Record) modelKey { return modelKey{r.ModelType, r.ModelSizeBytes, r.ModelParams} }
 
-// Compare compares sides. The error is ErrFewSides, or wraps ErrNoRow with what differs.
+// NoRowError is the ErrNoRow of sides.
+type NoRowError struct {
+	Reason string   // why no record has a partner; empty if there is no record
+	Across []string // what Options.Across needs so that records pair; empty: that does not help
+}
+
+func (e *NoRowError) Error() string {
+	if e.Reason == "" {
+		return ErrNoRow.Error()
+	}
+	return ErrNoRow.Error() + ": " + e.Reason
+}
+
+// Unwrap returns ErrNoRow.
+func (e *NoRowError) Unwrap() error { return ErrNoRow }
+
+// Hint says how to make the records of an ErrNoRow pair.
+func Hint(err error) string {
+	var e *NoRowError
+	if errors.As(err, &e) && len(e.Across) > 0 {
+		return "compare them with --across " + strings.Join(e.Across, ",")
+	}
+	return "give results of the same models and tests"
+}
+
+// Compare compares sides. The error is ErrFewSides or a NoRowError.
 func Compare(sides []Side, o Options) (*Comparison, error) {
 	if len(sides) < 2 {
 		return nil, ErrFewSides
@@ -171,26 +198,27 @@ func Compare(sides []Side, o Options) (*Comparison, error) {
 	}
 	c.Alone = t.alone(sides, o.Across)
 	if len(c.Rows) == 0 {
-		return nil, fmt.Errorf("%w%s", ErrNoRow, c.why())
+		return nil, t.noRow(c.Alone, o.Across)
 	}
 	return c, nil
 }
 
-// why names what keeps the rows apart.
-func (c *Comparison) why() string {
+// noRow says what keeps the records apart.
+func (t *tables) noRow(alone []Alone, across []string) error {
 	var names []string
-	for _, d := range c.Differences {
-		if !d.Compared {
-			names = append(names, d.Name)
+	for _, f := range factors {
+		if slices.ContainsFunc(t.order, func(e *entry) bool { return slices.Contains(e.apart, f.name) }) {
+			names = append(names, f.name)
 		}
 	}
-	if len(names) > 0 {
-		return ": they differ in " + strings.Join(names, ", ")
+	e := &NoRowError{}
+	switch {
+	case len(names) > 0:
+		e.Reason, e.Across = "they differ in "+strings.Join(names, ", "), append(slices.Clone(across), grouped(names)...)
+	case len(alone) > 0:
+		e.Reason = alone[0].Reason
 	}
-	if len(c.Alone) > 0 {
-		return ": " + c.Alone[0].Reason
-	}
-	return ""
+	return e
 }
 
 // differences lists the factors that differ between sides.
@@ -223,6 +251,7 @@ type entry struct {
 	name    string
 	records [][]*result.Record // of each side
 	refused string             // why the sides are no pair; empty: they are
+	apart   []string           // factors that keep it from a partner
 }
 
 // tables keeps the entries in the order in which they were found.
@@ -259,7 +288,7 @@ func collect(sides []Side, across []string) *tables {
 		}
 	}
 	for _, e := range t.order {
-		e.refused = e.refuse()
+		e.refused = e.refuse(sides)
 	}
 	return t
 }
@@ -275,10 +304,20 @@ func (e *entry) sidesOf() (sides []int) {
 }
 
 // refuse says why records are no pair although model, test and settings agree.
-func (e *entry) refuse() string {
+func (e *entry) refuse(sides []Side) string {
 	var all []*result.Record
-	for _, side := range e.records {
+	for i, side := range e.records {
 		all = append(all, side...)
+		for _, r := range side {
+			switch v := r.Ext.Verdict; {
+			case v != nil && v.Verdict == result.Invalid && len(v.Reasons) > 0:
+				return fmt.Sprintf("the record of %s is invalid: %s", sides[i].Label, v.Reasons[0].Message)
+			case v != nil && v.Verdict == result.Invalid:
+				return fmt.Sprintf("the record of %s is invalid", sides[i].Label)
+			case slices.ContainsFunc(speedsOf(r), func(speed float64) bool { return !(speed > 0) }):
+				return fmt.Sprintf("the record of %s has no speed above 0", sides[i].Label)
+			}
+		}
 	}
 	for _, r := range all {
 		if weightsOf(r) != weightsOf(all[0]) {
@@ -286,9 +325,6 @@ func (e *entry) refuse() string {
 		}
 		if fellBack(r) != fellBack(all[0]) {
 			return "one side used the GPU, the other fell back to the CPU"
-		}
-		if len(r.SamplesTS) == 0 && r.AvgTS <= 0 {
-			return "a record has no speed"
 		}
 	}
 	return ""
@@ -327,6 +363,7 @@ func (t *tables) rows(sides []Side) []Row {
 			cell := Cell{Runs: len(records)}
 			for _, r := range records {
 				cell.Samples = append(cell.Samples, speedsOf(r))
+				cell.Doubtful = cell.Doubtful || r.Ext.Verdict != nil && r.Ext.Verdict.Verdict == result.Doubtful
 			}
 			if len(records) == 0 {
 				cell.Status = missing(sides[side], row)
@@ -533,6 +570,7 @@ func (t *tables) partner(e *entry, side int, sides []Side, across []string) stri
 					names = append(names, f.name)
 				}
 			}
+			e.apart = names
 			return "differs in " + strings.Join(names, ", ")
 		}
 	}

@@ -254,15 +254,3 @@ func TestOpposite(t *testing.T) {
 		}
 	})
 }
-
-func TestParseAcross(t *testing.T) {
-	got, err := ParseAcross("n_threads, machine")
-	if diff := cmp.Diff([]string{"n_threads", "machine"}, got); err != nil || diff != "" {
-		t.Error(err, diff)
-	}
-	for _, text := range []string{"", "threads", "n_threads,,", "avg_ts"} {
-		if _, err := ParseAcross(text); err == nil {
-			t.Errorf("%q is accepted", text)
-		}
-	}
-}

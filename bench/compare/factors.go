@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -74,17 +73,26 @@ func FactorNames() []string {
 	return names
 }
 
-// ParseAcross checks names of factors and groups, separated by commas.
-func ParseAcross(text string) ([]string, error) {
-	var across []string
-	for _, name := range strings.Split(text, ",") {
-		name = strings.TrimSpace(name)
-		if !slices.Contains(FactorNames(), name) {
-			return nil, fmt.Errorf("%q is no setting, library or machine field of a record", name)
+// grouped names factors as FactorNames does: several of a group by the group.
+func grouped(names []string) (short []string) {
+	groups := map[string][]string{}
+	var order []string
+	for _, f := range factors {
+		if slices.Contains(names, f.name) {
+			if groups[f.group] == nil {
+				order = append(order, f.group)
+			}
+			groups[f.group] = append(groups[f.group], f.name)
 		}
-		across = append(across, name)
 	}
-	return across, nil
+	for _, group := range order {
+		if len(groups[group]) == 1 {
+			short = append(short, groups[group][0])
+		} else {
+			short = append(short, group)
+		}
+	}
+	return short
 }
 
 // compared tells whether a factor is what is compared.

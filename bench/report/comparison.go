@@ -126,8 +126,13 @@ func manyCells(r compare.Row) []string {
 	return texts
 }
 
+// doubtMark follows a speed of doubtful records.
+const doubtMark = "!"
+
 func cellSpeed(c compare.Cell) string {
 	switch {
+	case c.Runs > 0 && c.Doubtful:
+		return result.FormatRate(c.TokensPerSecond) + " " + doubtMark
 	case c.Runs > 0:
 		return result.FormatRate(c.TokensPerSecond)
 	case c.Status != "":
@@ -152,6 +157,11 @@ func comparisonNotes(c *compare.Comparison) []string {
 		c.Margin*100, result.Count(c.Corrected(), "row")))
 	if c.OneRun() {
 		notes = append(notes, fmt.Sprintf("A side has one run, so how much loads of its model differ is not known: %.2g %% is assumed. More runs narrow the intervals.", c.Loads.Spread*100))
+	}
+	if slices.ContainsFunc(c.Rows, func(r compare.Row) bool {
+		return slices.ContainsFunc(r.Cells, func(cell compare.Cell) bool { return cell.Doubtful })
+	}) {
+		notes = append(notes, doubtMark+" marks the speed of a doubtful record; its ext.verdict says why.")
 	}
 	for _, a := range c.Alone {
 		notes = append(notes, fmt.Sprintf("not compared: %s of %s in %s: %s", a.Test, a.Model, c.Sides[a.Side], a.Reason))
@@ -269,7 +279,7 @@ func comparisonCSV(w io.Writer, c *compare.Comparison, _ Options) error {
 	out := csv.NewWriter(w)
 	lines := [][]string{{
 		"model", "model_type", "test", "settings", "base", "side", "base_tokens_per_second", "tokens_per_second",
-		"ratio", "low", "high", "p_corrected", "verdict", "base_runs", "runs",
+		"ratio", "low", "high", "p_corrected", "verdict", "base_runs", "runs", "doubtful",
 	}}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 8, 64) }
 	for _, r := range c.Rows {
@@ -277,7 +287,7 @@ func comparisonCSV(w io.Writer, c *compare.Comparison, _ Options) error {
 			line := []string{
 				noFormula(r.Model), noFormula(r.Type), r.Test.String(), noFormula(r.Settings), noFormula(c.Sides[0]), noFormula(c.Sides[i+1]),
 				number(r.Cells[0].TokensPerSecond), number(cell.TokensPerSecond), "", "", "", "", "",
-				strconv.Itoa(r.Cells[0].Runs), strconv.Itoa(cell.Runs),
+				strconv.Itoa(r.Cells[0].Runs), strconv.Itoa(cell.Runs), strconv.FormatBool(r.Cells[0].Doubtful || cell.Doubtful),
 			}
 			if q := cell.Ratio; q != nil {
 				copy(line[8:], []string{number(q.Value), number(q.Low), number(q.High), number(q.P), string(q.Verdict)})

@@ -13,8 +13,8 @@ import (
 // Loads is what is known beforehand about the spread between runs, each of which loads
 // the model anew.
 type Loads struct {
-	Spread float64 // standard deviation of the speed between loads, as a share
-	Weight float64 // how much that counts: as much as so many runs more; above 0
+	Spread float64 `json:"spread"` // standard deviation of the speed between loads, as a share
+	Weight float64 `json:"weight"` // how much that counts: as much as so many runs more; above 0
 }
 
 // DefaultLoads is LoadSpread. With a weight of 4, the runs themselves count more than
