@@ -16,8 +16,8 @@ Sources separated by commas are several runs of one side; three of each side sho
 much smaller differences than one.
 
 Tests pair if model, test, settings, library and machine agree. What is compared may
-differ: name it with --across. Each pair has the ratio of its speeds, the 95 %
-interval of the ratio, and a verdict: faster, slower, same or unclear.
+differ: name it with --across. Each pair has the ratio of its speeds, its interval
+of 95 % confidence, and a verdict: faster, slower, same or unclear.
 
 With --fail-below, the exit code is 8 if a row is slower than that, and stderr names
 the rows.`

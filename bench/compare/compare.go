@@ -158,8 +158,9 @@ func keyOf(r *result.Record) modelKey { return modelKey{r.ModelType, r.ModelSize
 
 // NoRowError is the ErrNoRow of sides.
 type NoRowError struct {
-	Reason string   // why no record has a partner; empty if there is no record
-	Across []string // what Options.Across needs so that records pair; empty: that does not help
+	Reason  string   // why no record has a partner; empty if there is no record
+	Across  []string // what Options.Across needs so that records pair; empty: that does not help
+	Refused bool     // records pair, but cannot be compared
 }
 
 func (e *NoRowError) Error() string {
@@ -177,6 +178,9 @@ func Hint(err error) string {
 	var e *NoRowError
 	if errors.As(err, &e) && len(e.Across) > 0 {
 		return "compare them with --across " + strings.Join(e.Across, ",")
+	}
+	if e != nil && e.Refused {
+		return "measure these tests again"
 	}
 	return "give results of the same models and tests"
 }
@@ -217,6 +221,7 @@ func (t *tables) noRow(alone []Alone, across []string) error {
 		e.Reason, e.Across = "they differ in "+strings.Join(names, ", "), append(slices.Clone(across), grouped(names)...)
 	case len(alone) > 0:
 		e.Reason = alone[0].Reason
+		e.Refused = slices.ContainsFunc(t.order, func(e *entry) bool { return e.refused != "" && len(e.sidesOf()) > 1 })
 	}
 	return e
 }

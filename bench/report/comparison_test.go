@@ -185,3 +185,30 @@ func TestComparisonGitHub(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The speed of doubtful records has a mark, and a note says what it means.
+func TestComparisonDoubtful(t *testing.T) {
+	for format, want := range map[string]string{
+		"table": "1482 !",
+		"md":    "1482 !",
+		"csv":   ",true\n",
+		"json":  `"doubtful": true`,
+	} {
+		c := comparison(t, "m.gguf", []string{"old", "new"}, 1, 1.2)
+		text := func() string {
+			var b strings.Builder
+			if err := WriteComparison(format, &b, c, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			return b.String()
+		}
+		if got := text(); strings.Contains(got, want) || strings.Contains(got, "doubtful record") {
+			t.Errorf("%s without doubt: %s", format, got)
+		}
+		c.Rows[0].Cells[1].Doubtful = true
+		got := text()
+		if !strings.Contains(got, want) || (format == "table" || format == "md") != strings.Contains(got, "of a doubtful record") {
+			t.Errorf("%s: %s", format, got)
+		}
+	}
+}
