@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -212,3 +213,60 @@ func (s *Size) Set(text string) error {
 	*s = Size(n)
 	return nil
 }
+
+// Share is a number from 0 to Max, which may be given as a percentage: 2% is 0.02.
+type Share struct{ Value, Max float64 }
+
+// Type is the placeholder in the help.
+func (s *Share) Type() string   { return "share" }
+func (s *Share) String() string { return strconv.FormatFloat(s.Value, 'g', -1, 64) }
+
+// Set parses a number or a percentage.
+func (s *Share) Set(text string) error {
+	number, percent := strings.CutSuffix(text, "%")
+	x, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		return fmt.Errorf("%q is neither a number nor a percentage such as 2%%", text)
+	}
+	if percent {
+		x /= 100
+	}
+	if x < 0 || x > s.Max {
+		return fmt.Errorf("%s is outside 0…%g", text, s.Max)
+	}
+	s.Value = x
+	return nil
+}
+
+// Words is a list of words that must be among Allowed. Each use adds to it.
+type Words struct {
+	Allowed []string
+	Values  []string
+}
+
+// Type is the placeholder in the help.
+func (w *Words) Type() string   { return "names" }
+func (w *Words) String() string { return strings.Join(w.Values, ",") }
+
+// Set adds words that are separated by commas.
+func (w *Words) Set(text string) error {
+	for _, word := range strings.Split(text, ",") {
+		word = strings.TrimSpace(word)
+		if !slices.Contains(w.Allowed, word) {
+			return &unknownWord{word, w.Allowed}
+		}
+		w.Values = append(w.Values, word)
+	}
+	return nil
+}
+
+// Adds says that each use adds to the list.
+func (*Words) Adds() {}
+
+// unknownWord is a word that is not one of allowed.
+type unknownWord struct {
+	word    string
+	allowed []string
+}
+
+func (e *unknownWord) Error() string { return fmt.Sprintf("unknown value %q", e.word) }

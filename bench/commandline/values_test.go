@@ -1,6 +1,7 @@
 package commandline
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -171,5 +172,35 @@ func TestSize(t *testing.T) {
 	}
 	if s := Size(2 << 30); s.String() != "2.0GiB" {
 		t.Errorf("%s", s.String())
+	}
+}
+
+func TestShare(t *testing.T) {
+	for text, want := range map[string]float64{"0.97": 0.97, "97%": 0.97, "2 %": 0.02, "0": 0, "1e-3": 0.001} {
+		s := Share{Max: 1}
+		if err := s.Set(text); err != nil || s.Value != want {
+			t.Errorf("%q: %g, %v; want %g", text, s.Value, err, want)
+		}
+	}
+	for _, text := range []string{"", "%", "x", "NaN", "Inf", "-1%", "1.01", "101%", "2%%"} {
+		s := Share{Value: 0.5, Max: 1}
+		if err := s.Set(text); err == nil || s.Value != 0.5 {
+			t.Errorf("%q is accepted as %g", text, s.Value)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	w := Words{Allowed: []string{"machine", "n_threads"}}
+	if err := errors.Join(w.Set("machine, n_threads"), w.Set("machine")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"machine", "n_threads", "machine"}, w.Values); diff != "" {
+		t.Error(diff)
+	}
+	for _, text := range []string{"", "machin", "n_threads,,"} {
+		if err := w.Set(text); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
 	}
 }
