@@ -180,7 +180,7 @@ func Hint(err error) string {
 		return "compare them with --across " + strings.Join(e.Across, ",")
 	}
 	if e != nil && e.Refused {
-		return "measure these tests again"
+		return "leave these records out, or measure their tests again"
 	}
 	return "give results of the same models and tests"
 }
@@ -267,9 +267,11 @@ type tables struct {
 
 func collect(sides []Side, across []string) *tables {
 	t := &tables{entries: map[measured]*entry{}}
-	var kept []factor
+	var kept, compared []factor
 	for _, f := range factors {
-		if !f.compared(across) {
+		if f.compared(across) {
+			compared = append(compared, f)
+		} else {
 			kept = append(kept, f)
 		}
 	}
@@ -293,7 +295,7 @@ func collect(sides []Side, across []string) *tables {
 		}
 	}
 	for _, e := range t.order {
-		e.refused = e.refuse(sides)
+		e.refused = e.refuse(sides, compared)
 	}
 	return t
 }
@@ -309,11 +311,16 @@ func (e *entry) sidesOf() (sides []int) {
 }
 
 // refuse says why records are no pair although model, test and settings agree.
-func (e *entry) refuse(sides []Side) string {
+func (e *entry) refuse(sides []Side, compared []factor) string {
 	var all []*result.Record
 	for i, side := range e.records {
 		all = append(all, side...)
 		for _, r := range side {
+			for _, f := range compared {
+				if f.value(r) != f.value(side[0]) {
+					return fmt.Sprintf("records of %s differ in %s, which is compared", sides[i].Label, f.name)
+				}
+			}
 			switch v := r.Ext.Verdict; {
 			case v != nil && v.Verdict == result.Invalid && len(v.Reasons) > 0:
 				return fmt.Sprintf("the record of %s is invalid: %s", sides[i].Label, v.Reasons[0].Message)

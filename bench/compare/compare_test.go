@@ -100,6 +100,16 @@ func TestCompare(t *testing.T) {
 		"a model is its content, its name a label":    {[]Side{side("a", one(record(pp512, around(100)))), side("b", one(record(pp512, around(200), named("copy.gguf"))))}, nil, []string{"m.gguf pp512 2.000 faster"}},
 		"threads that are compared":                   {[]Side{side("a", one(record(pp512, around(100)))), side("b", one(record(pp512, around(200), threads(4))))}, []string{"n_threads"}, []string{"m.gguf pp512 2.000 faster"}},
 		"threads as part of the machine":              {[]Side{side("a", one(record(pp512, around(100)))), side("b", one(record(pp512, around(200), threads(4))))}, []string{"machine"}, []string{"m.gguf pp512 2.000 faster"}},
+		"a side is of one kind in what is compared": {
+			[]Side{
+				side("a", []result.Record{record(pp512, around(100)), record(pp512, around(150), threads(4)), record(tg128, around(10))}),
+				side("b", []result.Record{record(pp512, around(300), threads(8)), record(tg128, around(20), threads(8))}),
+			}, []string{"n_threads"},
+			[]string{
+				"m.gguf tg128 2.000 faster", "a alone: m.gguf pp512: records of a differ in n_threads, which is compared",
+				"b alone: m.gguf pp512: records of a differ in n_threads, which is compared",
+			},
+		},
 		"two settings of one test on both sides": {
 			[]Side{
 				side("a", []result.Record{record(pp512, around(100)), record(pp512, around(150), threads(4))}),

@@ -119,7 +119,7 @@ func TestHint(t *testing.T) {
 		{func(r *result.Record) { r.CPUInfo = "another" }, "compare them with --across cpu_info"},
 		{func(r *result.Record) { r.CPUInfo, r.Threads = "another", 9 }, "compare them with --across machine"},
 		{func(r *result.Record) { r.CPUInfo, r.Threads, r.TypeK = "another", 9, "q8_0" }, "compare them with --across machine,type_k"},
-		{func(r *result.Record) { r.Ext.Verdict = &result.Verdict{Verdict: result.Invalid} }, "measure these tests again"},
+		{func(r *result.Record) { r.Ext.Verdict = &result.Verdict{Verdict: result.Invalid} }, "leave these records out, or measure their tests again"},
 		{func(r *result.Record) { r.ModelParams++ }, "give results of the same models and tests"},
 	} {
 		sides := []Side{side("a", one(record(tg128, around(10)))), side("b", one(record(tg128, around(10), tt.change)))}
