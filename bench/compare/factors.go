@@ -39,7 +39,7 @@ var factors = []factor{
 	{"n_ubatch", groupSettings, func(r *result.Record) string { return strconv.Itoa(r.UBatch) }},
 	{"type_k", groupSettings, func(r *result.Record) string { return r.TypeK }},
 	{"type_v", groupSettings, func(r *result.Record) string { return r.TypeV }},
-	{"n_gpu_layers", groupSettings, func(r *result.Record) string { return strconv.Itoa(r.GPULayers) }},
+	{"n_gpu_layers", groupMachine, func(r *result.Record) string { return strconv.Itoa(r.GPULayers) }},
 	{"n_cpu_moe", groupSettings, func(r *result.Record) string { return strconv.Itoa(r.CPUMoE) }},
 	{"split_mode", groupSettings, func(r *result.Record) string { return r.SplitMode }},
 	{"main_gpu", groupSettings, func(r *result.Record) string { return strconv.Itoa(r.MainGPU) }},

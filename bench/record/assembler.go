@@ -248,6 +248,9 @@ func statistics(rates stats.Sample) result.Statistics {
 	if ci, ok := rates.MedianCI(wantConfidence); ok {
 		s.CI = &result.Interval{Low: ci.Low, High: ci.High, Confidence: ci.Confidence}
 	}
+	if again, ok := rates.Again(wantConfidence, stats.LoadSpread); ok {
+		s.Again = &result.Interval{Low: again.Low, High: again.High, Confidence: again.Confidence}
+	}
 	return s
 }
 

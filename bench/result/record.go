@@ -138,8 +138,9 @@ type Statistics struct {
 	Median float64   `json:"median"`
 	Min    float64   `json:"min"`
 	Max    float64   `json:"max"`
-	CV     *float64  `json:"cv,omitempty"` // sample standard deviation / mean; absent for one repetition
-	CI     *Interval `json:"ci,omitempty"` // of the median, distribution-free; absent for one repetition
+	CV     *float64  `json:"cv,omitempty"`    // sample standard deviation / mean; absent for one repetition
+	CI     *Interval `json:"ci,omitempty"`    // of the median, distribution-free; absent for one repetition
+	Again  *Interval `json:"again,omitempty"` // in which the median of another run lies; absent for one repetition
 }
 
 // Interval is a confidence interval with the confidence that it reaches. For five
