@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -80,6 +81,22 @@ func (p *Pairs) Set(text string) error {
 		return err
 	}
 	p.Values = append(p.Values, [2]int{a, b})
+	return nil
+}
+
+// Bytes is a size in bytes: a number with a unit such as MB (1000²) or MiB (1024²), or
+// without one. It is at most 1 EiB.
+type Bytes int64
+
+func (b *Bytes) Type() string   { return "size" }
+func (b *Bytes) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(*b)), " ", "") }
+
+func (b *Bytes) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > 1<<60 {
+		return fmt.Errorf("%q is not a size such as 512MiB or 2GiB", text)
+	}
+	*b = Bytes(n)
 	return nil
 }
 

@@ -126,6 +126,22 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]string{
+		"2GiB": "2.0GiB", "256 MiB": "256MiB", "0": "0B", "1GB": "954MiB", "1024": "1.0KiB",
+		"": "error", "-1": "error", "much": "error", "2 EiB": "error", "9999999999999999999999": "error",
+	} {
+		var b Bytes
+		got := "error"
+		if err := b.Set(text); err == nil {
+			got = b.String()
+		}
+		if got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}
+
 func TestDevicesFlag(t *testing.T) {
 	for text, want := range map[string]Devices{
 		"CUDA0": {"CUDA0"}, "CUDA0/CUDA1": {"CUDA0", "CUDA1"}, "RPC1,RPC0": {"RPC1", "RPC0"},

@@ -30,9 +30,9 @@ import (
 
 // Options are the options of one download. The zero Options are valid.
 type Options struct {
-	Deadline     time.Time      // when the file must be here; zero is no deadline
-	Gate         *Gate          // can pause the download; may be nil
-	Progress     func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
+	Deadline time.Time      // when the file must be here; zero is no deadline
+	Gate     *Gate          // can pause the download; may be nil
+	Progress func(Progress) // called about once a second and at the end, from the goroutine of Fetch; may be nil
 	// TrustUnchanged uses an existing file without reading it again if it has the size
 	// and the modification time that it had when it was last verified.
 	TrustUnchanged bool
@@ -148,8 +148,8 @@ type download struct {
 	counted *gguf.File // header of a file whose size the server does not say; nil: it does
 
 	downloaded int64 // bytes
-	broke      int64 // where the last attempt ended
-	again      int   // attempts in a row that ended there, after they had begun before
+	broke      int64 // byte at which the last attempt that brought bytes ended
+	again      int   // later attempts in a row that ended there too
 	retries    int
 	together   bool         // a file that is there is replaced with the model's other files, by install
 	install    func() error // puts the complete file in its place; nil: it is there
@@ -525,6 +525,7 @@ func (d *download) attempt(ctx context.Context) error {
 // restart discards the partial file because of why, which it returns.
 func (d *download) restart(why error) error {
 	d.restarts++
+	d.broke = -1 // that was another file
 	if err := d.reset(); err != nil {
 		return backoff.Permanent(err)
 	}

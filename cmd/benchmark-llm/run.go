@@ -131,7 +131,7 @@ const noResults = "none"
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "results-dir", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "results-dir", "output", "strict", "token-times", "disk-reserve", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {

@@ -27,6 +27,7 @@ type selectOptions struct {
 	suiteFile   string
 	weights     string
 	modelsDir   string
+	reserve     commandline.Bytes // that downloads leave free on the disk
 	prompt, gen commandline.Lengths
 	depth       commandline.Lengths
 	combined    commandline.Pairs
@@ -49,6 +50,7 @@ const defaultTimeLimit = 80 * time.Minute
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
+	o.reserve = fetch.DefaultReserveBytes
 	inGroup(f, groupWhat, func() {
 		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or with synthetic weights a default name; repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
@@ -69,6 +71,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	})
 	inGroup(f, groupOutput, func() {
 		f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of model files (default: /models if writable, else the user's cache)")
+		f.Var(&o.reserve, "disk-reserve", "`size` that downloads leave free on the disk of the models, as 2GiB")
 	})
 	inGroup(f, groupAdvanced, func() {
 		f.Uint64Var(&o.seed, "seed", 1, "`seed` of random tokens and synthetic weights")
@@ -97,8 +100,9 @@ func newClient(brisk bool) *fetch.Client {
 
 // finder returns how models are found with these flags.
 func (o *selectOptions) finder() acquire.Finder {
-	w := acquire.Weights(o.weights)
-	return acquire.Finder{Client: newClient(w == acquire.Auto), Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
+	w, client := acquire.Weights(o.weights), newClient(acquire.Weights(o.weights) == acquire.Auto)
+	client.ReserveBytes, client.Hint = (*int64)(&o.reserve), "use --weights auto or --weights synthetic, which need no network"
+	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
 }
 
 // check refuses invalid values and derives the time limit of the run.
