@@ -341,7 +341,7 @@ func (j *Job) ForgetRepetitions() {
 func (j *Job) Restart(change string, earlier bool) {
 	for _, t := range j.Tests {
 		if n := len(t.Done); n > 0 {
-			slog.Warn("repeating a test from its start", "model", j.Model.Name, "test", t.Test, "dropped", n)
+			slog.Warn("repeating a test from its start", "model", result.ModelName(j.Model.Name), "test", t.Test, "dropped", n)
 		}
 	}
 	j.ForgetRepetitions()

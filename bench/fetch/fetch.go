@@ -180,8 +180,12 @@ func (d *download) one(ctx context.Context) (File, error) {
 	return file, nil
 }
 
-// failure adds the file's name to an error.
+// failure adds the file's name to an error, unless that is the host's.
 func (d *download) failure(err error) error {
+	var host *HostError
+	if errors.As(err, &host) && !errors.Is(err, ErrHopeless) {
+		return host
+	}
 	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
 		err = &HopelessError{Done: d.done(), Total: d.total(), BytesPerSecond: d.shown.rate, Last: d.last}
 	}

@@ -244,6 +244,9 @@ func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, l
 		if strings.Count(err.Error(), host.Host) != 1 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("long: %v", err)
 		}
+		if last != nil && err.Error() != last.Error() { // so that a run can tell that the cause is the same
+			t.Errorf("first %v, then %v", last, err)
+		}
 		last = err
 	}
 	if strings.Count(log.String(), "\n") != lines || strings.Count(log.String(), `hint="use --weights auto"`) != lines {

@@ -69,6 +69,7 @@ func (t *terminal) Close() error {
 
 // model is the part of a report about one model.
 type model struct {
+	file    string // in records; two models may have the same name
 	name    string
 	facts   []string // lines below the name
 	records []*result.Record
@@ -90,11 +91,10 @@ type row struct {
 func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 	var models []*model
 	for _, o := range outcomes {
-		name := printable(o.Model)
-		i := slices.IndexFunc(models, func(m *model) bool { return m.name == name })
+		i := slices.IndexFunc(models, func(m *model) bool { return m.file == o.Model })
 		if i < 0 {
 			i = len(models)
-			models = append(models, &model{name: name})
+			models = append(models, &model{file: o.Model, name: printable(result.ModelName(o.Model))})
 		}
 		m := models[i]
 		if o.Record != nil {

@@ -52,7 +52,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	o.reserve = fetch.DefaultReserveBytes
 	inGroup(f, groupWhat, func() {
-		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or with synthetic weights a default name; repeatable")
+		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or a default name (downloaded before, or with --weights synthetic or auto); repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
@@ -101,7 +101,7 @@ func newClient(brisk bool) *fetch.Client {
 // finder returns how models are found with these flags.
 func (o *selectOptions) finder() acquire.Finder {
 	w, client := acquire.Weights(o.weights), newClient(acquire.Weights(o.weights) == acquire.Auto)
-	client.ReserveBytes, client.Hint = (*int64)(&o.reserve), "use --weights auto or --weights synthetic, which need no network"
+	client.ReserveBytes, client.Hint = (*int64)(&o.reserve), "check the network and the proxy, or use --weights auto or --weights synthetic"
 	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
 }
 
