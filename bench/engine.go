@@ -210,7 +210,8 @@ func DefaultSettings(threads int) Settings {
 
 // Model names what to load.
 type Model struct {
-	Name         string         `json:"name"` // as given; the record's model_filename
+	Name         string         `json:"name"`               // as given
+	Filename     string         `json:"filename,omitempty"` // the record's model_filename; empty: Name
 	Path         string         `json:"path,omitempty"`
 	Weights      result.Weights `json:"weights"`
 	Seed         uint64         `json:"seed"`                    // of synthetic weights
@@ -341,7 +342,7 @@ func (j *Job) ForgetRepetitions() {
 func (j *Job) Restart(change string, earlier bool) {
 	for _, t := range j.Tests {
 		if n := len(t.Done); n > 0 {
-			slog.Warn("repeating a test from its start", "model", result.ModelName(j.Model.Name), "test", t.Test, "dropped", n)
+			slog.Warn("repeating a test from its start", "model", j.Model.Name, "test", t.Test, "dropped", n)
 		}
 	}
 	j.ForgetRepetitions()

@@ -60,8 +60,9 @@ func TestCachedModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if name := m.Jobs()[0].Model.Name; name != path {
-		t.Errorf("the model's name is %s, want %s", name, path)
+	// Logs and tables have the model's name, records the path of its file.
+	if model := m.Jobs()[0].Model; model.Name != filepath.Base(path) || model.Filename != path {
+		t.Errorf("the model is called %s, and %s in records, want %s", model.Name, model.Filename, path)
 	}
 	if got, err := m.queue.Wait(t.Context(), 0, m.options.Deadline); err != nil || got.Path != path {
 		t.Errorf("Wait: %s, %v", got.Path, err)

@@ -49,7 +49,7 @@ func loadUnmapped(job *bench.Job, header *gguf.File, files int) {
 	settings.LoadMode = mode
 	job.Adjusted = &settings
 	job.Warn(w)
-	slog.Warn(w.Message, "model", result.ModelName(job.Model.Name), "warning", w.Code)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 }
 
 // The numbers of tensors that are sampled. Files that were just read into memory cost
@@ -72,7 +72,7 @@ func warnOfGaps(job *bench.Job, header *gguf.File, paths []string, warm bool) {
 	}
 	gaps, err := fetch.FindGaps(paths, header, samples)
 	if err != nil {
-		slog.Debug("cannot look for gaps in a model file", "model", result.ModelName(job.Model.Name), "reason", err)
+		slog.Debug("cannot look for gaps in a model file", "model", job.Model.Name, "reason", err)
 		return
 	}
 	if gaps.String() == "" {
@@ -80,5 +80,5 @@ func warnOfGaps(job *bench.Job, header *gguf.File, paths []string, warm bool) {
 	}
 	w := result.Warning{Code: result.WarnEmptyWeights, Message: "the model file seems incomplete: " + gaps.String()}
 	job.Warn(w)
-	slog.Warn(w.Message, "model", result.ModelName(job.Model.Name), "warning", w.Code)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 }

@@ -103,7 +103,7 @@ func setFiles(job *bench.Job, files []bench.ModelFile) error {
 	case other && len(job.Past) > 0:
 		return fmt.Errorf("earlier tests of this run were measured with another file: %s", change)
 	}
-	slog.Warn("the model's file has changed since the run was interrupted", "model", result.ModelName(job.Model.Name), "reason", change)
+	slog.Warn("the model's file has changed since the run was interrupted", "model", job.Model.Name, "reason", change)
 	job.Restart(change, len(job.Past) > 0)
 	return nil
 }

@@ -96,12 +96,11 @@ func New(ctx context.Context, s suite.Suite, o Options) (*Models, error) {
 
 // ownFault returns the error of a model that costs only this model; nil: the error is
 // another one, or none.
-func ownFault(ctx context.Context, err error) *Error {
-	var e *Error
-	if ctx.Err() != nil || !errors.As(err, &e) || e.Kind == NoDirectory {
-		return nil
+func ownFault(ctx context.Context, err error) (own *Error) {
+	if ctx.Err() == nil && errors.As(err, &own) && own.Kind != NoDirectory {
+		return own
 	}
-	return e
+	return nil
 }
 
 // allBad returns the error of the first model if no model that has tests can be run.
@@ -173,9 +172,9 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	case src.Local():
 		c.job.Model.Name = src.Given // as in llama-bench
 	default: // the file's path, which records show
-		c.job.Model.Name = filepath.Join(o.Dirs.Download, src.Name())
+		c.job.Model.Filename = filepath.Join(o.Dirs.Download, src.Name())
 		if file, ok := o.Client.Cached(src); ok {
-			c.job.Model.Name = file.Path
+			c.job.Model.Filename = file.Path
 		}
 	}
 	if !slices.ContainsFunc(wanted.Tests, func(t result.Test) bool { return t.E2E }) {
@@ -289,7 +288,7 @@ func (m *Models) resume(ctx context.Context, left Interrupted) (model, error) {
 
 // sourceOf returns the source of a model of an interrupted run.
 func (m *Models) sourceOf(left Interrupted) (source.Source, error) {
-	name, from := left.Job.Model.Name, left.Source
+	name, from := cmp.Or(left.Job.Model.Filename, left.Job.Model.Name), left.Source
 	if from == "" && left.Job.Model.Weights == result.SyntheticWeights {
 		from = left.Wanted.Source.Given // an older run
 	}

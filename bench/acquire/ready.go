@@ -214,7 +214,7 @@ func fitInto(job *bench.Job, header *gguf.File, available uint64, r gguf.Repack)
 		Message: fmt.Sprintf("weights were not repacked for the CPU, because repacked weights need more memory (%v)", err),
 	}
 	job.Warn(w)
-	slog.Warn(w.Message, "model", result.ModelName(job.Model.Name), "warning", w.Code)
+	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
 	return nil
 }
 

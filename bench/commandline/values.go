@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +33,7 @@ type Lengths struct {
 	changed bool
 }
 
+// Type names the values in the help.
 func (l *Lengths) Type() string { return "tokens" }
 
 func (l *Lengths) String() string {
@@ -42,6 +44,7 @@ func (l *Lengths) String() string {
 	return strings.Join(s, ",")
 }
 
+// Set takes the text of one use of the flag.
 func (l *Lengths) Set(text string) error {
 	values, err := suite.ParseLengths(text)
 	if err != nil {
@@ -57,6 +60,7 @@ func (l *Lengths) Set(text string) error {
 // Pairs is a list of prompt and generation lengths. Each use adds a pair.
 type Pairs struct{ Values [][2]int }
 
+// Type names the values in the help.
 func (p *Pairs) Type() string { return "pp,tg" }
 
 func (p *Pairs) String() string {
@@ -67,6 +71,7 @@ func (p *Pairs) String() string {
 	return strings.Join(s, " ")
 }
 
+// Set takes the text of one use of the flag.
 func (p *Pairs) Set(text string) error {
 	prompt, gen, ok := strings.Cut(text, ",")
 	if !ok {
@@ -84,29 +89,15 @@ func (p *Pairs) Set(text string) error {
 	return nil
 }
 
-// Bytes is a size in bytes: a number with a unit such as MB (1000²) or MiB (1024²), or
-// without one. It is at most 1 EiB.
-type Bytes int64
-
-func (b *Bytes) Type() string   { return "size" }
-func (b *Bytes) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(*b)), " ", "") }
-
-func (b *Bytes) Set(text string) error {
-	n, err := humanize.ParseBytes(text)
-	if err != nil || n > 1<<60 {
-		return fmt.Errorf("%q is not a size such as 512MiB or 2GiB", text)
-	}
-	*b = Bytes(n)
-	return nil
-}
-
 // Models is a list of models. Each use adds one. A name may contain commas and
 // spaces.
 type Models []string
 
+// Type names the values in the help.
 func (m *Models) Type() string   { return "model" }
 func (m *Models) String() string { return strings.Join(*m, " ") }
 
+// Set takes the text of one use of the flag.
 func (m *Models) Set(text string) error {
 	*m = append(*m, text)
 	return nil
@@ -115,9 +106,11 @@ func (m *Models) Set(text string) error {
 // Sources is a list of models. Each use adds to it.
 type Sources []string
 
+// Type names the values in the help.
 func (s *Sources) Type() string   { return "models" }
 func (s *Sources) String() string { return strings.Join(*s, " ") }
 
+// Set takes the text of one use of the flag.
 func (s *Sources) Set(text string) error {
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
 		if !source.Explicit(word) {
@@ -135,9 +128,11 @@ func splitList(text string) []string { return strings.Split(strings.ReplaceAll(t
 // Devices is a list of device names.
 type Devices []string
 
+// Type names the values in the help.
 func (d *Devices) Type() string   { return "devices" }
 func (d *Devices) String() string { return strings.Join(*d, "/") }
 
+// Set takes the text of one use of the flag.
 func (d *Devices) Set(text string) error {
 	names := splitList(text)
 	for i, name := range names {
@@ -157,6 +152,7 @@ func (d *Devices) Set(text string) error {
 // Shares is a list of shares of the model, one per device.
 type Shares []float32
 
+// Type names the values in the help.
 func (s *Shares) Type() string { return "shares" }
 
 func (s *Shares) String() string {
@@ -167,6 +163,7 @@ func (s *Shares) String() string {
 	return strings.Join(parts, "/")
 }
 
+// Set takes the text of one use of the flag.
 func (s *Shares) Set(text string) error {
 	var shares []float32
 	var sum float64
@@ -198,3 +195,78 @@ func (*Models) Adds() {}
 
 // Adds says that each use adds to the list.
 func (*Sources) Adds() {}
+
+// Size is a number of bytes, such as 2GiB.
+type Size int64
+
+// Type names the values in the help.
+func (s *Size) Type() string { return "size" }
+
+func (s *Size) String() string { return strings.ReplaceAll(humanize.IBytes(uint64(*s)), " ", "") }
+
+// Set takes the text of one use of the flag.
+func (s *Size) Set(text string) error {
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > math.MaxInt64 {
+		return fmt.Errorf("%q is not a size such as 2GiB", text)
+	}
+	*s = Size(n)
+	return nil
+}
+
+// Share is a number from 0 to Max, which may be given as a percentage: 2% is 0.02.
+type Share struct{ Value, Max float64 }
+
+// Type is the placeholder in the help.
+func (s *Share) Type() string   { return "share" }
+func (s *Share) String() string { return strconv.FormatFloat(s.Value, 'g', -1, 64) }
+
+// Set parses a number or a percentage.
+func (s *Share) Set(text string) error {
+	number, percent := strings.CutSuffix(text, "%")
+	x, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		return fmt.Errorf("%q is neither a number nor a percentage such as 2%%", text)
+	}
+	if percent {
+		x /= 100
+	}
+	if x < 0 || x > s.Max {
+		return fmt.Errorf("%s is outside 0…%g", text, s.Max)
+	}
+	s.Value = x
+	return nil
+}
+
+// Words is a list of words that must be among Allowed. Each use adds to it.
+type Words struct {
+	Allowed []string
+	Values  []string
+}
+
+// Type is the placeholder in the help.
+func (w *Words) Type() string   { return "names" }
+func (w *Words) String() string { return strings.Join(w.Values, ",") }
+
+// Set adds words that are separated by commas.
+func (w *Words) Set(text string) error {
+	for _, word := range strings.Split(text, ",") {
+		word = strings.TrimSpace(word)
+		if !slices.Contains(w.Allowed, word) {
+			return &unknownWord{word, w.Allowed}
+		}
+		w.Values = append(w.Values, word)
+	}
+	return nil
+}
+
+// Adds says that each use adds to the list.
+func (*Words) Adds() {}
+
+// unknownWord is a word that is not one of allowed.
+type unknownWord struct {
+	word    string
+	allowed []string
+}
+
+func (e *unknownWord) Error() string { return fmt.Sprintf("unknown value %q", e.word) }

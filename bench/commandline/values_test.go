@@ -1,6 +1,7 @@
 package commandline
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -126,22 +127,6 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-func TestBytes(t *testing.T) {
-	for text, want := range map[string]string{
-		"2GiB": "2.0GiB", "256 MiB": "256MiB", "0": "0B", "1GB": "954MiB", "1024": "1.0KiB",
-		"": "error", "-1": "error", "much": "error", "2 EiB": "error", "9999999999999999999999": "error",
-	} {
-		var b Bytes
-		got := "error"
-		if err := b.Set(text); err == nil {
-			got = b.String()
-		}
-		if got != want {
-			t.Errorf("%q: got %s, want %s", text, got, want)
-		}
-	}
-}
-
 func TestDevicesFlag(t *testing.T) {
 	for text, want := range map[string]Devices{
 		"CUDA0": {"CUDA0"}, "CUDA0/CUDA1": {"CUDA0", "CUDA1"}, "RPC1,RPC0": {"RPC1", "RPC0"},
@@ -168,6 +153,54 @@ func TestSharesFlag(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%q: %s", text, diff)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]Size{"2GiB": 2 << 30, "256 MiB": 256 << 20, "0": 0, "1GB": 1e9} {
+		var s Size
+		if err := s.Set(text); err != nil || s != want {
+			t.Errorf("%q is %d, %v, want %d", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"", "much", "-1GiB", "9EiB9"} {
+		s := Size(5)
+		if err := s.Set(text); err == nil || s != 5 {
+			t.Errorf("%q is %d", text, s)
+		}
+	}
+	if s := Size(2 << 30); s.String() != "2.0GiB" {
+		t.Errorf("%s", s.String())
+	}
+}
+
+func TestShare(t *testing.T) {
+	for text, want := range map[string]float64{"0.97": 0.97, "97%": 0.97, "2 %": 0.02, "0": 0, "1e-3": 0.001} {
+		s := Share{Max: 1}
+		if err := s.Set(text); err != nil || s.Value != want {
+			t.Errorf("%q: %g, %v; want %g", text, s.Value, err, want)
+		}
+	}
+	for _, text := range []string{"", "%", "x", "NaN", "Inf", "-1%", "1.01", "101%", "2%%"} {
+		s := Share{Value: 0.5, Max: 1}
+		if err := s.Set(text); err == nil || s.Value != 0.5 {
+			t.Errorf("%q is accepted as %g", text, s.Value)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	w := Words{Allowed: []string{"machine", "n_threads"}}
+	if err := errors.Join(w.Set("machine, n_threads"), w.Set("machine")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"machine", "n_threads", "machine"}, w.Values); diff != "" {
+		t.Error(diff)
+	}
+	for _, text := range []string{"", "machin", "n_threads,,"} {
+		if err := w.Set(text); err == nil {
+			t.Errorf("%q is accepted", text)
 		}
 	}
 }

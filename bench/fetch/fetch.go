@@ -439,6 +439,9 @@ func (d *download) repeat(ctx context.Context, attempt func() error) error {
 			}
 			d.broke = d.have
 		}
+		if errors.Is(err, errChanged) { // another file may break off elsewhere
+			d.again = 0
+		}
 		var status *StatusError
 		var host *HostError
 		var permanent *backoff.PermanentError
@@ -529,7 +532,6 @@ func (d *download) attempt(ctx context.Context) error {
 // restart discards the partial file because of why, which it returns.
 func (d *download) restart(why error) error {
 	d.restarts++
-	d.broke = -1 // that was another file
 	if err := d.reset(); err != nil {
 		return backoff.Permanent(err)
 	}

@@ -372,7 +372,8 @@ func TestKilledAndResumed(t *testing.T) {
 	leftovers(t, c.Dir, ".m.gguf.json", "m.gguf")
 }
 
-// A host that cannot be reached is tried twice by a brisk client; a server that
+// A host that cannot be reached is tried twice by a brisk client, and not again for a
+// while, also for other files; a server that
 // answers with an error is as patiently asked as by any other.
 func TestBrisk(t *testing.T) {
 	for _, tt := range []struct {

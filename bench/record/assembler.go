@@ -163,7 +163,7 @@ func (a *Assembler) record() (*result.Record, error) {
 	r := &result.Record{
 		BuildCommit: a.engine.BuildCommit, BuildNumber: a.engine.BuildNumber,
 		CPUInfo: a.engine.CPUInfo, GPUInfo: a.engine.GPUInfo, Backends: a.engine.Backends,
-		ModelFilename: a.Job.Model.Name, ModelType: a.model.Type,
+		ModelFilename: cmp.Or(a.Job.Model.Filename, a.Job.Model.Name), ModelType: a.model.Type,
 		ModelSizeBytes: a.model.SizeBytes, ModelParams: a.model.Params,
 		Batch: settings.Batch, UBatch: settings.UBatch, Threads: settings.Threads,
 		CPUMask: cpuMask(settings.CPUs), CPUStrict: settings.CPUStrict, Poll: settings.Poll,

@@ -63,11 +63,11 @@ func (m *markdown) Close() error {
 	var records []*result.Record
 	var builds, times, warned, missing []string
 	for _, o := range m.outcomes {
-		name := fmt.Sprintf("%s, %s", printable(result.ModelName(o.Model)), o.Test)
+		name := fmt.Sprintf("%s, %s", printable(o.Model), o.Test)
 		if o.Status == result.OK {
 			records = append(records, o.Record)
 			for _, line := range latencies([]*result.Record{o.Record}) {
-				times = append(times, "- "+printable(result.ModelName(o.Model))+", "+line)
+				times = append(times, "- "+printable(o.Model)+", "+line)
 			}
 			build := fmt.Sprintf("build: %s (%d)", printable(o.Record.BuildCommit), o.Record.BuildNumber)
 			if !slices.Contains(builds, build) {

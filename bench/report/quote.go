@@ -36,7 +36,7 @@ func Quote(records []result.Outcome) string {
 		noted += len(warnings(o))
 	}
 	r := records[0].Record
-	name := result.ModelName(records[0].Model)
+	name := records[0].Model
 	if r.Ext.Weights == result.SyntheticWeights {
 		name += " (synthetic weights)"
 	}

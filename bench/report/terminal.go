@@ -69,7 +69,6 @@ func (t *terminal) Close() error {
 
 // model is the part of a report about one model.
 type model struct {
-	file    string // in records; two models may have the same name
 	name    string
 	facts   []string // lines below the name
 	records []*result.Record
@@ -91,10 +90,11 @@ type row struct {
 func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 	var models []*model
 	for _, o := range outcomes {
-		i := slices.IndexFunc(models, func(m *model) bool { return m.file == o.Model })
+		name := printable(o.Model)
+		i := slices.IndexFunc(models, func(m *model) bool { return m.name == name })
 		if i < 0 {
 			i = len(models)
-			models = append(models, &model{file: o.Model, name: printable(result.ModelName(o.Model))})
+			models = append(models, &model{name: name})
 		}
 		m := models[i]
 		if o.Record != nil {

@@ -122,7 +122,7 @@ func (d *Dir) readDescription() (Description, error) {
 		Schema int `json:"schema"`
 	}
 	if err := json.Unmarshal(b, &version); err != nil {
-		return about, broken(f.Name(), err)
+		return about, broken(f.Name(), atLine(b, err))
 	}
 	switch version.Schema {
 	case schema:
@@ -134,13 +134,30 @@ func (d *Dir) readDescription() (Description, error) {
 		return about, &kindError{ErrSchema, fmt.Errorf("%s: schema %d, this program knows schemas 2 and %d", f.Name(), version.Schema, schema)}
 	}
 	if err := json.Unmarshal(b, &about); err != nil {
-		return about, broken(f.Name(), err)
+		return about, broken(f.Name(), atLine(b, err))
 	}
 	about.Schema = schema
 	if err := about.check(); err != nil {
 		return about, broken(f.Name(), err)
 	}
 	return about, nil
+}
+
+// atLine adds the line to an error of JSON.
+func atLine(text []byte, err error) error {
+	offset := int64(-1)
+	var syntax *json.SyntaxError
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &wrong):
+		offset = wrong.Offset
+	}
+	if offset < 0 || offset > int64(len(text)) {
+		return err
+	}
+	return fmt.Errorf("line %d: %w", 1+bytes.Count(text[:offset], []byte("\n")), err)
 }
 
 // schema2Keys maps keys of schema 2 to their present names. Keys that differ only in

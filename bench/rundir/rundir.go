@@ -233,14 +233,22 @@ func (d *Dir) openEvents(flag int) (err error) {
 		return err
 	}
 	d.lock = flock.New(d.EventsFile(), flock.SetFlag(os.O_RDWR))
-	switch locked, err := d.lock.TryLock(); {
+	if err := locked(d.EventsFile(), d.lock.TryLock); err != nil {
+		d.Close()
+		return err
+	}
+	return nil
+}
+
+// locked takes the lock of a run's events. It is ErrRunning if another process has it. A
+// file system without locks goes on without one.
+func locked(events string, try func() (bool, error)) error {
+	switch ok, err := try(); {
 	case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
-		return nil // the file system has no locks; go on without one
+		return nil
 	case err != nil:
-		d.Close()
-		return fmt.Errorf("lock: %w", result.AtPath(d.EventsFile(), err))
-	case !locked:
-		d.Close()
+		return fmt.Errorf("lock: %w", result.AtPath(events, err))
+	case !ok:
 		return ErrRunning
 	}
 	return nil

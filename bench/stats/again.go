@@ -30,16 +30,13 @@ const medianOverMean = 1.2533141373155003
 // Source: Hahn and Meeker, Statistical Intervals, section 4.8 (intervals for the mean of
 // a future sample), with the median's standard error in place of the mean's.
 func (s Sample) Again(want, loadSpread float64) (ci Interval, ok bool) {
-	n := float64(s.N())
-	sd, has := s.SD()
-	median := s.Median()
+	n, median := float64(s.N()), s.Median()
+	one, has := s.medianVariance()
 	if !has || !(median > 0) || !(want > 0 && want < 1) {
 		return Interval{}, false
 	}
-	r := s.Dependence()
-	within := 2 * sd * sd / n * medianOverMean * medianOverMean * (1 + r) / (1 - r)
 	load := loadSpread * median
-	between := 2 * load * load
+	within, between := 2*one, 2*load*load
 	quantile := distuv.UnitNormal.Quantile(0.5 + want/2)
 	if within > 0 {
 		freedom := (n - 1) * (within + between) * (within + between) / (within * within)
@@ -47,4 +44,13 @@ func (s Sample) Again(want, loadSpread float64) (ci Interval, ok bool) {
 	}
 	half := quantile * math.Sqrt(within+between)
 	return Interval{Low: max(0, median-half), High: median + half, Confidence: want}, true
+}
+
+// medianVariance estimates the variance of the median under repetition, as that of a
+// normal sample whose neighbours depend on one another. ok is false for fewer than two
+// values.
+func (s Sample) medianVariance() (variance float64, ok bool) {
+	sd, ok := s.SD()
+	r := s.Dependence()
+	return sd * sd / float64(s.N()) * medianOverMean * medianOverMean * (1 + r) / (1 - r), ok
 }

@@ -93,10 +93,10 @@ func TestOutlook(t *testing.T) {
 		script := func(model int) benchtest.Script {
 			slow := float64(1 + model)
 			return benchtest.AtSpeed(prompt / slow).Except(func(c benchtest.Call) (benchtest.Step, bool) {
-				switch {
-				case c.Method == benchtest.Load:
+				switch c.Method {
+				case benchtest.Load:
 					return benchtest.Step{Takes: time.Duration(slow) * time.Second}, true
-				case c.Method == benchtest.Repeat:
+				case benchtest.Repeat:
 					s := (float64(c.Test.Prompt)/prompt + float64(c.Test.Gen)/gen) * slow
 					return benchtest.Step{Takes: time.Duration(s * float64(time.Second))}, true
 				default:

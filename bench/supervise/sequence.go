@@ -129,9 +129,9 @@ func (f *findings) lossOfLarger() *record.Loss {
 	case f == nil:
 		return nil
 	case f.decisive != nil:
-		return &record.Loss{Status: policy.StatusAfter(f.decisive.Status), Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", f.decisive.Test, result.ModelName(f.job.Model.Name), f.decisive.Status)}
+		return &record.Loss{Status: policy.StatusAfter(f.decisive.Status), Reason: fmt.Sprintf("not started: %v of the smaller %s ended as %s", f.decisive.Test, f.job.Model.Name, f.decisive.Status)}
 	case f.tests > 0 && f.noMemory == f.tests:
-		return &record.Loss{Status: result.OutOfMemory, Reason: fmt.Sprintf("not started: the smaller %s did not fit into memory", result.ModelName(f.job.Model.Name))}
+		return &record.Loss{Status: result.OutOfMemory, Reason: fmt.Sprintf("not started: the smaller %s did not fit into memory", f.job.Model.Name)}
 	default:
 		return nil
 	}

@@ -189,7 +189,7 @@ func (m *model) attempt(ctx context.Context) (*attempt, *record.Loss, error) {
 func (m *model) recover(a *attempt, l record.Loss) bool {
 	remedy, ok := m.Recover(a.worker, l)
 	if ok {
-		args := []any{"model", result.ModelName(m.Job.Model.Name)}
+		args := []any{"model", m.Job.Model.Name}
 		if hit := m.Hit(a.worker); a.worker.Loaded() && len(hit) == 1 {
 			args = append(args, "test", hit[0].Test)
 		}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/compare"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
@@ -94,7 +96,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	t.Chdir(t.TempDir())
-	for _, name := range []string{"tiny.gguf", "Capital.GGUF", "notes.txt", "models/a.gguf"} {
+	for _, name := range []string{"tiny.gguf", "Capital.GGUF", "notes.txt", "results.jsonl", "models/a.gguf"} {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
@@ -128,8 +130,15 @@ func TestCompletion(t *testing.T) {
 		{"run --model-urls=models/", []string{"models/a.gguf"}, words},
 		{"models inspect=Smol", []string{defaults[0]}, words},
 		{"models inspect x=", []string{}, words},
-		{"help=", []string{"completion", "devices", "models", "plan", "replay", "run", "version"}, words},
+		{"help=", []string{"compare", "completion", "devices", "models", "plan", "replay", "run", "version"}, words},
 		{"help models=", []string{"inspect", "synth"}, words},
+		{"compare -o=", report.ComparisonFormats(), words},
+		{"compare --across=", compare.FactorNames(), words},
+		{"compare --results-dir " + parent + "=", []string{
+			"last", "last~1", parent + "/20260102T000000Z-2", parent + "/20260101T000000Z-1", "models/", "results.jsonl",
+		}, ":38"},
+		{"compare --results-dir " + parent + " old.csv=last", []string{"last", "last~1"}, ":36"},
+		{"compare=new=last,res", []string{"new=last,results.jsonl"}, ":36"},
 		{"run -p=", []string{}, words},
 		{"run --threads=", []string{}, words},
 		{"run --suite=", []string{}, anyFile},
@@ -137,7 +146,7 @@ func TestCompletion(t *testing.T) {
 		{"run --models-dir=", []string{}, directories},
 		{"plan --like=", []string{}, directories},
 	} {
-		before, last, _ := strings.Cut(tc.args, "=")
+		before, last, _ := strings.Cut(tc.args, "=") // the first
 		got, directive := complete(t, append(strings.Fields(before), last)...)
 		if d := cmp.Diff(tc.want, got); d != "" || directive != tc.directive {
 			t.Errorf("%s: directive %s, want %s (-want +got)\n%s", tc.args, directive, tc.directive, d)

@@ -12,6 +12,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/compare"
 	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -23,6 +24,8 @@ import (
 var flagWords = map[string][]string{
 	"run output":     report.Formats(),
 	"plan output":    tableFormats,
+	"compare output": report.ComparisonFormats(),
+	"across":         compare.FactorNames(),
 	"inspect output": tableFormats,
 	"weights":        acquire.AllWeights(),
 	"cache-type-k":   bench.KVTypes,
@@ -94,7 +97,7 @@ func completeModel(_ *cobra.Command, _ []string, begun string) ([]string, cobra.
 	for _, m := range suite.Models() {
 		defaults = append(defaults, m.File)
 	}
-	return commandline.CompleteFile(begun, ".gguf", defaults)
+	return commandline.CompleteFile(begun, []string{".gguf"}, defaults)
 }
 
 // completeDevice offers the devices that layers can go to, after those named before.

@@ -25,7 +25,7 @@ import (
 // those of nvml.c.
 func cudaRun(t *testing.T, settings []string, args ...string) faulty {
 	t.Helper()
-	r := newFaulty(t, append([]string{"-r", "2"}, args...)...)
+	r := newFaulty(t, withUsual(args, "-r", "2")...)
 	fakeNVML(t, &r, settings...)
 	r.Env = append(r.Env, benchtest.FakeCUDA(t)...)
 	return r

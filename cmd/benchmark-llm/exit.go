@@ -14,6 +14,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/compare"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -38,6 +39,7 @@ const (
 
 	exitIncomplete = 6 // --strict: a test has no record
 	exitBusy       = 7 // --require-quiet: the machine is busy
+	exitSlower     = 8 // compare --fail-below: a row is slower than that
 
 	exitSignal = 128 // plus the number of the signal that ended the run before a record was printed
 )
@@ -48,12 +50,13 @@ const exitCodes = `Exit codes:
   1    nothing was measured, for example because a limit of the process
        (ulimit, pids) is too low
   2    wrong usage
-  3    the model is missing, broken or not supported
+  3    the model, or a source of compare, is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written; with --strict also if only one of
        the directory, stdout and --token-times failed
   6    with --strict: a test has no record
   7    with --require-quiet: the machine is busy
+  8    compare --fail-below: a row is slower than that
   127  libllama is not installed, so the program could not start
   130  interrupted before a record was printed (143: terminated, 129:
        terminal closed); with --strict also after one`
@@ -92,6 +95,7 @@ func printed(err error) error {
 }
 
 const (
+	hostHint        = "check the network and the proxy, or use --weights auto or --weights synthetic"
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "choose another place with --results-dir (none: no directory)"
@@ -189,6 +193,10 @@ var rules = []rule{
 	{is(errStdout), exitOutput, byCause("check that stdout is open and has room")},
 
 	// The run's directory.
+	{is(rundir.ErrSource), exitModel, byCause("give a run's directory, or a whole results file of this program or of llama-bench")},
+	{is(rundir.ErrTwice, compare.ErrFewSides), exitUsage, hint("give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last")},
+	{is(compare.ErrNoRow), exitUsage, compare.Hint},
+	{is(compare.ErrGate), exitSlower, hint("the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals")},
 	{is(rundir.ErrNotRun), exitUsage, hint("give a directory below --results-dir that has a run.json")},
 	{is(rundir.ErrRunning), exitUsage, hint("wait until it ends, or interrupt it")},
 	{is(rundir.ErrFinished), exitUsage, finishedHint},
@@ -318,7 +326,7 @@ func notFetchedHint(err error) string {
 		return headerHint(err)
 	}
 	if ofType[*fetch.HostError](err) {
-		return "check the network and the proxy, or use --weights auto or --weights synthetic"
+		return hostHint
 	}
 	// A server's failure is no cause of the file system.
 	if text := causeHint(err, otherModelsDir); text != otherModelsDir || errors.Is(err, syscall.EROFS) {

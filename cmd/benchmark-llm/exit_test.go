@@ -9,6 +9,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/compare"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -36,6 +37,14 @@ func TestRules(t *testing.T) {
 		{oneOf("--x", "y", []string{"z", "w"}), 2, "use one of z, w"},
 		{errStdout, 5, "check that stdout is open and has room"},
 		{printed(syscall.ENOSPC), 5, "free disk space, or check that stdout is open and has room"},
+		{fmt.Errorf("%w: %w", rundir.ErrSource, errors.New("line 3")), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
+		{at(rundir.ErrSource, syscall.EACCES), 3, "get permission for the path, or give a run's directory, or a whole results file of this program or of llama-bench"},
+		{at(rundir.ErrSource, rundir.ErrBroken), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
+		{rundir.ErrTwice, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
+		{compare.ErrFewSides, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
+		{&compare.NoRowError{}, 2, "give results of the same models and tests"},
+		{&compare.NoRowError{Across: []string{"machine", "type_k"}}, 2, "compare them with --across machine,type_k"},
+		{&compare.GateError{}, 8, "the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals"},
 		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
 		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},
 		{&rundir.FinishedError{Dir: "d", Report: "d/report.md"}, 2, "read its report, d/report.md"},

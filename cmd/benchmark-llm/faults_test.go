@@ -56,7 +56,7 @@ type faulty struct {
 
 func newFaulty(t *testing.T, args ...string) faulty {
 	t.Helper()
-	r := faulty{newRun(t, append([]string{"-m", embedded}, args...)...), fmt.Sprintf("%d.%d", os.Getpid(), marks.Add(1))}
+	r := faulty{newRun(t, args...), fmt.Sprintf("%d.%d", os.Getpid(), marks.Add(1))}
 	r.Env = append(os.Environ(), markEnv+"="+r.mark)
 	return r
 }

@@ -19,8 +19,9 @@ func TestFlagsGivenTwice(t *testing.T) {
 		"bool": {"true", "false"}, "int": {"1", "2"}, "uint64": {"1", "2"}, "float64": {"1", "2"}, "duration": {"1s", "2s"},
 		"devices": {"CUDA0", "CUDA1"}, "shares": {"1/2", "2/1"}, "size": {"1GiB", "2GiB"},
 		"tokens": {"16", "32"}, "pp,tg": {"16,1", "32,1"}, "models": {"a.gguf", "b.gguf"}, "servers": {"h:1", "h:2"}, "intSlice": {"0", "1"},
+		"names": {"machine", "n_threads"}, "share": {"1%", "0.02"},
 	}
-	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus"}
+	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus", "across"}
 	short := map[string]string{}
 	for s, long := range commandline.Short {
 		short[strings.TrimPrefix(long, "--")] = s

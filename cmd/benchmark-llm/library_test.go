@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,14 +36,24 @@ type run struct {
 }
 
 // newRun is a run of tests of the embedded model, not started yet. It is ended
-// with the test, in case it is still there.
+// with the test, in case it is still there. args replace the usual values of their flags.
 func newRun(t *testing.T, args ...string) *run {
 	t.Helper()
 	r := &run{t: t, results: t.TempDir()}
-	args = append([]string{"-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-t", "1", "--timeout", "0s", "--results-dir", r.results}, args...)
+	args = withUsual(args, "-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-t", "1", "--timeout", "0s", "--results-dir", r.results)
 	r.Cmd = exec.CommandContext(t.Context(), "benchmark-llm", args...)
 	r.Stdout, r.Stderr = &r.stdout, &r.stderr
 	return r
+}
+
+// withUsual adds flags with their usual values to args, unless args have them.
+func withUsual(args []string, usual ...string) []string {
+	for pair := range slices.Chunk(usual, 2) {
+		if !slices.Contains(args, pair[0]) {
+			args = append(args, pair...)
+		}
+	}
+	return args
 }
 
 func (r *run) start() {
@@ -367,8 +378,8 @@ func TestClosedFiles(t *testing.T) {
 
 // TestTwoRuns has two runs share a results directory.
 func TestTwoRuns(t *testing.T) {
-	a, b := newRun(t, "-p", "8", "-n", "0", "-r", "1"), newRun(t, "-p", "16", "-n", "0", "-r", "1")
-	b.Args = append(b.Args, "--results-dir", a.results)
+	a := newRun(t, "-p", "8", "-n", "0", "-r", "1")
+	b := newRun(t, "-p", "16", "-n", "0", "-r", "1", "--results-dir", a.results)
 	a.start()
 	b.start()
 	if code := a.exitCode() + b.exitCode(); code != 0 {

@@ -179,7 +179,7 @@ func (p *progress) flush() {
 	if p.noLoad && !p.several || n.status == result.Aborted || n.reason == p.noFile && n.reason != "" {
 		level = slog.LevelDebug // the error at the end says it, or the line about the model's file
 	}
-	slog.Log(context.Background(), level, "tests not run", "model", result.ModelName(n.model), "tests", n.tests, "status", n.status, "reason", n.reason)
+	slog.Log(context.Background(), level, "tests not run", "model", n.model, "tests", n.tests, "status", n.status, "reason", n.reason)
 }
 
 // Event shows one event.
@@ -197,7 +197,7 @@ func (p *progress) Event(s bench.Stamped) error {
 		logWithoutCUDA(e.Facts.WithoutCUDA())
 	case bench.WaitStarted:
 		p.mu.Lock()
-		p.model = result.ModelName(e.Model)
+		p.model = e.Model
 		p.mu.Unlock()
 		p.waits(waitingForFile, 0)
 		p.set("waiting for %s", p.model)
@@ -215,10 +215,10 @@ func (p *progress) Event(s bench.Stamped) error {
 			slog.Info("model file ready", "model", p.model, "took_s", inSeconds(e.Elapsed))
 		}
 	case bench.ReadInDone:
-		p.step("model file in memory", "model", result.ModelName(e.Model), "size_bytes", e.Bytes, "took_s", inSeconds(e.Elapsed))
+		p.step("model file in memory", "model", e.Model, "size_bytes", e.Bytes, "took_s", inSeconds(e.Elapsed))
 	case bench.LoadStarted:
 		p.mu.Lock()
-		p.model, p.weights, p.noLoad = result.ModelName(e.Model.Name), e.Model.Weights, false
+		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false
 		p.mu.Unlock()
 		p.waits(loadingModel, 0)
 		p.set("loading %s", p.model)

@@ -303,7 +303,7 @@ func TestDeadHostInLog(t *testing.T) {
 	slog.SetDefault(newLogger(&b, "text", slog.LevelWarn, &b))
 	p := newProgress(&b, 2, outlook(), func() (d acquire.Download, ok bool) { return }, &globalOptions{logFormat: "text"})
 	p.several = true
-	for _, model := range []string{"/cache/a.gguf", "/cache/b.gguf"} {
+	for _, model := range []string{"a.gguf", "b.gguf"} {
 		for _, e := range []bench.Event{
 			bench.WaitStarted{Model: model},
 			bench.WaitDone{Model: model, Status: result.DownloadFailed, Reason: "hub cannot be reached"},

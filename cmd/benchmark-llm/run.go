@@ -131,7 +131,7 @@ const noResults = "none"
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "results-dir", "output", "strict", "token-times", "disk-reserve", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "results-dir", "disk-reserve", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -141,7 +141,7 @@ func (o *runOptions) check() error {
 	if err := o.endToEndOptions.check(); err != nil {
 		return err
 	}
-	if err := o.repeatOptions.job(new(bench.Job)); err != nil {
+	if err := o.job(new(bench.Job)); err != nil {
 		return err
 	}
 	if o.resume != "" {
@@ -289,7 +289,7 @@ func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err 
 	}
 	a := o.acquireOptions()
 	a.Job.Repetitions = s.Repetitions
-	if err := o.repeatOptions.job(&a.Job); err != nil {
+	if err := o.job(&a.Job); err != nil {
 		return p, err
 	}
 	for _, t := range s.Models[0].Tests {
@@ -359,6 +359,7 @@ func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
 	}
 	a := o.acquireOptions()
 	a.Timeout = about.Selection.Timeout
+	a.Job.NoWarmup, a.Job.Warmups = about.Jobs[0].NoWarmup, about.Jobs[0].Warmups
 	var models []acquire.Interrupted
 	for i, job := range left.Jobs {
 		m := acquire.Interrupted{Wanted: about.Selection.Suite.Models[i], Job: job}

@@ -182,6 +182,7 @@ func TestGoOn(t *testing.T) {
 		o := &runOptions{settings: bench.DefaultSettings(1)}
 		f := pflag.NewFlagSet("run", pflag.ContinueOnError)
 		o.selectOptions.register(f)
+		o.repeatOptions.register(f)
 		o.settings.GPULayers = 0
 		o.resultsDir = t.TempDir()
 		return o, f
@@ -213,8 +214,8 @@ func TestGoOn(t *testing.T) {
 	}
 	defer q.dir.Close()
 	defer q.models.Close()
-	if again.weights != "synthetic" || again.settings.GPULayers != 0 || !again.noWarmup || !again.allowCPU || again.requireGPU || again.sampling != 7*time.Second {
+	if again.weights != "synthetic" || again.settings.GPULayers != 0 || !q.models.Jobs()[0].NoWarmup || !again.allowCPU || again.requireGPU || again.sampling != 7*time.Second {
 		t.Errorf("resumed with weights %s, %d layers, no warm-up %t, CPU allowed %t, GPU required %t, GPUs read every %v",
-			again.weights, again.settings.GPULayers, again.noWarmup, again.allowCPU, again.requireGPU, again.sampling)
+			again.weights, again.settings.GPULayers, q.models.Jobs()[0].NoWarmup, again.allowCPU, again.requireGPU, again.sampling)
 	}
 }

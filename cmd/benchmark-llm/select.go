@@ -27,7 +27,7 @@ type selectOptions struct {
 	suiteFile   string
 	weights     string
 	modelsDir   string
-	reserve     commandline.Bytes // that downloads leave free on the disk
+	diskReserve commandline.Size
 	prompt, gen commandline.Lengths
 	depth       commandline.Lengths
 	combined    commandline.Pairs
@@ -49,8 +49,8 @@ const defaultTimeLimit = 80 * time.Minute
 
 func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.flags = f
+	o.diskReserve = fetch.DefaultReserveBytes
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
-	o.reserve = fetch.DefaultReserveBytes
 	inGroup(f, groupWhat, func() {
 		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or a default name (downloaded before, or with --weights synthetic or auto); repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
@@ -70,8 +70,8 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 		f.DurationVar(&o.downloadTime, "download-timeout", 15*time.Minute, "longest `time` to wait for one file; 0s: no limit")
 	})
 	inGroup(f, groupOutput, func() {
+		f.Var(&o.diskReserve, "disk-reserve", "`size` that downloads leave free on the disk, as 2GiB")
 		f.StringVar(&o.modelsDir, "models-dir", "", "`directory` of model files (default: /models if writable, else the user's cache)")
-		f.Var(&o.reserve, "disk-reserve", "`size` that downloads leave free on the disk of the models, as 2GiB")
 	})
 	inGroup(f, groupAdvanced, func() {
 		f.Uint64Var(&o.seed, "seed", 1, "`seed` of random tokens and synthetic weights")
@@ -93,15 +93,16 @@ func (o *selectOptions) timeout() *time.Duration {
 // newClient returns a client that fetches files, with the settings of the hub's own
 // tools. A brisk client gives up early on hosts that cannot be reached.
 func newClient(brisk bool) *fetch.Client {
-	c := &fetch.Client{UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk}
+	c := &fetch.Client{UserAgent: "benchmark-llm/" + version, Log: slog.Default(), Brisk: brisk, Hint: hostHint}
 	c.UseHubSettings(os.Getenv)
 	return c
 }
 
 // finder returns how models are found with these flags.
 func (o *selectOptions) finder() acquire.Finder {
-	w, client := acquire.Weights(o.weights), newClient(acquire.Weights(o.weights) == acquire.Auto)
-	client.ReserveBytes, client.Hint = (*int64)(&o.reserve), "check the network and the proxy, or use --weights auto or --weights synthetic"
+	w := acquire.Weights(o.weights)
+	client := newClient(w == acquire.Auto)
+	client.ReserveBytes = (*int64)(&o.diskReserve)
 	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
 }
 

@@ -47,7 +47,7 @@ func (s *summary) locate(d *rundir.Dir) {
 func (s *summary) Event(e bench.Stamped) error {
 	switch e := e.Event.(type) {
 	case bench.LoadStarted:
-		s.model = result.ModelName(e.Model.Name)
+		s.model = e.Model.Name
 	case bench.LoadDone:
 		if e.Status != result.OK {
 			s.load, s.notLoaded = &e, s.model
@@ -125,8 +125,8 @@ func (s *summary) result(out *output, strict bool) error {
 	case s.first != nil:
 		o := s.first
 		e := &noRecordError{status: o.Status, e2e: o.Test.E2E}
-		if e.err = fmt.Errorf("nothing was measured: %s of %s: %s", o.Test, result.ModelName(o.Model), o.Reason); e.code() == exitModel {
-			e.err = fmt.Errorf("%s of %s: %s", o.Test, result.ModelName(o.Model), o.Reason)
+		if e.err = fmt.Errorf("nothing was measured: %s of %s: %s", o.Test, o.Model, o.Reason); e.code() == exitModel {
+			e.err = fmt.Errorf("%s of %s: %s", o.Test, o.Model, o.Reason)
 		}
 		return s.noRecord(e)
 	default:

@@ -45,7 +45,7 @@ const embeddedName = "SmolLM-135M.Q4_K_M.gguf"
 // automatic is a run with --weights auto, in a home of its own.
 func automatic(t *testing.T, models string, args ...string) *run {
 	t.Helper()
-	r := newRun(t, append([]string{"--weights", "auto", "--models-dir", models, "-p", "8", "-n", "0", "-r", "1"}, args...)...)
+	r := newRun(t, withUsual(args, "--weights", "auto", "--models-dir", models, "-p", "8", "-n", "0", "-r", "1")...)
 	r.Env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(t.TempDir(), "cache"))
 	r.start()
 	return r
