@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,12 +220,27 @@ func TestDeadHost(t *testing.T) {
 	}
 }
 
+// asking counts requests.
+type asking struct {
+	http.RoundTripper
+	atomic.Int64
+}
+
+func (a *asking) RoundTrip(req *http.Request) (*http.Response, error) {
+	a.Add(1)
+	return a.RoundTripper.RoundTrip(req)
+}
+
 // sixOnADeadHost asks for the sizes of six models, and then fetches them one by one. The
 // client logs so many lines. The result is the error.
 func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, lines int) (last error) {
 	t.Helper()
 	var log bytes.Buffer
-	client := fetch.Client{Hint: "use --weights auto", Transport: transport, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	if transport == nil {
+		transport = fetch.NewTransport(time.Second)
+	}
+	asked := &asking{RoundTripper: transport}
+	client := fetch.Client{Hint: "use --weights auto", Transport: asked, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	client.SetPatience(time.Millisecond)
 	var sources []source.Source
 	for i := range 6 {
@@ -235,6 +251,7 @@ func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, l
 	if err != nil {
 		t.Fatal(err)
 	}
+	asked.Store(0)
 	for i, src := range sources {
 		_, err := client.Fetch(t.Context(), src, dir, fetch.Options{})
 		var host *fetch.HostError
@@ -251,6 +268,9 @@ func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, l
 	}
 	if strings.Count(log.String(), "\n") != lines || strings.Count(log.String(), `hint="use --weights auto"`) != lines {
 		t.Errorf("want %d lines:\n%s", lines, &log)
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("a dead host was asked %d times", n)
 	}
 	noParts(t, dir)
 	return last
