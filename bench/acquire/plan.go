@@ -202,7 +202,8 @@ func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (Planne
 // readHeaders reads the headers of models from their servers, all at once, unless they
 // are known.
 func (p *Plan) readHeaders(ctx context.Context, o *PlanOptions) {
-	ctx, cancel := context.WithTimeout(ctx, o.Weights.requestTimeout())
+	limit := o.Weights.requestTimeout()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the server does not answer within %v", limit))
 	defer cancel()
 	var requests sync.WaitGroup
 	for i := range p.Models {
@@ -272,6 +273,27 @@ func (p *Plan) disk(client *fetch.Client) error {
 		}
 	}
 	return nil
+}
+
+// Note is a note about models.
+type Note struct {
+	Text   string
+	Models []string // their names
+}
+
+// Notes returns the notes about all models. Models with the same note share it: they are
+// on a host that does not answer, for example.
+func (p *Plan) Notes() (notes []Note) {
+	for _, m := range p.Models {
+		for _, text := range m.Notes {
+			i := slices.IndexFunc(notes, func(n Note) bool { return n.Text == text })
+			if i < 0 {
+				i, notes = len(notes), append(notes, Note{Text: text})
+			}
+			notes[i].Models = append(notes[i].Models, m.Name)
+		}
+	}
+	return notes
 }
 
 // times computes the budgets of each model and their sum.

@@ -150,10 +150,18 @@ func (c *Client) givenUp(err error, tries int) bool {
 	return c.Brisk && tries >= briskTries && unreached(err)
 }
 
-// unreached reports whether an error is that of making a connection.
+// unreached reports whether an error is that of making a connection, TLS included.
 func unreached(err error) bool {
 	var e *net.OpError
-	return errors.As(err, &e) && (e.Op == "dial" || e.Op == "proxyconnect")
+	switch {
+	case errors.As(err, &e) && (e.Op == "dial" || e.Op == "proxyconnect"):
+	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)), errors.As(err, new(tls.AlertError)):
+	case strings.Contains(err.Error(), "TLS handshake timeout"): // net/http has no type for these two
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	default:
+		return false
+	}
+	return true
 }
 
 // deadHost is a host that was given up.
@@ -162,14 +170,15 @@ type deadHost struct {
 	until time.Time
 }
 
-// giveUp notes, if a request was given up because its host cannot be reached, that the
-// host is dead. It returns err, or the plain HostError in it.
+// giveUp notes, if a request was given up because its host cannot be reached or takes
+// too long to answer, that the host is dead. It returns err, or the plain HostError in it.
 func (c *Client) giveUp(err error) error {
 	var host *HostError
 	if !errors.As(err, &host) {
 		return err
 	}
-	if unreached(host.Err) {
+	var late net.Error
+	if unreached(host.Err) || errors.As(host.Err, &late) && late.Timeout() {
 		c.dead.LoadOrStore(host.Host, deadHost{host, time.Now().Add(deadTime)})
 	}
 	return host
@@ -198,15 +207,23 @@ func (c *Client) logRetry(tries int, err error, message string, args ...any) {
 	var host *HostError
 	if errors.As(err, &host) {
 		if level == slog.LevelWarn {
-			hint := []any{"hint", c.Hint}
-			if c.Hint == "" {
-				hint = nil
-			}
-			c.warnOnce(host.Error()+", trying again", hint...)
+			c.warnHost(host)
 		}
 		level = slog.LevelDebug
 	}
 	c.log().Log(context.Background(), level, message, append(args, "reason", err)...)
+}
+
+// warnHost warns once that a host gives no answer and is asked again.
+func (c *Client) warnHost(err *HostError) {
+	if _, ok := c.warned.LoadOrStore(err.Host, true); ok {
+		return
+	}
+	var hint []any
+	if c.Hint != "" {
+		hint = []any{"hint", c.Hint}
+	}
+	c.log().Warn(err.Error()+", trying again", hint...)
 }
 
 func (c *Client) newBackOff() *backoff.ExponentialBackOff {
@@ -443,7 +460,13 @@ func newTransport(dial time.Duration) http.RoundTripper {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy: http.ProxyFromEnvironment,
+		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("%s answers %s", proxy.Host, resp.Status)}
+		},
 		DialContext:           (&net.Dialer{Timeout: dial}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 15 * time.Second,

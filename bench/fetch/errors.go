@@ -29,6 +29,10 @@ var (
 // not to. Then neither sizes nor ranges are those of the file.
 var ErrEncoded = errors.New("the server compresses the file")
 
+// ErrReserve is the error of a file for which there is room, but only in the part of the
+// disk that must stay free. It comes with ErrNoDisk.
+var ErrReserve = errors.New("the file fits only into the disk's reserve")
+
 // HostError is the error of a host that gives no answer: it cannot be found or
 // connected to, or it ends or delays the connection. It is ErrUnavailable.
 type HostError struct {
@@ -41,9 +45,13 @@ func (e *HostError) Error() string {
 	if unreached(e.Err) {
 		what = "cannot be reached"
 	}
-	why := e.Err.Error()
+	why, proxied := strings.CutPrefix(e.Err.Error(), "proxyconnect tcp: ")
 	var dns *net.DNSError
-	if errors.As(e.Err, &dns) && !strings.Contains(why, "proxyconnect") {
+	why = strings.TrimPrefix(why, "dial tcp "+e.Host+": ")
+	switch {
+	case proxied:
+		what += " through the proxy"
+	case errors.As(e.Err, &dns):
 		why = dns.Err // without the address of the name server
 	}
 	return fmt.Sprintf("%s %s: %s", e.Host, what, why)
@@ -111,7 +119,7 @@ func (e *StatusError) temporary() bool {
 }
 
 // DiskError is the error of a file system without room for a file. It is
-// ErrNoDisk.
+// ErrNoDisk, and ErrReserve if less reserve would help.
 type DiskError struct {
 	Dir     string
 	Need    int64 // bytes still to be written
@@ -124,8 +132,10 @@ func (e *DiskError) Error() string {
 		ErrNoDisk, e.Dir, size(e.Free), size(e.Need), size(e.Reserve))
 }
 
-// Unwrap returns ErrNoDisk.
-func (e *DiskError) Unwrap() error { return ErrNoDisk }
+// Is implements errors.Is for ErrNoDisk and ErrReserve.
+func (e *DiskError) Is(kind error) bool {
+	return kind == ErrNoDisk || kind == ErrReserve && e.Need <= e.Free
+}
 
 // HopelessError is the error of a download that does not finish before its
 // deadline. It is ErrHopeless.

@@ -6,6 +6,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
+// NewTransport is newTransport.
+var NewTransport = newTransport
+
 // Lock is lock.
 var Lock = lock
 

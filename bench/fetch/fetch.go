@@ -148,8 +148,8 @@ type download struct {
 	counted *gguf.File // header of a file whose size the server does not say; nil: it does
 
 	downloaded int64 // bytes
-	broke      int64 // where the last attempt ended
-	again      int   // attempts in a row that ended there, after they had begun before
+	broke      int64 // byte at which the last attempt that brought bytes ended
+	again      int   // later attempts in a row that ended there too
 	retries    int
 	together   bool         // a file that is there is replaced with the model's other files, by install
 	install    func() error // puts the complete file in its place; nil: it is there
@@ -180,8 +180,12 @@ func (d *download) one(ctx context.Context) (File, error) {
 	return file, nil
 }
 
-// failure adds the file's name to an error.
+// failure adds the file's name to an error, unless that is the host's.
 func (d *download) failure(err error) error {
+	var host *HostError
+	if errors.As(err, &host) && !errors.Is(err, ErrHopeless) {
+		return host
+	}
 	if errors.Is(err, ErrHopeless) && !errors.As(err, new(*HopelessError)) {
 		err = &HopelessError{Done: d.done(), Total: d.total(), BytesPerSecond: d.shown.rate, Last: d.last}
 	}

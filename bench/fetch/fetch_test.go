@@ -270,7 +270,8 @@ func TestFetchSurvives(t *testing.T) {
 // pinnedOptions are options with the checksum of the source.
 type pinnedOptions struct {
 	fetch.Options
-	SHA256 string
+	SHA256       string
+	ReserveBytes int64 // of the client; 0 is the default
 }
 
 func deadline(t time.Time) pinnedOptions {
@@ -318,7 +319,7 @@ func TestFetchFails(t *testing.T) {
 			serve(rw, r, []byte("<!DOCTYPE html><html>hello</html>"))
 		},
 			pinnedOptions{}, gguf.ErrNotGGUF, "it looks like an html page", 1},
-		"empty": {plainURL, status(200), pinnedOptions{}, nil, "the server says that the file is empty", 1},
+		"empty": {plainURL, status(200), pinnedOptions{}, gguf.ErrEmpty, "the server says that the file is empty", 1},
 		"corrupt": {"hf:u/r/m.gguf", func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("X-Linked-Etag", `"`+sha(blob(t, 9))+`"`)
 			serve(rw, r, a)
@@ -332,6 +333,7 @@ func TestFetchFails(t *testing.T) {
 			rw.Header().Set("X-Linked-Size", "12")
 			serve(rw, r, a)
 		}, pinnedOptions{}, nil, "the hub says that the file has 12 bytes", 1},
+		"disk": {plainURL, whole, pinnedOptions{ReserveBytes: 1 << 40}, fetch.ErrNoDisk, "1.0 MB are needed", 1},
 		"retry after the deadline": {plainURL, status(429, "Retry-After", "3600"), deadline(time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)),
 			fetch.ErrHopeless, "try again in 1h0m0s", 1},
 		"slow": {plainURL, func(rw http.ResponseWriter, _ *http.Request) {
@@ -357,6 +359,9 @@ func TestFetchFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, dir, start := newWorld(t, tt.answer), t.TempDir(), time.Now()
+				if reserve := tt.options.ReserveBytes; reserve > 0 {
+					w.client.ReserveBytes = &reserve
+				}
 				_, err := w.client.Fetch(t.Context(), pinned(t, tt.source, tt.options.SHA256), dir, tt.options.Options)
 				if err == nil || tt.kind != nil && !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 					t.Fatalf("got %v", err)

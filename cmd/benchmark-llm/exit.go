@@ -95,6 +95,7 @@ func printed(err error) error {
 }
 
 const (
+	hostHint        = "check the network and the proxy, or use --weights auto or --weights synthetic"
 	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "choose another place with --results-dir (none: no directory)"
@@ -150,6 +151,7 @@ var causes = []struct {
 	action string
 	place  bool // another place helps too
 }{
+	{is(fetch.ErrReserve), "free disk space, leave less free with --disk-reserve", true},
 	{is(syscall.ENOSPC, fetch.ErrNoDisk), "free disk space", true},
 	{is(syscall.EDQUOT), "free some of your disk quota", true},
 	{is(syscall.EFBIG), "raise the limit on the size of files (ulimit -f)", true},
@@ -313,6 +315,7 @@ func notFetchedHint(err error) string {
 		{[]error{fetch.ErrNotFound}, "check the repository, the file and the revision"},
 		{[]error{fetch.ErrMixed}, "move the model's files elsewhere to fetch them again"},
 		{[]error{gguf.ErrNotGGUF}, sourcesHint},
+		{[]error{fetch.ErrEncoded}, "download the file with another program and give its path"},
 		{[]error{gguf.ErrEmpty, gguf.ErrTruncated, gguf.ErrCorrupt}, "give the address of another file: this one is incomplete or damaged"},
 	} {
 		if is(r.causes...)(err) {
@@ -321,6 +324,9 @@ func notFetchedHint(err error) string {
 	}
 	if errors.Is(err, gguf.ErrUnsupported) {
 		return headerHint(err)
+	}
+	if ofType[*fetch.HostError](err) {
+		return hostHint
 	}
 	// A server's failure is no cause of the file system.
 	if text := causeHint(err, otherModelsDir); text != otherModelsDir || errors.Is(err, syscall.EROFS) {

@@ -148,9 +148,9 @@ func (p *planText) print(w io.Writer) error {
 		if m.Bad != "" {
 			fmt.Fprintf(&b, "%s: cannot be run: %s\n", oneLine(m.Name), oneLine(m.Bad))
 		}
-		for _, note := range m.Notes {
-			fmt.Fprintf(&b, "%s: %s\n", oneLine(m.Name), oneLine(note))
-		}
+	}
+	for _, n := range (*acquire.Plan)(p).Notes() {
+		fmt.Fprintf(&b, "%s: %s\n", oneLine(strings.Join(n.Models, ", ")), oneLine(n.Text))
 	}
 	for _, line := range []string{p.diskLine(), p.memoryLine(), p.devicesLine(), p.gpuLines(), p.timeLine()} {
 		if line != "" {
@@ -215,14 +215,20 @@ func (p *planText) diskLine() string {
 	}
 	about, all := "", acquire.Fits
 	for _, m := range p.Models {
-		if m.About && m.Path == "" {
+		if m.Disk == acquire.Unknown {
+			about = "at least "
+		} else if m.About && m.Path == "" && about == "" {
 			about = "about "
 		}
 		if m.Disk == acquire.DoesNotFit || m.Disk == acquire.Unknown && all == acquire.Fits {
 			all = m.Disk
 		}
 	}
-	return fmt.Sprintf("download: %s%s to %s, which has room for %s: %s", about, humanize.IBytes(uint64(p.DownloadBytes)),
+	size := about + humanize.IBytes(uint64(p.DownloadBytes))
+	if all == acquire.Unknown && p.DownloadBytes == 0 {
+		size = "unknown size"
+	}
+	return fmt.Sprintf("download: %s to %s, which has room for %s: %s", size,
 		oneLine(p.Directory), humanize.IBytes(uint64(max(*p.FreeBytes, 0))), all)
 }
 

@@ -24,6 +24,7 @@ type progress struct {
 	outlook  *supervise.Outlook              // takes events before progress does
 	fetching func() (acquire.Download, bool) // the download under way
 	noLoad   bool                            // the model was not loaded
+	noFile   string                          // why the last missing file is missing
 	several  bool                            // the run has several models
 	skipped  notRun                          // not logged yet
 	stopping bool                            // the test under way is being stopped
@@ -175,8 +176,8 @@ func (p *progress) flush() {
 		return
 	}
 	level := slog.LevelWarn
-	if p.noLoad && !p.several || n.status == result.Aborted {
-		level = slog.LevelDebug // the error at the end says it
+	if p.noLoad && !p.several || n.status == result.Aborted || n.reason == p.noFile && n.reason != "" {
+		level = slog.LevelDebug // the error at the end says it, or the line about the model's file
 	}
 	slog.Log(context.Background(), level, "tests not run", "model", n.model, "tests", n.tests, "status", n.status, "reason", n.reason)
 }
@@ -199,14 +200,19 @@ func (p *progress) Event(s bench.Stamped) error {
 		p.model = e.Model
 		p.mu.Unlock()
 		p.waits(waitingForFile, 0)
-		p.set("waiting for %s", e.Model)
-		p.step(waitingForFile, "model", e.Model)
+		p.set("waiting for %s", p.model)
+		p.step(waitingForFile, "model", p.model)
 	case bench.WaitDone:
 		p.waits("", 0)
 		if e.Status != result.OK {
-			slog.Warn("no model file", "model", e.Model, "status", e.Status, "reason", e.Reason)
+			args := []any{"model", p.model, "status", e.Status}
+			if e.Reason != p.noFile { // the same for several models: their host is dead
+				args = append(args, "reason", e.Reason)
+			}
+			p.noFile = e.Reason
+			slog.Warn("no model file", args...)
 		} else if e.Elapsed > time.Second {
-			slog.Info("model file ready", "model", e.Model, "took_s", inSeconds(e.Elapsed))
+			slog.Info("model file ready", "model", p.model, "took_s", inSeconds(e.Elapsed))
 		}
 	case bench.ReadInDone:
 		p.step("model file in memory", "model", e.Model, "size_bytes", e.Bytes, "took_s", inSeconds(e.Elapsed))
@@ -215,7 +221,7 @@ func (p *progress) Event(s bench.Stamped) error {
 		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false
 		p.mu.Unlock()
 		p.waits(loadingModel, 0)
-		p.set("loading %s", e.Model.Name)
+		p.set("loading %s", p.model)
 	case bench.LoadProgress:
 		p.waits(loadingModel, e.Share)
 		p.set("loading %s  %.0f %%", p.model, e.Share*100)

@@ -295,6 +295,35 @@ func TestProgressTimeLeft(t *testing.T) {
 	})
 }
 
+// TestDeadHostInLog: the reason why several models have no file is logged once.
+func TestDeadHostInLog(t *testing.T) {
+	var b bytes.Buffer
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	slog.SetDefault(newLogger(&b, "text", slog.LevelWarn, &b))
+	p := newProgress(&b, 2, outlook(), func() (d acquire.Download, ok bool) { return }, &globalOptions{logFormat: "text"})
+	p.several = true
+	for _, model := range []string{"a.gguf", "b.gguf"} {
+		for _, e := range []bench.Event{
+			bench.WaitStarted{Model: model},
+			bench.WaitDone{Model: model, Status: result.DownloadFailed, Reason: "hub cannot be reached"},
+		} {
+			_ = p.Event(bench.Stamped{Event: e})
+		}
+		for gen := range 3 {
+			_ = p.Outcome(&result.Outcome{Model: model, Test: result.Test{Gen: 1 + gen}, Status: result.DownloadFailed, Reason: "hub cannot be reached"})
+		}
+	}
+	p.close()
+	want := `no model file model=a.gguf status=download_failed reason="hub cannot be reached"
+no model file model=b.gguf status=download_failed
+`
+	got := regexp.MustCompile(`(?m)^\S+ WRN `).ReplaceAllString(b.String(), "")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
 // TestLogIsSparse: without a terminal, waits, loads and repetitions get one log line
 // every 10 s at most.
 func TestLogIsSparse(t *testing.T) {
