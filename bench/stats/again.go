@@ -10,7 +10,7 @@ import (
 // on the same quiet machine, as a share of the speed. A loaded model keeps its speed,
 // because its pages stay where they are; the next load places them anew.
 //
-// Source: `make honesty`; see bench/record/README.md.
+// Source: chosen as a round number; `make honesty` measures it on a machine.
 const LoadSpread = 0.01
 
 // medianOverMean is the standard error of the median of a normal sample divided by
