@@ -55,7 +55,7 @@ func main() {
 
 // measure runs the tests once and returns the records and the time it took.
 func measure(o options, more ...string) ([]result.Record, time.Duration, error) {
-	args := append([]string{"run", "-q", "-o", "jsonl", "-m", o.model, "--weights", "synthetic", "-p", o.prompt, "-n", o.gen}, more...)
+	args := append([]string{"run", "-q", "-o", "jsonl", "-m", o.model, "--weights", "synthetic", "--timeout", "0s", "-p", o.prompt, "-n", o.gen}, more...)
 	dir, err := os.MkdirTemp("", "honesty-")
 	if err != nil {
 		return nil, 0, err
