@@ -213,8 +213,8 @@ func TestDeadHost(t *testing.T) {
 			}
 			transport := fetch.NewTransport(time.Second).(*http.Transport)
 			transport.Proxy = http.ProxyURL(proxy)
-			if err := sixOnADeadHost(t, "https://hub.test", transport, 1); !strings.Contains(err.Error(), "hub.test cannot be reached through the proxy: ") {
-				t.Error(err)
+			if text := sixOnADeadHost(t, "https://hub.test", transport, 1); !strings.Contains(text, "hub.test cannot be reached through the proxy: ") {
+				t.Error(text)
 			}
 		})
 	}
@@ -233,7 +233,7 @@ func (a *asking) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // sixOnADeadHost asks for the sizes of six models, and then fetches them one by one. The
 // client logs so many lines. The result is the error.
-func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, lines int) (last error) {
+func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, lines int) (text string) {
 	t.Helper()
 	var log bytes.Buffer
 	if transport == nil {
@@ -261,10 +261,10 @@ func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, l
 		if strings.Count(err.Error(), host.Host) != 1 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("long: %v", err)
 		}
-		if last != nil && err.Error() != last.Error() { // so that a run can tell that the cause is the same
-			t.Errorf("first %v, then %v", last, err)
+		if text != "" && err.Error() != text { // a run must be able to tell that the cause is the same
+			t.Errorf("first %s, then %v", text, err)
 		}
-		last = err
+		text = err.Error()
 	}
 	if strings.Count(log.String(), "\n") != lines || strings.Count(log.String(), `hint="use --weights auto"`) != lines {
 		t.Errorf("want %d lines:\n%s", lines, &log)
@@ -273,5 +273,5 @@ func sixOnADeadHost(t *testing.T, address string, transport http.RoundTripper, l
 		t.Errorf("a dead host was asked %d times", n)
 	}
 	noParts(t, dir)
-	return last
+	return text
 }
