@@ -35,8 +35,8 @@ func (c *model) identify() error {
 	return nil
 }
 
-// identify describes the content of a model's files, so that a resumed run can tell
-// whether they are still the same.
+// identify describes the content of a model's files. A resumed run compares it with
+// what they were.
 func identify(file fetch.File) ([]bench.ModelFile, error) {
 	var files []bench.ModelFile
 	for _, path := range file.Paths {

@@ -103,8 +103,8 @@ type Note struct{ Given, As string }
 // bit is a value of a switch, or a list of them in llama-bench.
 var bit = regexp.MustCompile(`^[01](,[01])*$`)
 
-// FromLlamaBench replaces llama-bench's short flags with their long names, so that its
-// command lines work here. It replaces the flags for mmap, mlock and repacking that
+// FromLlamaBench makes llama-bench's command lines work here. It replaces short flags
+// with their long names. It also replaces the flags for mmap, mlock and repacking that
 // this program has under another name, and returns a note for each.
 func FromLlamaBench(args []string) (ours []string, notes []Note) {
 	var mode loadMode

@@ -75,7 +75,7 @@ func (c *Comparison) Corrected() (n int) {
 	return n
 }
 
-// OneRun tells whether a side has one run, so that the spread between its loads is not known.
+// OneRun tells whether a side has one run. Then the spread between its loads is not known.
 func (c *Comparison) OneRun() bool { return slices.Contains(c.Runs, 1) }
 
 // Difference is a factor that differs between the sides.

@@ -152,7 +152,7 @@ func TestNoEmptyPart(t *testing.T) {
 	}
 }
 
-// The reserve can be none, so that a disk with exactly the file's size is enough.
+// The reserve can be none. Then a disk with exactly the file's size is enough.
 func TestReserve(t *testing.T) {
 	a := blob(t, 1)
 	for reserve, fits := range map[int64]bool{0: true, 1: false} {

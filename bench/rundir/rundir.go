@@ -201,7 +201,7 @@ func (d *Dir) ResultsFile() string { return d.file("results.jsonl") }
 func (d *Dir) ReportFile() string { return d.file("report.md") }
 
 // lines is a file of whole lines. If a line cannot be written, what was written of it
-// is removed, so that the file can still be read.
+// is removed. The file can still be read.
 type lines struct {
 	*os.File
 	write func([]byte) (int, error) // File.Write; tests replace it
