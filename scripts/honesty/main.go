@@ -91,8 +91,20 @@ func (c count) String() string {
 	return fmt.Sprintf("%5.1f %% ± %.1f", p*100, 100*math.Sqrt(p*(1-p)/float64(c.all)))
 }
 
+// A pair has one record of each run.
+type pair [2]result.Record
+
+// valid says whether the verdicts found nothing that could have moved either speed.
+func (p pair) valid() bool {
+	for _, r := range p {
+		if r.Ext.Verdict == nil || r.Ext.Verdict.Verdict != result.Valid {
+			return false
+		}
+	}
+	return true
+}
+
 func honesty(o options) error {
-	type pair [2]result.Record
 	pairs := map[string][]pair{}
 	var order []string
 	for round := range o.rounds {
@@ -117,7 +129,7 @@ func honesty(o options) error {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, o.rounds)
 	}
 
-	var interval, again count
+	var interval, again, validInterval, validAgain count
 	var claimed, expected float64
 	fmt.Printf("%-8s %10s %12s %12s %14s %14s\n", "test", "median t/s", "within a run", "between runs", "in ci", "in again")
 	var between []float64
@@ -137,8 +149,13 @@ func honesty(o options) error {
 				}
 				claimed = in.Confidence
 				expected = insideExtremes(first.N(), second.N())
-				ci.add(in.Contains(second.Median()))
-				next.add(after.Contains(second.Median()))
+				inside, insideAgain := in.Contains(second.Median()), after.Contains(second.Median())
+				ci.add(inside)
+				next.add(insideAgain)
+				if p.valid() {
+					validInterval.add(inside)
+					validAgain.add(insideAgain)
+				}
 			}
 		}
 		interval.right, interval.all = interval.right+ci.right, interval.all+ci.all
@@ -149,6 +166,11 @@ func honesty(o options) error {
 	}
 	fmt.Printf("\nci (claims %.2f %% for this load's median; %.1f %% expected for another run's): %v\n", claimed*100, expected*100, interval)
 	fmt.Printf("again (claims 95 %% for another run's median; load spread %.2f %%): %v\n", o.spread*100, again)
+	if n := validAgain.all; n > 0 {
+		fmt.Printf("only where both records are valid, %d of %d: ci %v, again %v\n", n, again.all, validInterval, validAgain)
+	} else {
+		fmt.Println("in no pair both records are valid: measure on a quieter machine")
+	}
 	fmt.Printf("between runs: %.2f %% (root mean square)\n", 100*rms(between))
 	return nil
 }
