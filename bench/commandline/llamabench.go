@@ -61,7 +61,6 @@ type ForeignFlag struct {
 var foreign = []ForeignFlag{
 	{"--numa", "sets how memory is spread over NUMA nodes", "run the program under numactl, and choose the CPUs with --cpus"},
 	{"--delay", "waits between tests", "leave it out, or start one run for each test with -p and -n"},
-	{"-oe, --output-err", "also prints the results on stderr", "leave it out: the directory of a run has results.jsonl and report.md"},
 	{"--list-devices", "lists the devices", "benchmark-llm devices"},
 	{"-v, --verbose", "prints the library's log", "use --log-level debug"},
 	{"--progress", "shows the progress", "leave it out: stderr always shows the progress, unless -q is given"},

@@ -68,7 +68,7 @@ func TestForeign(t *testing.T) {
 	if f, ok := Foreign("--n-prompt"); ok {
 		t.Errorf("--n-prompt is foreign: %v", f)
 	}
-	if f, _ := Foreign("-oe"); f.Error() != "there is no -oe, --output-err; in llama-bench it also prints the results on stderr" {
+	if f, _ := Foreign("-ot"); f.Error() != "there is no -ot, --override-tensor; in llama-bench it puts tensors into the memory of a device" {
 		t.Error(f.Error())
 	}
 }

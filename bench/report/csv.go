@@ -7,8 +7,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// csvLines writes llama-bench's CSV: a header without quotes, then all values in
-// quotes. encoding/csv cannot write that. Samples and extensions are omitted.
+// csvLines writes llama-bench's CSV, with the column use_mmap at its end: a header
+// without quotes, then all values in quotes. encoding/csv cannot write that. Samples and
+// extensions are omitted.
 type csvLines struct {
 	w       io.Writer
 	started bool
@@ -18,8 +19,8 @@ func (c *csvLines) Write(o result.Outcome) error {
 	if err := check(o); err != nil || o.Status != result.OK {
 		return err
 	}
-	values := make([]string, len(columns))
-	for i, column := range columns {
+	values := make([]string, len(columns)+1)
+	for i, column := range Columns() {
 		values[i] = `"` + strings.ReplaceAll(column.text(o.Record), `"`, `""`) + `"`
 	}
 	return c.line(strings.Join(values, ","))
@@ -36,9 +37,9 @@ func (c *csvLines) Close() error {
 func (c *csvLines) line(values string) error {
 	var b strings.Builder
 	if !c.started {
-		names := make([]string, len(columns))
-		for i, column := range columns {
-			names[i] = column.name
+		names := make([]string, len(columns)+1)
+		for i, column := range Columns() {
+			names[i] = column.Name
 		}
 		b.WriteString(strings.Join(names, ",") + "\n")
 	}

@@ -177,7 +177,7 @@ func (m *model) markdown() string {
 func settingsLine(records []*result.Record) string {
 	var parts []string
 	for _, s := range settings {
-		c := columns[slices.IndexFunc(columns, func(c column) bool { return c.name == s.field })]
+		c := columns[slices.IndexFunc(columns, func(c Column) bool { return c.Name == s.field })]
 		var values []string
 		shown := false
 		for _, r := range records {

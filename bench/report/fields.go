@@ -4,34 +4,67 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// column is a field of llama-bench's flat formats. These have the fields of the
-// record before the samples, in its order.
-type column struct {
-	name  string
+// A Column is a field of a record in llama-bench's flat formats: CSV and SQL.
+type Column struct {
+	Name  string
 	index int // index of the field in result.Record
 }
 
-var columns = func() []column {
-	var cs []column
+// columns are llama-bench's: the fields of the record before the samples, in its order.
+// mmap is the only field after the samples that has a place in flat formats.
+var columns, mmap = func() (cs []Column, mmap Column) {
 	t := reflect.TypeFor[result.Record]()
+	flat := true
 	for i := range t.NumField() {
-		name := jsonName(t.Field(i))
-		if name == "samples_ns" {
-			break
+		switch c := (Column{jsonName(t.Field(i)), i}); {
+		case c.Name == "samples_ns":
+			flat = false
+		case c.Name == "use_mmap":
+			mmap = c
+		case flat:
+			cs = append(cs, c)
 		}
-		cs = append(cs, column{name, i})
 	}
-	return cs
+	return cs, mmap
 }()
+
+// Columns are llama-bench's columns, in its order, then use_mmap, which
+// compare-llama-bench.py needs.
+func Columns() []Column { return append(slices.Clone(columns), mmap) }
+
+// Type is the column's type in SQL: TEXT, INTEGER or REAL.
+func (c Column) Type() string {
+	switch reflect.TypeFor[result.Record]().Field(c.index).Type.Kind() {
+	case reflect.String:
+		return "TEXT"
+	case reflect.Float64:
+		return "REAL"
+	default:
+		return "INTEGER"
+	}
+}
+
+// Value is the value of the column: a string, a float64, an int64 or a bool.
+func (c Column) Value(r *result.Record) any {
+	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
+	case reflect.Uint64:
+		return int64(v.Uint()) //nolint:gosec // sizes of models
+	case reflect.Int, reflect.Int64:
+		return v.Int()
+	default:
+		return v.Interface()
+	}
+}
 
 // text is the value of the column in llama-bench's flat formats: booleans are 0
 // or 1, fractions look as from C++'s to_string.
-func (c column) text(r *result.Record) string {
+func (c Column) text(r *result.Record) string {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.Bool:
 		if v.Bool() {

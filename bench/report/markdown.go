@@ -106,9 +106,9 @@ func recordTable(records []*result.Record) string {
 	w.Style().Markdown.PadContent = true
 
 	header := table.Row{"model", "size", "params", "backend"}
-	var shown []column
+	var shown []Column
 	for _, s := range settings {
-		c := columns[slices.IndexFunc(columns, func(c column) bool { return c.name == s.field })]
+		c := columns[slices.IndexFunc(columns, func(c Column) bool { return c.Name == s.field })]
 		if slices.ContainsFunc(records, func(r *result.Record) bool { return isShown(r, c, s.standard) }) {
 			shown = append(shown, c)
 			header = append(header, s.heading)
@@ -143,11 +143,11 @@ func recordTable(records []*result.Record) string {
 
 // isShown reports whether record r makes the table show column c, by llama-bench's
 // rules. standard is the default value of the column.
-func isShown(r *result.Record, c column, standard string) bool {
+func isShown(r *result.Record, c Column, standard string) bool {
 	onCPU := slices.ContainsFunc([]string{"CPU", "BLAS", "ZenDNN"}, func(name string) bool {
 		return strings.Contains(r.Backends, name)
 	})
-	switch c.name {
+	switch c.Name {
 	case "n_gpu_layers":
 		return !onCPU
 	case "n_threads":

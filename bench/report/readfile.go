@@ -126,9 +126,9 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 	if header[0] != "build_commit" || !slices.Contains(header, "avg_ts") {
 		return nil, fmt.Errorf("line 1: %w", ErrNotResults)
 	}
-	byName := map[string]column{}
-	for _, c := range columns {
-		byName[c.name] = c
+	byName := map[string]Column{}
+	for _, c := range Columns() {
+		byName[c.Name] = c
 	}
 	seen := map[string]bool{}
 	for _, name := range header {
@@ -153,8 +153,8 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 			if !known {
 				continue
 			}
-			if err := c.set(&record, text); err != nil {
-				return records, fmt.Errorf("line %d: %s: %w", line, c.name, err)
+			if err := c.Set(&record, text); err != nil {
+				return records, fmt.Errorf("line %d: %s: %w", line, c.Name, err)
 			}
 		}
 		if err := record.Test().Validate(); err != nil {
@@ -164,8 +164,8 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 	}
 }
 
-// set parses a value of the column.
-func (c column) set(r *result.Record, text string) error {
+// Set parses a value of the column.
+func (c Column) Set(r *result.Record, text string) error {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.String:
 		v.SetString(text)

@@ -41,6 +41,7 @@ var formats = []struct {
 	{"jsonl", func(w io.Writer, _ Options) Writer { return &jsonLines{w} }},
 	{"json", func(w io.Writer, _ Options) Writer { return &jsonArray{w: w} }},
 	{"csv", func(w io.Writer, _ Options) Writer { return &csvLines{w: w} }},
+	{"sql", func(w io.Writer, _ Options) Writer { return &sqlLines{w: w} }},
 	{"md", func(w io.Writer, _ Options) Writer { return &markdown{w: w} }},
 	{"table", func(w io.Writer, o Options) Writer { return &terminal{w: w, options: o} }},
 }

@@ -110,6 +110,7 @@ func TestGolden(t *testing.T) {
 		{"all.jsonl", "jsonl", Options{}, outcomes()},
 		{"all.json", "json", Options{}, outcomes()},
 		{"all.csv", "csv", Options{}, outcomes()},
+		{"all.sql", "sql", Options{}, outcomes()},
 		{"all.md", "md", Options{}, outcomes()},
 		{"suite.txt", "table", Options{}, outcomes()[:2]},
 		{"narrow.txt", "table", Options{Width: 60}, outcomes()},
@@ -119,6 +120,7 @@ func TestGolden(t *testing.T) {
 		{"none.jsonl", "jsonl", Options{}, nil},
 		{"none.json", "json", Options{}, nil},
 		{"none.csv", "csv", Options{}, nil},
+		{"none.sql", "sql", Options{}, nil},
 		{"none.md", "md", Options{}, nil},
 		{"none.txt", "table", Options{}, nil},
 	} {
@@ -411,7 +413,7 @@ func TestQuote(t *testing.T) {
 
 func TestUnknownFormat(t *testing.T) {
 	_, err := New("xml", io.Discard, Options{})
-	if want := `unknown output format "xml" (known: jsonl, json, csv, md, table)`; err == nil || err.Error() != want {
+	if want := `unknown output format "xml" (known: jsonl, json, csv, sql, md, table)`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -519,7 +521,7 @@ const llamaBenchHeader = "build_commit,build_number,cpu_info,gpu_info,backends,m
 
 func TestKeyOrder(t *testing.T) {
 	header, _, _ := strings.Cut(render1(t, "csv", Options{}), "\n")
-	if diff := cmp.Diff(llamaBenchHeader, header); diff != "" {
+	if diff := cmp.Diff(llamaBenchHeader+",use_mmap", header); diff != "" {
 		t.Errorf("csv (-want +got)\n%s", diff)
 	}
 	line := render1(t, "jsonl", Options{}, completed(result.Test{Prompt: 512}, 1, 2))

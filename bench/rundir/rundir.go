@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -188,6 +189,11 @@ func create(parent string) (*Dir, error) {
 
 // nameFormat is how the name of a run's directory begins: its start in UTC.
 const nameFormat = "20060102T150405Z-"
+
+// NewName names a run that has no directory in the same way.
+func NewName(start time.Time, pid int) string {
+	return start.UTC().Format(nameFormat) + strconv.Itoa(pid)
+}
 
 func (d *Dir) file(name string) string { return filepath.Join(d.Path, name) }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/compare"
+	"github.com/sparecores/benchmark-llm/bench/database"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -31,8 +33,8 @@ var labelled = regexp.MustCompile(`^([^=/]+)=(.+)$`)
 
 // Sides reads the sides of a comparison. Each is [LABEL=]SOURCE, or several sources
 // separated by commas, which are several runs of the side. A source is the directory of a
-// run, a file that report.ReadFile reads, or last, last~1 and so on for runs in parent, as
-// List finds them. What exists under the whole name is one source. Sides without a label
+// run, a file that report.ReadFile reads, a SQLite database, which holds one or more runs,
+// FILE#RUN for one of them, or last, last~1 and so on for runs in parent, as List finds them. What exists under the whole name is one source. Sides without a label
 // are called by the shortest distinct ends of their paths.
 //
 // Errors are ErrNotRun, ErrRunning, ErrTwice, and ErrSource for what cannot be
@@ -52,17 +54,19 @@ func Sides(args []string, parent string) ([]compare.Side, error) {
 			if err != nil {
 				return nil, err
 			}
-			run, err := readRun(path)
+			runs, err := readRuns(path)
 			if err != nil {
 				return nil, err
 			}
-			run.Name = name
-			key := fingerprint(seed, path, run)
-			if before, twice := seen[key]; twice {
-				return nil, &kindError{ErrTwice, fmt.Errorf("%s and %s hold the same measurements: %w", before, name, ErrTwice)}
+			for _, run := range runs {
+				run.Name = name
+				key := fingerprint(seed, path, run)
+				if before, twice := seen[key]; twice {
+					return nil, &kindError{ErrTwice, fmt.Errorf("%s and %s hold the same measurements: %w", before, name, ErrTwice)}
+				}
+				seen[key] = name
+				side.Runs = append(side.Runs, run)
 			}
-			seen[key] = name
-			side.Runs = append(side.Runs, run)
 		}
 		sides, labels, names = append(sides, side), append(labels, label), append(names, sources)
 	}
@@ -119,7 +123,59 @@ func locate(name, parent string) (string, error) {
 	return runs[n], nil
 }
 
-// readRun reads a source.
+// readRuns reads a source. A database may hold several runs.
+func readRuns(path string) ([]compare.Run, error) {
+	file, name := path, ""
+	if i := strings.LastIndexByte(path, '#'); i >= 0 && !exists(path) {
+		file, name = path[:i], path[i+1:]
+	}
+	if !isDatabase(file) {
+		run, err := readRun(path)
+		return []compare.Run{run}, err
+	}
+	runs, err := database.Read(file)
+	if err == nil && name != "" {
+		runs, err = runsOf(runs, name)
+	}
+	if err != nil {
+		return nil, &kindError{ErrSource, result.AtPath(file, err)}
+	}
+	var all []compare.Run
+	for _, r := range runs {
+		all = append(all, compare.Run{Records: r.Records})
+	}
+	return all, nil
+}
+
+func isDatabase(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	head := make([]byte, database.HeadBytes)
+	n, _ := io.ReadFull(f, head)
+	return database.Is(head[:n])
+}
+
+// runsOf returns the run of a database that a name means: that of the run, last, last~1
+// and so on.
+func runsOf(runs []database.Run, name string) ([]database.Run, error) {
+	i := slices.IndexFunc(runs, func(r database.Run) bool { return r.Name == name })
+	if m := lastRun.FindStringSubmatch(name); m != nil {
+		n, _ := strconv.Atoi(m[1]) // it has few digits, or none
+		i = len(runs) - 1 - n
+	}
+	if i < 0 {
+		return nil, fmt.Errorf("there is no run %s among its %s", name, result.Count(len(runs), "run"))
+	}
+	return runs[i : i+1], nil
+}
+
+// readRun reads a source of one run.
 func readRun(path string) (compare.Run, error) {
 	var run compare.Run
 	f, err := os.Open(path)
@@ -191,7 +247,7 @@ func distinctLabels(given []string, sources [][]string) []string {
 	for i, label := range given {
 		if label == "" {
 			label = filepath.ToSlash(filepath.Clean(sources[i][0]))
-			if e := filepath.Ext(label); slices.Contains([]string{".jsonl", ".json", ".csv"}, e) && filepath.Base(label) != e {
+			if e := filepath.Ext(label); slices.Contains([]string{".jsonl", ".json", ".csv", ".db", ".sqlite"}, e) && filepath.Base(label) != e {
 				label = strings.TrimSuffix(label, e)
 			}
 		}

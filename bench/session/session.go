@@ -7,6 +7,8 @@ package session
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -90,6 +92,14 @@ func (r *Session) Close() {
 	if r.Dir != nil {
 		r.Dir.Leave()
 	}
+}
+
+// Name names the run: as its directory, or in the same way if it has none.
+func (r *Session) Name() string {
+	if r.Dir != nil {
+		return filepath.Base(r.Dir.Path)
+	}
+	return rundir.NewName(r.Span.Started, os.Getpid())
 }
 
 // deadline returns when the run must end; zero: there is no limit.

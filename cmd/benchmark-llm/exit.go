@@ -15,6 +15,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/compare"
+	"github.com/sparecores/benchmark-llm/bench/database"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -54,7 +55,7 @@ const exitCodes = `Exit codes:
   3    the model, or a source of compare, is missing, broken or not supported
   4    libllama, a needed back-end or a required GPU is missing
   5    results could not be written; with --strict also if only one of
-       the directory, stdout and --token-times failed
+       the directory, stdout, --db and --token-times failed
   6    with --strict: a test has no record
   7    with --require-quiet: the machine is busy
   8    compare --fail-below: a row is slower than that
@@ -208,7 +209,7 @@ var rules = []rule{
 	{is(rundir.ErrAccess), exitOutput, byCause("give a directory that this user can read and write")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, byCause(otherResultsDir)},
 
-	{is(session.ErrTokenTimes), exitOutput, byCause("choose another file")},
+	{is(session.ErrTokenTimes, database.ErrWrite), exitOutput, byCause("choose another file")},
 	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
 	// The machine.
 	{is(session.ErrNoSensor), exitUsage, hint("give a time, as --cool-down 30s")},

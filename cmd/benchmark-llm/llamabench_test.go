@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench/commandline"
@@ -48,5 +51,29 @@ func TestEveryFlagOfLlamaBench(t *testing.T) {
 	}
 	if n < 60 {
 		t.Errorf("llama-bench's help has only %d names of flags:\n%s", n, help)
+	}
+}
+
+// -o sql prints what llama-bench prints, but for what was measured and how.
+func TestSQLOfLlamaBench(t *testing.T) {
+	model := filepath.Join(t.TempDir(), "tiny.gguf")
+	if err := os.WriteFile(model, tinyModel(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := exec.CommandContext(t.Context(), filepath.Join("..", "..", "scripts", "llama-tool"), "llama-bench", "-m", model, "-p", "8", "-n", "4", "-r", "1", "-t", "1", "-fa", "1", "-o", "sql").Output()
+	if err != nil {
+		t.Fatalf("%v; scripts/get-llama --tools installs llama-bench", err)
+	}
+	r := newRun(t, "-m", model, "--weights", "file", "-p", "8", "-n", "4", "-r", "1", "-o", "sql")
+	r.start()
+	r.over(exitOK)
+	ours := r.stdout.Bytes()
+	measured := regexp.MustCompile(`'[^']*Z', '[0-9]+', '[0-9]+', '[0-9.]+', '[0-9.]+'\);`)
+	clear := func(out []byte) string { return string(measured.ReplaceAll(out, []byte("MEASURED);"))) }
+	if bytes.Count(theirs, []byte("INSERT")) != 2 {
+		t.Fatalf("llama-bench printed %s", theirs)
+	}
+	if diff := cmp.Diff(clear(theirs), clear(ours)); diff != "" {
+		t.Errorf("(-llama-bench +this)\n%s", diff)
 	}
 }

@@ -52,7 +52,7 @@ const logEvery = 10 * time.Second
 // between lines of JSON.
 func newProgress(stderr io.Writer, threads int, outlook *supervise.Outlook, fetching func() (acquire.Download, bool), g *globalOptions) *progress {
 	p := &progress{threads: threads, outlook: outlook, fetching: fetching, state: "starting"}
-	if !moves(stderr) || g.quiet || g.logFormat != "text" {
+	if !moves(stderr) || g.quiet || g.still || g.logFormat != "text" {
 		p.quit = make(chan struct{})
 		go p.logWaits()
 		return p

@@ -15,6 +15,7 @@ type globalOptions struct {
 	logLevel  string
 	logFormat string
 	quiet     bool
+	still     bool // stderr has results, so no line of it is drawn again
 }
 
 // The values of global flags.

@@ -18,6 +18,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/database"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
@@ -35,6 +36,8 @@ type runOptions struct {
 	repeatOptions
 	global       *globalOptions
 	format       string
+	formatErr    string // of stderr; empty: nothing
+	db           string
 	resultsDir   string
 	resume       string
 	strict       bool
@@ -99,7 +102,9 @@ and records to a directory of its own below --results-dir.`,
 		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
 	})
 	inGroup(f, groupOutput, func() {
-		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, md, table (default: table on a terminal, else jsonl)")
+		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, sql, md, table (default: table on a terminal, else jsonl)")
+		f.StringVar(&o.formatErr, "output-err", "", "also print the results on stderr, in this `format`")
+		f.StringVar(&o.db, "db", "", "`file` of a SQLite database to add the records to")
 		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own; none: no directory (default: the user's state directory)")
 		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue; last: the newest in --results-dir")
 		f.BoolVar(&o.strict, "strict", false, "exit with code 6 if a test has no record")
@@ -124,7 +129,7 @@ const noResults = "none"
 
 // changeable are the flags that may be given with --resume. None of them changes what
 // is measured.
-var changeable = []string{"resume", "results-dir", "disk-reserve", "output", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
+var changeable = []string{"resume", "results-dir", "disk-reserve", "output", "output-err", "db", "strict", "token-times", "wait-quiet", "require-quiet", "log-level", "log-format", "quiet"}
 
 // check refuses invalid values, before anything starts.
 func (o *runOptions) check() error {
@@ -151,8 +156,10 @@ func (o *runOptions) check() error {
 			return usage("leave them out: a resumed run keeps its settings", "--resume: %s cannot be changed", strings.Join(others, ", "))
 		}
 	}
-	if err := oneOf("--output", cmp.Or(o.format, report.Formats()[0]), report.Formats()); err != nil {
-		return err
+	for flag, format := range map[string]string{"--output": o.format, "--output-err": o.formatErr} {
+		if err := oneOf(flag, cmp.Or(format, report.Formats()[0]), report.Formats()); err != nil {
+			return err
+		}
 	}
 	s := &o.settings
 	s.Threads = cmp.Or(s.Threads, host.DefaultThreads())
@@ -281,6 +288,24 @@ func (o *runOptions) measure(ctx context.Context, r *session.Session, out *outpu
 		return err
 	}
 	defer times.Close() //nolint:errcheck // its error is checked below
+	db, err := database.Open(o.db, r.Name())
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // its error is checked below
+	destinations := supervise.Destinations{
+		{Name: "stdout", Records: true, Consumer: out, End: out.close},
+		{Name: "--db", Records: o.db != "", Consumer: db, End: db.Close},
+		{Name: "--token-times", Consumer: times, End: times.Close},
+	}
+	if o.formatErr != "" {
+		beside, err := newOutput(o.formatErr, stderr)
+		if err != nil {
+			return err
+		}
+		destinations = append(destinations, &supervise.Destination{Name: "stderr", Consumer: beside, End: beside.close})
+		o.global.still = true
+	}
 	outlook := r.Outlook()
 	show := newProgress(stderr, r.Job.Settings.Threads, outlook, r.Models.Downloading, o.global)
 	show.several = len(r.Models.Jobs()) > 1
@@ -288,10 +313,7 @@ func (o *runOptions) measure(ctx context.Context, r *session.Session, out *outpu
 	end := new(summary)
 	ended := r.Measure(ctx, session.Watchers{
 		Summary: end, Outlook: outlook, Progress: show,
-		Destinations: supervise.Destinations{
-			{Name: "stdout", Records: true, Consumer: out, End: out.close},
-			{Name: "--token-times", Consumer: times, End: times.Close},
-		},
+		Destinations: destinations,
 		Bad: func(model string, err error) {
 			hint := ""
 			if f, ok := lookup(err); ok {

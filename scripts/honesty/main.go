@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +32,7 @@ type options struct {
 	rounds         int
 	until          string
 	spread         float64
+	keep, from     string
 }
 
 func main() {
@@ -42,6 +44,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 10, "`number` of pairs of runs")
 	flag.StringVar(&o.until, "until", "", "`precisions` to measure, as 5%,2%,1%")
 	flag.Float64Var(&o.spread, "load-spread", stats.LoadSpread, "`share` by which loads differ")
+	flag.StringVar(&o.keep, "keep", "", "write the records to `file`, two runs a line, for -from")
+	flag.StringVar(&o.from, "from", "", "judge the records of `file` instead of measuring")
 	flag.Parse()
 	run := honesty
 	if o.until != "" {
@@ -105,17 +109,13 @@ func (p pair) valid() bool {
 }
 
 func honesty(o options) error {
+	rounds, err := measured(o)
+	if err != nil {
+		return err
+	}
 	pairs := map[string][]pair{}
 	var order []string
-	for round := range o.rounds {
-		var runs [2][]result.Record
-		for _, side := range []int{round % 2, 1 - round%2} { // the sides take turns to be first
-			records, _, err := measure(o)
-			if err != nil {
-				return err
-			}
-			runs[side] = records
-		}
+	for _, runs := range rounds {
 		if len(runs[0]) != len(runs[1]) {
 			return fmt.Errorf("runs with %d and %d records", len(runs[0]), len(runs[1]))
 		}
@@ -126,7 +126,6 @@ func honesty(o options) error {
 			}
 			pairs[name] = append(pairs[name], pair{runs[0][i], runs[1][i]})
 		}
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, o.rounds)
 	}
 
 	var interval, again, validInterval, validAgain count
@@ -173,6 +172,52 @@ func honesty(o options) error {
 	}
 	fmt.Printf("between runs: %.2f %% (root mean square)\n", 100*rms(between))
 	return nil
+}
+
+// A round has the records of two runs.
+type round [2][]result.Record
+
+// measured are the rounds of -from, or new ones.
+func measured(o options) ([]round, error) {
+	var rounds []round
+	if o.from != "" {
+		f, err := os.Open(o.from)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() //nolint:errcheck // only read
+		for d := json.NewDecoder(f); d.More(); {
+			var r round
+			if err := d.Decode(&r); err != nil {
+				return nil, fmt.Errorf("%s: round %d: %w", o.from, len(rounds)+1, err)
+			}
+			rounds = append(rounds, r)
+		}
+		return rounds, nil
+	}
+	var kept bytes.Buffer
+	for i := range o.rounds {
+		var runs round
+		for _, side := range []int{i % 2, 1 - i%2} { // the sides take turns to be first
+			records, _, err := measure(o)
+			if err != nil {
+				return nil, err
+			}
+			runs[side] = records
+		}
+		rounds = append(rounds, runs)
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, o.rounds)
+		if o.keep == "" {
+			continue
+		}
+		if err := json.NewEncoder(&kept).Encode(runs); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(o.keep, kept.Bytes(), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return rounds, nil
 }
 
 func rms(x []float64) float64 {

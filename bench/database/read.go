@@ -1,0 +1,196 @@
+package database
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/result"
+)
+
+// Is tells whether the first bytes of a file are those of a SQLite database.
+func Is(head []byte) bool { return strings.HasPrefix(string(head), "SQLite format 3\x00") }
+
+// HeadBytes is how many bytes Is needs.
+const HeadBytes = 16
+
+// A Run holds records that were measured together.
+type Run struct {
+	Name    string // empty if llama-bench wrote them
+	Records []result.Record
+}
+
+// Read reads the runs of a database with the table llama_bench, in the order in which
+// they were added. Rows of llama-bench name no run: one ends where a test comes again. The
+// file is not changed. Errors name the row, from 1; they are report.ErrNotResults if there is no such
+// table or if it lacks a column, and report.ErrNoRecords if it is empty.
+func Read(path string) ([]Run, error) {
+	db, err := sql.Open("sqlite", dsn(path, "ro"))
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	there, err := columnsOf(db, "llama_bench")
+	switch {
+	case err != nil:
+		return nil, err
+	case len(there) == 0:
+		return nil, fmt.Errorf("no table llama_bench: %w", report.ErrNotResults)
+	}
+	for _, name := range []string{"model_type", "n_prompt", "n_gen", "avg_ts"} {
+		if !slices.Contains(there, name) {
+			return nil, fmt.Errorf("table llama_bench has no column %s: %w", name, report.ErrNotResults)
+		}
+	}
+	x, err := readExtensions(db, slices.Contains(there, recordID))
+	if err != nil {
+		return nil, err
+	}
+	runs, err := readRows(db, there, x)
+	if err == nil && len(runs) == 0 {
+		err = report.ErrNoRecords
+	}
+	return runs, err
+}
+
+// extension is what this program adds to a row.
+type extension struct {
+	run string
+	ext result.Ext
+	ns  []int64
+	ts  []float64
+}
+
+// readExtensions reads what is known of each record_id.
+func readExtensions(db *sql.DB, ours bool) (map[int64]*extension, error) {
+	if !ours {
+		return nil, nil
+	}
+	all := map[int64]*extension{}
+	err := each(db, "SELECT record_id, run, ext FROM llama_bench_ext", func(rows *sql.Rows) error {
+		var id int64
+		var text string
+		x := new(extension)
+		if err := rows.Scan(&id, &x.run, &text); err != nil {
+			return err
+		}
+		all[id] = x
+		if err := json.Unmarshal([]byte(text), &x.ext); err != nil {
+			return fmt.Errorf("llama_bench_ext: record %d: %w", id, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, each(db, "SELECT record_id, ns, ts FROM llama_bench_samples ORDER BY record_id, repetition", func(rows *sql.Rows) error {
+		var id, ns int64
+		var ts float64
+		if err := rows.Scan(&id, &ns, &ts); err != nil {
+			return err
+		}
+		if x := all[id]; x != nil {
+			x.ns, x.ts = append(x.ns, ns), append(x.ts, ts)
+		}
+		return nil
+	})
+}
+
+// each calls do for every row of a query.
+func each(db *sql.DB, query string, do func(*sql.Rows) error) error {
+	rows, err := db.Query(query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := do(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// readRows reads the table llama_bench.
+func readRows(db *sql.DB, there []string, extensions map[int64]*extension) (runs []Run, err error) {
+	var columns []report.Column
+	var names []string
+	for _, c := range report.Columns() {
+		if slices.Contains(there, c.Name) {
+			columns, names = append(columns, c), append(names, c.Name)
+		}
+	}
+	id := "NULL"
+	if extensions != nil {
+		id = recordID
+	}
+	texts := make([]sql.NullString, len(columns))
+	var record sql.NullInt64
+	into := []any{&record}
+	for i := range texts {
+		into = append(into, &texts[i])
+	}
+	index := map[string]int{} // of runs of this program, by name
+	seen := map[string]bool{} // rows of llama-bench's run that is read
+	open := -1                // index of that run
+	number := 0
+	err = each(db, "SELECT "+id+", "+strings.Join(names, ", ")+" FROM llama_bench ORDER BY rowid", func(rows *sql.Rows) error {
+		number++
+		if err := rows.Scan(into...); err != nil {
+			return fmt.Errorf("row %d: %w", number, err)
+		}
+		var r result.Record
+		for i, c := range columns {
+			if !texts[i].Valid {
+				continue
+			}
+			if err := c.Set(&r, texts[i].String); err != nil {
+				return fmt.Errorf("row %d: %s: %w", number, c.Name, err)
+			}
+		}
+		if err := r.Test().Validate(); err != nil {
+			return fmt.Errorf("row %d: %w", number, err)
+		}
+		x := extensions[record.Int64]
+		if !record.Valid || x == nil {
+			key := rowKey(columns, texts)
+			if open < 0 || seen[key] {
+				open, seen = len(runs), map[string]bool{}
+				runs = append(runs, Run{})
+			}
+			seen[key] = true
+			runs[open].Records = append(runs[open].Records, r)
+			return nil
+		}
+		r.Ext, r.SamplesNs, r.SamplesTS = x.ext, x.ns, x.ts
+		i, known := index[x.run]
+		if !known {
+			i = len(runs)
+			index[x.run] = i
+			runs = append(runs, Run{Name: x.run})
+		}
+		runs[i].Records = append(runs[i].Records, r)
+		return nil
+	})
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return runs, err
+}
+
+// rowKey is what one run of llama-bench measures once: all of a row but the results.
+func rowKey(columns []report.Column, texts []sql.NullString) string {
+	var b strings.Builder
+	for i, c := range columns {
+		if c.Name == "test_time" {
+			break // and the results behind it
+		}
+		fmt.Fprintf(&b, "%s\x00", texts[i].String)
+	}
+	return b.String()
+}
