@@ -66,7 +66,9 @@ func TestSQLOfLlamaBench(t *testing.T) {
 	}
 	r := newRun(t, "-m", model, "--weights", "file", "-p", "8", "-n", "4", "-r", "1", "-o", "sql")
 	r.start()
-	r.over(exitOK)
+	if code := r.exitCode(); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, r.stderr.String())
+	}
 	ours := r.stdout.Bytes()
 	measured := regexp.MustCompile(`'[^']*Z', '[0-9]+', '[0-9]+', '[0-9.]+', '[0-9.]+'\);`)
 	clear := func(out []byte) string { return string(measured.ReplaceAll(out, []byte("MEASURED);"))) }
