@@ -13,8 +13,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// facts summarize the run and its machine for the report.
-func (d *Description) facts() []report.Fact {
+// facts summarize the run and its machine for the report. running tells whether its last
+// span goes on.
+func (d *Description) facts(running bool) []report.Fact {
 	var facts []report.Fact
 	add := func(name string, parts ...string) {
 		parts = slices.DeleteFunc(parts, func(p string) bool { return p == "" })
@@ -26,8 +27,11 @@ func (d *Description) facts() []report.Fact {
 		if i > 0 {
 			name = "continued"
 		}
-		if s.Ended != nil {
+		switch {
+		case s.Ended != nil:
 			until = "ended " + s.Ended.Format(time.RFC3339)
+		case running && i == len(d.Continued):
+			until = "running"
 		}
 		other := ""
 		if s.Version != d.Version {

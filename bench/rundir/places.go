@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench/host"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // Start creates the directory of a new run in parent, and describes it. If parent is
@@ -73,18 +75,30 @@ func stateDir() string {
 	return filepath.Join(state, "benchmark-llm", "runs")
 }
 
-// Last stands for the most recent run in Find.
+// Last stands for the most recent run in Find, last~1 for the last but one, and so on.
 const Last = "last"
+
+// lastRun matches Last and the names of the runs before it.
+var lastRun = regexp.MustCompile(`^` + Last + `(?:~([0-9]{1,6}))?$`)
+
+// lastName is the name of the run with so many newer ones.
+func lastName(newer int) string {
+	if newer == 0 {
+		return Last
+	}
+	return Last + "~" + strconv.Itoa(newer)
+}
 
 // runName matches the names of directories that Create makes.
 var runName = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9]+$`)
 
-// Find returns the path of the run to resume. name is a path, Last, or the name of a
+// Find returns the path of a run. name is a path, Last, last~1 and so on, or the name of a
 // directory in parent; an empty parent stands for the places where Start puts a run.
-// The error is ErrNotRun if there is no run for Last; a path is not checked.
+// The error is ErrNotRun if there is no run for Last and the like; a path is not checked.
 func Find(name, parent string) (string, error) {
 	parents := placesOf(parent)
-	if name != Last {
+	m := lastRun.FindStringSubmatch(name)
+	if m == nil {
 		for _, p := range parents {
 			if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) && runName.MatchString(name) && isRun(filepath.Join(p, name)) {
 				return filepath.Join(p, name), nil
@@ -96,10 +110,14 @@ func Find(name, parent string) (string, error) {
 		return "", &kindError{ErrAccess, err}
 	}
 	runs := List(parent)
-	if len(runs) == 0 {
-		return "", &kindError{ErrNotRun, fmt.Errorf("there is no run in %s", parents[0])}
+	n, _ := strconv.Atoi(m[1]) // it has few digits, or none
+	switch {
+	case n < len(runs):
+		return runs[n], nil
+	case m[1] == "":
+		return "", noRun(parents[0])
 	}
-	return runs[0], nil
+	return "", &kindError{ErrNotRun, fmt.Errorf("there is no %s: %s has %s", name, parents[0], result.Count(len(runs), "run"))}
 }
 
 // placesOf are the directories in which runs are: parent, or if that is empty, the places
@@ -113,11 +131,14 @@ func placesOf(parent string) []string {
 
 // List returns the directories of runs in parent, or in the places where Start puts a
 // run if parent is empty, the newest first. A place that cannot be read has none.
-func List(parent string) (runs []string) {
+func List(parent string) []string { return list(parent, isRun) }
+
+// list is List of the directories with a run's name that is holds for.
+func list(parent string, is func(path string) bool) (runs []string) {
 	for _, p := range placesOf(parent) {
 		entries, _ := os.ReadDir(p)
 		for _, e := range entries {
-			if path := filepath.Join(p, e.Name()); runName.MatchString(e.Name()) && isRun(path) {
+			if path := filepath.Join(p, e.Name()); runName.MatchString(e.Name()) && is(path) {
 				runs = append(runs, path)
 			}
 		}

@@ -352,7 +352,7 @@ func (d *Dir) Finish(acc result.Accounting) error {
 		return writeError(err)
 	}
 	document := report.Document{
-		Title: "Run " + filepath.Base(d.Path), Facts: d.description.facts(), Outcomes: d.description.inOrder(d.outcomes), Accounting: acc,
+		Title: "Run " + filepath.Base(d.Path), Facts: d.description.facts(false), Outcomes: d.description.inOrder(d.outcomes), Accounting: acc,
 	}
 	return writeError(d.replace("report.md", func(f *renameio.PendingFile) error {
 		if err := report.WriteDocument(f, document); err != nil {
@@ -396,7 +396,7 @@ func (d *Dir) replace(name string, write func(*renameio.PendingFile) error) erro
 
 // removePending removes the temporary files of a process that was killed.
 func (d *Dir) removePending() {
-	for _, name := range []string{"run.json", "results.jsonl", "report.md"} {
+	for _, name := range replaced {
 		left, _ := filepath.Glob(d.file("." + name + "*")) // fails only if the path itself contains a bad pattern
 		for _, path := range left {
 			_ = os.Remove(path) // it does no harm if it stays

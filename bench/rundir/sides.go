@@ -25,9 +25,6 @@ var (
 	ErrTwice  = errors.New("given twice")            // a source or a label
 )
 
-// lastRun matches Last and the runs before it: last~1 is the last but one.
-var lastRun = regexp.MustCompile(`^` + Last + `(?:~([0-9]{1,6}))?$`)
-
 // labelled matches LABEL=SOURCE. A label has no slash, so that a path may have the sign.
 var labelled = regexp.MustCompile(`^([^=/]+)=(.+)$`)
 
@@ -50,7 +47,7 @@ func Sides(args []string, parent string) ([]compare.Side, error) {
 		label, sources := split(arg)
 		side := compare.Side{Label: label}
 		for _, name := range sources {
-			path, err := locate(name, parent)
+			path, err := Find(name, parent)
 			if err != nil {
 				return nil, err
 			}
@@ -107,20 +104,6 @@ func split(arg string) (label string, sources []string) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// locate returns the path of a source.
-func locate(name, parent string) (string, error) {
-	m := lastRun.FindStringSubmatch(name)
-	if m == nil || m[1] == "" {
-		return Find(name, parent)
-	}
-	n, _ := strconv.Atoi(m[1]) // it has few digits
-	runs := List(parent)
-	if n >= len(runs) {
-		return "", &kindError{ErrNotRun, fmt.Errorf("there is no %s: %s has %s", name, placesOf(parent)[0], result.Count(len(runs), "run"))}
-	}
-	return runs[n], nil
 }
 
 // readRuns reads a source. A database may hold several runs.
@@ -287,11 +270,7 @@ func distinctLabels(given []string, sources [][]string) []string {
 func Names(parent string) (names []string) {
 	runs := List(parent)
 	for i := range runs {
-		name := Last
-		if i > 0 {
-			name += "~" + strconv.Itoa(i)
-		}
-		names = append(names, name)
+		names = append(names, lastName(i))
 	}
 	return append(names, runs...)
 }
