@@ -156,7 +156,7 @@ func TestShortfalls(t *testing.T) {
 		want  []string
 	}{
 		"few false":                  {of(pp, 1, 0, compare.Faster, 5), nil},
-		"many false":                 {of(pp, 1, 0, compare.Faster, 6), []string{"pp8, 1 run a side: 6 % of the A/A rows have a false verdict, at most 5 % may"}},
+		"many false":                 {of(pp, 1, 0, compare.Faster, 6), []string{"6.0 % of the A/A rows have a false verdict, at most 5 % may"}},
 		"A/A rows that are the same": {of(pp, 1, 0, compare.Same, 100), nil},
 		"found":                      {of(tg, 5, 0.05, compare.Slower, 90), nil},
 		"not found":                  {of(tg, 5, 0.05, compare.Slower, 89), []string{"tg4, 5 runs a side: a slowdown of 5 % is found in 89 %, and must be in 90 %"}},
@@ -169,5 +169,8 @@ func TestShortfalls(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+	if got := shortfalls([]tally{of(pp, 1, 0, compare.Faster, 8), of(tg, 1, 0, compare.Slower, 2)}); got != nil {
+		t.Errorf("8 of 100 and 2 of 100 rows: %v", got)
 	}
 }
