@@ -162,8 +162,8 @@ func TestComparisonNamesRecords(t *testing.T) {
 		text := b.String()
 		for part, n := range map[string]int{
 			"left out: a record of tg128 of m.gguf in new: invalid: 30 % was stolen\n": 1,
-			"in old: not measured by the others\n":                                      100,
-			"not compared: 30 records more; -o json lists all\n":                        1,
+			"in old: not measured by the others\n":                                     100,
+			"not compared: 30 records more; -o json lists all\n":                       1,
 		} {
 			if strings.Count(text, part) != n {
 				t.Errorf("%s has not %d times %q:\n%s", format, n, part, text)
