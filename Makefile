@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty disturb gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty verdicts disturb gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
 help: # list the verbs
 	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
@@ -120,6 +120,9 @@ load: deps build ## measure how fast synthetic weights load, and compare with a 
 
 honesty: build ## run tests twice by turns: how often are the intervals right? ARGS='-until 5%,2%,1%'
 	@go build -o bin/honesty ./scripts/honesty && bin/honesty $(ARGS)
+
+verdicts: build ## measure how often verdicts of compare are right; ARGS='-from FILE' judges recorded runs
+	@go build -o bin/verdicts ./scripts/verdicts && bin/verdicts $(ARGS)
 
 disturb: build ## measure whether verdicts name what slows tests down, on a quiet machine
 	@go build -o bin/disturb ./scripts/disturb && bin/disturb $(ARGS)

@@ -7,6 +7,7 @@ package compare
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,6 +62,7 @@ type Comparison struct {
 	Rows        []Row        `json:"rows"`        // that at least two sides have
 	Means       []Mean       `json:"means"`       // geometric means of rows
 	Alone       []Alone      `json:"alone"`       // records that could not be paired
+	LeftOut     []Alone      `json:"left_out"`    // invalid records of sides that have others of the same test
 }
 
 // Corrected is the number of verdicts that were corrected together.
@@ -200,7 +202,7 @@ func Compare(sides []Side, o Options) (*Comparison, error) {
 	if err := c.judge(o); err != nil {
 		return nil, err
 	}
-	c.Alone = t.alone(sides, o.Across)
+	c.Alone, c.LeftOut = t.alone(sides, o.Across), t.leftOut
 	if len(c.Rows) == 0 {
 		return nil, t.noRow(c.Alone, o.Across)
 	}
@@ -232,16 +234,13 @@ func differences(sides []Side, across []string) []Difference {
 	for _, f := range factors {
 		d := Difference{Name: f.name, Compared: f.compared(across)}
 		for _, s := range sides {
-			var values []string
+			values := map[string]bool{}
 			for _, run := range s.Runs {
 				for i := range run.Records {
-					if v := f.value(&run.Records[i]); !slices.Contains(values, v) {
-						values = append(values, v)
-					}
+					values[f.value(&run.Records[i])] = true
 				}
 			}
-			slices.Sort(values)
-			d.Values = append(d.Values, strings.Join(values, " | "))
+			d.Values = append(d.Values, strings.Join(slices.Sorted(maps.Keys(values)), " | "))
 		}
 		if slices.ContainsFunc(d.Values, func(v string) bool { return v != d.Values[0] }) {
 			all = append(all, d)
@@ -263,10 +262,20 @@ type entry struct {
 type tables struct {
 	entries map[measured]*entry
 	order   []*entry
+	alike   map[subject][]*entry // of the same model and test
+	leftOut []Alone
 }
 
+// subject is a test of a model, with any settings.
+type subject struct {
+	model modelKey
+	test  result.Test
+}
+
+func (e *entry) subject() subject { return subject{e.key.model, e.key.test} }
+
 func collect(sides []Side, across []string) *tables {
-	t := &tables{entries: map[measured]*entry{}}
+	t := &tables{entries: map[measured]*entry{}, alike: map[subject][]*entry{}}
 	var kept, compared []factor
 	for _, f := range factors {
 		if f.compared(across) {
@@ -289,15 +298,47 @@ func collect(sides []Side, across []string) *tables {
 					e = &entry{key: key, name: r.ModelFilename, records: make([][]*result.Record, len(sides))}
 					t.entries[key] = e
 					t.order = append(t.order, e)
+					t.alike[e.subject()] = append(t.alike[e.subject()], e)
 				}
 				e.records[side] = append(e.records[side], r)
 			}
 		}
 	}
 	for _, e := range t.order {
+		t.leftOut = append(t.leftOut, e.leaveOut()...)
 		e.refused = e.refuse(sides, compared)
 	}
 	return t
+}
+
+// leaveOut takes invalid records away from sides that have other ones: the more runs a
+// side has, the likelier it is that one was disturbed.
+func (e *entry) leaveOut() (left []Alone) {
+	for side, records := range e.records {
+		valid := slices.DeleteFunc(slices.Clone(records), invalid)
+		if len(valid) == 0 || len(valid) == len(records) {
+			continue
+		}
+		for _, r := range records {
+			if invalid(r) {
+				left = append(left, Alone{side, e.name, e.key.test, whyInvalid(r)})
+			}
+		}
+		e.records[side] = valid
+	}
+	return left
+}
+
+func invalid(r *result.Record) bool {
+	return r.Ext.Verdict != nil && r.Ext.Verdict.Verdict == result.Invalid
+}
+
+// whyInvalid is the first reason of an invalid record.
+func whyInvalid(r *result.Record) string {
+	if reasons := r.Ext.Verdict.Reasons; len(reasons) > 0 {
+		return "invalid: " + reasons[0].Message
+	}
+	return "invalid"
 }
 
 // sidesOf are the sides that measured an entry.
@@ -321,11 +362,9 @@ func (e *entry) refuse(sides []Side, compared []factor) string {
 					return fmt.Sprintf("records of %s differ in %s, which is compared", sides[i].Label, f.name)
 				}
 			}
-			switch v := r.Ext.Verdict; {
-			case v != nil && v.Verdict == result.Invalid && len(v.Reasons) > 0:
-				return fmt.Sprintf("the record of %s is invalid: %s", sides[i].Label, v.Reasons[0].Message)
-			case v != nil && v.Verdict == result.Invalid:
-				return fmt.Sprintf("the record of %s is invalid", sides[i].Label)
+			switch {
+			case invalid(r):
+				return fmt.Sprintf("the record of %s is %s", sides[i].Label, whyInvalid(r))
 			case slices.ContainsFunc(speedsOf(r), func(speed float64) bool { return !(speed > 0) }):
 				return fmt.Sprintf("the record of %s has no speed above 0", sides[i].Label)
 			}
@@ -407,8 +446,8 @@ func (t *tables) distinct(e *entry) string {
 	first := func(e *entry) *result.Record { return e.records[e.sidesOf()[0]][0] }
 	var parts []string
 	for _, f := range factors {
-		for _, other := range t.order {
-			if other != e && other.key.model == e.key.model && other.key.test == e.key.test && f.value(first(other)) != f.value(first(e)) {
+		for _, other := range t.alike[e.subject()] {
+			if f.value(first(other)) != f.value(first(e)) {
 				parts = append(parts, f.name+"="+f.value(first(e)))
 				break
 			}
@@ -453,24 +492,39 @@ func runsOf(samples [][]float64, loads stats.Loads) (stats.Runs, error) {
 
 // judge fills the cells and the means.
 func (c *Comparison) judge(o Options) error {
-	var relatives []*Relative
+	tests := make([][]stats.Runs, len(c.Sides)) // of each side, one for each row that it has
 	for i := range c.Rows {
-		row := &c.Rows[i]
-		var base stats.Runs
-		for side := range row.Cells {
-			cell := &row.Cells[side]
+		for side := range c.Sides {
+			cell := &c.Rows[i].Cells[side]
 			if cell.Runs == 0 {
 				continue
 			}
 			runs, err := runsOf(cell.Samples, o.Loads)
 			if err != nil {
-				return fmt.Errorf("%s of %s in %s: %w", row.Test, row.Model, c.Sides[side], err)
+				return fmt.Errorf("%s of %s in %s: %w", c.Rows[i].Test, c.Rows[i].Model, c.Sides[side], err)
 			}
 			cell.TokensPerSecond = runs.Speed()
-			if side == 0 {
-				base = runs
-			} else if row.Cells[0].Runs > 0 {
-				cell.Ratio = relative(runs.Over(base))
+			tests[side] = append(tests[side], runs)
+		}
+	}
+	for side := range tests {
+		tests[side] = stats.Together(tests[side])
+	}
+	var relatives []*Relative
+	for i := range c.Rows {
+		var base *stats.Runs
+		for side := range c.Sides {
+			cell := &c.Rows[i].Cells[side]
+			if cell.Runs == 0 {
+				continue
+			}
+			runs := tests[side][0]
+			tests[side] = tests[side][1:]
+			switch {
+			case side == 0:
+				base = &runs
+			case base != nil:
+				cell.Ratio = relative(runs.Over(*base))
 				relatives = append(relatives, cell.Ratio)
 			}
 		}
@@ -568,8 +622,8 @@ func (t *tables) alone(sides []Side, across []string) []Alone {
 // partner says why no other side has an entry.
 func (t *tables) partner(e *entry, side int, sides []Side, across []string) string {
 	r := e.records[side][0]
-	for _, other := range t.order {
-		if other == e || other.key.model != e.key.model || other.key.test != e.key.test {
+	for _, other := range t.alike[e.subject()] {
+		if other == e {
 			continue
 		}
 		for _, there := range other.sidesOf() {

@@ -3,7 +3,9 @@ package compare
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -203,37 +205,94 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// Many equal rows: a false verdict is rare in the whole table, not only in a row.
+// Suites of 66 rows of equal sides: a false verdict is rare in the whole table, not only in
+// a row, whatever the distribution of the noise, and also if the runs share their loads.
 func TestFalseVerdicts(t *testing.T) {
-	random := rand.New(rand.NewPCG(5, 6))
-	const tables, rows = 200, 22
-	wrong := 0
-	run := func() []result.Record {
-		var records []result.Record
-		for i := range rows {
-			load := 100 * (1 + 0.01*random.NormFloat64())
-			speeds := make([]float64, 5)
-			for j := range speeds {
-				speeds[j] = load * (1 + 0.01*random.NormFloat64())
+	const tables, rows = 150, 66
+	for name, noise := range map[string]func(*rand.Rand) float64{
+		"normal": (*rand.Rand).NormFloat64,
+		"skewed": func(r *rand.Rand) float64 { return -r.ExpFloat64() },
+		"outliers": func(r *rand.Rand) float64 {
+			const sd = 1.3 // of all, so that it is 1 after the division
+			if r.Float64() < 0.02 {
+				return -10 / sd * r.Float64()
 			}
-			records = append(records, record(result.Test{Prompt: i + 1}, speeds))
+			return r.NormFloat64() / sd
+		},
+	} {
+		for _, tt := range []struct {
+			runs   int
+			load   float64
+			shared bool
+		}{{1, 0.01, false}, {3, 0.01, false}, {3, 0.01, true}, {3, 0.10, false}, {5, 0.03, false}} {
+			t.Run(fmt.Sprintf("%s, %d runs, loads differ by %v, shared %t", name, tt.runs, tt.load, tt.shared), func(t *testing.T) {
+				t.Parallel()
+				random := rand.New(rand.NewPCG(5, 6))
+				run := func() []result.Record {
+					var records []result.Record
+					load := 100 * math.Exp(tt.load*noise(random))
+					for i := range rows {
+						if !tt.shared {
+							load = 100 * math.Exp(tt.load*noise(random))
+						}
+						speeds := make([]float64, 5)
+						for j := range speeds {
+							speeds[j] = load * math.Exp(0.01*noise(random))
+						}
+						records = append(records, record(result.Test{Prompt: i + 1}, speeds))
+					}
+					return records
+				}
+				wrong := 0
+				for range tables {
+					var sides []Side
+					for _, label := range []string{"a", "b"} {
+						var runs [][]result.Record
+						for range tt.runs {
+							runs = append(runs, run())
+						}
+						sides = append(sides, side(label, runs...))
+					}
+					c, err := Compare(sides, DefaultOptions())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if slices.ContainsFunc(c.Rows, func(r Row) bool { v := r.Cells[1].Ratio.Verdict; return v == Faster || v == Slower }) {
+						wrong++
+					}
+				}
+				if share := float64(wrong) / tables; share > 0.05 {
+					t.Errorf("%.1f %% of tables of equal sides have a false verdict", share*100)
+				}
+			})
 		}
-		return records
 	}
-	for range tables {
-		c, err := Compare([]Side{side("a", run(), run(), run()), side("b", run(), run(), run())}, DefaultOptions())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, row := range c.Rows {
-			if v := row.Cells[1].Ratio.Verdict; v == Faster || v == Slower {
-				wrong++
-				break
-			}
-		}
+}
+
+// An invalid record is left out if its side has another one of the test. The row stays, the
+// gate passes, and the record is named.
+func TestInvalidLeftOut(t *testing.T) {
+	bad := func(r *result.Record) {
+		r.Ext.Verdict = &result.Verdict{Verdict: result.Invalid, Reasons: []result.Reason{{Code: "steal", Message: "30 % was stolen"}}}
 	}
-	if share := float64(wrong) / tables; share > 0.08 {
-		t.Errorf("%.1f %% of tables of equal sides have a false verdict", share*100)
+	c, err := Compare([]Side{
+		side("a", one(record(tg128, around(100))), one(record(tg128, around(30), bad)), one(record(tg128, around(100.1)))),
+		side("b", one(record(tg128, around(120))), one(record(tg128, around(120)))),
+	}, DefaultOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"m.gguf tg128 1.199 faster"}, brief(c)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]Alone{{Side: 0, Model: "m.gguf", Test: tg128, Reason: "invalid: 30 % was stolen"}}, c.LeftOut); diff != "" {
+		t.Error(diff)
+	}
+	if c.Rows[0].Cells[0].Runs != 2 {
+		t.Errorf("%d runs of the base", c.Rows[0].Cells[0].Runs)
+	}
+	if err := (Gate{Below: 0.97, Unclear: true}).Pass(c); err != nil {
+		t.Error(err)
 	}
 }
 

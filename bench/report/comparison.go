@@ -163,11 +163,20 @@ func comparisonNotes(c *compare.Comparison) []string {
 	}) {
 		notes = append(notes, doubtMark+" marks the speed of a doubtful record; its ext.verdict says why.")
 	}
-	for _, a := range c.Alone {
+	for _, a := range few(c.LeftOut) {
+		notes = append(notes, fmt.Sprintf("left out: a record of %s of %s in %s: %s", a.Test, a.Model, c.Sides[a.Side], a.Reason))
+	}
+	for _, a := range few(c.Alone) {
 		notes = append(notes, fmt.Sprintf("not compared: %s of %s in %s: %s", a.Test, a.Model, c.Sides[a.Side], a.Reason))
+	}
+	if more := len(c.LeftOut) - len(few(c.LeftOut)) + len(c.Alone) - len(few(c.Alone)); more > 0 {
+		notes = append(notes, fmt.Sprintf("not compared: %s more; -o json lists all", result.Count(more, "record")))
 	}
 	return notes
 }
+
+// few are at most 100 records, so that the notes do not hide the table.
+func few(all []compare.Alone) []compare.Alone { return all[:min(len(all), 100)] }
 
 func faster(c *compare.Comparison) string {
 	if len(c.Sides) == 2 {

@@ -85,7 +85,7 @@ func TestComparisonGolden(t *testing.T) {
 
 // Names from outside do not become markup, formulas, or lines.
 func TestComparisonEscapes(t *testing.T) {
-	for _, model := range []string{"<script>alert(1)</script>", "=1+1", "a|b\nc", "`x`*y*", "\x1b[31m"} {
+	for _, model := range []string{"<script>alert(1)</script>", "=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "a=b", "a|b\nc", "`x`*y*", "\x1b[31m"} {
 		c := comparison(t, model, []string{"=old", "a|new\n<b>"}, 1, 1.2)
 		for _, format := range ComparisonFormats() {
 			var b strings.Builder
@@ -119,15 +119,54 @@ func TestComparisonEscapes(t *testing.T) {
 				}
 				for _, row := range rows {
 					for _, cell := range row {
-						if strings.HasPrefix(cell, "=") {
+						if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
 							t.Errorf("%q in csv begins a formula", cell)
 						}
 					}
+				}
+			case "benchstat":
+				r := benchfmt.NewReader(strings.NewReader(text), "comparison")
+				n := 0
+				for r.Scan() {
+					if bad, ok := r.Result().(*benchfmt.SyntaxError); ok {
+						t.Errorf("%q in benchstat: %v", model, bad)
+					}
+					if _, ok := r.Result().(*benchfmt.Result); ok {
+						n++
+					}
+				}
+				if r.Err() != nil || n != 55 || strings.Contains(text, "\x1b") {
+					t.Errorf("%q in benchstat: %d results, %v", model, n, r.Err())
 				}
 			case "table":
 				if strings.Contains(text, "\x1b") {
 					t.Errorf("%q in table: an escape sequence", model)
 				}
+			}
+		}
+	}
+}
+
+// The notes name records that are left out or not compared, at most a hundred of each.
+func TestComparisonNamesRecords(t *testing.T) {
+	c := comparison(t, "m.gguf", []string{"old", "new"}, 1, 1.2)
+	c.LeftOut = []compare.Alone{{Side: 1, Model: "m.gguf", Test: result.Test{Gen: 128}, Reason: "invalid: 30 % was stolen"}}
+	for i := range 130 {
+		c.Alone = append(c.Alone, compare.Alone{Model: "m.gguf", Test: result.Test{Prompt: i + 1}, Reason: "not measured by the others"})
+	}
+	for _, format := range []string{"table", "md"} {
+		var b strings.Builder
+		if err := WriteComparison(format, &b, c, Options{Width: 200}); err != nil {
+			t.Fatal(err)
+		}
+		text := b.String()
+		for part, n := range map[string]int{
+			"left out: a record of tg128 of m.gguf in new: invalid: 30 % was stolen\n": 1,
+			"in old: not measured by the others\n":                                     100,
+			"not compared: 30 records more; -o json lists all\n":                       1,
+		} {
+			if strings.Count(text, part) != n {
+				t.Errorf("%s has not %d times %q:\n%s", format, n, part, text)
 			}
 		}
 	}

@@ -95,8 +95,11 @@ func readArray(r io.Reader) ([]result.Record, error) {
 			return records, fmt.Errorf("record %d, up to line %d: %w", len(records)+1, counted.n+1, unexpected(err))
 		}
 		record, err := readRecord(raw)
+		if err == nil && len(records) == MaxRecords {
+			err = errManyRecords
+		}
 		if err != nil {
-			return records, fmt.Errorf("record %d: %w", len(records)+1, err)
+			return records, fmt.Errorf("record %d, up to line %d: %w", len(records)+1, counted.n+1, err)
 		}
 		records = append(records, record)
 	}
@@ -157,9 +160,14 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 				return records, fmt.Errorf("line %d: %s: %w", line, c.Name, err)
 			}
 		}
-		if err := record.Test().Validate(); err != nil {
+		err = record.Test().Validate()
+		if err == nil && len(records) == MaxRecords {
+			err = errManyRecords
+		}
+		if err != nil {
 			return records, fmt.Errorf("line %d: %w", line, err)
 		}
+		share(&record)
 		records = append(records, record)
 	}
 }

@@ -653,7 +653,7 @@ func TestReadRefuses(t *testing.T) {
 		"absurd length": {`{"n_prompt": -5}`, "outside"},
 		"another type":  {`{"n_prompt": "16"}`, "line 2"},
 		"not a flag":    {`{"n_prompt": 16, "flash_attn": "on"}`, "line 2"},
-		"too long":      {`{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "line 2: bufio.Scanner: token too long"},
+		"too long":      {`{"n_prompt": 16, "cpu_info": "` + strings.Repeat("x", MaxLineBytes) + `"}`, "line 2: longer than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ReadRecords(strings.NewReader(good + "\n" + test.line + "\n" + good + "\n"))

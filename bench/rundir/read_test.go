@@ -126,6 +126,9 @@ func TestReadRunning(t *testing.T) {
 	if _, _, err := Read(d.Path); !errors.Is(err, ErrRunning) {
 		t.Errorf("while it runs: %v, want %v", err, ErrRunning)
 	}
+	if _, err := Sides([]string{d.Path}, ""); !errors.Is(err, ErrRunning) {
+		t.Errorf("as a side of a comparison: %v, want %v", err, ErrRunning)
+	}
 	d.Close()
 	if _, _, err := Read(d.Path); err != nil {
 		t.Errorf("after it: %v", err)

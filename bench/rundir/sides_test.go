@@ -86,39 +86,6 @@ func TestSides(t *testing.T) {
 	}
 }
 
-// BenchmarkSides reads 1,000 files of a suite of 66 tests. The file named by
-// COMPARE_RECORDS gives other records, as JSON lines.
-func BenchmarkSides(b *testing.B) {
-	var lines []string
-	if name := os.Getenv("COMPARE_RECORDS"); name != "" {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			b.Fatal(err)
-		}
-		lines = strings.Split(strings.TrimSpace(string(text)), "\n")
-	} else {
-		for i := range 66 {
-			lines = append(lines, fmt.Sprintf(`{"model_filename": "m.gguf", "n_prompt": %d, "test_time": "1", "avg_ts": 10, "samples_ts": [10, 11, 12, 10, 11]}`, i+1))
-		}
-	}
-	dir := b.TempDir()
-	var names []string
-	for i := range 1000 {
-		name := filepath.Join(dir, fmt.Sprintf("%d.jsonl", i))
-		text := strings.ReplaceAll(strings.Join(lines, "\n"), `"test_time": "`, fmt.Sprintf(`"test_time": "%d`, i))
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			b.Fatal(err)
-		}
-		names = append(names, name)
-	}
-	args := []string{"old=" + strings.Join(names[:500], ","), "new=" + strings.Join(names[500:], ",")}
-	for b.Loop() {
-		if _, err := Compare(args, "", compare.DefaultOptions()); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func TestSidesRefuse(t *testing.T) {
 	t.Chdir(t.TempDir())
 	whole := results(t, "a.jsonl", "1")

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/mathext"
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -24,18 +25,21 @@ func DefaultLoads() Loads { return Loads{Spread: LoadSpread, Weight: 4} }
 // Runs holds the speeds of the same test in several runs, one Sample per run.
 type Runs struct {
 	log      float64 // mean of the logarithms of the runs' medians
-	variance float64 // of log
-	freedom  float64 // of variance
+	n        float64 // number of runs
+	observed float64 // variance of these logarithms between runs; 0 for one run
+	expected float64 // the same, as expected without looking at it
+	weight   float64 // of expected, in runs
 }
 
 // NewRuns estimates the speed of a test from its runs. Each value must be positive. A
 // run of one value counts as if its spread were that of the loads.
 //
-// The unit is the run: its median, whose variance is the spread between loads plus
-// that of a median within a run. The first is expected to be loads.Spread, and each run
-// more corrects this expectation: variance = (w·expected + (n-1)·observed)/(w+n-1), with
-// w+n-1 degrees of freedom. So one run gives an interval, and many runs one that hardly
-// depends on the expectation.
+// The unit is the run: the logarithm of its median. What is expected of its variance
+// between runs is that of loads, and that between the fifths of a run: a machine that is
+// faster or slower for a while is so for whole repetitions, so many of them in one run do
+// not tell what the next run meets. Each run more corrects this expectation: variance =
+// (w·expected + (n-1)·observed)/(w+n-1), with w+n-1 degrees of freedom. So one run gives
+// an interval, and many runs one that hardly depends on the expectation.
 //
 // Source: Smyth, Linear Models and Empirical Bayes Methods for Assessing Differential
 // Expression in Microarray Experiments, 2004 (the moderated t-statistic).
@@ -53,19 +57,74 @@ func NewRuns(samples []Sample, loads Loads) (Runs, error) {
 			return Runs{}, fmt.Errorf("run %d: %w", i+1, ErrNotRate)
 		}
 		logs[i] = math.Log(s.Median())
-		if v, ok := s.medianVariance(); ok {
-			within += v / (s.Median() * s.Median()) / float64(len(samples))
+		within += s.partsVariance() / float64(len(samples))
+	}
+	r := Runs{log: stat.Mean(logs, nil), n: float64(len(samples)), expected: loads.Spread*loads.Spread + within, weight: loads.Weight}
+	if len(samples) > 1 {
+		r.observed = stat.Variance(logs, nil)
+	}
+	return r, nil
+}
+
+// parts is into how many parts partsVariance divides a run. Five repetitions, the
+// default, are a part each.
+const parts = 5
+
+// partsVariance is the variance of the logarithms of the medians of a sample's parts: the
+// first fifth, the second and so on, in the order measured. All values are positive. It is
+// 0 for one value.
+func (s Sample) partsVariance() float64 {
+	n := s.N()
+	if n < 2 {
+		return 0
+	}
+	of := min(n, parts)
+	logs := make([]float64, of)
+	for i := range logs {
+		part := slices.Sorted(slices.Values(s.values[i*n/of : (i+1)*n/of]))
+		logs[i] = math.Log(Sample{values: part, sorted: part}.Median())
+	}
+	return stat.Variance(logs, nil)
+}
+
+// Together returns the runs of several tests that ran in the same processes, with what is
+// expected of each raised to the spread that all of them show. Two or three runs of one
+// test cannot tell how much the runs of a machine differ; those of all tests can. A test
+// with one run stays as it is.
+//
+// The common variance is the geometric mean of the observed ones, corrected for its bias.
+//
+// Source: Smyth, as for NewRuns, section 6.2; the degrees of freedom are not estimated,
+// because a comparison may have two tests.
+func Together(tests []Runs) []Runs {
+	var logs []float64
+	for _, r := range tests {
+		if half := (r.n - 1) / 2; half > 0 {
+			logs = append(logs, math.Log(max(r.observed, leastVariance))-mathext.Digamma(half)+math.Log(half))
 		}
 	}
-	n := float64(len(samples))
-	expected := loads.Spread*loads.Spread + within
-	r := Runs{log: stat.Mean(logs, nil), freedom: loads.Weight + n - 1}
-	observed := 0.0
-	if n > 1 {
-		observed = stat.Variance(logs, nil)
+	tests = slices.Clone(tests)
+	if len(logs) == 0 {
+		return tests
 	}
-	r.variance = (loads.Weight*expected + (n-1)*observed) / r.freedom / n
-	return r, nil
+	common := math.Exp(stat.Mean(logs, nil))
+	for i, r := range tests {
+		if r.n > 1 {
+			tests[i].expected = max(r.expected, common)
+		}
+	}
+	return tests
+}
+
+// leastVariance stands for the variance of runs that are equal to the last digit: 0.0001 %
+// of the speed, squared.
+const leastVariance = 1e-12
+
+func (r Runs) freedom() float64 { return r.weight + r.n - 1 }
+
+// variance is that of log.
+func (r Runs) variance() float64 {
+	return (r.weight*r.expected + (r.n-1)*r.observed) / r.freedom() / r.n
 }
 
 // Speed is the geometric mean of the runs' medians; of one run its median.
@@ -80,7 +139,8 @@ type Ratio struct {
 
 // Over compares r with a base.
 func (r Runs) Over(base Runs) Ratio {
-	return Ratio{r.log - base.log, r.variance + base.variance, welch(r.variance, r.freedom, base.variance, base.freedom)}
+	v, b := r.variance(), base.variance()
+	return Ratio{r.log - base.log, v + b, welch(v, r.freedom(), b, base.freedom())}
 }
 
 // welch is the number of degrees of freedom of the sum of two variances.
