@@ -143,16 +143,21 @@ func honesty(o options) error {
 				within = append(within, cv)
 				in, ok := first.MedianCI(0.95)
 				after, okAgain := first.Again(0.95, o.spread)
-				if !ok || !okAgain {
+				if !ok {
 					return errors.New("a record has too few repetitions")
 				}
 				claimed = in.Confidence
 				expected = insideExtremes(first.N(), second.N())
 				inside, insideAgain := in.Contains(second.Median()), after.Contains(second.Median())
 				ci.add(inside)
-				next.add(insideAgain)
 				if p.valid() {
 					validInterval.add(inside)
+				}
+				if !okAgain { // it claims nothing
+					continue
+				}
+				next.add(insideAgain)
+				if p.valid() {
 					validAgain.add(insideAgain)
 				}
 			}
