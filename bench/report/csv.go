@@ -8,7 +8,8 @@ import (
 )
 
 // csvLines writes llama-bench's CSV: a header without quotes, then all values in
-// quotes. encoding/csv cannot write that. Samples and extensions are omitted.
+// quotes. encoding/csv cannot write that. Samples and extensions are omitted. A text that
+// a spreadsheet would take for a formula gets an apostrophe, which readCSV removes.
 type csvLines struct {
 	w       io.Writer
 	started bool
@@ -20,7 +21,7 @@ func (c *csvLines) Write(o result.Outcome) error {
 	}
 	values := make([]string, len(columns))
 	for i, column := range columns {
-		values[i] = `"` + strings.ReplaceAll(column.text(o.Record), `"`, `""`) + `"`
+		values[i] = `"` + strings.ReplaceAll(column.cell(o.Record), `"`, `""`) + `"`
 	}
 	return c.line(strings.Join(values, ","))
 }

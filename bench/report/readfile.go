@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -168,6 +169,9 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 func (c column) set(r *result.Record, text string) error {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.String:
+		if len(text) > 1 && text[0] == '\'' && strings.Contains(formulaSigns, text[1:2]) {
+			text = text[1:]
+		}
 		v.SetString(text)
 	case reflect.Bool:
 		b, err := strconv.ParseBool(text)

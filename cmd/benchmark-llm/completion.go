@@ -25,6 +25,7 @@ var flagWords = map[string][]string{
 	"run output":     report.Formats(),
 	"plan output":    tableFormats,
 	"compare output": report.ComparisonFormats(),
+	"report output":  report.ReportFormats(),
 	"across":         compare.FactorNames(),
 	"inspect output": tableFormats,
 	"weights":        acquire.AllWeights(),
