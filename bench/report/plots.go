@@ -200,8 +200,10 @@ func repetitions(m *model) (figure, bool) {
 	d := dots{others, seriesColor(0), 5}
 	p.X.Min, p.X.Max = 99, 101
 	for _, at := range slices.Concat(first, others) {
-		p.X.Min, p.X.Max = min(p.X.Min, at.X-0.2), max(p.X.Max, at.X+0.2)
+		p.X.Min, p.X.Max = min(p.X.Min, at.X), max(p.X.Max, at.X)
 	}
+	edge := (p.X.Max - p.X.Min) / 50 // no glyph is on the axis
+	p.X.Min, p.X.Max = p.X.Min-edge, p.X.Max+edge
 	p.Add(f, d)
 	caption := "Every repetition of " + short(m.name)
 	legend := []entry{{"first repetition", []plot.Thumbnailer{f}}, {"the others, in order downwards", []plot.Thumbnailer{d}}}

@@ -42,9 +42,10 @@ func seriesColor(i int) color.Color {
 	return color.RGBA{0xF0, 0xF0, uint8(i % seriesColors), 0xFF}
 }
 
-// pageColors replaces colors by variables of the page.
-var pageColors = func() *strings.Replacer {
-	pairs := []string{"#F1F101", "var(--text)", "#F1F102", "var(--grid)", "#F1F103", "var(--quiet)"}
+// pageStyle replaces colors by variables of the page.
+var pageStyle = func() *strings.Replacer {
+	// gonum/plot draws glyphs without a fill with lines too thin to see.
+	pairs := []string{"stroke-width:0.5", "stroke-width:1.2", "#F1F101", "var(--text)", "#F1F102", "var(--grid)", "#F1F103", "var(--quiet)"}
 	for i := range seriesColors {
 		pairs = append(pairs, fmt.Sprintf("#F0F0%02X", i), fmt.Sprintf("var(--s%d)", i))
 	}
@@ -138,7 +139,7 @@ func svg(p *plot.Plot, height vg.Length, legend []entry, name, description strin
 	head := fmt.Sprintf(`<svg viewBox="0 0 %d %.0f" role="img"><title>%s</title><desc>%s</desc>`,
 		plotWidth, float64(height+below), template.HTMLEscapeString(name), template.HTMLEscapeString(description))
 	// vgsvg and html/template escape the texts.
-	return template.HTML(head + pageColors.Replace(fontStyle.ReplaceAllString(body, ""))) //nolint:gosec
+	return template.HTML(head + pageStyle.Replace(fontStyle.ReplaceAllString(body, ""))) //nolint:gosec
 }
 
 // fontStyle matches what vgsvg says about fonts. The page says it instead.
