@@ -155,10 +155,13 @@ func (d *DB) create(tx *sql.Tx) error {
 	return nil
 }
 
+// querier is a database or a transaction.
+type querier interface {
+	Query(query string, args ...any) (*sql.Rows, error)
+}
+
 // columnsOf are the names of a table's columns; none: there is no such table.
-func columnsOf(q interface {
-	Query(string, ...any) (*sql.Rows, error)
-}, table string) (names []string, err error) {
+func columnsOf(q querier, table string) (names []string, err error) {
 	rows, err := q.Query("SELECT name FROM pragma_table_info(?)", table)
 	if err != nil {
 		return nil, err

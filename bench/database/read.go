@@ -1,6 +1,7 @@
 package database
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,12 @@ func Read(path string) ([]Run, error) {
 		return nil, err
 	}
 	defer db.Close()
-	there, err := columnsOf(db, "llama_bench")
+	tx, err := db.BeginTx(context.Background(), &sql.TxOptions{ReadOnly: true}) // all queries see the same
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback() //nolint:errcheck // it only reads
+	there, err := columnsOf(tx, "llama_bench")
 	switch {
 	case err != nil:
 		return nil, err
@@ -47,11 +53,11 @@ func Read(path string) ([]Run, error) {
 			return nil, fmt.Errorf("table llama_bench has no column %s: %w", name, report.ErrNotResults)
 		}
 	}
-	x, err := readExtensions(db, slices.Contains(there, recordID))
+	x, err := readExtensions(tx, slices.Contains(there, recordID))
 	if err != nil {
 		return nil, err
 	}
-	runs, err := readRows(db, there, x)
+	runs, err := readRows(tx, there, x)
 	if err == nil && len(runs) == 0 {
 		err = report.ErrNoRecords
 	}
@@ -67,12 +73,12 @@ type extension struct {
 }
 
 // readExtensions reads what is known of each record_id.
-func readExtensions(db *sql.DB, ours bool) (map[int64]*extension, error) {
+func readExtensions(q querier, ours bool) (map[int64]*extension, error) {
 	if !ours {
 		return nil, nil
 	}
 	all := map[int64]*extension{}
-	err := each(db, "SELECT record_id, run, ext FROM llama_bench_ext", func(rows *sql.Rows) error {
+	err := each(q, "SELECT record_id, run, ext FROM llama_bench_ext", func(rows *sql.Rows) error {
 		var id int64
 		var text string
 		x := new(extension)
@@ -88,7 +94,7 @@ func readExtensions(db *sql.DB, ours bool) (map[int64]*extension, error) {
 	if err != nil {
 		return nil, err
 	}
-	return all, each(db, "SELECT record_id, ns, ts FROM llama_bench_samples ORDER BY record_id, repetition", func(rows *sql.Rows) error {
+	return all, each(q, "SELECT record_id, ns, ts FROM llama_bench_samples ORDER BY record_id, repetition", func(rows *sql.Rows) error {
 		var id, ns int64
 		var ts float64
 		if err := rows.Scan(&id, &ns, &ts); err != nil {
@@ -102,8 +108,8 @@ func readExtensions(db *sql.DB, ours bool) (map[int64]*extension, error) {
 }
 
 // each calls do for every row of a query.
-func each(db *sql.DB, query string, do func(*sql.Rows) error) error {
-	rows, err := db.Query(query)
+func each(q querier, query string, do func(*sql.Rows) error) error {
+	rows, err := q.Query(query)
 	if err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func each(db *sql.DB, query string, do func(*sql.Rows) error) error {
 }
 
 // readRows reads the table llama_bench.
-func readRows(db *sql.DB, there []string, extensions map[int64]*extension) (runs []Run, err error) {
+func readRows(q querier, there []string, extensions map[int64]*extension) (runs []Run, err error) {
 	var columns []report.Column
 	var names []string
 	for _, c := range report.Columns() {
@@ -139,7 +145,7 @@ func readRows(db *sql.DB, there []string, extensions map[int64]*extension) (runs
 	seen := map[string]bool{} // rows of llama-bench's run that is read
 	open := -1                // index of that run
 	number := 0
-	err = each(db, "SELECT "+id+", "+strings.Join(names, ", ")+" FROM llama_bench ORDER BY rowid", func(rows *sql.Rows) error {
+	err = each(q, "SELECT "+id+", "+strings.Join(names, ", ")+" FROM llama_bench ORDER BY rowid", func(rows *sql.Rows) error {
 		number++
 		if err := rows.Scan(into...); err != nil {
 			return fmt.Errorf("row %d: %w", number, err)

@@ -23,6 +23,7 @@ var comparisons = []struct {
 }{
 	{"table", comparisonTable},
 	{"md", comparisonMarkdown},
+	{"html", comparisonHTML},
 	{"csv", comparisonCSV},
 	{"json", comparisonJSON},
 	{"benchstat", comparisonBenchstat},
@@ -324,7 +325,7 @@ func escapeMarkdown(s string) string {
 
 func noFormula(s string) string {
 	s = printable(s)
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+	if s != "" && strings.Contains(formulaSigns, s[:1]) {
 		return "'" + s
 	}
 	return s

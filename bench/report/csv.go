@@ -9,7 +9,8 @@ import (
 
 // csvLines writes llama-bench's CSV, with the column use_mmap at its end: a header
 // without quotes, then all values in quotes. encoding/csv cannot write that. Samples and
-// extensions are omitted.
+// extensions are omitted. A text that a spreadsheet would take for a formula gets an
+// apostrophe, which readCSV removes.
 type csvLines struct {
 	w       io.Writer
 	started bool
@@ -21,7 +22,7 @@ func (c *csvLines) Write(o result.Outcome) error {
 	}
 	values := make([]string, len(columns)+1)
 	for i, column := range Columns() {
-		values[i] = `"` + strings.ReplaceAll(column.text(o.Record), `"`, `""`) + `"`
+		values[i] = `"` + strings.ReplaceAll(column.cell(o.Record), `"`, `""`) + `"`
 	}
 	return c.line(strings.Join(values, ","))
 }

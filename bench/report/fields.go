@@ -78,6 +78,18 @@ func (c Column) text(r *result.Record) string {
 	}
 }
 
+// cell is the value of the column for a spreadsheet.
+func (c Column) cell(r *result.Record) string {
+	text := c.text(r)
+	if reflect.ValueOf(r).Elem().Field(c.index).Kind() == reflect.String && text != "" && strings.Contains(formulaSigns, text[:1]) {
+		return "'" + text
+	}
+	return text
+}
+
+// formulaSigns are how a formula begins in a spreadsheet.
+const formulaSigns = "=+-@\t\r"
+
 // checkFinite returns an error that names the first number of r that JSON cannot
 // represent.
 func checkFinite(r *result.Record) error {

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -176,6 +177,9 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 func (c Column) Set(r *result.Record, text string) error {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.String:
+		if len(text) > 1 && text[0] == '\'' && strings.Contains(formulaSigns, text[1:2]) {
+			text = text[1:]
+		}
 		v.SetString(text)
 	case reflect.Bool:
 		b, err := strconv.ParseBool(text)

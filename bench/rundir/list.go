@@ -164,10 +164,10 @@ func settingsText(s bench.Settings) string {
 }
 
 // owned are the files of a run.
-var owned = []string{"report.md", "results.jsonl", "run.json", "events.jsonl"}
+var owned = []string{"report.html", "report.md", "results.jsonl", "run.json", "events.jsonl"}
 
 // replaced are the files that replace writes.
-var replaced = []string{"run.json", "results.jsonl", "report.md"}
+var replaced = []string{"run.json", "results.jsonl", "report.md", "report.html"}
 
 // isOwned tells whether a run makes files with such a name: its files, and what a process
 // that was killed left of them.

@@ -4,6 +4,7 @@
 //	events.jsonl   every step as it happened; all results are derived from it
 //	results.jsonl  the records
 //	report.md      tables for people, written at the end
+//	report.html    the same as a page with plots
 //
 // One process at a time writes to a directory. Another process may continue the run
 // later. The page bench/record/README.md describes every field.
@@ -14,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -344,22 +346,28 @@ func (d *Dir) Outcome(o *result.Outcome) error {
 	return writeError(d.records.Write(*o))
 }
 
-// Finish completes run.json and writes report.md. Errors are ErrWrite.
+// Finish completes run.json and writes report.md and report.html. Errors are ErrWrite. A
+// page that cannot be written is logged: all that it shows is in the other files.
 func (d *Dir) Finish(acc result.Accounting) error {
 	now, after := time.Now().UTC(), host.Observe("/")
 	d.description.last().Ended, d.description.After, d.description.Accounting = &now, &after, &acc
 	if err := d.writeDescription(); err != nil {
 		return writeError(err)
 	}
-	document := report.Document{
-		Title: "Run " + filepath.Base(d.Path), Facts: d.description.facts(false), Outcomes: d.description.inOrder(d.outcomes), Accounting: acc,
-	}
-	return writeError(d.replace("report.md", func(f *renameio.PendingFile) error {
-		if err := report.WriteDocument(f, document); err != nil {
+	run := d.description.pageRun(d.Path, d.outcomes)
+	err := d.replace("report.md", func(f *renameio.PendingFile) error {
+		if err := report.WriteDocument(f, run.Document); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
 		return nil
-	}))
+	})
+	page := func(f *renameio.PendingFile) error {
+		return report.WritePage(f, report.Page{Title: run.Title, Runs: []report.PageRun{run}})
+	}
+	if err := d.replace("report.html", page); err != nil {
+		slog.Warn("report.html cannot be written", "error", err)
+	}
+	return writeError(err)
 }
 
 // inOrder returns outcomes in the order of the jobs and their tests.

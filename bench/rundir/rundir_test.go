@@ -399,6 +399,10 @@ func TestContinuedRun(t *testing.T) {
 		t.Errorf("report.md has the tests in another order than the run:\n%s", b)
 	}
 
+	if b, err = os.ReadFile(filepath.Join(path, "report.html")); err != nil || !strings.Contains(string(b), "<title>Run ") || !strings.Contains(string(b), "no disk: why") {
+		t.Errorf("report.html: %v\n%s", err, b)
+	}
+
 	d.Close()
 	if _, _, _, err := Open(path, span); !errors.Is(err, ErrFinished) {
 		t.Errorf("error %v, want %v", err, ErrFinished)

@@ -26,6 +26,7 @@ var flagWords = map[string][]string{
 	"plan output":    tableFormats,
 	"compare output": report.ComparisonFormats(),
 	"runs output":    report.RunFormats(),
+	"report output":  report.ReportFormats(),
 	"across":         compare.FactorNames(),
 	"inspect output": tableFormats,
 	"weights":        acquire.AllWeights(),

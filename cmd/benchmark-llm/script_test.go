@@ -229,7 +229,7 @@ func onlyRunDir(ts *testscript.TestScript, neg bool, args []string) {
 	for _, f := range files {
 		names = append(names, f.Name())
 	}
-	if diff := cmp.Diff([]string{"events.jsonl", "report.md", "results.jsonl", "run.json"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"events.jsonl", "report.html", "report.md", "results.jsonl", "run.json"}, names); diff != "" {
 		ts.Fatalf("files of the run (-want +got):\n%s", diff)
 	}
 	ts.Setenv("DIR", dir)
