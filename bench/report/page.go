@@ -198,14 +198,14 @@ func headline(outcomes []result.Outcome) string {
 // reports are the formats of a report beside those of New.
 var reports = []string{"html", "md"}
 
-// ReportFormats are the names that WriteReport takes.
-func ReportFormats() []string {
+// PageFormats are the names that WritePageAs takes.
+func PageFormats() []string {
 	return append(slices.Clone(reports), slices.DeleteFunc(Formats(), func(f string) bool { return slices.Contains(reports, f) })...)
 }
 
-// WriteReport writes p in one of ReportFormats. The formats for programs have the records
+// WritePageAs writes p in one of PageFormats. The formats for programs have the records
 // of all runs.
-func WriteReport(format string, w io.Writer, p Page, o Options) error {
+func WritePageAs(format string, w io.Writer, p Page, o Options) error {
 	switch format {
 	case "html":
 		return WritePage(w, p)

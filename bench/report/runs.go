@@ -214,7 +214,7 @@ func WriteRun(w io.Writer, d RunDetails, o Options) error {
 		if f.Foreign {
 			about += ", not of the run"
 		}
-		b.WriteString(fmt.Sprintf("%-11s  %s (%s)\n", name, printable(f.Name), about))
+		fmt.Fprintf(&b, "%-11s  %s (%s)\n", name, printable(f.Name), about)
 	}
 	add("resume", d.Resume)
 	if len(d.Outcomes) > 0 {

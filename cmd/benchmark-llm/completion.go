@@ -26,7 +26,7 @@ var flagWords = map[string][]string{
 	"plan output":    tableFormats,
 	"compare output": report.ComparisonFormats(),
 	"runs output":    report.RunFormats(),
-	"report output":  report.ReportFormats(),
+	"report output":  report.PageFormats(),
 	"across":         compare.FactorNames(),
 	"inspect output": tableFormats,
 	"weights":        acquire.AllWeights(),

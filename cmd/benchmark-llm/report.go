@@ -27,20 +27,20 @@ func newReportCommand() *cobra.Command {
 			if format == "" && isTerminal(out) {
 				format = "table"
 			}
-			format = cmp.Or(format, report.ReportFormats()[0])
-			if err := oneOf("--output", format, report.ReportFormats()); err != nil {
+			format = cmp.Or(format, report.PageFormats()[0])
+			if err := oneOf("--output", format, report.PageFormats()); err != nil {
 				return err
 			}
 			page, err := rundir.Page(args, parent)
 			if err != nil {
 				return err
 			}
-			return printed(report.WriteReport(format, out, page, report.Options{Color: color(out), Width: width(out)}))
+			return printed(report.WritePageAs(format, out, page, report.Options{Color: color(out), Width: width(out)}))
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVarP(&format, "output", "o", "", "output `format`: "+strings.Join(report.ReportFormats(), ", ")+" (default: table on a terminal, else html)")
+	f.StringVarP(&format, "output", "o", "", "output `format`: "+strings.Join(report.PageFormats(), ", ")+" (default: table on a terminal, else html)")
 	f.StringVar(&parent, "results-dir", "", "`directory` of the runs that last names; by default where run puts them")
 	return cmd
 }
