@@ -32,7 +32,7 @@ build: deps ## build bin/benchmark-llm
 	@$(with_llama) go build -trimpath -tags "$(TAGS)" -o bin/benchmark-llm ./cmd/benchmark-llm
 
 test: deps ## run all tests: with and without the library, all build variants, the scripts
-	@scripts/get-llama --tools --cuda-test
+	@scripts/get-llama --tools --cuda-test --vulkan-test
 	@scripts/check-headers
 	@echo '== the four variants build'
 	@$(with_llama) go build ./...
