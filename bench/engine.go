@@ -128,6 +128,7 @@ type EngineGPU struct {
 	Backend    string `json:"backend"`               // "CUDA"
 	PCIAddress string `json:"pci_address,omitempty"` // "0000:01:00.0"
 	Problem    string `json:"problem,omitempty"`     // why it cannot be used
+	Software   bool   `json:"software,omitempty"`    // its driver computes on the CPU
 }
 
 // ModelFacts are an engine's facts about a loaded model.

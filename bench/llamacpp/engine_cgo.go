@@ -145,7 +145,7 @@ func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 				gpus = append(gpus, d.Description)
 			}
 			f.GPUs = append(f.GPUs, bench.EngineGPU{
-				Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID), Problem: problem(d),
+				Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID), Problem: problem(d), Software: software(d),
 			})
 		}
 		cuda = cuda || d.Backend == "CUDA"
