@@ -140,6 +140,9 @@ func whyIdle(backend, file string) string {
 	askWhyNot(backend, path)
 	said := takeRecent()
 	if backend == "Vulkan" && slices.ContainsFunc(said, func(s string) bool { return strings.HasSuffix(s, "ggml_backend_init returned NULL") }) {
+		if os.Getenv("VK_DRIVER_FILES") == os.DevNull {
+			return "VK_DRIVER_FILES=/dev/null keeps it from all drivers"
+		}
 		return "no Vulkan driver is installed, or none works" // which ggml does not log
 	}
 	loadOnce.problems = append(loadOnce.problems, said...)

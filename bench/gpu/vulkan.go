@@ -95,7 +95,7 @@ func (m Machine) whyNoVulkan(engine bench.EngineFacts) []string {
 	switch g := m.others()[0]; {
 	case len(m.NoAccess) > 0:
 		n := m.NoAccess[0]
-		reasons = append(reasons, fmt.Sprintf("no permission to open %s: join the group %s, sudo usermod -aG %s USER; in a container --group-add", n.Name, n.Group, n.Group))
+		reasons = append(reasons, fmt.Sprintf("no permission to open %s: join the group %s, sudo usermod -aG %s USER; in a container --group-add %s", n.Name, n.Group, n.Group, n.Group))
 	case g.Driver == "":
 		reasons = append(reasons, "no kernel driver is loaded for it")
 	case !m.RenderNode:

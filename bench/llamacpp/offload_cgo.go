@@ -137,8 +137,13 @@ func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model
 
 // beside is the memory in bytes that a GPU's back-end takes while it computes and
 // that the library does not count: handles of its libraries and scratch space. It
-// is an estimate.
-const beside = 256 << 20
+// is an estimate. Vulkan's has no libraries, but it unpacks weights into scratch space.
+func beside(d llama.Device) uint64 {
+	if d.Backend == "Vulkan" {
+		return 128 << 20
+	}
+	return 256 << 20
+}
 
 // needs is the memory in bytes that the context of the longest test takes on each
 // device. It is empty if the library refuses the context: the test then reports
@@ -168,7 +173,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 		case d.Backend == "RPC":
 			need += o.largest // a server receives a tensor before it copies it to its place
 		case d.Type == llama.GPUDevice:
-			need += beside
+			need += beside(d)
 		}
 		needs[d.Name] = need
 	}

@@ -101,7 +101,7 @@ func TestVulkanOffload(t *testing.T) {
 
 // With too little memory for the model, as many layers as fit are put on the device.
 func TestVulkanMemory(t *testing.T) {
-	if !onVulkan(t, 1, "FAKEVULKAN_MEMORY_MIB=288") {
+	if !onVulkan(t, 1, "FAKEVULKAN_MEMORY_MIB=192") {
 		return
 	}
 	e, facts, err := vulkanEngine(t, func(j *bench.Job) {
