@@ -188,12 +188,12 @@ const (
 
 // CacheEnv returns the environment that makes the driver keep compiled kernels below
 // the directory of models, and creates the cache directory. Values that the user
-// has set stay. Without an NVIDIA GPU it returns and creates nothing.
+// has set stay. Without a sign of a GPU it returns and creates nothing.
 func (m Machine) CacheEnv(modelsDir string) []string {
+	env := m.shaderCacheEnv(modelsDir)
 	if !m.HasNVIDIA() {
-		return nil
+		return env
 	}
-	var env []string
 	cache, set := os.LookupEnv("CUDA_CACHE_PATH")
 	if !set {
 		cache = filepath.Join(modelsDir, cacheDir)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -48,6 +49,29 @@ func (m *Machine) vulkan(root string, open func(path string) error) {
 			m.NoAccess = append(m.NoAccess, nodeOf(node))
 		}
 	}
+}
+
+// shaderCaches are the variables that tell Vulkan drivers where they keep compiled
+// shaders: Mesa's and NVIDIA's.
+var shaderCaches = []string{"MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"}
+
+// shaderCacheEnv is CacheEnv for Vulkan.
+func (m Machine) shaderCacheEnv(modelsDir string) (env []string) {
+	if !m.Vulkan {
+		return nil
+	}
+	dir := filepath.Join(modelsDir, "shader-cache")
+	for _, name := range shaderCaches {
+		if _, set := os.LookupEnv(name); !set {
+			env = append(env, name+"="+dir)
+		}
+	}
+	if len(env) > 0 {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			slog.Debug("no cache for compiled shaders", "error", err)
+		}
+	}
+	return env
 }
 
 // openNode opens a device node as a driver does, and closes it.

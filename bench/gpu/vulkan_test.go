@@ -47,6 +47,21 @@ func TestVulkanSigns(t *testing.T) {
 	}
 }
 
+// Drivers keep compiled shaders beside the models, unless the user has a place for them.
+func TestShaderCache(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(shaderCaches[1], "/else/where")
+	if err := os.Unsetenv(shaderCaches[0]); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"MESA_SHADER_CACHE_DIR=" + dir + "/shader-cache"}, (Machine{Vulkan: true}).CacheEnv(dir)); diff != "" {
+		t.Error(diff)
+	}
+	if info, err := os.Stat(dir + "/shader-cache"); err != nil || !info.IsDir() {
+		t.Errorf("the driver finds no directory: %v", err)
+	}
+}
+
 // Why a GPU of AMD or Intel is not used.
 func TestUsageOfOtherGPUs(t *testing.T) {
 	radeon := Facts{PCIVendor: amd, PCIDevice: "744c", Driver: "amdgpu"}
