@@ -33,7 +33,7 @@ build: deps ## build bin/benchmark-llm
 
 test: deps ## run all tests: with and without the library, all build variants, the scripts
 	@scripts/preflight test
-	@scripts/get-llama --tools --cuda-test
+	@scripts/get-llama --tools --cuda-test --vulkan-test
 	@scripts/check-headers
 	@echo '== the four variants build'
 	@$(with_llama) go build ./...
@@ -145,13 +145,13 @@ bench-compare: ## run the Go benchmarks at two revisions: OLD=REVISION, NEW=REVI
 
 ##@ Container images
 
-image: ## build the image with docker or buildah: BACKEND=cuda (default) or cpu
+image: ## build the image with docker or buildah: BACKEND=cuda (default), cpu, vulkan or hip
 	@scripts/image-build
 
 image-check: build ## as root, without a registry: build the image, or take CHECK=IMAGE, and test it
 	@scripts/image-check $(CHECK)
 
-image-push: ## push the image: REPOSITORY=NAME TAG=NAME, BACKEND=cuda or cpu
+image-push: ## push the image: REPOSITORY=NAME TAG=NAME, BACKEND=cuda, cpu, vulkan or hip
 	@scripts/image-push
 
 image-manifest: ## join the pushed images of all architectures under one name: REPOSITORY=NAME TAG=NAME

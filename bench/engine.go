@@ -92,9 +92,19 @@ type EngineFacts struct {
 	Limited      []string          `json:"limited,omitempty"`       // devices in use, if more were requested than the library accepts
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
-	Problems     []string          `json:"problems,omitempty"`      // the library's messages about back-ends that it cannot use
-	Threads      int               `json:"threads,omitempty"`       // in use, if they are fewer than requested
-	Warnings     []result.Warning  `json:"warnings,omitempty"`      // for all records
+	Idle         map[string]string `json:"idle,omitempty"`          // installed back-end for GPUs without a device → why
+	// Unused are listed devices that these settings do not use. GPUs has them, too.
+	Unused   []result.UnusedDevice `json:"unused,omitempty"`
+	Problems []string              `json:"problems,omitempty"` // the library's messages about back-ends that it cannot use
+	Threads  int                   `json:"threads,omitempty"`  // in use, if they are fewer than requested
+	Warnings []result.Warning      `json:"warnings,omitempty"` // for all records
+}
+
+// Usable are the GPUs without those that the settings do not use.
+func (f EngineFacts) Usable() []EngineGPU {
+	return slices.DeleteFunc(slices.Clone(f.GPUs), func(g EngineGPU) bool {
+		return slices.ContainsFunc(f.Unused, func(u result.UnusedDevice) bool { return u.Name == g.Name })
+	})
 }
 
 // WithoutCUDA explains why an installed CUDA back-end has no device. It is empty if
@@ -118,6 +128,7 @@ type EngineGPU struct {
 	Backend    string `json:"backend"`               // "CUDA"
 	PCIAddress string `json:"pci_address,omitempty"` // "0000:01:00.0"
 	Problem    string `json:"problem,omitempty"`     // why it cannot be used
+	Software   bool   `json:"software,omitempty"`    // its driver computes on the CPU
 }
 
 // ModelFacts are an engine's facts about a loaded model.

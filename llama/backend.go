@@ -7,7 +7,9 @@ package llama
 import "C"
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,6 +47,7 @@ var loadOnce struct {
 	sync.Mutex
 	done     bool
 	problems []string
+	idle     map[string]string // back-end → why it has no device
 }
 
 // LoadBackends opens ggml's back-end modules, from the directory beside the
@@ -81,12 +84,88 @@ func LoadBackends(which Backends) error {
 		return fmt.Errorf("%w from %s", ErrNoBackend, dir)
 	}
 	C.llama_backend_init()
-	if module := CUDAModule(); which == AllBackends && module != "" {
-		askWhyNot("CUDA", module)
-	}
 	loadOnce.problems = takeRecent()
+	loadOnce.idle = make(map[string]string)
+	if which == AllBackends {
+		for _, m := range gpuModules {
+			if why := whyIdle(m.backend, m.file); why != "" {
+				loadOnce.idle[m.backend] = why
+			}
+		}
+	}
 	loadOnce.done = true
 	return nil
+}
+
+// gpuModules are the back-ends for GPUs of this machine, by the name that each gives
+// itself, and their files.
+var gpuModules = []struct{ backend, file string }{
+	{"CUDA", "libggml-cuda.so"}, {"ROCm", "libggml-hip.so"}, {"Vulkan", "libggml-vulkan.so"},
+}
+
+// module is the path of a back-end's file beside the library, else, if
+// GGML_BACKEND_PATH names such a file, that path; empty: there is none.
+func module(file string) string {
+	path := filepath.Join(LibraryDir(), backendDir, file)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	if path = os.Getenv("GGML_BACKEND_PATH"); filepath.Base(path) == file {
+		return path
+	}
+	return ""
+}
+
+// whyIdle says why an installed back-end has no device. It is empty if the back-end has
+// one or is not installed.
+func whyIdle(backend, file string) string {
+	path := module(file)
+	if path == "" {
+		return ""
+	}
+	c := C.CString(backend)
+	defer C.free(unsafe.Pointer(c))
+	if reg := C.ggml_backend_reg_by_name(c); reg != nil {
+		if C.ggml_backend_reg_dev_count(reg) > 0 {
+			return ""
+		}
+		var said []string // by the back-end, when it was opened
+		for _, p := range loadOnce.problems {
+			if strings.Contains(strings.ToLower(p), strings.ToLower(backend)) {
+				said = append(said, p)
+			}
+		}
+		return cmp.Or(strings.Join(said, "; "), "no driver shows a device to it")
+	}
+	askWhyNot(backend, path)
+	said := takeRecent()
+	if backend == "Vulkan" && slices.ContainsFunc(said, func(s string) bool { return strings.HasSuffix(s, "ggml_backend_init returned NULL") }) {
+		if os.Getenv("VK_DRIVER_FILES") == os.DevNull {
+			return "VK_DRIVER_FILES=/dev/null keeps it from all drivers"
+		}
+		return "no Vulkan driver is installed, or none works" // which ggml does not log
+	}
+	loadOnce.problems = append(loadOnce.problems, said...)
+	return strings.Join(said, "; ")
+}
+
+// askWhyNot tries again to open a module that was not opened, for the sake of the
+// log: ggml logs why a module cannot be opened only if it is named.
+func askWhyNot(name, module string) {
+	c, path := C.CString(name), C.CString(module)
+	defer C.free(unsafe.Pointer(c))
+	defer C.free(unsafe.Pointer(path))
+	if C.ggml_backend_reg_by_name(c) == nil {
+		C.ggml_backend_load(path)
+	}
+}
+
+// IdleBackends returns the installed back-ends for GPUs that have no device, each with
+// the reason. LoadBackends finds them.
+func IdleBackends() map[string]string {
+	loadOnce.Lock()
+	defer loadOnce.Unlock()
+	return maps.Clone(loadOnce.idle)
 }
 
 // opened returns ErrNotOpened if no back-end is open. The library's own error would
@@ -106,17 +185,6 @@ func CUDAModule() string {
 		return ""
 	}
 	return path
-}
-
-// askWhyNot tries again to open a module that was not opened, for the sake of the
-// log: ggml logs why a module cannot be opened only if it is named.
-func askWhyNot(name, module string) {
-	c, path := C.CString(name), C.CString(module)
-	defer C.free(unsafe.Pointer(c))
-	defer C.free(unsafe.Pointer(path))
-	if C.ggml_backend_reg_by_name(c) == nil {
-		C.ggml_backend_load(path)
-	}
 }
 
 // BackendProblems returns the errors that the library logged while LoadBackends

@@ -30,7 +30,8 @@ quote() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
 
 pin_value() { awk -v key="$1" '$1 == key { print $2; exit }' "$pin"; }
 
-# pin_rows ROLES ARCH: prints "package version size sha256 path" for each package. ROLES are some of "library tools cuda".
+# pin_rows ROLES ARCH: prints "package version size sha256 path" for each package. ROLES are some of "library tools cuda
+# vulkan-test".
 pin_rows() {
 	awk -v roles=" $1 " -v arch="$2" 'NF == 7 && $2 == arch && index(roles, " " $1 " ") { print $3, $4, $5, $6, $7 }' "$pin"
 }

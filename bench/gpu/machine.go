@@ -32,6 +32,9 @@ type Machine struct {
 	NVMLProblem string   // why NVIDIA's management library is installed but does not work
 	DeviceNode  bool     // a device node of NVIDIA's driver exists
 	OtherNode   bool     // a device node of another GPU's driver exists, or WSL's of any
+	Vulkan      bool     // a render node exists, or the environment names Vulkan drivers or devices
+	RenderNode  bool     // a device node exists through which Vulkan drivers reach a GPU
+	NoAccess    []Node   // render nodes that this process may not open
 	Hidden      bool     // the environment hides all NVIDIA GPUs from CUDA
 	Visible     []string // devices that the environment shows to CUDA; nil: all, named by index
 
@@ -49,6 +52,7 @@ func NewMachine(root string, gpus []Facts, nvmlProblem string) Machine {
 	for _, node := range []string{"dev/kfd", "dev/dri", "dev/dxg"} {
 		m.OtherNode = m.OtherNode || len(glob(root, node)) > 0
 	}
+	m.vulkan(root, openNode)
 	visible, set := os.LookupEnv(VisibleDevices)
 	m.Hidden = set && (visible == "" || visible[0] == '-') // an invalid index ends the list
 	if set && !m.Hidden {
@@ -98,7 +102,12 @@ type Answer struct {
 	Engine  bench.EngineFacts
 	Usage   Usage
 	Visible string // CUDA_VISIBLE_DEVICES of the worker that answered; empty: as inherited
+
+	NoVulkan bool // the worker that answered was kept from Vulkan drivers
 }
+
+// Env returns the environment in which the worker answered.
+func (a Answer) Env() []string { return Usage{Visible: a.Visible, NoVulkan: a.NoVulkan}.Env() }
 
 // Ask asks a worker about its engine and judges the use of the machine's GPUs by the
 // answer. A back-end may end the process if it cannot open a device. So if there is
@@ -110,23 +119,36 @@ func (m Machine) Ask(ctx context.Context, probe Probe) (Answer, error) {
 		a.Visible = strings.Join(visible, ",")
 	}
 	ask := func() error {
-		var env []string
-		if a.Visible != "" {
-			env = []string{VisibleDevices + "=" + a.Visible}
-		}
 		var err error
-		a.Engine, err = probe(ctx, env)
+		a.Engine, err = probe(ctx, a.Env())
 		return err
 	}
+	lost := func(err error) bool { return errors.Is(err, bench.ErrWorkerLost) && ctx.Err() == nil }
 	err := ask()
+	if lost(err) && m.Vulkan { // a Vulkan driver first: a CUDA back-end may be left
+		a.NoVulkan = true
+		reason := "a Vulkan driver cannot be opened: " + err.Error()
+		if again := ask(); again == nil {
+			a.Usage = m.judge(a.Engine, readLibraries(a.Engine), a.Usage.LimitReason)
+			a.Usage.NoVulkan = true
+			if len(local(a.Engine)) > 0 {
+				a.Usage.LeftOutReason = join(a.Usage.LeftOutReason, reason)
+			} else {
+				a.Usage.UnusedReason = reason
+			}
+			return a, nil
+		} else if !lost(again) {
+			return a, again
+		}
+	}
 	switch {
 	case err == nil:
 		a.Usage = m.judge(a.Engine, readLibraries(a.Engine), a.Usage.LimitReason)
 		return a, nil
-	case !errors.Is(err, bench.ErrWorkerLost) || ctx.Err() != nil || !m.HasNVIDIA():
+	case !lost(err) || !m.HasNVIDIA():
 		return a, err
 	}
-	a.Usage = Usage{UnusedReason: "the GPU cannot be opened: " + err.Error(), Visible: noDevices}
+	a.Usage = Usage{UnusedReason: "the GPU cannot be opened: " + err.Error(), Visible: noDevices, NoVulkan: a.NoVulkan}
 	a.Visible = noDevices
 	if err := ask(); err != nil {
 		return a, fmt.Errorf("%w; %s", err, a.Usage.UnusedReason)
@@ -166,12 +188,12 @@ const (
 
 // CacheEnv returns the environment that makes the driver keep compiled kernels below
 // the directory of models, and creates the cache directory. Values that the user
-// has set stay. Without an NVIDIA GPU it returns and creates nothing.
+// has set stay. Without a sign of a GPU it returns and creates nothing.
 func (m Machine) CacheEnv(modelsDir string) []string {
+	env := m.shaderCacheEnv(modelsDir)
 	if !m.HasNVIDIA() {
-		return nil
+		return env
 	}
-	var env []string
 	cache, set := os.LookupEnv("CUDA_CACHE_PATH")
 	if !set {
 		cache = filepath.Join(modelsDir, cacheDir)

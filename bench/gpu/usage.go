@@ -21,7 +21,7 @@ const (
 // ErrNotUsed means that a GPU is required and none is used.
 var ErrNotUsed = errors.New("no GPU is used")
 
-// Usage says which of the machine's NVIDIA GPUs the engine uses, and why it does
+// Usage says which of the machine's GPUs the engine uses, and why it does
 // not use the others. Reasons are texts for a person, empty if they do not apply.
 type Usage struct {
 	UnusedReason  string            // why no GPU is used although there is one
@@ -30,6 +30,7 @@ type Usage struct {
 	LimitReason   string            // why not all of the usable devices are used
 	Doubts        []string          // devices that are used but may fail, each with its reason
 	Visible       string            // CUDA_VISIBLE_DEVICES that workers need; empty: as inherited
+	NoVulkan      bool              // workers must be kept from Vulkan drivers, whose use ends or holds them
 	Kernels       map[string]string // NativeKernels or PTXKernels by PCI address, where known
 }
 
@@ -40,10 +41,19 @@ func (u Usage) Usable(device string) bool {
 
 // Env returns the environment that makes a worker use these devices only.
 func (u Usage) Env() []string {
-	if u.Visible == "" {
-		return nil
+	var env []string
+	if u.Visible != "" {
+		env = append(env, VisibleDevices+"="+u.Visible)
 	}
-	return []string{VisibleDevices + "=" + u.Visible}
+	if u.NoVulkan {
+		env = append(env, noVulkan...)
+	}
+	return env
+}
+
+// join joins reasons.
+func join(reasons ...string) string {
+	return strings.Join(slices.DeleteFunc(reasons, func(r string) bool { return r == "" }), "; ")
 }
 
 // Warnings returns what every record of a run must say about GPUs that are not used.
@@ -74,8 +84,14 @@ func (u Usage) Replace(warnings []result.Warning) []result.Warning {
 // this machine or of another.
 func (a Answer) Required() error {
 	reason := a.Usage.UnusedReason
-	if reason == "" && len(a.Engine.GPUs) == 0 {
+	if reason == "" && len(a.Engine.Usable()) == 0 {
 		reason = "the library lists none"
+		if why := a.Engine.Idle["Vulkan"]; why != "" {
+			reason = "the Vulkan back-end has no device: " + why
+		}
+		for _, d := range a.Engine.Unused {
+			reason = d.Name + " (" + d.Model + ") is not used: " + d.Reason
+		}
 		if without := a.Engine.WithoutCUDA(); without != "" {
 			reason = "the CUDA back-end has no device: " + without
 		}
@@ -86,7 +102,7 @@ func (a Answer) Required() error {
 	return fmt.Errorf("%w: %s", ErrNotUsed, reason)
 }
 
-// judge decides which of the machine's NVIDIA GPUs the engine uses. limitReason says
+// judge decides which of the machine's GPUs the engine uses. limitReason says
 // why the engine was shown only m.Visible; it is empty if it was shown all.
 //
 // A GPU that cannot be used is hidden from CUDA, because ggml lists it as a device
@@ -97,16 +113,21 @@ func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason str
 	if limitReason != "" {
 		u.Visible = strings.Join(m.Visible, ",")
 	}
-	local := slices.DeleteFunc(slices.Clone(engine.GPUs), func(g bench.EngineGPU) bool { return g.Backend == "RPC" })
+	local := local(engine)
 	switch {
-	case !m.HasNVIDIA():
-		return u
-	case len(local) == 0:
+	case len(local) > 0:
+	case m.HasNVIDIA():
 		u.UnusedReason = strings.Join(m.whyNone(engine), "; ")
+		return u
+	case len(m.others()) > 0:
+		u.UnusedReason = strings.Join(m.whyNoVulkan(engine), "; ")
+		return u
+	default:
 		return u
 	}
 	cuda := slices.DeleteFunc(slices.Clone(local), func(g bench.EngineGPU) bool { return g.Backend != "CUDA" })
 	var unusable, usable []string
+	vulkan, why := unusableVulkan(local)
 	for i, g := range cuda {
 		kernels, problem, doubt := m.kernels(g, libs)
 		if g.Problem != "" {
@@ -129,10 +150,19 @@ func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason str
 			usable = append(usable, m.Visible[i])
 		}
 	}
+	if len(unusable)+len(vulkan) == len(local) {
+		u.LeftOut, unusable = append(u.LeftOut, vulkan...), append(unusable, why...)
+	} else {
+		u.Doubts = append(u.Doubts, why...) // hiding a Vulkan device would rename others
+	}
 	switch {
 	case len(unusable) == 0:
 	case len(unusable) == len(local):
-		u.UnusedReason, u.Visible = strings.Join(unusable, "; "), noDevices
+		u.UnusedReason = strings.Join(unusable, "; ")
+		if len(cuda) > 0 {
+			u.Visible = noDevices
+		}
+		u.NoVulkan = len(cuda) < len(local)
 	case m.KeepNames:
 		u.LeftOut, u.Doubts = nil, append(unusable, u.Doubts...)
 	default:

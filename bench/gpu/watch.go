@@ -25,8 +25,8 @@ const replyLimit = time.Second
 // a test runs and at the end of each repetition, while the worker waits. The readings
 // of a test become one event, bench.GPUObserved. A nil Watcher does nothing.
 type Watcher struct {
-	nvml     *NVML
-	devices  []NVMLDevice
+	sources  []source
+	devices  []watched
 	kernels  map[string]string // by PCI address
 	requests chan func()       // for the goroutine
 	quit     chan struct{}
@@ -41,23 +41,62 @@ type Watcher struct {
 	others   []int                 // most other processes seen on each device
 }
 
-// Watch starts to watch the GPUs that NVIDIA's library reports. library is its name
-// or path. kernels says by PCI address how a device gets its kernels. Watch returns
-// nil if the library does not work or interval is not positive.
-func Watch(library string, interval time.Duration, kernels map[string]string) *Watcher {
+// source reports what GPUs do. A Watcher calls it from one goroutine.
+type source interface {
+	list() []watched
+	read(i int) result.GPUReading
+	others(i, worker int) (n int, ok bool) // other processes that compute; ok false: not known
+	close()
+}
+
+// watched is a GPU of a source.
+type watched struct {
+	source
+	index           int // in its source
+	address, driver string
+}
+
+func (n *NVML) list() (devices []watched) {
+	for i, d := range n.Devices() {
+		devices = append(devices, watched{source: n, index: i, address: d.PCIAddress, driver: d.DriverVersion})
+	}
+	return devices
+}
+
+func (n *NVML) read(i int) result.GPUReading { return n.Read(i) }
+func (n *NVML) close()                       { n.Close() }
+
+func (n *NVML) others(i, worker int) (int, bool) {
+	pids, ok := n.Processes(i)
+	return otherProcesses(worker, pids), ok
+}
+
+// Watch starts to watch the GPUs that NVIDIA's library reports, and those of AMD and
+// Intel whose drivers have files below root. library is the name or path of NVIDIA's.
+// kernels says by PCI address how a device gets its kernels. Watch returns nil if there
+// is nothing to watch or interval is not positive.
+func Watch(root, library string, interval time.Duration, kernels map[string]string) *Watcher {
 	if interval <= 0 {
 		return nil
 	}
-	nvml, err := startNVML(library)
-	if err != nil {
-		if !errors.Is(err, ErrNoNVML) {
-			slog.Debug("GPUs are not watched", "error", err)
-		}
-		return nil
-	}
 	w := &Watcher{
-		nvml: nvml, devices: nvml.Devices(), kernels: kernels,
+		kernels:  kernels,
 		requests: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	switch nvml, err := startNVML(library); {
+	case err == nil:
+		w.sources = append(w.sources, nvml)
+	case !errors.Is(err, ErrNoNVML):
+		slog.Debug("NVIDIA's GPUs are not watched", "error", err)
+	}
+	if s := openSysfs(root); s != nil {
+		w.sources = append(w.sources, s)
+	}
+	for _, s := range w.sources {
+		w.devices = append(w.devices, s.list()...)
+	}
+	if len(w.sources) == 0 {
+		return nil
 	}
 	go w.run(interval)
 	return w
@@ -65,7 +104,11 @@ func Watch(library string, interval time.Duration, kernels map[string]string) *W
 
 func (w *Watcher) run(interval time.Duration) {
 	defer close(w.ended)
-	defer w.nvml.Close()
+	defer func() {
+		for _, s := range w.sources {
+			s.close()
+		}
+	}()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -121,8 +164,8 @@ func (w *Watcher) read() {
 	if !testing {
 		return
 	}
-	for i := range w.devices {
-		r := w.nvml.Read(i)
+	for i, d := range w.devices {
+		r := d.read(d.index)
 		w.mu.Lock()
 		w.readings[i] = append(w.readings[i], r)
 		w.mu.Unlock()
@@ -131,13 +174,16 @@ func (w *Watcher) read() {
 
 // count counts the processes other than the worker that compute on each device.
 func (w *Watcher) count() {
-	for i := range w.devices {
-		pids, ok := w.nvml.Processes(i)
+	w.mu.Lock()
+	worker := w.worker
+	w.mu.Unlock()
+	for i, d := range w.devices {
+		n, ok := d.source.others(d.index, worker)
 		if !ok {
 			continue
 		}
 		w.mu.Lock()
-		w.others[i] = max(w.others[i], otherProcesses(w.worker, pids))
+		w.others[i] = max(w.others[i], n)
 		w.mu.Unlock()
 	}
 }
@@ -190,8 +236,8 @@ func (w *Watcher) observed() bench.GPUObserved {
 	var o bench.GPUObserved
 	for i, d := range w.devices {
 		t := summarise(w.readings[i], w.windows)
-		t.Driver, t.Kernels, t.Others = d.DriverVersion, w.kernels[d.PCIAddress], w.others[i]
-		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.PCIAddress, GPUTelemetry: t})
+		t.Driver, t.Kernels, t.Others = d.driver, w.kernels[d.address], w.others[i]
+		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.address, GPUTelemetry: t})
 	}
 	return o
 }
@@ -204,8 +250,8 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 	}
 	answer := make(chan float64, len(w.devices))
 	w.ask(func() {
-		for i := range w.devices {
-			if t := w.nvml.Read(i).TemperatureC; t != nil {
+		for _, d := range w.devices {
+			if t := d.read(d.index).TemperatureC; t != nil {
 				answer <- *t
 			}
 		}

@@ -18,7 +18,7 @@ import (
 func TestWatch(t *testing.T) {
 	t.Setenv("NVML_THROTTLE", "0x40")
 	t.Setenv("NVML_OTHERS", "3")
-	w := Watch(fakeNVML(t), 10*time.Millisecond, map[string]string{"0000:c1:00.0": PTXKernels})
+	w := Watch(t.TempDir(), fakeNVML(t), 10*time.Millisecond, map[string]string{"0000:c1:00.0": PTXKernels})
 	if w == nil {
 		t.Fatal("not watched")
 	}
@@ -46,10 +46,10 @@ func TestWatch(t *testing.T) {
 	if len(w.readings[0]) != before {
 		t.Error("read between tests")
 	}
-	if w := Watch(filepath.Join(t.TempDir(), "none"), time.Second, nil); w != nil || w.Observe(bench.Stamped{Event: bench.TestDone{}}) != nil {
+	if w := Watch(t.TempDir(), filepath.Join(t.TempDir(), "none"), time.Second, nil); w != nil || w.Observe(bench.Stamped{Event: bench.TestDone{}}) != nil {
 		t.Error("watched without a library")
 	}
-	if w := Watch(fakeNVML(t), 0, nil); w != nil {
+	if w := Watch(t.TempDir(), fakeNVML(t), 0, nil); w != nil {
 		t.Error("watched though it was switched off")
 	}
 }

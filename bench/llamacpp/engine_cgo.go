@@ -74,11 +74,13 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		if err = addRPC(job); err != nil {
 			return
 		}
-		if e.facts, err = facts(job.Settings.Devices, o); err != nil {
+		if e.facts, err = facts(job.Settings, o); err != nil {
 			return
 		}
 		if err = checkDevices(job.Settings); err == nil {
+			e.job.Settings.Devices = chosen(job.Settings)
 			e.facts.Limited, e.facts.Warnings = limitDevices(&e.job.Settings)
+			e.facts.Warnings = append(e.facts.Warnings, softwareDevices(job.Settings)...)
 			if threads, w := teamSize(e.job.Settings.Threads, os.Getenv); w != nil {
 				e.facts.Threads, e.facts.Warnings = threads, append(e.facts.Warnings, *w)
 			}
@@ -121,29 +123,33 @@ func (e *Engine) stop() {
 
 // facts describes the engine as llama-bench does: CPUInfo and GPUInfo are the
 // descriptions of the devices. Backends are the back-ends that have a device; CPU
-// is among them only if it is the only one. A wanted device that does not exist is
-// an error.
-func facts(wanted []string, o Options) (bench.EngineFacts, error) {
+// is among them only if it is the only one. Devices that these settings do not use
+// count in neither. A wanted device that does not exist is an error.
+func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
-	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems()}
+	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems(), Idle: llama.IdleBackends()}
 	if backends == llama.AllBackends {
 		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")
 	}
+	f.Unused = unusedDevices(s)
 	var cpus, gpus, names, known []string
 	cuda := false
 	for _, d := range llama.Devices() {
 		known = append(known, d.Name)
+		unused := slices.ContainsFunc(f.Unused, func(u result.UnusedDevice) bool { return u.Name == d.Name })
 		switch d.Type {
 		case llama.CPUDevice, llama.AcceleratorDevice:
 			cpus = append(cpus, d.Description)
 		case llama.GPUDevice, llama.IntegratedDevice:
-			gpus = append(gpus, d.Description)
+			if !unused {
+				gpus = append(gpus, d.Description)
+			}
 			f.GPUs = append(f.GPUs, bench.EngineGPU{
-				Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID), Problem: problem(d),
+				Name: d.Name, Model: d.Description, Backend: d.Backend, PCIAddress: strings.ToLower(d.ID), Problem: problem(d), Software: software(d),
 			})
 		}
 		cuda = cuda || d.Backend == "CUDA"
-		if d.Backend != "CPU" && (len(names) == 0 || names[len(names)-1] != d.Backend) {
+		if d.Backend != "CPU" && !unused && (len(names) == 0 || names[len(names)-1] != d.Backend) {
 			names = append(names, d.Backend)
 		}
 	}
@@ -151,8 +157,8 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 		names = []string{"CPU"}
 	}
 	f.CPUInfo, f.GPUInfo, f.Backends = strings.Join(cpus, ", "), strings.Join(gpus, ", "), strings.Join(names, ",")
-	for _, name := range wanted {
-		if name == bench.NoDevice && len(wanted) == 1 {
+	for _, name := range s.Devices {
+		if name == bench.NoDevice && len(s.Devices) == 1 {
 			break
 		}
 		if !slices.Contains(known, name) {
@@ -169,11 +175,11 @@ func facts(wanted []string, o Options) (bench.EngineFacts, error) {
 // aLittle is an amount of memory in bytes that every usable device can give.
 const aLittle = 1 << 20
 
-// problem says why a CUDA device cannot be used; it is empty if the device can be.
-// The library also lists a device that another process has for itself, and ends
-// this process at the first use of it. For other back-ends problem is empty.
+// problem says why a device of CUDA, HIP or Vulkan cannot be used; it is empty if the
+// device can be. The library also lists a device that another process has for itself,
+// and ends this process at the first use of it. For other back-ends problem is empty.
 func problem(d llama.Device) string {
-	if d.Backend != "CUDA" {
+	if !slices.Contains([]string{"CUDA", "ROCm", "Vulkan"}, d.Backend) || software(d) {
 		return ""
 	}
 	r, err := llama.Reserve(d.Name, aLittle)

@@ -137,8 +137,13 @@ func (o *offload) try(p llama.ModelParams, layers int, whole bool) (*llama.Model
 
 // beside is the memory in bytes that a GPU's back-end takes while it computes and
 // that the library does not count: handles of its libraries and scratch space. It
-// is an estimate.
-const beside = 256 << 20
+// is an estimate. Vulkan's has no libraries, but it unpacks weights into scratch space.
+func beside(d llama.Device) uint64 {
+	if d.Backend == "Vulkan" {
+		return 128 << 20
+	}
+	return 256 << 20
+}
 
 // needs is the memory in bytes that the context of the longest test takes on each
 // device. It is empty if the library refuses the context: the test then reports
@@ -168,7 +173,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 		case d.Backend == "RPC":
 			need += o.largest // a server receives a tensor before it copies it to its place
 		case d.Type == llama.GPUDevice:
-			need += beside
+			need += beside(d)
 		}
 		needs[d.Name] = need
 	}
@@ -193,33 +198,101 @@ func (o *offload) noRoom(err error) bool {
 	return false
 }
 
-// offloadDevices are the devices besides the CPU across which the library spreads a
-// model: those that the settings name, else all GPUs with memory of their own, else
-// integrated GPUs.
+// offloadDevices are the devices besides the CPU across which a model is spread: those
+// that the settings name, else that whyUnused does not leave out.
 func offloadDevices(s bench.Settings) []llama.Device {
-	var named, cards, integrated []llama.Device
-	for _, d := range llama.Devices() {
-		switch d.Type {
-		case llama.GPUDevice:
-			cards = append(cards, d)
-		case llama.IntegratedDevice:
-			integrated = append(integrated, d)
+	used, _ := choose(s)
+	return used
+}
+
+// choose returns the devices besides the CPU that the settings use, in the library's
+// order or the settings', and the others with the reason.
+func choose(s bench.Settings) (used []llama.Device, unused []result.UnusedDevice) {
+	all := slices.DeleteFunc(llama.Devices(), func(d llama.Device) bool {
+		return d.Type != llama.GPUDevice && d.Type != llama.IntegratedDevice
+	})
+	if len(s.Devices) > 0 {
+		for _, name := range s.Devices {
+			for _, d := range all {
+				if d.Name == name {
+					used = append(used, d)
+				}
+			}
 		}
-	}
-	if len(s.Devices) == 0 {
-		if len(cards) > 0 {
-			return cards
+		if slices.Equal(s.Devices, []string{bench.NoDevice}) {
+			return used, nil // single operations may still run on one
 		}
-		return integrated
+	} else {
+		used = slices.DeleteFunc(slices.Clone(all), func(d llama.Device) bool { return whyUnused(d, all) != "" })
 	}
-	for _, name := range s.Devices {
-		for _, d := range append(cards, integrated...) {
-			if d.Name == name {
-				named = append(named, d)
+	for _, d := range all {
+		if slices.ContainsFunc(used, func(u llama.Device) bool { return u.Name == d.Name }) {
+			continue
+		}
+		reason := "the settings name other devices"
+		if len(s.Devices) == 0 {
+			reason = whyUnused(d, all)
+		}
+		unused = append(unused, result.UnusedDevice{Name: d.Name, Model: d.Description, Reason: reason})
+	}
+	return used, unused
+}
+
+func unusedDevices(s bench.Settings) []result.UnusedDevice {
+	_, unused := choose(s)
+	return unused
+}
+
+// whyUnused says why a device is not used by default; empty: it is used. A GPU that two
+// back-ends list is used by the back-end of its maker. The rule for integrated GPUs is
+// the library's (llama_prepare_model_devices). Software devices are used by name only.
+func whyUnused(d llama.Device, all []llama.Device) string {
+	if software(d) {
+		return "it computes on the CPU; --device " + d.Name + " uses it"
+	}
+	if d.Backend == "Vulkan" {
+		for _, o := range all {
+			if o.Backend != d.Backend && o.Backend != "RPC" && o.ID != "" && strings.EqualFold(o.ID, d.ID) {
+				return "it is " + o.Name + " (" + strings.ToLower(o.ID) + "), which " + o.Backend + " uses"
 			}
 		}
 	}
-	return named
+	if d.Type == llama.IntegratedDevice {
+		for _, o := range all {
+			if o.Type == llama.GPUDevice && whyUnused(o, all) == "" {
+				return "it is integrated, and there is another GPU"
+			}
+		}
+	}
+	return ""
+}
+
+// software tells whether a device is a Vulkan driver that computes on the CPU, by the
+// names that Mesa's and Google's give themselves.
+func software(d llama.Device) bool {
+	return d.Backend == "Vulkan" && (strings.HasPrefix(d.Description, "llvmpipe") || strings.HasPrefix(d.Description, "SwiftShader"))
+}
+
+// chosen are the settings' devices with the default spelt out if it is not the
+// library's own: nil leaves the choice to the library, NoDevice is none.
+func chosen(s bench.Settings) []string {
+	if len(s.Devices) > 0 || len(unusedDevices(s)) == 0 {
+		return s.Devices
+	}
+	if used := offloadDevices(s); len(used) > 0 {
+		return deviceNames(used)
+	}
+	return []string{bench.NoDevice}
+}
+
+// softwareDevices warns of devices in use that are none.
+func softwareDevices(s bench.Settings) (w []result.Warning) {
+	for _, d := range offloadDevices(s) {
+		if software(d) && s.Offloads() {
+			w = append(w, result.Warning{Code: result.WarnSoftwareGPU, Message: fmt.Sprintf("%s (%s) is no GPU: its driver computes on the CPU", d.Name, d.Description)})
+		}
+	}
+	return w
 }
 
 // mostDevices is the largest number of devices across which the library spreads a

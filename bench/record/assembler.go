@@ -187,6 +187,8 @@ func (a *Assembler) record() (*result.Record, error) {
 		E2E:         e2e,
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
+		UnusedDevices:     a.engine.Unused,
+		IdleBackends:      a.engine.Idle,
 		Offload:           a.model.Offload,
 		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),

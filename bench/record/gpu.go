@@ -91,15 +91,16 @@ func (a *Assembler) claimGPU(r *result.Record) {
 	if !a.Job.Effective().Offloads() {
 		return // a GPU may still compute single operations
 	}
-	if len(a.engine.GPUs) == 0 {
+	usable := a.engine.Usable()
+	if len(usable) == 0 {
 		known := slices.ContainsFunc(a.Job.Warnings, func(w result.Warning) bool { return w.Code == result.WarnGPUNotUsed })
 		if reason := a.engine.WithoutCUDA(); reason != "" && !known {
 			r.Ext.Warnings = append(r.Ext.Warnings, result.Warning{Code: result.WarnNoGPU, Message: "measured on the CPU: the CUDA back-end has no device: " + reason})
 		}
 		return
 	}
-	names := make([]string, len(a.engine.GPUs))
-	for i, d := range a.engine.GPUs {
+	names := make([]string, len(usable))
+	for i, d := range usable {
 		names[i] = fmt.Sprintf("%s (%s)", d.Name, d.Model)
 	}
 	a.disclaimGPU(r, "the library put no layer of the model on "+strings.Join(names, ", "))

@@ -32,6 +32,14 @@ type GPUDevice struct {
 	GPUTelemetry
 }
 
+// UnusedDevice is a device that the engine lists and that is used only if the settings
+// name it.
+type UnusedDevice struct {
+	Name   string `json:"name"`   // "Vulkan0"
+	Model  string `json:"model"`  // as its driver names it
+	Reason string `json:"reason"` // why it is not used
+}
+
 // GPUTelemetry is what the driver reported of one GPU during the timed repetitions
 // of a test.
 type GPUTelemetry struct {

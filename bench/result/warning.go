@@ -27,6 +27,7 @@ const (
 	WarnDevicesLimited      = "devices_limited"       // the library accepts fewer devices than there are
 	WarnGPUNotUsed          = "gpu_not_used"          // the machine has a GPU, and the record was measured without it
 	WarnNoGPU               = "no_gpu"                // the CUDA back-end is installed and finds no GPU
+	WarnSoftwareGPU         = "software_gpu"          // a device that computes on the CPU was used as a GPU
 	WarnGPUThrottled        = "gpu_throttled"         // a GPU was slower than it could be
 	WarnConditionsChanged   = "conditions_changed"    // the run was resumed under other conditions
 	WarnGPUShared           = "gpu_shared"            // other processes computed on the same GPU

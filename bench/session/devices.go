@@ -41,11 +41,11 @@ func probe(job bench.Job, workers supervise.Options) gpu.Probe {
 	}
 }
 
-// AskGPUs asks a worker how the engine uses the NVIDIA GPUs of this machine. A machine
+// AskGPUs asks a worker how the engine uses the GPUs of this machine. A machine
 // without one starts no worker.
 func AskGPUs(ctx context.Context, workers supervise.Options) (answer gpu.Answer, err error) {
 	machine := machineGPUs(host.Collect("/"))
-	if !machine.HasNVIDIA() {
+	if !machine.HasGPU() {
 		return answer, nil
 	}
 	return machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workers))
@@ -83,7 +83,7 @@ func (r *Session) ask(ctx context.Context) error {
 	}
 	machine := machineGPUs(r.Host)
 	machine.KeepNames = len(s.Devices) > 0 || len(s.TensorSplit) > 0 || s.MainGPU > 0
-	if len(s.RPC) == 0 && !machine.KeepNames && !machine.HasNVIDIA() && !(s.Offloads() && r.Job.RequireGPU) {
+	if len(s.RPC) == 0 && !machine.KeepNames && !machine.HasGPU() && !(s.Offloads() && r.Job.RequireGPU) {
 		return nil
 	}
 	answer, err := machine.Ask(ctx, probe(bench.Job{Settings: s, AllowCPU: r.Job.AllowCPU}, r.workers()))
@@ -93,12 +93,12 @@ func (r *Session) ask(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDevices, err)
 	case !s.Offloads(): // single operations may still run on a GPU
-		r.gpus.Visible = answer.Usage.Visible
+		r.gpus.Visible, r.gpus.NoVulkan = answer.Usage.Visible, answer.Usage.NoVulkan
 		return nil
 	}
 	r.gpus = answer.Usage
 	if err := answer.Required(); err != nil && r.Job.RequireGPU {
-		if answer.Engine.CUDAModule == "" {
+		if answer.Engine.CUDAModule == "" && machine.HasNVIDIA() {
 			return &NoCUDAError{err}
 		}
 		return err

@@ -79,7 +79,7 @@ func (r *Session) Measure(ctx context.Context, to Watchers) (end End) {
 
 // runModels measures with the sensors of the machine.
 func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers supervise.Options) error {
-	watch := gpu.Watch(gpu.NVMLName, r.Sampling, r.gpus.Kernels)
+	watch := gpu.Watch("/", gpu.NVMLName, r.Sampling, r.gpus.Kernels)
 	defer watch.Close()
 	meter := host.NewMeter("/", r.Job.Settings.CPUs)
 	defer meter.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -89,8 +90,9 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 		return f, err
 	}
 	f.gpus = answer.Usage
-	if answer.Visible != "" {
-		if err := os.Setenv(gpu.VisibleDevices, answer.Visible); err != nil {
+	for _, variable := range answer.Env() {
+		name, value, _ := strings.Cut(variable, "=")
+		if err := os.Setenv(name, value); err != nil {
 			return f, err
 		}
 	}

@@ -18,9 +18,11 @@ import (
 
 // Limits, in bytes.
 const (
-	maxCPUImage = 150e6 // compressed size of the CPU image
-	maxOurs     = 60e6  // uncompressed size of the last layer, the program
+	maxOurs = 60e6 // uncompressed size of the last layer, the program
 )
+
+// maxImage is the largest compressed size of the images that have a limit, in bytes.
+var maxImage = map[string]int64{"cpu": 150e6, "vulkan": 250e6}
 
 // layer is one layer of an image.
 type layer struct {
@@ -83,8 +85,8 @@ func checkLayers(w io.Writer, layout, backend string) error {
 	}
 	t.AppendFooter(table.Row{"all", megabytes(compressed), megabytes(uncompressed), ""})
 	fmt.Fprintln(w, t.Render())
-	if backend == "cpu" && compressed > maxCPUImage {
-		errs = append(errs, fmt.Errorf("the CPU image has %s compressed, more than %s", megabytes(compressed), megabytes(maxCPUImage)))
+	if most := maxImage[backend]; most > 0 && compressed > most {
+		errs = append(errs, fmt.Errorf("the %s image has %s compressed, more than %s", backend, megabytes(compressed), megabytes(most)))
 	}
 	if ours := layers[len(layers)-1].Uncompressed; ours > maxOurs {
 		errs = append(errs, fmt.Errorf("the program's layer has %s, more than %s", megabytes(ours), megabytes(maxOurs)))

@@ -1,0 +1,155 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/sparecores/benchmark-llm/bench"
+)
+
+// PCI vendors whose GPUs Vulkan drives on Linux.
+const (
+	amd   = "1002"
+	intel = "8086"
+)
+
+// consoles are AMD's display adapters of servers' remote consoles (ES1000). No Vulkan
+// driver knows them.
+var consoles = []string{"515e", "5969"}
+
+// noVulkan is the environment in which the Vulkan loader (libvulkan) opens no driver
+// and no layer, so nothing of a driver runs. See "Driver Discovery" and "Layer
+// Filtering" of the loader's documentation.
+var noVulkan = []string{"VK_DRIVER_FILES=/dev/null", "VK_LOADER_LAYERS_DISABLE=~implicit~"}
+
+// vulkanVariables show that somebody wants a Vulkan device, with or without a device
+// node: they name drivers, or devices.
+var vulkanVariables = []string{"VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "GGML_VK_VISIBLE_DEVICES"}
+
+// vulkan adds to m what device nodes below root and the environment tell of Vulkan.
+// open opens a node for reading and writing.
+func (m *Machine) vulkan(root string, open func(path string) error) {
+	nodes := glob(root, "dev/dri/renderD*")
+	m.Vulkan = len(nodes) > 0 || len(glob(root, "dev/dxg")) > 0
+	m.RenderNode = m.Vulkan
+	for _, name := range vulkanVariables {
+		m.Vulkan = m.Vulkan || os.Getenv(name) != ""
+	}
+	for _, node := range nodes {
+		if err := open(node); errors.Is(err, fs.ErrPermission) {
+			m.NoAccess = append(m.NoAccess, nodeOf(node))
+		}
+	}
+}
+
+// shaderCaches are the variables that tell Vulkan drivers where they keep compiled
+// shaders: Mesa's and NVIDIA's.
+var shaderCaches = []string{"MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"}
+
+// shaderCacheEnv is CacheEnv for Vulkan.
+func (m Machine) shaderCacheEnv(modelsDir string) (env []string) {
+	if !m.Vulkan {
+		return nil
+	}
+	dir := filepath.Join(modelsDir, "shader-cache")
+	for _, name := range shaderCaches {
+		if _, set := os.LookupEnv(name); !set {
+			env = append(env, name+"="+dir)
+		}
+	}
+	if len(env) > 0 {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			slog.Debug("no cache for compiled shaders", "error", err)
+		}
+	}
+	return env
+}
+
+// openNode opens a device node as a driver does, and closes it.
+func openNode(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Node is a device node and the group that may open it.
+type Node struct{ Name, Group string }
+
+// nodeOf returns a node with its group: the name, else the number.
+func nodeOf(path string) Node {
+	n := Node{Name: "/dev/dri/" + filepath.Base(path)}
+	info, err := os.Stat(path)
+	if err != nil {
+		return n
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		n.Group = strconv.FormatUint(uint64(stat.Gid), 10)
+		if g, err := user.LookupGroupId(n.Group); err == nil {
+			n.Group = g.Name
+		}
+	}
+	return n
+}
+
+// others returns the GPUs of AMD and Intel.
+func (m Machine) others() []Facts {
+	return slices.DeleteFunc(slices.Clone(m.GPUs), func(g Facts) bool {
+		return g.PCIVendor != amd && g.PCIVendor != intel || g.PCIVendor == amd && slices.Contains(consoles, g.PCIDevice)
+	})
+}
+
+// HasGPU reports whether there is a GPU that a back-end may use, or a sign of one.
+func (m Machine) HasGPU() bool { return m.HasNVIDIA() || m.Vulkan || len(m.others()) > 0 }
+
+// whyNoVulkan returns the reasons why the engine lists no GPU of AMD or Intel. There
+// is one.
+func (m Machine) whyNoVulkan(engine bench.EngineFacts) []string {
+	var reasons []string
+	switch g := m.others()[0]; {
+	case len(m.NoAccess) > 0:
+		n := m.NoAccess[0]
+		reasons = append(reasons, fmt.Sprintf("no permission to open %s: join the group %s, sudo usermod -aG %s USER; in a container --group-add %s", n.Name, n.Group, n.Group, n.Group))
+	case g.Driver == "":
+		reasons = append(reasons, "no kernel driver is loaded for it")
+	case !m.RenderNode:
+		reasons = append(reasons, "there is no /dev/dri/renderD*; in a container: --device /dev/dri")
+	}
+	for _, name := range []string{"ROCm", "Vulkan"} {
+		if why := engine.Idle[name]; why != "" {
+			reasons = append(reasons, "the "+name+" back-end has no device: "+why)
+		}
+	}
+	if len(reasons) == 0 {
+		reasons = append(reasons, "no back-end for it is installed, or this build does not open it")
+	}
+	return reasons
+}
+
+// local returns the GPUs of this machine that the engine lists. Drivers that compute on
+// the CPU are none.
+func local(engine bench.EngineFacts) []bench.EngineGPU {
+	return slices.DeleteFunc(slices.Clone(engine.GPUs), func(g bench.EngineGPU) bool { return g.Backend == "RPC" || g.Software })
+}
+
+// unusableVulkan returns the Vulkan devices on which no memory can be allocated, each
+// with the reason.
+func unusableVulkan(gpus []bench.EngineGPU) (names, reasons []string) {
+	for _, g := range gpus {
+		if g.Backend == "Vulkan" && g.Problem != "" {
+			names = append(names, g.Name)
+			reasons = append(reasons, fmt.Sprintf("%s (%s): no memory can be allocated on it: %s", g.Name, g.Model, strings.TrimSpace(g.Problem)))
+		}
+	}
+	return names, reasons
+}
