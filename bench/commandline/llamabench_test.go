@@ -30,7 +30,8 @@ func TestFromLlamaBench(t *testing.T) {
 		{"--mlock -mmp 1", "--load-mode=mmap+mlock", "--mlock -mmp 1: --load-mode=mmap+mlock"},
 		{"-mmp 1 --mlock --no-mmap", "--load-mode=mlock", "-mmp 1 --mlock --no-mmap: --load-mode=mlock"},
 		{"-dio 1 -p 1", "--load-mode=dio -p 1", "-dio 1: --load-mode=dio"},
-		{"-mmp 0,1", "--mmap=0,1", ""}, // no flag of this program: refused by its name
+		{"-mmp 0,1", "--load-mode=none,mmap", "-mmp 0,1: --load-mode=none,mmap"},
+		{"--repack 1,0 -nkvo 0,1", "--no-repack=0,1 --no-kv-offload=0,1", "--repack 1,0: --no-repack=0,1"},
 		{"-- -mmp 0", "-- -mmp 0", ""},
 
 		{"--repack 0", "--no-repack=1", "--repack 0: --no-repack=1"},

@@ -65,25 +65,28 @@ func (r *Record) Test() Test {
 // ignore it.
 type Ext struct {
 	Schema            int               `json:"schema"`
-	Version           string            `json:"version"`                // of this program
-	Library           map[string]string `json:"library,omitempty"`      // package name → version; "source" tells where it came from
-	Weights           Weights           `json:"weights"`                // where the weights came from
-	Seed              uint64            `json:"seed"`                   // of the tokens
-	CPUVariant        string            `json:"cpu_variant,omitempty"`  // the CPU back-end module that ggml chose: "zen4"
-	Statistics        Statistics        `json:"statistics"`             // of the per-repetition rates, tokens/second
-	LoadSeconds       float64           `json:"load_s,omitempty"`       // of the model, once for all its tests
-	ContextSeconds    float64           `json:"context_s,omitempty"`    // creation of the context
-	WarmupSeconds     float64           `json:"warmup_s,omitempty"`     // absent when there was none
-	Warmups           int               `json:"warmups,omitempty"`      // untimed passes; absent when there was at most one
-	Precision         *Precision        `json:"precision,omitempty"`    // of a test that was repeated until its speed was known; absent from others
-	PrecompileSeconds float64           `json:"precompile_s,omitempty"` // untimed passes before the model's first test, at which a GPU's kernels are compiled; absent on the CPU
-	GPU               *GPU              `json:"gpu,omitempty"`          // absent when no GPU holds layers
-	Offload           *Offload          `json:"offload,omitempty"`      // absent where no device but the CPU was to be used
-	Memory            *Memory           `json:"memory,omitempty"`       // absent if the engine does not know it, and in records of earlier versions
-	E2E               *E2E              `json:"e2e,omitempty"`          // of an end-to-end test; absent from all others
-	Conditions        *Conditions       `json:"conditions,omitempty"`   // of the machine during the repetitions; absent where they were not observed
-	Verdict           *Verdict          `json:"verdict,omitempty"`      // how far the speed can be trusted; absent from records of earlier versions
-	Warnings          []Warning         `json:"warnings,omitempty"`     //
+	Version           string            `json:"version"`                 // of this program
+	Library           map[string]string `json:"library,omitempty"`       // package name → version; "source" tells where it came from
+	Weights           Weights           `json:"weights"`                 // where the weights came from
+	Seed              uint64            `json:"seed"`                    // of the tokens
+	Settings          string            `json:"settings,omitempty"`      // those of which the run measures several values, as flags: "-t 2 -ub 128"; absent: none
+	ThreadsBatch      int               `json:"threads_batch,omitempty"` // threads that computed prompts; absent: n_threads
+	NUMA              string            `json:"numa,omitempty"`          // how memory was spread over NUMA nodes; absent: as the system does
+	CPUVariant        string            `json:"cpu_variant,omitempty"`   // the CPU back-end module that ggml chose: "zen4"
+	Statistics        Statistics        `json:"statistics"`              // of the per-repetition rates, tokens/second
+	LoadSeconds       float64           `json:"load_s,omitempty"`        // of the model, once for all its tests
+	ContextSeconds    float64           `json:"context_s,omitempty"`     // creation of the context
+	WarmupSeconds     float64           `json:"warmup_s,omitempty"`      // absent when there was none
+	Warmups           int               `json:"warmups,omitempty"`       // untimed passes; absent when there was at most one
+	Precision         *Precision        `json:"precision,omitempty"`     // of a test that was repeated until its speed was known; absent from others
+	PrecompileSeconds float64           `json:"precompile_s,omitempty"`  // untimed passes before the model's first test, at which a GPU's kernels are compiled; absent on the CPU
+	GPU               *GPU              `json:"gpu,omitempty"`           // absent when no GPU holds layers
+	Offload           *Offload          `json:"offload,omitempty"`       // absent where no device but the CPU was to be used
+	Memory            *Memory           `json:"memory,omitempty"`        // absent if the engine does not know it, and in records of earlier versions
+	E2E               *E2E              `json:"e2e,omitempty"`           // of an end-to-end test; absent from all others
+	Conditions        *Conditions       `json:"conditions,omitempty"`    // of the machine during the repetitions; absent where they were not observed
+	Verdict           *Verdict          `json:"verdict,omitempty"`       // how far the speed can be trusted; absent from records of earlier versions
+	Warnings          []Warning         `json:"warnings,omitempty"`      //
 }
 
 // Offload is how many layers of a model are on devices other than the CPU.
