@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -191,6 +192,41 @@ type Settings struct {
 	NoOpOffload bool      `json:"no_op_offload,omitempty"`
 	NoHost      bool      `json:"no_host,omitempty"`
 	NoRepack    bool      `json:"no_repack,omitempty"`
+
+	// ThreadsBatch is the number of threads that compute prompts; 0: Threads.
+	ThreadsBatch int `json:"threads_batch,omitempty"`
+	// TensorOverrides put tensors into other memory than their layer's. The first that
+	// matches counts.
+	TensorOverrides []TensorOverride `json:"tensor_overrides,omitempty"`
+	// FitTargetMiB is the memory that stays free on each device when as many layers as fit
+	// are put on devices. There is room for a context of FitMinCtx tokens, or of the longest
+	// test.
+	FitTargetMiB int    `json:"fit_target_mib,omitempty"`
+	FitMinCtx    int    `json:"fit_min_ctx,omitempty"`
+	NUMA         string `json:"numa,omitempty"` // one of NUMAModes; empty: none
+}
+
+// TensorOverride puts the tensors whose name matches a regular expression into the memory
+// of a buffer type, such as "CPU" or "CUDA0".
+type TensorOverride struct {
+	Pattern string `json:"pattern"`
+	Buffer  string `json:"buffer"`
+}
+
+// WithContext returns the settings with those of other that belong to the context and the
+// threads of a test. The others belong to the loaded model.
+func (s Settings) WithContext(other Settings) Settings {
+	s.Threads, s.ThreadsBatch, s.Batch, s.UBatch = other.Threads, other.ThreadsBatch, other.Batch, other.UBatch
+	s.CPUs, s.CPUStrict, s.Poll, s.Priority = other.CPUs, other.CPUStrict, other.Poll, other.Priority
+	s.TypeK, s.TypeV, s.NoKVOffload, s.FlashAttn = other.TypeK, other.TypeV, other.NoKVOffload, other.FlashAttn
+	s.Embeddings, s.NoOpOffload = other.Embeddings, other.NoOpOffload
+	return s
+}
+
+// SameLoad tells whether a model that was loaded with one of two settings can be used with
+// the other.
+func (s Settings) SameLoad(other Settings) bool {
+	return reflect.DeepEqual(s.WithContext(Settings{}), other.WithContext(Settings{}))
 }
 
 // NoDevice is llama-bench's word for "offload to no device".
@@ -229,8 +265,13 @@ type Model struct {
 	Layers       int            `json:"layers,omitempty"`        // that can be offloaded; 0: not known
 	LargestBytes uint64         `json:"largest_bytes,omitempty"` // bytes of its largest tensor; 0: not known
 	Words        bool           `json:"words,omitempty"`         // synthetic weights come with a generated tokenizer
+	Load         string         `json:"load,omitempty"`          // settings with which it is loaded, if the run loads it with several: "-ngl 0"
 	Files        []ModelFile    `json:"files,omitempty"`         // what Path is the first of; empty: not known, or a default model's shape
 }
+
+// Key tells the jobs of a run apart: a model that is loaded with several settings has a job
+// for each.
+func (m Model) Key() string { return m.Name + "\x00" + m.Load }
 
 // ModelFile identifies the content of one of a model's files.
 type ModelFile struct {
@@ -302,9 +343,12 @@ type Job struct {
 	NoWarmup    bool          `json:"no_warmup,omitempty"`
 	Seed        uint64        `json:"seed"` // of the tokens
 	Settings    Settings      `json:"settings"`
-	AllowCPU    bool          `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
-	RequireGPU  bool          `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
-	E2E         *E2E          `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+	// Sweep has the settings of tests by their result.Test.Settings. Only those of contexts
+	// count; the model is loaded with Settings. nil: all tests have Settings.
+	Sweep      map[string]Settings `json:"sweep,omitempty"`
+	AllowCPU   bool                `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
+	RequireGPU bool                `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
+	E2E        *E2E                `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
 
 	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
 	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one
@@ -423,4 +467,13 @@ func (j Job) Effective() Settings {
 		return *j.Adjusted
 	}
 	return j.Settings
+}
+
+// For returns the settings of a test.
+func (j Job) For(t result.Test) Settings {
+	s := j.Effective()
+	if own, ok := j.Sweep[t.Settings]; ok {
+		return s.WithContext(own)
+	}
+	return s
 }

@@ -88,6 +88,9 @@ func (j *jobRun) skip(t TestBudget) (skipped *TestSkipped, reason string) {
 		return nil, ""
 	}
 	for _, past := range j.past {
+		if past.Test.Settings != t.Test.Settings {
+			continue // it tells nothing of other settings
+		}
 		switch j.policy.After(past.Status, j.job.Shortest(past.Test)) {
 		case policy.EndSeries:
 			if !past.Test.SameSeries(t.Test) || past.Test.Tokens() > t.Test.Tokens() {

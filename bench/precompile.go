@@ -20,7 +20,7 @@ const precompileLimit = 15 * time.Minute
 // GPU holds a part of the model. A pass that fails is reported in PrecompileDone; the
 // tests of its shape will fail too. A shape that ended a worker is left out.
 func (j *jobRun) precompile(run context.Context, e Engine, model ModelFacts, emit func(Event) error) error {
-	shapes := precompileShapes(j.job.Tests, j.job.Effective())
+	shapes := precompileShapes(j.job.Tests, j.job.For)
 	if lost := j.job.PrecompileSkip; lost != nil {
 		shapes = slices.DeleteFunc(shapes, func(t result.Test) bool { return t == *lost })
 	}
@@ -74,24 +74,25 @@ func (j *jobRun) precompile(run context.Context, e Engine, model ModelFacts, emi
 // those of a prompt or a depth, the last of which may be shorter, and one token. The
 // shape decides which kernels a micro-batch uses. A prompt of 16,384 tokens has the
 // same micro-batches as one of 512, so whole warm-ups would compile nothing more.
-func precompileShapes(tests []TestBudget, s Settings) []result.Test {
-	batch := max(s.Batch, 1)
-	ubatch := min(max(s.UBatch, 1), batch)
+func precompileShapes(tests []TestBudget, settings func(result.Test) Settings) []result.Test {
 	var shapes []result.Test
 	add := func(t result.Test) {
 		if !slices.Contains(shapes, t) {
 			shapes = append(shapes, t)
 		}
 	}
-	addDecode := func(n int) { // tokens of one decode
-		if n >= ubatch {
-			add(result.Test{Prompt: ubatch})
-		}
-		if n%ubatch > 0 {
-			add(result.Test{Prompt: n % ubatch})
-		}
-	}
 	for _, t := range tests {
+		s := settings(t.Test)
+		batch := max(s.Batch, 1)
+		ubatch := min(max(s.UBatch, 1), batch)
+		addDecode := func(n int) { // tokens of one decode
+			if n >= ubatch {
+				add(result.Test{Prompt: ubatch, Settings: t.Test.Settings})
+			}
+			if n%ubatch > 0 {
+				add(result.Test{Prompt: n % ubatch, Settings: t.Test.Settings})
+			}
+		}
 		for _, n := range []int{t.Test.Prompt, t.Test.Depth} {
 			if n >= batch {
 				addDecode(batch)
@@ -99,7 +100,7 @@ func precompileShapes(tests []TestBudget, s Settings) []result.Test {
 			addDecode(n % batch)
 		}
 		if t.Test.Gen > 0 {
-			add(result.Test{Gen: 1})
+			add(result.Test{Gen: 1, Settings: t.Test.Settings})
 		}
 	}
 	slices.SortFunc(shapes, func(a, b result.Test) int { return cmp.Compare(b.Prompt, a.Prompt) })

@@ -331,7 +331,7 @@ func (r *testRun) report(e Event) bool {
 // repetition of prompt and generation together, whose two parts cannot be told apart.
 // The warm-up of such a test has a single token and gives an estimate.
 func (r *testRun) ubatchTime(elapsed time.Duration, warmup bool) time.Duration {
-	ubatch := max(r.job.Settings.UBatch, 1)
+	ubatch := max(r.job.For(r.test.Test).UBatch, 1)
 	prompt := (r.test.Test.Prompt + ubatch - 1) / ubatch
 	switch {
 	case prompt == 0 && warmup:

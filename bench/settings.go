@@ -18,6 +18,7 @@ var (
 	LoadModes  = []string{"auto", "none", "mmap", "mlock", "mmap+mlock", "dio"}                   // Settings.LoadMode
 	LazyModes  = []string{"auto", "off", "on"}                                                    // Settings.LazyMode
 	FlashModes = []string{"on", "off", "auto"}                                                    // of ParseFlashAttn
+	NUMAModes  = []string{"distribute", "isolate", "numactl"}                                     // Settings.NUMA
 )
 
 // Limits of numbers in settings.
@@ -55,8 +56,9 @@ func (s Settings) Validate() error {
 		{"split_mode", s.SplitMode, SplitModes},
 		{"load_mode", s.LoadMode, LoadModes},
 		{"lazy_mode", s.LazyMode, LazyModes},
+		{"numa", s.NUMA, NUMAModes},
 	} {
-		if !slices.Contains(w.allowed, w.value) {
+		if !slices.Contains(w.allowed, w.value) && (w.field != "numa" || w.value != "") {
 			return &SettingError{Field: w.field, Value: w.value, Allowed: w.allowed}
 		}
 	}
@@ -66,6 +68,7 @@ func (s Settings) Validate() error {
 	}{
 		// More threads than CPUs would measure the scheduler. llama-bench allows them.
 		{"threads", s.Threads, 1, runtime.NumCPU()},
+		{"threads_batch", s.ThreadsBatch, 0, runtime.NumCPU()},
 		{"batch", s.Batch, 1, result.MaxTokens},
 		{"ubatch", s.UBatch, 1, result.MaxTokens},
 		{"poll", s.Poll, 0, 100},
@@ -74,6 +77,8 @@ func (s Settings) Validate() error {
 		{"cpu_moe", s.CPUMoE, 0, maxCPUMoE},
 		{"main_gpu", s.MainGPU, 0, maxMainGPU},
 		{"flash_attn", s.FlashAttn, -1, 1},
+		{"fit_target_mib", s.FitTargetMiB, 0, math.MaxInt32},
+		{"fit_min_ctx", s.FitMinCtx, 0, result.MaxTokens},
 	} {
 		if n.value < n.min || n.value > n.max {
 			return &SettingError{Field: n.field, Value: n.value, Min: n.min, Max: n.max}

@@ -20,12 +20,13 @@ type Token = int32
 type Context struct {
 	// mu protects c from being freed by Close while another goroutine is in Abort,
 	// ClearAbort or Timed.TokensDone.
-	mu    sync.RWMutex
-	c     *C.struct_bl_context
-	model *Model
-	pool  *Threadpool
-	vocab int // tokens of the vocabulary
-	batch int // most tokens of one decode
+	mu        sync.RWMutex
+	c         *C.struct_bl_context
+	model     *Model
+	pool      *Threadpool
+	batchPool *Threadpool // nil: pool
+	vocab     int         // tokens of the vocabulary
+	batch     int         // most tokens of one decode
 
 	allocation Allocation
 	changes    []Change
@@ -75,8 +76,8 @@ func (c *Context) Close() error {
 	}
 	if c.pool != nil {
 		C.llama_detach_threadpool(c.c.ctx)
-		c.pool.attached.Add(-1)
 	}
+	c.detach()
 	C.bl_context_free(c.c)
 	c.c = nil
 	c.model.contexts.Add(-1)

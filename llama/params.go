@@ -7,6 +7,7 @@ package llama
 import "C"
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"runtime"
@@ -290,6 +291,7 @@ type ContextParams struct {
 	Batch          int // most tokens of one decode; 0: 2048
 	UBatch         int // most tokens of one pass through the graph; 0: 512
 	Threads        int // of the CPU back-end, 1…512; 0: runtime.NumCPU() (llama-bench: physical cores)
+	ThreadsBatch   int // that compute batches of several tokens; 0: Threads
 	FlashAttention FlashAttention
 	TypeK, TypeV   KVType // empty: f16
 	NoKVOffload    bool   // keep the KV cache in host memory
@@ -328,7 +330,11 @@ func (p ContextParams) c() (C.struct_llama_context_params, error) {
 	if threads < 0 || threads > C.GGML_MAX_N_THREADS {
 		return cp, fmt.Errorf("%d threads are outside 1…%d", threads, C.GGML_MAX_N_THREADS)
 	}
-	cp.n_threads, cp.n_threads_batch = C.int32_t(threads), C.int32_t(threads)
+	batch := cmp.Or(p.ThreadsBatch, threads)
+	if batch < 0 || batch > C.GGML_MAX_N_THREADS {
+		return cp, fmt.Errorf("%d threads for batches are outside 1…%d", batch, C.GGML_MAX_N_THREADS)
+	}
+	cp.n_threads, cp.n_threads_batch = C.int32_t(threads), C.int32_t(batch)
 	if cp.flash_attn_type, err = p.FlashAttention.c(); err != nil {
 		return cp, err
 	}

@@ -106,19 +106,36 @@ func (t *Threadpool) Close() error {
 // AttachThreadpool makes the context compute prompts and single tokens on the pool
 // (llama_attach_threadpool with one pool, as llama-bench does). The pool must stay
 // open until the context is closed. A pool attached earlier is detached.
-func (c *Context) AttachThreadpool(t *Threadpool) error {
+func (c *Context) AttachThreadpool(t *Threadpool) error { return c.AttachThreadpools(t, nil) }
+
+// AttachThreadpools is AttachThreadpool with another pool for batches of several tokens,
+// as llama-server has it; nil: t computes them, too.
+func (c *Context) AttachThreadpools(t, batch *Threadpool) error {
 	p, err := c.owned()
 	if err != nil {
 		return err
 	}
-	if t.c == nil {
+	if t.c == nil || batch != nil && batch.c == nil {
 		return fmt.Errorf("threadpool: %w", ErrClosed)
 	}
-	if c.pool != nil {
-		c.pool.attached.Add(-1)
+	c.detach()
+	if batch == nil {
+		C.llama_attach_threadpool(p.ctx, t.c, nil)
+	} else {
+		C.llama_attach_threadpool(p.ctx, t.c, batch.c)
+		batch.attached.Add(1)
 	}
-	C.llama_attach_threadpool(p.ctx, t.c, nil)
-	c.pool = t
+	c.pool, c.batchPool = t, batch
 	t.attached.Add(1)
 	return nil
+}
+
+// detach lets the pools of the context be closed.
+func (c *Context) detach() {
+	for _, pool := range []*Threadpool{c.pool, c.batchPool} {
+		if pool != nil {
+			pool.attached.Add(-1)
+		}
+	}
+	c.pool, c.batchPool = nil, nil
 }

@@ -261,6 +261,7 @@ FUNCTION(llama_init_from_model, struct llama_context *, (struct llama_model *, s
 FUNCTION(llama_free, void, (struct llama_context *))
 FUNCTION(llama_n_ctx, uint32_t, (const struct llama_context *))
 FUNCTION(llama_n_batch, uint32_t, (const struct llama_context *))
+FUNCTION(llama_numa_init, void, (enum ggml_numa_strategy))
 FUNCTION(llama_attach_threadpool, void, (struct llama_context *, ggml_threadpool_t, ggml_threadpool_t))
 FUNCTION(llama_detach_threadpool, void, (struct llama_context *))
 

@@ -21,9 +21,9 @@ func checkFile(file fetch.File) error {
 
 // checkTests marks the tests that the library cannot run with the model.
 func checkTests(job *bench.Job, header *gguf.File) {
-	settings := job.Effective()
 	job.Tests = slices.Clone(job.Tests)
 	for i := range job.Tests {
+		settings := job.For(job.Tests[i].Test)
 		if err := header.CheckTest(job.Tests[i].Test, settings.Batch, settings.UBatch); err != nil {
 			job.Tests[i].Unsupported = err.Error()
 		}

@@ -103,7 +103,7 @@ func TestLoadUnmapped(t *testing.T) {
 func TestPlanLeavesOutUnsupported(t *testing.T) {
 	m := PlannedModel{header: headerWith(t, "bert")}
 	planned := suite.Plan{Tests: []suite.PlannedTest{{Test: result.Test{Prompt: 16}}, {Test: result.Test{Gen: 8}}, {Test: result.Test{Gen: 16}}}}
-	cannot := m.dropUnsupported(&planned)
+	cannot := m.dropUnsupported(&planned, nil)
 	if len(planned.Tests) != 1 || planned.Tests[0].Test.Prompt != 16 {
 		t.Errorf("planned: %v", planned.Tests)
 	}

@@ -27,13 +27,14 @@ import (
 // Options say how the models of a run are acquired.
 type Options struct {
 	Finder
-	Job          bench.Job      // common to all jobs: seed, settings, repetitions, end-to-end prompt
-	Timeout      *time.Duration // of each test; nil: by size and length
-	Scale        float64        // factor of budgets by size and length
-	DownloadTime time.Duration  // longest wait for one file; 0: no limit
-	Deadline     time.Time      // of the run, which no wait exceeds; zero: none
-	SpareCPUs    bool           // the engine leaves CPUs idle
-	OnDevices    bool           // weights may go to other devices than the CPU
+	Settings     map[string]bench.Settings // of tests by their result.Test.Settings; nil: those of Job
+	Job          bench.Job                 // common to all jobs: seed, settings, repetitions, end-to-end prompt
+	Timeout      *time.Duration            // of each test; nil: by size and length
+	Scale        float64                   // factor of budgets by size and length
+	DownloadTime time.Duration             // longest wait for one file; 0: no limit
+	Deadline     time.Time                 // of the run, which no wait exceeds; zero: none
+	SpareCPUs    bool                      // the engine leaves CPUs idle
+	OnDevices    bool                      // weights may go to other devices than the CPU
 }
 
 // Models are the models of a run, the smallest first. Models consumes the events and
@@ -122,7 +123,7 @@ func (m *Models) allBad() error {
 // Bad returns why models cannot be run, by their names. Their tests have no results.
 func (m *Models) Bad() (names []string, errs []error) {
 	for i := range m.all {
-		if c := &m.all[i]; c.bad != nil {
+		if c := &m.all[i]; c.bad != nil && !slices.Contains(names, c.wanted.Name) {
 			names, errs = append(names, c.wanted.Name), append(errs, c.bad)
 		}
 	}
@@ -166,7 +167,8 @@ func Resume(ctx context.Context, s suite.Suite, models []Interrupted, o Options)
 func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	o, src := m.options, wanted.Source
 	c := model{wanted: wanted, job: o.Job, item: notQueued}
-	c.job.Model = bench.Model{Name: wanted.Name, Weights: result.FileWeights, Seed: o.Job.Seed}
+	c.job.Model = bench.Model{Name: wanted.Name, Weights: result.FileWeights, Seed: o.Job.Seed, Load: wanted.Load}
+	c.job.Settings, c.job.Sweep = o.settingsOf(wanted)
 	switch {
 	case o.Weights == Synthetic || wanted.Name != src.Name():
 	case src.Local():
@@ -196,6 +198,22 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	}
 	c.job = m.budget(c.job, c.wanted)
 	return c, nil
+}
+
+// settingsOf returns the settings with which a model is loaded, and those of its tests.
+func (o *Options) settingsOf(wanted suite.Entry) (load bench.Settings, sweep map[string]bench.Settings) {
+	load = o.Job.Settings
+	for _, t := range wanted.Tests {
+		s, ok := o.Settings[t.Settings]
+		if !ok {
+			continue
+		}
+		if sweep == nil {
+			load, sweep = s, map[string]bench.Settings{}
+		}
+		sweep[t.Settings] = s
+	}
+	return load, sweep
 }
 
 // findFallback finds, with Auto, the fallback of a model whose file must be fetched.
@@ -344,7 +362,7 @@ func (m *Models) enqueue(ctx context.Context) error {
 	var sources []source.Source
 	var fetched []int // their models
 	for i := range m.all {
-		if c := &m.all[i]; c.fetch && len(c.job.Tests) > 0 {
+		if c := &m.all[i]; c.fetch && len(c.job.Tests) > 0 && !slices.Contains(sources, c.wanted.Source) {
 			sources, fetched = append(sources, c.wanted.Source), append(fetched, i)
 		}
 	}
@@ -379,6 +397,11 @@ func (m *Models) enqueue(ctx context.Context) error {
 			}
 		}
 	}
+	for i := range m.all { // the jobs of a model share its file
+		if k := slices.Index(sources, m.all[i].wanted.Source); k >= 0 && m.all[i].fetch {
+			m.all[i].silent, m.all[i].wanted.SizeBytes = m.all[fetched[k]].silent, m.all[fetched[k]].wanted.SizeBytes
+		}
+	}
 	bySize := func(a, b int) int { return cmp.Compare(m.all[a].wanted.SizeBytes, m.all[b].wanted.SizeBytes) }
 	order := make([]int, len(m.all))
 	for i := range order {
@@ -390,7 +413,14 @@ func (m *Models) enqueue(ctx context.Context) error {
 	all, queued, known := make([]model, len(m.all)), []source.Source(nil), []fetch.Size(nil)
 	for place, i := range order {
 		all[place] = m.all[i]
-		if k := slices.Index(fetched, i); k >= 0 {
+		if !m.all[i].fetch || len(m.all[i].job.Tests) == 0 {
+			continue
+		}
+		if k := slices.Index(queued, m.all[i].wanted.Source); k >= 0 {
+			all[place].item = k
+			continue
+		}
+		if k := slices.Index(sources, m.all[i].wanted.Source); k >= 0 {
 			all[place].item = len(queued)
 			queued = append(queued, sources[k])
 			if sizes != nil {

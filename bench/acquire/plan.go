@@ -56,6 +56,7 @@ type Plan struct {
 	UpperBoundSeconds *float64 `json:"upper_bound_s,omitempty"` // sum of budgets of models with known size; absent: no limit
 	UnknownSizes      int      `json:"unknown_sizes,omitempty"` // number of models with unknown size
 	LikelySeconds     *float64 `json:"likely_s,omitempty"`      // of tests that an earlier run measured
+	Loads             int      `json:"loads"`                   // of models, with their settings
 	LikelyTests       int      `json:"likely_tests,omitempty"`  // their number
 	Tests             int      `json:"tests"`                   // of all models
 	TimeLimitSeconds  *float64 `json:"time_limit_s,omitempty"`
@@ -73,6 +74,7 @@ type PlannedDevice struct {
 // be fetched from Source, or it needs no file.
 type PlannedModel struct {
 	Name          string `json:"name"`
+	Settings      string `json:"settings,omitempty"` // with which it is loaded, if there are several
 	Source        string `json:"source,omitempty"`
 	Bad           string `json:"cannot_run,omitempty"` // why the model cannot be run
 	Fallback      bool   `json:"fallback,omitempty"`   // synthetic weights are used if the file does not arrive
@@ -107,10 +109,11 @@ type PlannedTest struct {
 // PlanOptions are options of NewPlan.
 type PlanOptions struct {
 	Finder
-	Timeout   *time.Duration // of each test; nil: by size and length
-	Scale     float64        // factor of budgets by size and length
-	TimeLimit time.Duration  // of the run; 0: none
-	Measured  Measured       // by an earlier run; may be nil
+	Timeout   *time.Duration            // of each test; nil: by size and length
+	Scale     float64                   // factor of budgets by size and length
+	TimeLimit time.Duration             // of the run; 0: none
+	Measured  Measured                  // by an earlier run; may be nil
+	Settings  map[string]bench.Settings // of tests by their result.Test.Settings; nil: the default
 }
 
 // Measured are the results of an earlier run: the mean time of a repetition, by model
@@ -166,7 +169,7 @@ func NewPlan(ctx context.Context, s suite.Suite, o PlanOptions) (*Plan, error) {
 
 // planModel finds a model on this machine.
 func (o *PlanOptions) planModel(ctx context.Context, wanted suite.Entry) (PlannedModel, error) {
-	m := PlannedModel{Name: wanted.Name, wanted: wanted}
+	m := PlannedModel{Name: wanted.Name, Settings: wanted.Load, wanted: wanted}
 	l, err := o.locate(ctx, wanted)
 	if err != nil {
 		return m, err
@@ -261,6 +264,9 @@ func (p *Plan) disk(client *fetch.Client) error {
 		case m.DownloadBytes == 0:
 			m.Disk = Unknown
 			continue
+		case slices.ContainsFunc(p.Models[:i], func(o PlannedModel) bool { return o.wanted.Source == m.wanted.Source }):
+			m.Disk, m.DownloadBytes = Fits, 0 // loaded with other settings, too
+			continue
 		}
 		p.DownloadBytes += m.DownloadBytes
 		m.Disk = fitOf(used+m.DownloadBytes <= free)
@@ -304,9 +310,10 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 		m := &p.Models[i]
 		planned := s.Plan(m.wanted, m.SizeBytes, o.Timeout, o.Scale)
 		m.Longest = planned.Longest().String()
-		cannot := m.dropUnsupported(&planned)
+		p.Loads++
+		cannot := m.dropUnsupported(&planned, o.Settings)
 		p.Tests += len(planned.Tests)
-		likelyTime, tests := planned.Likely(o.Measured[m.Name])
+		likelyTime, tests := planned.Likely(o.Measured[m.wanted.Name])
 		likely += likelyTime
 		p.LikelyTests += tests
 		for _, t := range planned.Tests {
@@ -322,7 +329,7 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 			p.UnknownSizes++
 			continue
 		}
-		need := planned.Memory(m.header, ContextOf(bench.DefaultSettings(0)))
+		need := planned.Memory(m.header, ContextOf(settingsIn(o.Settings, planned.Longest())))
 		m.Memory = &need
 		m.LoadBudgetSeconds = planned.LoadBudget.Seconds()
 		bound, ok := planned.UpperBound()
@@ -340,17 +347,25 @@ func (p *Plan) times(o *PlanOptions, s suite.Suite) {
 	}
 }
 
+// settingsIn returns the settings of a test.
+func settingsIn(of map[string]bench.Settings, t result.Test) bench.Settings {
+	if s, ok := of[t.Settings]; ok {
+		return s
+	}
+	return bench.DefaultSettings(0)
+}
+
 // dropUnsupported removes the tests that the library cannot run from a plan, and
 // returns them. A note says why.
-func (m *PlannedModel) dropUnsupported(planned *suite.Plan) (cannot []PlannedTest) {
+func (m *PlannedModel) dropUnsupported(planned *suite.Plan, of map[string]bench.Settings) (cannot []PlannedTest) {
 	if m.header == nil {
 		return nil
 	}
-	settings := bench.DefaultSettings(0)
 	model := m.header.CheckModel()
 	reasons := make(map[string][]string) // the tests of each
 	var order []string
 	planned.Tests = slices.DeleteFunc(planned.Tests, func(t suite.PlannedTest) bool {
+		settings := settingsIn(of, t.Test)
 		err := cmp.Or(model, m.header.CheckTest(t.Test, settings.Batch, settings.UBatch))
 		if err == nil {
 			return false

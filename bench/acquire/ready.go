@@ -181,7 +181,7 @@ func (m *Models) waitUntil(c *model, start time.Time) (until time.Time, runEnds 
 // but tests have budgets.
 func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 	available := host.Observe("/").MemoryAvailableBytes
-	if available == nil || header == nil || len(job.Runnable()) == 0 || m.options.OnDevices {
+	if available == nil || header == nil || len(job.Runnable()) == 0 || m.options.OnDevices && job.Settings.Offloads() {
 		return nil
 	}
 	return fitInto(job, header, *available, repackOf(host.CPUFeatures()))
@@ -192,7 +192,7 @@ func (m *Models) fits(job *bench.Job, header *gguf.File) error {
 func fitInto(job *bench.Job, header *gguf.File, available uint64, r gguf.Repack) error {
 	shortest := slices.MinFunc(job.Runnable(), func(a, b bench.TestBudget) int { return cmp.Compare(a.Test.Context(), b.Test.Context()) })
 	settings := job.Effective()
-	c := contextOf(settings, r)
+	c := contextOf(job.For(shortest.Test), r)
 	c.Tokens = shortest.Test.Context()
 	needs := header.Memory(c)
 	c.Repack = gguf.RepackNone

@@ -149,9 +149,10 @@ func valueFailure(invalid *pflag.InvalidValueError) error {
 	name, typ := "--"+flag.Name, flag.Value.Type()
 	_, hint := pflag.UnquoteUsage(flag)
 	var number *strconv.NumError
-	var unknown *unknownWord
+	var unknown unknownValue
 	if errors.As(cause, &unknown) {
-		return OneOf(name, unknown.word, unknown.allowed)
+		word, allowed := unknown.Unknown()
+		return OneOf(name, word, allowed)
 	}
 	if errors.As(cause, &number) {
 		cause = number.Err

@@ -41,13 +41,14 @@ var Short = map[string]string{
 	"-lzm":   "--lazy-mode",
 	"-embd":  "--embeddings",
 	"-ot":    "--override-tensor",
+	"-tb":    "--threads-batch",
 	"-mmp":   "--mmap",
 	"-mlock": "--mlock",
 	"-dio":   "--direct-io",
 }
 
 // Switches are flags that take 0 or 1 in llama-bench, and need no value here.
-var Switches = []string{"--no-kv-offload", "--no-op-offload", "--no-host", "--cpu-strict"}
+var Switches = []string{"--no-kv-offload", "--no-op-offload", "--no-host", "--cpu-strict", "--embeddings"}
 
 // ForeignFlag is a flag of llama-bench 0.7.0, or of its predecessors, that this
 // program does not have.
@@ -59,21 +60,10 @@ type ForeignFlag struct {
 
 // foreign are the flags that this program lacks.
 var foreign = []ForeignFlag{
-	{"--numa", "sets how memory is spread over NUMA nodes", "run the program under numactl, and choose the CPUs with --cpus"},
-	{"--delay", "waits between tests", "leave it out, or start one run for each test with -p and -n"},
-	{"--list-devices", "lists the devices", "benchmark-llm devices"},
-	{"-v, --verbose", "prints the library's log", "use --log-level debug"},
-	{"--progress", "shows the progress", "leave it out: stderr always shows the progress, unless -q is given"},
-	{"-fitt, --fit-target", "offloads as many layers as leave this memory free", "leave it out: --n-gpu-layers -1, the default, offloads as many layers as fit"},
-	{"-fitc, --fit-ctx", "is the smallest context that --fit-target leaves room for", "leave it out: room for the longest test is always left"},
 	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "use -m hf:user/repository/file"},
 	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
 	{"-hft, --hf-token", "is the access token of --hf-repo", "set the environment variable HF_TOKEN"},
 	{"--offline", "uses only files of this machine", "set the environment variable HF_HUB_OFFLINE=1"},
-	{"-C, --cpu-mask", "chooses CPUs by a mask", "use --cpus with their numbers, as 0,1"},
-	{"-lzm, --lazy-mode", "chooses which tensors are read on demand", "leave it out: the mode is always auto, llama-bench's default"},
-	{"-embd, --embeddings", "computes embeddings too", "leave it out: embeddings cannot be measured"},
-	{"-ot, --override-tensor", "puts tensors into the memory of a device", "use --n-cpu-moe to keep experts on the CPU, or --n-gpu-layers"},
 	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
 	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},
 	{"--no-mmap", "reads the model file instead of mapping it", "use --load-mode none"},
@@ -102,6 +92,9 @@ type Note struct{ Given, As string }
 // bit is a value of a switch, or a list of them in llama-bench.
 var bit = regexp.MustCompile(`^[01](,[01])*$`)
 
+// seconds is a number of whole seconds.
+var seconds = regexp.MustCompile(`^[0-9]+$`)
+
 // FromLlamaBench makes llama-bench's command lines work here. It replaces short flags
 // with their long names. It also replaces the flags for mmap, mlock and repacking that
 // this program has under another name, and returns a note for each.
@@ -124,7 +117,25 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 			value, attached = args[i], true
 			arg, given = arg+"="+value, given+" "+value
 		}
+		if name == "--delay" && !attached && i+1 < len(args) {
+			i++
+			value, attached, given = args[i], true, given+" "+args[i]
+		}
 		switch set := modeFlags[name]; {
+		case name == "--delay" && seconds.MatchString(value):
+			arg = "--cool-down=" + value + "s"
+			notes = append(notes, Note{given, arg})
+		case name == "--list-devices":
+			return []string{"devices"}, append(notes, Note{given, "benchmark-llm devices"})
+		case name == "--progress":
+			notes = append(notes, Note{given, "nothing: stderr always shows the progress"})
+			continue
+		case name == "--verbose", name == "-v" && len(args) > 1 && !slices.Contains(args, "version"):
+			arg = "--log-level=debug"
+			notes = append(notes, Note{given, arg})
+		case set != nil && strings.Contains(value, ",") && listedModes[name] != [2]string{}:
+			arg = "--load-mode=" + listOf(value, listedModes[name])
+			notes = append(notes, Note{given, arg})
 		case set != nil && (value == "0" || value == "1" || !attached):
 			if mode.given == nil {
 				mode.at = len(ours)
@@ -132,8 +143,8 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 			set(&mode, value != "0")
 			mode.given = append(mode.given, given)
 			continue
-		case name == "--repack" && (value == "0" || value == "1"):
-			arg = "--no-repack=" + map[string]string{"0": "1", "1": "0"}[value]
+		case name == "--repack" && bit.MatchString(value):
+			arg = "--no-repack=" + listOf(value, [2]string{"1", "0"})
 			notes = append(notes, Note{given, arg})
 		}
 		ours = append(ours, arg)
@@ -144,6 +155,14 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 		notes = append(notes, Note{strings.Join(mode.given, " "), as})
 	}
 	return ours, notes
+}
+
+// listedModes are the load modes that 0 and 1 of a flag stand for in a list.
+var listedModes = map[string][2]string{"--mmap": {"none", "mmap"}, "--direct-io": {"none", "dio"}}
+
+// listOf replaces each 0 and 1 of a list.
+func listOf(bits string, as [2]string) string {
+	return strings.NewReplacer("0", as[0], "1", as[1]).Replace(bits)
 }
 
 // loadMode is what the flags of llama-bench's predecessors say about loading.

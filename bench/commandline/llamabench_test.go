@@ -30,7 +30,8 @@ func TestFromLlamaBench(t *testing.T) {
 		{"--mlock -mmp 1", "--load-mode=mmap+mlock", "--mlock -mmp 1: --load-mode=mmap+mlock"},
 		{"-mmp 1 --mlock --no-mmap", "--load-mode=mlock", "-mmp 1 --mlock --no-mmap: --load-mode=mlock"},
 		{"-dio 1 -p 1", "--load-mode=dio -p 1", "-dio 1: --load-mode=dio"},
-		{"-mmp 0,1", "--mmap=0,1", ""}, // no flag of this program: refused by its name
+		{"-mmp 0,1", "--load-mode=none,mmap", "-mmp 0,1: --load-mode=none,mmap"},
+		{"--repack 1,0 -nkvo 0,1", "--no-repack=0,1 --no-kv-offload=0,1", "--repack 1,0: --no-repack=0,1"},
 		{"-- -mmp 0", "-- -mmp 0", ""},
 
 		{"--repack 0", "--no-repack=1", "--repack 0: --no-repack=1"},
@@ -68,7 +69,7 @@ func TestForeign(t *testing.T) {
 	if f, ok := Foreign("--n-prompt"); ok {
 		t.Errorf("--n-prompt is foreign: %v", f)
 	}
-	if f, _ := Foreign("-ot"); f.Error() != "there is no -ot, --override-tensor; in llama-bench it puts tensors into the memory of a device" {
+	if f, _ := Foreign("-hff"); f.Error() != "there is no -hff, --hf-file; in llama-bench it names the file of --hf-repo" {
 		t.Error(f.Error())
 	}
 }

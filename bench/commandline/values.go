@@ -99,6 +99,11 @@ func (m *Models) String() string { return strings.Join(*m, " ") }
 
 // Set takes the text of one use of the flag.
 func (m *Models) Set(text string) error {
+	parts := strings.Split(text, ",")
+	if !slices.ContainsFunc(parts, func(p string) bool { return !strings.HasSuffix(p, ".gguf") }) {
+		*m = append(*m, parts...) // llama-bench's list
+		return nil
+	}
 	*m = append(*m, text)
 	return nil
 }
@@ -270,3 +275,12 @@ type unknownWord struct {
 }
 
 func (e *unknownWord) Error() string { return fmt.Sprintf("unknown value %q", e.word) }
+
+// Unknown returns the word and those that are allowed.
+func (e *unknownWord) Unknown() (word string, allowed []string) { return e.word, e.allowed }
+
+// unknownValue is an error of a flag's value that is not one of the allowed words.
+type unknownValue interface {
+	error
+	Unknown() (word string, allowed []string)
+}

@@ -84,7 +84,7 @@ func (e *Engine) generate(n int) (time.Duration, error) {
 	if err := e.e2e.sampler.Reset(); err != nil {
 		return 0, err
 	}
-	elapsed, bytes, err := e.ctx.Timed().Generation(e.e2e.sampler, e.prompt, e.gen[:n], e.e2e.at[:n], e.job.Settings.Batch)
+	elapsed, bytes, err := e.ctx.Timed().Generation(e.e2e.sampler, e.prompt, e.gen[:n], e.e2e.at[:n], e.now.Batch)
 	e.e2e.bytes = bytes
 	return elapsed, err
 }

@@ -34,15 +34,17 @@ type Engine struct {
 	peakSince result.PeakSince // of the process's resident memory
 
 	// Of the current test.
-	test   result.Test
-	pool   *llama.Threadpool
-	depth  *llama.State // the KV cache at the test's depth; nil until computed
-	pcg    rand.PCG
-	rng    *rand.Rand    // over pcg
-	last   time.Duration // time of the test's last pass; 0 before the first
-	prompt []llama.Token
-	gen    []llama.Token // tokens to decode; in an end-to-end test, tokens that were sampled
-	e2e    endToEnd
+	test    result.Test
+	now     bench.Settings // of the test
+	pool    *llama.Threadpool
+	prefill *llama.Threadpool // that computes prompts; nil: pool does
+	depth   *llama.State      // the KV cache at the test's depth; nil until computed
+	pcg     rand.PCG
+	rng     *rand.Rand    // over pcg
+	last    time.Duration // time of the test's last pass; 0 before the first
+	prompt  []llama.Token
+	gen     []llama.Token // tokens to decode; in an end-to-end test, tokens that were sampled
+	e2e     endToEnd
 
 	// mu protects ctx and aborting: Abort comes from any goroutine, and also while
 	// there is no context.
@@ -71,6 +73,13 @@ func New(job bench.Job, o Options) (*Engine, error) {
 		if err = llama.LoadBackends(backends); err != nil {
 			return
 		}
+		if mode := job.Settings.NUMA; mode != "" {
+			var strategy llama.NUMAStrategy
+			if strategy, err = lookup("NUMA mode", numa, mode); err != nil {
+				return
+			}
+			llama.InitNUMA(strategy)
+		}
 		if err = addRPC(job); err != nil {
 			return
 		}
@@ -81,7 +90,7 @@ func New(job bench.Job, o Options) (*Engine, error) {
 			e.job.Settings.Devices = chosen(job.Settings)
 			e.facts.Limited, e.facts.Warnings = limitDevices(&e.job.Settings)
 			e.facts.Warnings = append(e.facts.Warnings, softwareDevices(job.Settings)...)
-			if threads, w := teamSize(e.job.Settings.Threads, os.Getenv); w != nil {
+			if threads, w := teamSize(e.mostThreads(), os.Getenv); w != nil {
 				e.facts.Threads, e.facts.Warnings = threads, append(e.facts.Warnings, *w)
 			}
 		}
@@ -237,7 +246,7 @@ func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelF
 			return
 		}
 		o := offload{
-			settings: e.job.Settings, longest: e.longest(), largest: e.job.Model.LargestBytes, limit: e.job.Offload,
+			settings: e.settingsOf(e.longest()), longest: e.longest(), largest: e.job.Model.LargestBytes, limit: e.job.Offload,
 			devices: devices, open: open, tell: tell,
 		}
 		m, why, err = o.load(params)
@@ -292,15 +301,46 @@ func (e *Engine) opener(tell llama.Progress) (func(llama.ModelParams) (*llama.Mo
 // longest is the job's test with the longest context. Tests that an earlier worker
 // ran count too. So every worker chooses the same settings.
 func (e *Engine) longest() (t result.Test) {
+	longest := func(other result.Test) {
+		switch a, b := other.Context(), t.Context(); {
+		case a > b, a == b && e.cacheBits(other) > e.cacheBits(t):
+			t = other
+		}
+	}
 	for _, b := range e.job.Tests {
-		t = result.Longest(t, b.Test)
+		longest(b.Test)
 	}
 	for _, p := range e.job.Past {
 		if p.Status != result.Unsupported {
-			t = result.Longest(t, p.Test)
+			longest(p.Test)
 		}
 	}
 	return t
+}
+
+// cacheBits is the size of the KV cache of a test for each of its values, in bits.
+func (e *Engine) cacheBits(t result.Test) (bits float64) {
+	s := e.settingsOf(t)
+	for _, name := range []string{s.TypeK, s.TypeV} {
+		if typ, err := gguf.ParseType(name); err == nil {
+			bits += 8 * float64(typ.BlockBytes()) / float64(typ.BlockSize())
+		}
+	}
+	return bits
+}
+
+// settingsOf returns the settings of a test, with the devices that are in use.
+func (e *Engine) settingsOf(t result.Test) bench.Settings {
+	return e.job.Settings.WithContext(e.job.For(t))
+}
+
+// mostThreads is the largest number of threads of a test.
+func (e *Engine) mostThreads() int {
+	n := e.job.Settings.Threads
+	for _, t := range e.job.Tests {
+		n = max(n, e.job.For(t.Test).Threads)
+	}
+	return n
 }
 
 // offloaded counts the model's layers, and those of them on devices.
@@ -367,7 +407,8 @@ func (e *Engine) Begin(t result.Test) error {
 	if err := e.fits(t); err != nil {
 		return err
 	}
-	cp, tp, err := contextParams(e.job.Settings, t)
+	e.now = e.settingsOf(t)
+	cp, tp, err := contextParams(e.now, t)
 	if err != nil {
 		return err
 	}
@@ -382,6 +423,12 @@ func (e *Engine) Begin(t result.Test) error {
 		if e.pool, err = llama.NewThreadpool(tp); err != nil {
 			return
 		}
+		if n := e.now.ThreadsBatch; n > 0 && n != e.now.Threads {
+			tp.Threads = n
+			if e.prefill, err = llama.NewThreadpool(tp); err != nil {
+				return
+			}
+		}
 		if ctx, err = e.model.NewContext(cp); err != nil {
 			return
 		}
@@ -389,7 +436,7 @@ func (e *Engine) Begin(t result.Test) error {
 		if err = e.suits(ctx, t); err != nil {
 			return
 		}
-		if err = ctx.AttachThreadpool(e.pool); err == nil && t.E2E {
+		if err = ctx.AttachThreadpools(e.pool, e.prefill); err == nil && t.E2E {
 			err = e.beginText()
 		}
 	})
@@ -400,7 +447,7 @@ func (e *Engine) Begin(t result.Test) error {
 // what its name says. Package gguf refuses most of them by the model's header; the
 // library also knows the architectures that package gguf does not.
 func (e *Engine) suits(ctx *llama.Context, t result.Test) error {
-	most := min(e.job.Settings.Batch, e.job.Settings.UBatch)
+	most := min(e.now.Batch, e.now.UBatch)
 	err := ctx.Autoregressive()
 	switch {
 	case !errors.Is(err, llama.ErrNotAutoregressive):
@@ -418,7 +465,7 @@ func (e *Engine) Context() bench.ContextFacts {
 	if e.ctx == nil {
 		return bench.ContextFacts{}
 	}
-	return contextFacts(e.job.Settings, e.ctx.Changes())
+	return contextFacts(e.now, e.ctx.Changes())
 }
 
 // adopt makes ctx the context that Abort acts on.
@@ -466,7 +513,7 @@ func (e *Engine) repeat(primed bool) (time.Duration, error) {
 		return 0, err
 	}
 	if primed && e.test.Depth == 0 && !e.test.E2E {
-		return e.ctx.Timed().PrimedRepetition(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
+		return e.ctx.Timed().PrimedRepetition(primedFor, e.prompt, e.gen, e.now.Batch)
 	}
 	if primed {
 		if err := errors.Join(e.prime(), e.ctx.ClearMemory()); err != nil {
@@ -500,7 +547,7 @@ func (e *Engine) prime() error {
 		_, err := e.generate(e.short())
 		return err
 	}
-	return e.ctx.Timed().Prime(primedFor, e.prompt, e.gen, e.job.Settings.Batch)
+	return e.ctx.Timed().Prime(primedFor, e.prompt, e.gen, e.now.Batch)
 }
 
 // pass runs the timed calls of the current test, generating n tokens.
@@ -508,7 +555,7 @@ func (e *Engine) pass(n int) (time.Duration, error) {
 	if e.test.E2E {
 		return e.generate(n)
 	}
-	return e.ctx.Timed().Repetition(e.prompt, e.gen[:n], e.job.Settings.Batch)
+	return e.ctx.Timed().Repetition(e.prompt, e.gen[:n], e.now.Batch)
 }
 
 // short is the number of tokens to generate so that a pass does everything once.
@@ -533,7 +580,7 @@ func (e *Engine) fill() error {
 	tokens := make([]llama.Token, e.test.Depth)
 	e.seed(depth)
 	e.draw(tokens)
-	if _, err := e.ctx.Timed().Repetition(tokens, nil, e.job.Settings.Batch); err != nil {
+	if _, err := e.ctx.Timed().Repetition(tokens, nil, e.now.Batch); err != nil {
 		return fmt.Errorf("prefill of %d tokens: %w", e.test.Depth, err)
 	}
 	var err error
@@ -606,6 +653,10 @@ func (e *Engine) End() error {
 		if e.pool != nil {
 			errs = append(errs, e.pool.Close())
 			e.pool = nil
+		}
+		if e.prefill != nil {
+			errs = append(errs, e.prefill.Close())
+			e.prefill = nil
 		}
 	})
 	return errors.Join(errs...)

@@ -71,7 +71,7 @@ func (e *Engine) report(tests []result.Test) ([]result.Memory, error) {
 	defer m.Close() //nolint:errcheck // its contexts are closed
 	var all []result.Memory
 	for _, t := range tests {
-		cp, _, err := contextParams(e.job.Settings, t)
+		cp, _, err := contextParams(e.settingsOf(t), t)
 		if err != nil {
 			return nil, err
 		}

@@ -159,6 +159,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 		return nil
 	}
 	cp.AnyThread = true // it computes nothing
+	cp.Context = max(cp.Context, o.settings.FitMinCtx)
 	c, err := m.NewContext(cp)
 	if err != nil {
 		return nil
@@ -175,7 +176,7 @@ func (o *offload) needs(p llama.ModelParams, layers int) map[string]uint64 {
 		case d.Type == llama.GPUDevice:
 			need += beside(d)
 		}
-		needs[d.Name] = need
+		needs[d.Name] = need + uint64(o.settings.FitTargetMiB)<<20
 	}
 	return needs
 }

@@ -22,7 +22,10 @@ var (
 	}
 	lazyModes = map[string]llama.LazyMode{"auto": llama.LazyAuto, "off": llama.LazyOff, "on": llama.LazyOn}
 	flash     = map[int]llama.FlashAttention{-1: llama.FlashAuto, 0: llama.FlashOff, 1: llama.FlashOn}
-	priority  = map[int]llama.Priority{
+	numa      = map[string]llama.NUMAStrategy{
+		"distribute": llama.NUMADistribute, "isolate": llama.NUMAIsolate, "numactl": llama.NUMANumactl,
+	}
+	priority = map[int]llama.Priority{
 		-1: llama.PriorityLow, 0: llama.PriorityNormal, 1: llama.PriorityMedium, 2: llama.PriorityHigh, 3: llama.PriorityRealtime,
 	}
 )
@@ -55,6 +58,9 @@ func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
 	if p.LazyMode, err = lookup("lazy mode", lazyModes, s.LazyMode); err != nil {
 		return p, err
 	}
+	for _, o := range s.TensorOverrides {
+		p.TensorOverrides = append(p.TensorOverrides, llama.TensorOverride{Pattern: o.Pattern, Buffer: o.Buffer})
+	}
 	for i := range s.CPUMoE {
 		// The experts of the first layers, by the pattern of llama.cpp's common/arg.cpp.
 		p.TensorOverrides = append(p.TensorOverrides, llama.TensorOverride{
@@ -68,7 +74,7 @@ func modelParams(s bench.Settings) (p llama.ModelParams, err error) {
 // threadpool.
 func contextParams(s bench.Settings, t result.Test) (p llama.ContextParams, tp llama.ThreadpoolParams, err error) {
 	p = llama.ContextParams{
-		Context: t.Context(), Batch: s.Batch, UBatch: s.UBatch, Threads: s.Threads,
+		Context: t.Context(), Batch: s.Batch, UBatch: s.UBatch, Threads: s.Threads, ThreadsBatch: s.ThreadsBatch,
 		TypeK: llama.KVType(s.TypeK), TypeV: llama.KVType(s.TypeV),
 		NoKVOffload: s.NoKVOffload, NoOpOffload: s.NoOpOffload, Embeddings: s.Embeddings,
 	}

@@ -171,8 +171,9 @@ func (a *Assembler) record() (*result.Record, error) {
 		GPULayers: settings.GPULayers, CPUMoE: settings.CPUMoE, SplitMode: settings.SplitMode, MainGPU: settings.MainGPU,
 		NoKVOffload: settings.NoKVOffload, FlashAttn: settings.FlashAttn,
 		Devices: cmp.Or(strings.Join(settings.Devices, "/"), "auto"), TensorSplit: tensorSplit(settings.TensorSplit),
-		TensorBuftOverrides: "none", LoadMode: settings.LoadMode, LazyMode: settings.LazyMode,
+		TensorBuftOverrides: overrides(settings.TensorOverrides), LoadMode: settings.LoadMode, LazyMode: settings.LazyMode,
 		Embeddings: settings.Embeddings, NoOpOffload: asInt(settings.NoOpOffload), NoHost: settings.NoHost, Repack: !settings.NoRepack,
+		FitTargetMiB: settings.FitTargetMiB, FitMinCtx: settings.FitMinCtx,
 		PromptTokens: t.Prompt, GenTokens: t.Gen, DepthTokens: t.Depth,
 		TestTime: a.started.UTC().Format(time.RFC3339),
 		AvgNs:    int64(math.Round(times.Mean())), StddevNs: int64(math.Round(sdNs)),
@@ -183,8 +184,9 @@ func (a *Assembler) record() (*result.Record, error) {
 	r.Ext = result.Ext{
 		Schema: result.SchemaVersion, Version: a.Version, Library: a.engine.Library,
 		Weights: a.Job.Model.Weights, Seed: a.Job.Seed, CPUVariant: a.engine.CPUVariant,
-		Statistics:  statistics(rates),
-		E2E:         e2e,
+		Statistics: statistics(rates),
+		E2E:        e2e,
+		Settings:   t.Settings, ThreadsBatch: settings.ThreadsBatch, NUMA: settings.NUMA,
 		LoadSeconds: a.load.Seconds(), ContextSeconds: a.context.Seconds(), WarmupSeconds: a.warmup.Seconds(),
 		PrecompileSeconds: a.precompile.Seconds(),
 		UnusedDevices:     a.engine.Unused,
@@ -208,14 +210,17 @@ func (a *Assembler) record() (*result.Record, error) {
 // used returns the settings that were used. The engine does not use all of them as they
 // were requested. changed are warnings about those that it does not report itself.
 func (a *Assembler) used() (s bench.Settings, changed []result.Warning) {
-	s = a.Job.Effective()
+	s = a.Job.For(a.test.Test)
 	if o := a.model.Offload; o != nil && s.GPULayers < 0 && o.Layers < o.Of {
 		s.GPULayers = o.Layers // llama-bench's -1 means all
 	}
 	if used := a.engine.Limited; len(used) > 0 {
 		s.Devices, s.TensorSplit = used, s.TensorSplit[:min(len(used), len(s.TensorSplit))]
 	}
-	s.Threads, s.LoadMode = cmp.Or(a.engine.Threads, s.Threads), cmp.Or(a.model.LoadMode, s.LoadMode)
+	if limit := a.engine.Threads; limit > 0 {
+		s.Threads = min(limit, s.Threads)
+	}
+	s.LoadMode = cmp.Or(a.model.LoadMode, s.LoadMode)
 	if fa := a.made.FlashAttn; fa != nil {
 		s.FlashAttn = *fa
 	}
@@ -382,6 +387,15 @@ func tensorSplit(split []float32) string {
 		parts[i] = strconv.FormatFloat(float64(s), 'f', 2, 32)
 	}
 	return cmp.Or(strings.Join(parts, "/"), "0.00")
+}
+
+// overrides are the overrides of tensors in llama-bench's format: "none", "exps=CPU;output=CPU".
+func overrides(o []bench.TensorOverride) string {
+	parts := make([]string, len(o))
+	for i, each := range o {
+		parts[i] = each.Pattern + "=" + each.Buffer
+	}
+	return cmp.Or(strings.Join(parts, ";"), "none")
 }
 
 func asInt(b bool) int {

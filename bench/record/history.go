@@ -45,16 +45,23 @@ func (l *Left) Unfinished() (n int) {
 // final and what is left to do. It is used from one goroutine.
 type History struct {
 	left      Left
-	remaining map[string]*Remaining // by model
-	order     []string              // of the jobs, by model
-	planned   map[string][]bench.TestBudget
-	spans     []Span // that have not begun yet
+	remaining map[string]*Remaining  // by bench.Model.Key
+	order     []string               // of the jobs, by the same key
+	planned   map[plannedTest]string // the key of each test's job
+	spans     []Span                 // that have not begun yet
 
 	program string         // version of this program in the current span
 	engine  *bench.Stamped // EngineReady of the current worker
 	worker  *Worker        // nil: no load has begun
-	model   string         // of the current worker
+	model   string         // name of the current worker's model
+	key     string         // of the current worker's job
 	lost    *lostTest      // nil: none
+}
+
+// plannedTest is a test of a model.
+type plannedTest struct {
+	model string
+	test  result.Test
 }
 
 // lostTest is a test that was lost with its worker. The next events tell whether its
@@ -64,12 +71,15 @@ type lostTest struct {
 	past    bench.PastTest
 }
 
-// NewHistory returns a History of a run of jobs, one per model.
+// NewHistory returns a History of a run of jobs, one per model and its load settings.
 func NewHistory(jobs []bench.Job, spans []Span) *History {
-	h := &History{remaining: map[string]*Remaining{}, planned: map[string][]bench.TestBudget{}, spans: spans}
+	h := &History{remaining: map[string]*Remaining{}, planned: map[plannedTest]string{}, spans: spans}
 	for _, job := range jobs {
-		name := job.Model.Name
-		h.order, h.remaining[name], h.planned[name] = append(h.order, name), NewRemaining(job), job.Tests
+		key := job.Model.Key()
+		h.order, h.remaining[key] = append(h.order, key), NewRemaining(job)
+		for _, t := range job.Tests {
+			h.planned[plannedTest{job.Model.Name, t.Test}] = key
+		}
 	}
 	return h
 }
@@ -96,12 +106,12 @@ func (h *History) Add(line int, s bench.Stamped) error {
 		h.engine = &s
 		return nil
 	case bench.LoadStarted:
-		r, ok := h.remaining[e.Model.Name]
+		r, ok := h.remaining[e.Model.Key()]
 		if !ok {
 			return fmt.Errorf("model %q does not belong to this run", e.Model.Name)
 		}
 		h.cut()
-		if h.lost != nil && h.lost.outcome.Model != e.Model.Name {
+		if h.lost != nil && h.jobOf(h.lost.outcome.Model, h.lost.outcome.Test) != r {
 			h.settle()
 		}
 		h.begin(r, e)
@@ -134,7 +144,7 @@ func (h *History) Add(line int, s bench.Stamped) error {
 		h.over(*o, h.worker.Past(o))
 	}
 	if e, ok := s.Event.(bench.LoadDone); ok && e.Status != result.OK {
-		h.remaining[h.model].Recover(h.worker, Loss{Status: e.Status, Reason: e.Reason})
+		h.remaining[h.key].Recover(h.worker, Loss{Status: e.Status, Reason: e.Reason})
 	}
 	return nil
 }
@@ -153,7 +163,7 @@ func (h *History) begin(r *Remaining, e bench.LoadStarted) {
 		}
 	}
 	r.Job.Adjusted, r.Job.Warnings = e.Settings, e.Warnings
-	h.worker, h.model = NewWorker(h.program, r.Job), e.Model.Name
+	h.worker, h.model, h.key = NewWorker(h.program, r.Job), e.Model.Name, e.Model.Key()
 	if h.engine != nil {
 		h.worker.Add(*h.engine)
 	}
@@ -172,7 +182,7 @@ func (h *History) skipped(e bench.TestSkipped) {
 		h.settle()
 	}
 	if o.Samples == nil {
-		for _, t := range h.remaining[o.Model].Job.Tests {
+		for _, t := range h.jobOf(o.Model, o.Test).Job.Tests {
 			if t.Test == o.Test {
 				o.Samples = t.Done
 			}
@@ -185,7 +195,7 @@ func (h *History) skipped(e bench.TestSkipped) {
 // the parent tried the lost test again, so an older version's rule need not be known.
 func (h *History) workerLost(e bench.WorkerLost) {
 	if h.worker != nil {
-		r, l := h.remaining[h.model], Loss{Status: e.Status, Reason: e.Reason, Gone: true}
+		r, l := h.remaining[h.key], Loss{Status: e.Status, Reason: e.Reason, Gone: true}
 		culprit := r.culprit(h.worker)
 		_, recovered := r.Recover(h.worker, l)
 		if o := h.worker.Lost(l); o != nil {
@@ -200,10 +210,16 @@ func (h *History) workerLost(e bench.WorkerLost) {
 
 // check returns an error if a test does not belong to this run.
 func (h *History) check(model string, t result.Test) error {
-	if !slices.ContainsFunc(h.planned[model], func(b bench.TestBudget) bool { return b.Test == t }) {
+	if h.jobOf(model, t) == nil {
 		return fmt.Errorf("test %s of model %q does not belong to this run", t, model)
 	}
 	return nil
+}
+
+// jobOf returns what is left of the job of a test; nil if the test does not belong to the
+// run.
+func (h *History) jobOf(model string, t result.Test) *Remaining {
+	return h.remaining[h.planned[plannedTest{model, t}]]
 }
 
 // final tells whether a test with this status is not run again when the run is
@@ -212,7 +228,7 @@ func final(s result.Status) bool { return s != result.Aborted && s != result.Tim
 
 // over takes the outcome of a test. A later outcome replaces an earlier one.
 func (h *History) over(o result.Outcome, past bench.PastTest) {
-	r := h.remaining[o.Model]
+	r := h.jobOf(o.Model, o.Test)
 	if !final(o.Status) {
 		r.Keep(o.Test, o.Samples)
 		return
@@ -239,7 +255,7 @@ func (h *History) settle() {
 // keepLost keeps the lost test as one to continue.
 func (h *History) keepLost() {
 	if h.lost != nil {
-		h.remaining[h.lost.outcome.Model].Keep(h.lost.outcome.Test, h.lost.outcome.Samples)
+		h.jobOf(h.lost.outcome.Model, h.lost.outcome.Test).Keep(h.lost.outcome.Test, h.lost.outcome.Samples)
 		h.lost = nil
 	}
 }
@@ -250,7 +266,7 @@ func (h *History) cutTest() {
 		return
 	}
 	if o := h.worker.Lost(Loss{Status: result.Aborted}); o != nil {
-		h.remaining[h.model].Keep(o.Test, o.Samples)
+		h.remaining[h.key].Keep(o.Test, o.Samples)
 	}
 }
 

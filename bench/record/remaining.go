@@ -36,13 +36,15 @@ const (
 type Remaining struct {
 	Job bench.Job // Job.Tests have no final outcome yet; Job.Past have one
 
-	crashes int                 // of the model
+	crashes map[string]int      // of the model, by the settings of the test; loading has none
 	crashed map[result.Test]int // crashes of each test; the zero Test is loading
 }
 
 // NewRemaining returns what is left of a job of which nothing is done.
 func NewRemaining(job bench.Job) *Remaining {
-	return &Remaining{Job: job, crashed: map[result.Test]int{}}
+	r := &Remaining{Job: job}
+	r.forgetCrashes()
+	return r
 }
 
 // Done moves a test to those that have a final outcome.
@@ -71,7 +73,7 @@ func (r *Remaining) Keep(t result.Test, samples []result.Sample) {
 }
 
 // forgetCrashes sets the crash counts to 0, for another process.
-func (r *Remaining) forgetCrashes() { r.crashes, r.crashed = 0, map[result.Test]int{} }
+func (r *Remaining) forgetCrashes() { r.crashes, r.crashed = map[string]int{}, map[result.Test]int{} }
 
 // Recover looks for a remedy after the loss of a worker or a load. If there is one,
 // Recover changes the job accordingly, and another worker can be started.
@@ -81,8 +83,9 @@ func (r *Remaining) Recover(w *Worker, l Loss) (description string, ok bool) {
 		return "", false
 	}
 	if l.crash() && w.precompiling == nil {
-		r.crashes++
-		r.crashed[r.culprit(w)]++
+		culprit := r.culprit(w)
+		r.crashes[culprit.Settings]++
+		r.crashed[culprit]++
 	}
 	for _, try := range remedies {
 		if description, ok = try(r, w, l); ok {
@@ -117,20 +120,34 @@ func (r *Remaining) Hit(w *Worker) []bench.TestBudget {
 	return slices.DeleteFunc(slices.Clone(r.Job.Tests), func(t bench.TestBudget) bool { return t.Test != culprit })
 }
 
-// GivenUp says why the remaining tests are not run; ok is false if they are.
-func (r *Remaining) GivenUp(l Loss) (Loss, bool) {
-	if r.crashes < maxCrashesOfModel {
-		return Loss{}, false
+// GivenUp returns the remaining tests that are not run after a crash with some settings,
+// those with the same settings, and says why. Tests with other settings are run.
+func (r *Remaining) GivenUp(settings string, l Loss) (tests []bench.TestBudget, why Loss) {
+	n := r.crashes[settings]
+	if n < maxCrashesOfModel {
+		return nil, Loss{}
 	}
-	return Loss{Status: result.Crashed, Reason: fmt.Sprintf("not run after %d crashes: %s", r.crashes, l.Reason)}, true
+	tests = slices.DeleteFunc(slices.Clone(r.Job.Tests), func(t bench.TestBudget) bool { return t.Test.Settings != settings })
+	return tests, Loss{Status: result.Crashed, Reason: fmt.Sprintf("not run after %d crashes: %s", n, l.Reason)}
 }
 
-// Postpone moves the longer tests of a crashed test's series to the end. They may
-// crash too, and after three crashes the rest of the model is given up, so the others
-// come first. The longer tests are not dropped, because some of them succeed.
+// Postpone moves the longer tests of a crashed test's series behind the others with the
+// same settings. They may crash too, and after three crashes the rest of the model is
+// given up, so the others come first. The longer tests are not dropped, because some of
+// them succeed.
 func (r *Remaining) Postpone(crashed result.Test) {
 	r.Job.Tests = slices.Clone(r.Job.Tests)
-	slices.SortStableFunc(r.Job.Tests, func(a, b bench.TestBudget) int { return crashed.SeriesLast(a.Test, b.Test) })
+	var places []int
+	var same []bench.TestBudget
+	for i, t := range r.Job.Tests {
+		if t.Test.Settings == crashed.Settings {
+			places, same = append(places, i), append(same, t)
+		}
+	}
+	slices.SortStableFunc(same, func(a, b bench.TestBudget) int { return crashed.SeriesLast(a.Test, b.Test) })
+	for k, i := range places {
+		r.Job.Tests[i] = same[k]
+	}
 }
 
 // A remedy changes a job so that another worker may succeed where the last one
@@ -156,11 +173,12 @@ func skipPrecompile(r *Remaining, w *Worker, l Loss) (string, bool) {
 // half of those it tried, then to none. The engine finds by itself how many fit, but
 // not if a failed allocation ends its process.
 func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
-	if !l.crash() || w.loaded || w.offload == 0 || r.crashes >= maxCrashesOfModel {
+	crashes := r.crashes[r.culprit(w).Settings]
+	if !l.crash() || w.loaded || w.offload == 0 || crashes >= maxCrashesOfModel {
 		return "", false
 	}
 	limit := &bench.OffloadLimit{Layers: w.offload / 2, Tried: w.offload, Reason: l.Reason}
-	if r.crashes > 1 {
+	if crashes > 1 {
 		limit.Layers = 0
 	}
 	r.Job.Offload = limit
@@ -169,7 +187,8 @@ func fewerLayers(r *Remaining, w *Worker, l Loss) (string, bool) {
 
 // tryAgain changes nothing.
 func tryAgain(r *Remaining, w *Worker, l Loss) (string, bool) {
-	return "once more", l.crash() && r.crashed[r.culprit(w)] < maxCrashesOfTest && r.crashes < maxCrashesOfModel
+	culprit := r.culprit(w)
+	return "once more", l.crash() && r.crashed[culprit] < maxCrashesOfTest && r.crashes[culprit.Settings] < maxCrashesOfModel
 }
 
 // noRepack saves the memory of repacked weights. They are a copy in the process; the

@@ -69,6 +69,9 @@ type Ext struct {
 	Library           map[string]string `json:"library,omitempty"`        // package name → version; "source" tells where it came from
 	Weights           Weights           `json:"weights"`                  // where the weights came from
 	Seed              uint64            `json:"seed"`                     // of the tokens
+	Settings          string            `json:"settings,omitempty"`       // those of which the run measures several values, as flags: "-t 2 -ub 128"; absent: none
+	ThreadsBatch      int               `json:"threads_batch,omitempty"`  // threads that computed prompts; absent: n_threads
+	NUMA              string            `json:"numa,omitempty"`           // how memory was spread over NUMA nodes; absent: as the system does
 	CPUVariant        string            `json:"cpu_variant,omitempty"`    // the CPU back-end module that ggml chose: "zen4"
 	Statistics        Statistics        `json:"statistics"`               // of the per-repetition rates, tokens/second
 	LoadSeconds       float64           `json:"load_s,omitempty"`         // of the model, once for all its tests

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Kind is the kind of a test. The names are llama-bench's, except that of
@@ -33,13 +34,21 @@ const MaxTokens = 1 << 24
 // end-to-end test (E2E) the prompt is text, and generated tokens are sampled and
 // turned into text. It has both lengths and no depth. Its text is cut or repeated to
 // the prompt's length, and an end-of-text token does not end it, so results of models
-// can be compared.
+// can be compared. Tests of the same lengths that are measured with several settings
+// differ in Settings.
 type Test struct {
 	Prompt int  `json:"n_prompt"`
 	Gen    int  `json:"n_gen"`
 	Depth  int  `json:"n_depth,omitempty"`
 	E2E    bool `json:"e2e,omitempty"`
+
+	// Settings names the values of the settings that a run measures several values of, as
+	// flags: "-t 2 -ub 128". Empty: every setting has one value.
+	Settings string `json:"settings,omitempty"`
 }
+
+// maxSettingsBytes bounds the name of a test's settings. Patterns of tensors can be long.
+const maxSettingsBytes = 4096
 
 // Kind tells what the test times.
 func (t Test) Kind() Kind {
@@ -62,9 +71,11 @@ func (t Test) Tokens() int { return t.Prompt + t.Gen }
 // Context is the number of tokens the KV cache must hold.
 func (t Test) Context() int { return t.Prompt + t.Gen + t.Depth }
 
-// SameSeries tells whether the two tests belong to one series: tests of one kind
-// and depth, which differ only in length.
-func (t Test) SameSeries(other Test) bool { return t.Kind() == other.Kind() && t.Depth == other.Depth }
+// SameSeries tells whether the two tests belong to one series: tests of one kind,
+// depth and settings, which differ only in length.
+func (t Test) SameSeries(other Test) bool {
+	return t.Kind() == other.Kind() && t.Depth == other.Depth && t.Settings == other.Settings
+}
 
 // ShorterInSeries tells whether the test belongs to other's series and has fewer
 // tokens.
@@ -97,9 +108,17 @@ func Longest(tests ...Test) Test {
 	return longest
 }
 
-// String names the test as the table of llama-bench does: pp512, tg128,
-// pp512+tg128, tg32 @ d4096. An end-to-end test is e2e512+128.
+// String names the test by its lengths and its settings: "pp512 -t 2".
 func (t Test) String() string {
+	if t.Settings == "" {
+		return t.Lengths()
+	}
+	return t.Lengths() + " " + t.Settings
+}
+
+// Lengths names the test as the table of llama-bench does: pp512, tg128,
+// pp512+tg128, tg32 @ d4096. An end-to-end test is e2e512+128.
+func (t Test) Lengths() string {
 	var b strings.Builder
 	switch t.Kind() {
 	case PromptProcessing:
@@ -126,6 +145,9 @@ func (t Test) Validate() error {
 		if l.n < 0 || l.n > MaxTokens {
 			return fmt.Errorf("%s length %d is outside 0…%d tokens", l.name, l.n, MaxTokens)
 		}
+	}
+	if len(t.Settings) > maxSettingsBytes || strings.ContainsFunc(t.Settings, unicode.IsControl) {
+		return errors.New("the name of a test's settings is too long or not text")
 	}
 	if t.E2E && (t.Prompt == 0 || t.Gen == 0 || t.Depth > 0) {
 		return errors.New("an end-to-end test needs a prompt and a generation length above 0 tokens, and no depth")

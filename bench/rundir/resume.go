@@ -212,7 +212,7 @@ func (d *Description) check() error {
 		return fmt.Errorf("%d sources of %d models", n, len(d.Jobs))
 	}
 	for i, job := range d.Jobs {
-		if slices.ContainsFunc(d.Jobs[:i], func(j bench.Job) bool { return j.Model.Name == job.Model.Name }) {
+		if slices.ContainsFunc(d.Jobs[:i], func(j bench.Job) bool { return j.Model.Key() == job.Model.Key() }) {
 			return fmt.Errorf("model %q twice", job.Model.Name)
 		}
 		if job.Repetitions < 1 || job.Repetitions > suite.MaxRepetitions {

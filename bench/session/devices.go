@@ -77,7 +77,7 @@ func (r *Session) askDevices(ctx context.Context) error {
 
 // ask is askDevices without the time limit.
 func (r *Session) ask(ctx context.Context) error {
-	s := r.Job.Settings
+	s := r.widest()
 	if err := r.CheckRPC(ctx, s.RPC); err != nil { // quicker than starting a worker
 		return err
 	}

@@ -43,7 +43,7 @@ type End struct {
 func (r *Session) Measure(ctx context.Context, to Watchers) (end End) {
 	jobs, workers := r.Models.Jobs(), r.workers()
 	workers.Deadline = r.deadline()
-	workers.Apart = r.Models.GivenOrder()
+	workers.Apart = r.Models.GivenOrder() || r.TestSettings != nil
 	account := &r.account
 	account.Begin(r.Span.Started)
 
@@ -81,7 +81,14 @@ func (r *Session) Measure(ctx context.Context, to Watchers) (end End) {
 func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers supervise.Options) error {
 	watch := gpu.Watch("/", gpu.NVMLName, r.Sampling, r.gpus.Kernels)
 	defer watch.Close()
-	meter := host.NewMeter("/", r.Job.Settings.CPUs)
+	cpus := r.Job.Settings.CPUs
+	for _, s := range r.TestSettings { // all, if they differ
+		if !slices.Equal(s.CPUs, cpus) {
+			cpus = nil
+			break
+		}
+	}
+	meter := host.NewMeter("/", cpus)
 	defer meter.Close()
 	workers.Meter = meter
 	workers.Observe, workers.Downloaded = watch.Observe, r.Models.Downloaded

@@ -31,6 +31,8 @@ type Options struct {
 	CoolDown string    // before each test, as supervise.ParseCoolDown reads it; empty: none
 	Sampling time.Duration
 
+	TestSettings map[string]bench.Settings // of tests by their result.Test.Settings; nil: those of Job
+
 	Weights      string
 	ModelsDir    string                                             // empty: the default
 	Finder       func(w acquire.Weights, dir string) acquire.Finder // of weights and ModelsDir
@@ -116,12 +118,39 @@ func (r *Session) acquireOptions() acquire.Options {
 	job.Warnings = r.gpus.Warnings()
 	s := job.Settings
 	return acquire.Options{
-		Finder:  r.Finder(acquire.Weights(r.Weights), r.ModelsDir),
-		Job:     job,
+		Finder: r.Finder(acquire.Weights(r.Weights), r.ModelsDir),
+		Job:    job, Settings: r.TestSettings,
 		Timeout: r.Timeout, Scale: r.Scale, DownloadTime: r.DownloadTime, Deadline: r.deadline(),
-		SpareCPUs: runtime.NumCPU() > s.Threads,
-		OnDevices: s.Offloads() && (len(s.RPC) > 0 || machineGPUs(r.Host).MayHold(r.gpus.UnusedReason)),
+		SpareCPUs: runtime.NumCPU() > r.widest().Threads,
+		OnDevices: r.widest().Offloads() && (len(s.RPC) > 0 || machineGPUs(r.Host).MayHold(r.gpus.UnusedReason)),
 	}
+}
+
+// widest returns settings with the most threads and all devices that tests of the run use.
+func (r *Session) widest() bench.Settings {
+	s := r.Job.Settings
+	none := slices.Equal(s.Devices, []string{bench.NoDevice})
+	for _, t := range r.TestSettings {
+		s.Threads, s.MainGPU = max(s.Threads, t.Threads), max(s.MainGPU, t.MainGPU)
+		if t.GPULayers < 0 || s.GPULayers >= 0 && t.GPULayers > s.GPULayers {
+			s.GPULayers = t.GPULayers
+		}
+		switch {
+		case slices.Equal(t.Devices, []string{bench.NoDevice}):
+		case none, len(t.Devices) == 0:
+			s.Devices, none = t.Devices, false
+		case len(s.Devices) > 0:
+			for _, d := range t.Devices {
+				if !slices.Contains(s.Devices, d) {
+					s.Devices = append(slices.Clone(s.Devices), d)
+				}
+			}
+		}
+	}
+	if r.TestSettings != nil { // what does not go together costs its tests
+		s.TensorSplit, s.SplitMode, s.MainGPU = nil, "layer", 0
+	}
+	return s
 }
 
 // begin prepares a new run.
@@ -180,6 +209,14 @@ func (r *Session) goOn(ctx context.Context, run string) error {
 	r.TimeLimit, r.Timeout = about.TimeLimit, about.Selection.Timeout
 	first := about.Jobs[0]
 	r.Job.Settings, r.Job.AllowCPU, r.Job.RequireGPU = first.Settings, first.AllowCPU, first.RequireGPU
+	for _, job := range about.Jobs {
+		for name, s := range job.Sweep {
+			if r.TestSettings == nil {
+				r.TestSettings = map[string]bench.Settings{}
+			}
+			r.TestSettings[name] = s
+		}
+	}
 	r.Job.NoWarmup, r.Job.Warmups = first.NoWarmup, first.Warmups
 	r.CoolDown = about.Selection.CoolDown
 	if s := about.Selection.GPUSampling; s != nil {

@@ -28,6 +28,10 @@ type Entry struct {
 	Name      string        // of its file, see NameApart; records of different models differ in it
 	SizeBytes uint64        // of its tensors; 0 if unknown
 	Tests     []result.Test // in this order
+
+	// Load names the settings with which it is loaded, if the run loads it with several:
+	// "-ngl 0". Each has an entry.
+	Load string
 }
 
 // NameApart makes the names of models differ. Models whose files have the same name are
@@ -83,12 +87,13 @@ type entryJSON struct {
 	SHA256    string        `json:"sha256,omitempty"`
 	SizeBytes uint64        `json:"size_bytes,omitempty"`
 	Tests     []result.Test `json:"tests"`
+	Load      string        `json:"load,omitempty"`
 }
 
 // MarshalJSON writes the source as it was given, with its secrets. The caller
 // redacts Source.Given first.
 func (e Entry) MarshalJSON() ([]byte, error) {
-	return json.Marshal(entryJSON{e.Source.Given, e.Name, e.Source.SHA256, e.SizeBytes, e.Tests})
+	return json.Marshal(entryJSON{e.Source.Given, e.Name, e.Source.SHA256, e.SizeBytes, e.Tests, e.Load})
 }
 
 // UnmarshalJSON reads an Entry. Its source is the text that was given, and is not
@@ -102,7 +107,7 @@ func (e *Entry) UnmarshalJSON(text []byte) error {
 	if folder := path.Dir(j.Name); folder != "." {
 		from.Folder = folder
 	}
-	*e = Entry{Source: from, Name: j.Name, SizeBytes: j.SizeBytes, Tests: j.Tests}
+	*e = Entry{Source: from, Name: j.Name, SizeBytes: j.SizeBytes, Tests: j.Tests, Load: j.Load}
 	return nil
 }
 

@@ -120,7 +120,7 @@ func (o *Outlook) Event(s bench.Stamped) error {
 	switch e := s.Event.(type) {
 	case bench.LoadStarted:
 		o.running, o.loading = nil, s.At
-		if i := slices.IndexFunc(o.models, func(m *modelOutlook) bool { return m.job.Model.Name == e.Model.Name && len(m.pending) > 0 }); i >= 0 {
+		if i := slices.IndexFunc(o.models, func(m *modelOutlook) bool { return m.job.Model.Key() == e.Model.Key() && len(m.pending) > 0 }); i >= 0 {
 			o.current = o.models[i]
 		}
 	case bench.LoadDone:

@@ -126,7 +126,7 @@ func (m *model) run(ctx context.Context) error {
 		}
 		a, lost, err := m.attempt(ctx)
 		switch {
-		case errors.Is(err, ErrEngine) && m.started: // for example, a device has disappeared
+		case errors.Is(err, ErrEngine) && (m.started || m.Job.Model.Load != ""): // for example, a device has disappeared
 			return m.giveUp(m.Job.Tests, record.Loss{Status: result.Crashed, Reason: err.Error()})
 		case err != nil:
 			return err
@@ -204,12 +204,13 @@ func (m *model) goOnWithout(a *attempt, l record.Loss) error {
 	if err := m.lose(a, hit, l); err != nil {
 		return err
 	}
-	if rest, givenUp := m.GivenUp(l); givenUp {
-		return m.giveUp(m.Job.Tests, rest)
+	if len(hit) != 1 {
+		return nil
 	}
-	if len(hit) == 1 {
-		m.Postpone(hit[0].Test)
+	if rest, why := m.GivenUp(hit[0].Test.Settings, l); len(rest) > 0 {
+		return m.giveUp(rest, why)
 	}
+	m.Postpone(hit[0].Test)
 	return nil
 }
 

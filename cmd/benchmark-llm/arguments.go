@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
@@ -27,19 +28,23 @@ const (
 
 // settingFlags are the flags of settings, and the hints for numbers out of range.
 var settingFlags = map[string]struct{ flag, hint string }{
-	"type_k":     {flag: "--cache-type-k"},
-	"type_v":     {flag: "--cache-type-v"},
-	"split_mode": {flag: "--split-mode"},
-	"load_mode":  {flag: "--load-mode"},
-	"flash_attn": {flag: "--flash-attn"},
-	"threads":    {"--threads", ""},
-	"batch":      {"--batch-size", "try 2048, llama-bench's default"},
-	"ubatch":     {"--ubatch-size", "try 512, llama-bench's default"},
-	"poll":       {"--poll", "try 50, llama-bench's default"},
-	"priority":   {"--prio", "try 0, the normal priority"},
-	"gpu_layers": {"--n-gpu-layers", "use -1 for as many as fit"},
-	"cpu_moe":    {"--n-cpu-moe", "use 0 to keep no experts on the CPU"},
-	"main_gpu":   {"--main-gpu", devicesHint},
+	"type_k":         {flag: "--cache-type-k"},
+	"type_v":         {flag: "--cache-type-v"},
+	"split_mode":     {flag: "--split-mode"},
+	"load_mode":      {flag: "--load-mode"},
+	"flash_attn":     {flag: "--flash-attn"},
+	"threads":        {"--threads", ""},
+	"batch":          {"--batch-size", "try 2048, llama-bench's default"},
+	"ubatch":         {"--ubatch-size", "try 512, llama-bench's default"},
+	"poll":           {"--poll", "try 50, llama-bench's default"},
+	"priority":       {"--prio", "try 0, the normal priority"},
+	"gpu_layers":     {"--n-gpu-layers", "use -1 for as many as fit"},
+	"cpu_moe":        {"--n-cpu-moe", "use 0 to keep no experts on the CPU"},
+	"main_gpu":       {"--main-gpu", devicesHint},
+	"lazy_mode":      {flag: "--lazy-mode"},
+	"threads_batch":  {"--threads-batch", ""},
+	"fit_target_mib": {"--fit-target", "use 0 to keep no memory free"},
+	"fit_min_ctx":    {"--fit-ctx", "use 0 for the longest test's context"},
 }
 
 // settingFailure names the flag of a setting that is not allowed.
@@ -49,7 +54,7 @@ func settingFailure(err error) error {
 		return err
 	}
 	f := settingFlags[setting.Field]
-	if setting.Field == "threads" {
+	if strings.HasPrefix(setting.Field, "threads") {
 		f.hint = "use at most the " + result.Count(setting.Max, "CPU") + " of this process"
 	}
 	if setting.Allowed != nil {

@@ -66,7 +66,7 @@ func TestSettingFlags(t *testing.T) {
 		}
 		err := settingFailure(&bench.SettingError{Field: field, Value: -9, Min: 1, Max: 1})
 		var failed *failure
-		if words := strings.Contains("type_k type_v split_mode load_mode flash_attn", field); !errors.As(err, &failed) || (failed.hint == "") != words {
+		if words := strings.Contains("type_k type_v split_mode load_mode lazy_mode flash_attn", field); !errors.As(err, &failed) || (failed.hint == "") != words {
 			t.Errorf("%s: %v with hint %q", field, err, f.hint)
 		}
 	}

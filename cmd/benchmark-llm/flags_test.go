@@ -8,7 +8,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
+	"github.com/sparecores/benchmark-llm/bench/sweep"
 )
 
 // A flag that is given twice with different values is refused by its name, unless its
@@ -17,11 +19,14 @@ import (
 func TestFlagsGivenTwice(t *testing.T) {
 	texts := map[string][2]string{ // by type; others take any text
 		"bool": {"true", "false"}, "int": {"1", "2"}, "uint64": {"1", "2"}, "float64": {"1", "2"}, "duration": {"1s", "2s"},
-		"devices": {"CUDA0", "CUDA1"}, "shares": {"1/2", "2/1"}, "size": {"1GiB", "2GiB"},
+		"devices": {"CUDA0", "CUDA1"}, "shares": {"1/2", "2/1"}, "overrides": {"a=CPU", "b=CPU"}, "type": {"f16", "q8_0"}, "size": {"1GiB", "2GiB"},
 		"tokens": {"16", "32"}, "pp,tg": {"16,1", "32,1"}, "models": {"a.gguf", "b.gguf"}, "servers": {"h:1", "h:2"}, "intSlice": {"0", "1"},
 		"names": {"machine", "n_threads"}, "share": {"1%", "0.02"},
+		"number": {"1", "2"}, "layers": {"1", "2"}, "index": {"1", "2"}, "level": {"1", "2"}, "MiB": {"1", "2"},
+		"split-mode": {"layer", "none"}, "load-mode": {"none", "mmap"}, "lazy-mode": {"on", "off"}, "flash-attn": {"on", "off"}, // by name
 	}
 	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus", "across"}
+	adding = append(adding, sweep.New(bench.Settings{}).Flags()...)
 	short := map[string]string{}
 	for s, long := range commandline.Short {
 		short[strings.TrimPrefix(long, "--")] = s
@@ -43,6 +48,9 @@ func TestFlagsGivenTwice(t *testing.T) {
 				return
 			}
 			two, ok := texts[f.Value.Type()]
+			if own, named := texts[f.Name]; named {
+				two, ok = own, true
+			}
 			if !ok {
 				two = [2]string{"a", "b"}
 			}

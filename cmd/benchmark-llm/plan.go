@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -22,6 +24,7 @@ import (
 // planOptions are the flags of plan.
 type planOptions struct {
 	selectOptions
+	sweepOptions
 	global *globalOptions
 	format string
 	like   string
@@ -50,7 +53,8 @@ not fit the devices, it may still run with only some of its layers on them.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	o.register(f)
+	o.selectOptions.register(f)
+	o.sweepOptions.register(f)
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "table", "output `format`: table, json")
 		f.StringVar(&o.like, "like", "", "`directory` of an earlier run to estimate times from")
@@ -73,10 +77,21 @@ func (o *planOptions) run(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	settings := bench.DefaultSettings(0)
+	if err := o.apply(&settings); err != nil {
+		return err
+	}
+	cells, err := o.cells(s, settings)
+	if err != nil {
+		return err
+	}
+	if cells.Settings == nil {
+		cells.Settings = map[string]bench.Settings{"": settings}
+	}
 	ctx, stop := interruptible(nil)
 	defer stop()
-	p, err := acquire.NewPlan(ctx, s, acquire.PlanOptions{
-		Finder: o.finder(acquire.Weights(o.weights), o.modelsDir), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured,
+	p, err := acquire.NewPlan(ctx, cells.Suite, acquire.PlanOptions{
+		Finder: o.finder(acquire.Weights(o.weights), o.modelsDir), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured, Settings: cells.Settings,
 	})
 	if err = causeOf(ctx, "nothing was planned", err); err != nil {
 		return err
@@ -152,7 +167,7 @@ func (p *planText) print(w io.Writer) error {
 	for _, n := range (*acquire.Plan)(p).Notes() {
 		fmt.Fprintf(&b, "%s: %s\n", oneLine(strings.Join(n.Models, ", ")), oneLine(n.Text))
 	}
-	for _, line := range []string{p.diskLine(), p.memoryLine(), p.devicesLine(), p.gpuLines(), p.timeLine()} {
+	for _, line := range []string{p.diskLine(), p.memoryLine(), p.devicesLine(), p.gpuLines(), p.loadsLine(), p.timeLine()} {
 		if line != "" {
 			b.WriteString(line + "\n")
 		}
@@ -183,7 +198,7 @@ func planRow(m *acquire.PlannedModel) table.Row {
 	if m.Fallback && m.Path == "" {
 		file += ", else synthetic"
 	}
-	return table.Row{oneLine(m.Name), len(m.Tests), size, file, orDash(m.Disk), load, tests, needs, orDash(m.InMemory), orDash(m.OnDevices)}
+	return table.Row{strings.TrimSuffix(oneLine(m.Name)+" "+m.Settings, " "), len(m.Tests), size, file, orDash(m.Disk), load, tests, needs, orDash(m.InMemory), orDash(m.OnDevices)}
 }
 
 func orDash(f acquire.Fit) string { return cmp.Or(string(f), "-") }
@@ -264,6 +279,14 @@ func (p *planText) gpuLines() string {
 		lines = append(lines, "a GPU may not work: "+oneLine(doubt))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// loadsLine says how often models are loaded, if they are loaded with several settings.
+func (p *planText) loadsLine() string {
+	if !slices.ContainsFunc(p.Models, func(m acquire.PlannedModel) bool { return m.Settings != "" }) {
+		return ""
+	}
+	return fmt.Sprintf("loads: %d, one for each model and its settings", p.Loads)
 }
 
 func (p *planText) timeLine() string {

@@ -13,11 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
-	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/database"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
@@ -27,6 +25,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/sweep"
 )
 
 // runOptions are the flags of run.
@@ -34,6 +33,7 @@ type runOptions struct {
 	selectOptions
 	endToEndOptions
 	repeatOptions
+	sweepOptions
 	global       *globalOptions
 	format       string
 	formatErr    string // of stderr; empty: nothing
@@ -47,7 +47,6 @@ type runOptions struct {
 	waitQuiet    time.Duration // 0: do not wait
 	requireQuiet bool
 	settings     bench.Settings
-	flashAttn    string
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -80,23 +79,12 @@ and records to a directory of its own below --results-dir.`,
 	o.selectOptions.register(f)
 	o.endToEndOptions.register(f)
 	o.repeatOptions.register(f)
+	o.sweepOptions.register(f)
 	inGroup(f, groupHow, func() {
 		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
 		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
-		f.IntVarP(&s.Batch, "batch-size", "b", s.Batch, "logical batch size in `tokens`: the maximum of one decode")
-		f.IntVar(&s.UBatch, "ubatch-size", s.UBatch, "physical batch size in `tokens`: the maximum of one computation")
-		f.StringVar(&s.TypeK, "cache-type-k", s.TypeK, "`type` of the K cache: "+strings.Join(bench.KVTypes, ", "))
-		f.StringVar(&s.TypeV, "cache-type-v", s.TypeV, "`type` of the V cache: the same values")
-		f.StringVar(&o.flashAttn, "flash-attn", "on", "flash attention `mode`: "+strings.Join(bench.FlashModes, ", "))
-		f.StringVar(&s.LoadMode, "load-mode", s.LoadMode, "load `mode` of model files: "+strings.Join(bench.LoadModes, ", "))
 	})
 	inGroup(f, groupWhere, func() {
-		f.IntVarP(&s.Threads, "threads", "t", 0, "`number` of CPU threads (default: allowed physical cores, here "+fmt.Sprint(host.DefaultThreads())+")")
-		f.IntVar(&s.GPULayers, "n-gpu-layers", s.GPULayers, "`layers` to offload; -1: as many as fit beside the longest test's context")
-		f.Var((*commandline.Devices)(&s.Devices), "device", "`devices` to offload to, as benchmark-llm devices names them: CUDA0/CUDA1, or none (default: all)")
-		f.StringVar(&s.SplitMode, "split-mode", s.SplitMode, "split `mode` across GPUs: "+strings.Join(bench.SplitModes, ", "))
-		f.Var((*commandline.Shares)(&s.TensorSplit), "tensor-split", "`shares` of the model for each device, as 3/1 (default: by free memory)")
-		f.IntVar(&s.MainGPU, "main-gpu", 0, "`index` of the device for split mode none (default 0)")
 		f.Var((*rpcFlag)(&s.RPC), "rpc", rpcUsage)
 		f.BoolVar(&o.requireGPU, "require-gpu", false, "fail if no GPU is used")
 		f.BoolVar(&o.allowCPU, "allow-cpu", false, "with a CUDA build: measure the CPU if there is no CUDA device")
@@ -110,14 +98,7 @@ and records to a directory of its own below --results-dir.`,
 		f.BoolVar(&o.strict, "strict", false, "exit with code 6 if a test has no record")
 	})
 	inGroup(f, groupAdvanced, func() {
-		f.IntVar(&s.CPUMoE, "n-cpu-moe", 0, "`layers` whose experts stay on the CPU (default 0)")
-		f.BoolVar(&s.NoKVOffload, "no-kv-offload", false, "keep the KV cache in host memory")
-		f.BoolVar(&s.NoOpOffload, "no-op-offload", false, "do not send operations on host tensors to a device")
-		f.BoolVar(&s.NoHost, "no-host", false, "do not use the devices' pinned host memory")
-		f.BoolVar(&s.NoRepack, "no-repack", false, "do not repack weights for the CPU")
 		f.IntSliceVar(&s.CPUs, "cpus", nil, "logical `CPUs` to run on, as 0,1 (default: no affinity)")
-		f.BoolVar(&s.CPUStrict, "cpu-strict", false, "pin each thread to one CPU of --cpus")
-		f.IntVar(&s.Poll, "poll", s.Poll, "polling `level` of waiting threads, 0…100")
 		f.IntVar(&s.Priority, "prio", 0, "thread `priority`: -1 low, 0 normal, 1 medium, 2 high, 3 realtime (default 0)")
 		f.DurationVar(&o.sampling, "gpu-sampling", gpu.DefaultInterval, "`time` between readings of NVIDIA GPUs during tests; 0s: none")
 	})
@@ -162,13 +143,19 @@ func (o *runOptions) check() error {
 		}
 	}
 	s := &o.settings
-	s.Threads = cmp.Or(s.Threads, host.DefaultThreads())
-	var err error
-	if s.FlashAttn, err = bench.ParseFlashAttn(o.flashAttn); err != nil {
-		return settingFailure(err)
+	cpus := s.CPUs
+	s.CPUs = nil
+	if err := o.apply(s); err != nil {
+		return err
 	}
-	if err := s.Validate(); err != nil {
-		return settingFailure(err)
+	if len(cpus) > 0 {
+		if o.flags.Changed("cpu-mask") {
+			return usage("leave one of the two out", "--cpus and --cpu-mask cannot be given together")
+		}
+		s.CPUs = cpus
+		if err := checkCPUs("--cpus", *s); err != nil {
+			return err
+		}
 	}
 	if o.waitQuiet < 0 {
 		return usage("use 0s not to wait", "--wait-quiet: %v is negative", o.waitQuiet)
@@ -176,22 +163,12 @@ func (o *runOptions) check() error {
 	if o.requireGPU && !s.Offloads() {
 		return usage("leave one of the two out", "--require-gpu: --n-gpu-layers 0 and --device none offload nothing")
 	}
-	var allowed unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return fail(exitNothing, fmt.Errorf("get the CPU affinity: %w", err), "")
-	}
-	for _, cpu := range s.CPUs {
-		if !allowed.IsSet(cpu) {
-			return usage("taskset -cp $$ lists the CPUs that may be used", "--cpus: there is no CPU %d for this process", cpu)
-		}
-	}
 	if acquire.Weights(o.weights) == acquire.Synthetic {
-		if s.LoadMode != "auto" && s.LoadMode != "none" {
-			return usage("leave --load-mode out", "--load-mode: %s needs a file, and synthetic weights have none", s.LoadMode)
+		if modes := o.parameters.List("load-mode"); s.LoadMode != "auto" && s.LoadMode != "none" || modes.Values() > 1 {
+			return usage("leave --load-mode out", "--load-mode: %s needs a file, and synthetic weights have none", modes)
 		}
 		s.LoadMode = "none" // a stream cannot be mapped, and the record must say so
 	}
-	s.Devices = strings.FieldsFunc(strings.Join(s.Devices, "/"), func(r rune) bool { return r == '/' }) // as llama-bench separates them
 	return nil
 }
 
@@ -229,7 +206,12 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if o.resume != "" {
 		r, err = session.Resume(ctx, o.resume, how)
 	} else if err = o.generated(s, &how.Job); err == nil {
-		r, err = session.New(ctx, s, how)
+		var cells sweep.Sweep
+		if cells, err = o.cells(s, o.settings); err != nil {
+			return err
+		}
+		how.TestSettings = cells.Settings
+		r, err = session.New(ctx, cells.Suite, how)
 	}
 	if err != nil {
 		return causeOf(ctx, "nothing was measured", err)
