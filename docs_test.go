@@ -269,7 +269,7 @@ var foreign = map[string]string{
 	"-update": "the golden tests",
 	"--init":  "docker run",
 
-	"--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
+	"--group-add": "docker", "--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
 }
 
 // scripted are the verbs whose ARGS are the flags of a program of ours, with its
