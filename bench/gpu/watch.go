@@ -178,7 +178,7 @@ func (w *Watcher) count() {
 	worker := w.worker
 	w.mu.Unlock()
 	for i, d := range w.devices {
-		n, ok := d.source.others(d.index, worker)
+		n, ok := d.others(d.index, worker)
 		if !ok {
 			continue
 		}
