@@ -132,20 +132,23 @@ func (e *Engine) stop() {
 
 // facts describes the engine as llama-bench does: CPUInfo and GPUInfo are the
 // descriptions of the devices. Backends are the back-ends that have a device; CPU
-// is among them only if it is the only one. Devices that these settings do not use
-// count in neither. A wanted device that does not exist is an error.
+// is among them only if it is the only one. Devices that are not used by default count
+// in neither. Like llama-bench's, they have devices beside those that the settings name,
+// but not a GPU's second name, and no software. A wanted device that does not exist is an error.
 func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems(), Idle: llama.IdleBackends()}
 	if backends == llama.AllBackends {
 		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")
 	}
-	f.Unused = unusedDevices(s)
+	var used []llama.Device
+	used, f.Unused = choose(s)
 	var cpus, gpus, names, known []string
 	cuda := false
 	for _, d := range llama.Devices() {
 		known = append(known, d.Name)
-		unused := slices.ContainsFunc(f.Unused, func(u result.UnusedDevice) bool { return u.Name == d.Name })
+		unused := slices.ContainsFunc(f.Unused, func(u result.UnusedDevice) bool { return u.Name == d.Name }) &&
+			(len(s.Devices) == 0 || software(d) || slices.ContainsFunc(used, func(u llama.Device) bool { return sameGPU(u, d) }))
 		switch d.Type {
 		case llama.CPUDevice, llama.AcceleratorDevice:
 			cpus = append(cpus, d.Description)

@@ -253,7 +253,7 @@ func whyUnused(d llama.Device, all []llama.Device) string {
 	}
 	if d.Backend == "Vulkan" {
 		for _, o := range all {
-			if o.Backend != d.Backend && o.Backend != "RPC" && o.ID != "" && strings.EqualFold(o.ID, d.ID) {
+			if o.Backend != d.Backend && sameGPU(o, d) {
 				return "it is " + o.Name + " (" + strings.ToLower(o.ID) + "), which " + o.Backend + " uses"
 			}
 		}
@@ -266,6 +266,11 @@ func whyUnused(d llama.Device, all []llama.Device) string {
 		}
 	}
 	return ""
+}
+
+// sameGPU tells whether two devices of this machine are one GPU, by PCI address.
+func sameGPU(a, b llama.Device) bool {
+	return a.Backend != "RPC" && b.Backend != "RPC" && a.ID != "" && strings.EqualFold(a.ID, b.ID)
 }
 
 // software tells whether a device is a Vulkan driver that computes on the CPU, by the

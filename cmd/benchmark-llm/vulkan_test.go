@@ -3,14 +3,18 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/benchtest"
@@ -157,5 +161,45 @@ func TestVulkanShadersAreCompiledBefore(t *testing.T) {
 	}
 	if shaders < 5 {
 		t.Errorf("%d shaders", shaders)
+	}
+}
+
+// On a Vulkan device the record says what llama-bench's says. The speeds are logged, not
+// compared.
+func TestVulkanAsLlamaBench(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), synth.Tiny)
+	if out, err := exec.Command("benchmark-llm", "models", "synth", synth.Tiny, "-o", file).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	env := benchtest.Lavapipe(t, 1)
+	flags := []string{"-m", file, "-p", "64", "-n", "8", "-r", "3", "-t", "1", "-fa", "1", "-dev", "Vulkan0", "-o", "jsonl"}
+	c := exec.Command(filepath.Join("..", "..", "scripts", "llama-tool"), append([]string{"llama-bench"}, flags...)...)
+	c.Env = append(os.Environ(), env...)
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("llama-bench: %v\n%s", err, out)
+	}
+	r := newFaulty(t, append([]string{"--weights", "file"}, flags...)...)
+	r.Env = append(r.Env, env...)
+	r.start()
+	r.over(exitOK)
+	said := func(text []byte) (records []result.Record) {
+		for line := range bytes.Lines(text) {
+			var rec result.Record
+			if err := json.Unmarshal(line, &rec); err != nil {
+				t.Fatalf("%v in %q", err, line)
+			}
+			t.Logf("%v: %.1f tokens/second", rec.Test(), rec.AvgTS)
+			records = append(records, result.Record{
+				BuildNumber: rec.BuildNumber, CPUInfo: rec.CPUInfo, GPUInfo: rec.GPUInfo, Backends: rec.Backends, ModelType: rec.ModelType, ModelSizeBytes: rec.ModelSizeBytes,
+				Devices: rec.Devices, GPULayers: rec.GPULayers, FlashAttn: rec.FlashAttn, PromptTokens: rec.PromptTokens, GenTokens: rec.GenTokens,
+			})
+		}
+		return records
+	}
+	theirs, ours := said(out), said(r.stdout.Bytes())
+	if diff := cmp.Diff(theirs, ours); diff != "" || len(ours) != 2 || ours[0].Backends != "Vulkan" {
+		t.Errorf("%d records (-llama-bench +ours)\n%s", len(ours), diff)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,9 +22,8 @@ const confidence = 0.95
 // devices lists the devices besides the CPU. It fails if there are none.
 func devices(o *options) (map[string]any, error) {
 	args := []string{"devices"}
-	backend := "CUDA"
 	if o.rpc != "" {
-		args, backend = append(args, "--rpc", o.rpc), "RPC"
+		args = append(args, "--rpc", o.rpc)
 	}
 	out, messages, err := o.execute(o.program, args...)
 	if err != nil {
@@ -31,12 +31,13 @@ func devices(o *options) (map[string]any, error) {
 	}
 	figures := make(map[string]any)
 	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) > 3 && f[2] == backend {
+		// device, type, back-end, …
+		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[1], "gpu") && (o.device == "" || f[0] == o.device) && (f[2] == "RPC") == (o.rpc != "") {
 			figures[f[0]] = strings.Join(f[3:], " ")
 		}
 	}
 	if len(figures) == 0 {
-		return nil, fmt.Errorf("no device of the back-end %s (make cuda installs the back-end; -rpc runs the checks without a GPU)\n%s", backend, messages)
+		return nil, fmt.Errorf("no device %s (benchmark-llm devices says why; -rpc runs the checks without one)\n%s", cmp.Or(o.device, "but the CPU"), messages)
 	}
 	return figures, nil
 }
@@ -272,8 +273,14 @@ const (
 // deep compares the first repetition of a generation in a long context with the
 // others. It is slower if it uses kernels that were not compiled before.
 func deep(o *options) (map[string]any, error) {
-	if o.rpc != "" {
-		return nil, fmt.Errorf("%w: this check needs CUDA", errSkipped)
+	found, err := devices(o)
+	if err != nil {
+		return nil, err
+	}
+	for name := range found {
+		if !strings.HasPrefix(name, "CUDA") {
+			return nil, fmt.Errorf("%w: this check needs CUDA", errSkipped)
+		}
 	}
 	records, err := o.records(deepModel, "-p", "0", "-n", "16", "-d", strconv.Itoa(deepContext), "-r", "5")
 	if err != nil {

@@ -15,6 +15,7 @@
 // Usage:
 //
 //	gpu-check [-model NAME] [-large NAME] [-pairs N] [-o FILE] [-only CHECK,…]
+//	gpu-check -device NAME     use this device: Vulkan0, CUDA0 (default: the program's choice)
 //	gpu-check -rpc HOST:PORT   use an RPC device in place of a GPU
 //
 // The other checks still run after a failed one. The exit code is then 1.
@@ -45,7 +46,7 @@ import (
 type options struct {
 	program, parity, tool string
 	model, large          string
-	rpc                   string
+	rpc, device           string
 	pp, tg                int
 	pairs, aborts         int
 	limit                 time.Duration // for one run of a program
@@ -89,6 +90,7 @@ func main() {
 	flag.StringVar(&o.tool, "llama-tool", "scripts/llama-tool", "`path` of the script that runs llama-bench")
 	flag.StringVar(&o.model, "model", "llama-7b.Q4_K_M.gguf", "`name` of the default model to measure, with synthetic weights")
 	flag.StringVar(&o.large, "large", "Llama-3.3-70B-Instruct-Q4_K_M.gguf", "`name` of the default model to load if it fits; empty: none")
+	flag.StringVar(&o.device, "device", "", "`name` of the device to measure, as benchmark-llm devices lists it (default: the program's choice)")
 	flag.StringVar(&o.rpc, "rpc", "", "`address` (HOST:PORT) of an RPC server to use in place of a GPU")
 	flag.IntVar(&o.pp, "p", 512, "prompt length in `tokens`")
 	flag.IntVar(&o.tg, "n", 128, "generation length in `tokens`")
@@ -204,7 +206,8 @@ func (o *options) command(name string, args ...string) ([]byte, error) {
 // share a cache of compiled kernels, which is empty at the start.
 func (o *options) execute(name string, args ...string) (out []byte, messages string, err error) {
 	c := exec.Command(name, args...)
-	c.Env = append(os.Environ(), "CUDA_CACHE_PATH="+filepath.Join(o.dir, "kernels"), "CUDA_CACHE_MAXSIZE=4294967296")
+	cache := filepath.Join(o.dir, "kernels")
+	c.Env = append(os.Environ(), "CUDA_CACHE_PATH="+cache, "CUDA_CACHE_MAXSIZE=4294967296", "MESA_SHADER_CACHE_DIR="+cache, "__GL_SHADER_DISK_CACHE_PATH="+cache)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if err := c.Start(); err != nil {
@@ -221,6 +224,9 @@ func (o *options) records(model string, args ...string) ([]result.Record, error)
 	args = append([]string{"run", "-m", model, "-o", "jsonl", "--results-dir", o.dir, "--timeout", "0s", "--benchmark-timeout-scale", "30"}, args...)
 	if _, err := os.Stat(model); err != nil {
 		args = append(args, "--weights", "synthetic")
+	}
+	if o.device != "" {
+		args = append(args, "--device", o.device)
 	}
 	if o.rpc != "" {
 		args = append(args, "--rpc", o.rpc)
@@ -257,6 +263,9 @@ func (o *options) file() (string, error) {
 // llamaBench runs llama-bench on the model's file.
 func (o *options) llamaBench(path string, args ...string) ([]result.Record, error) {
 	args = append([]string{"llama-bench", "-m", path, "-fa", "1", "-o", "jsonl"}, args...)
+	if o.device != "" {
+		args = append(args, "-dev", o.device)
+	}
 	if o.rpc != "" {
 		args = append(args, "--rpc", o.rpc)
 	}

@@ -120,9 +120,18 @@ func TestRunFindsFailures(t *testing.T) {
 	}
 	o := &options{program: program("echo 'CPU cpu CPU 1 GiB'; echo 'the driver is too old' >&2"), limit: time.Minute, dir: t.TempDir()}
 	got := o.run(all)
-	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device of the back-end CUDA") || !strings.Contains(got[0].Note, "the driver is too old") {
+	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device but the CPU") || !strings.Contains(got[0].Note, "the driver is too old") {
 		t.Errorf("%+v", got)
 	}
+	o.program = program("echo 'Vulkan0 igpu Vulkan 3 GiB'; echo 'RPC0 gpu RPC 1 GiB'; echo 'CPU cpu CPU 1 GiB'")
+	for _, tt := range []struct{ device, rpc, want string }{{"", "", "Vulkan0"}, {"Vulkan0", "", "Vulkan0"}, {"", "host:1", "RPC0"}, {"Vulkan7", "", ""}} {
+		o.device, o.rpc = tt.device, tt.rpc
+		found, err := devices(o)
+		if _, ok := found[tt.want]; ok != (tt.want != "") || len(found) > 1 || (err == nil) != ok {
+			t.Errorf("device %q, RPC %q: %v, %v", tt.device, tt.rpc, found, err)
+		}
+	}
+	o.device, o.rpc = "", ""
 	o.program = program("echo 'benchmark-llm: broken' >&2; exit 4")
 	if _, err := o.records("m"); err == nil || !strings.Contains(err.Error(), "exit status 4: benchmark-llm: broken") {
 		t.Errorf("%v", err)
