@@ -104,16 +104,10 @@ func (d *DB) transaction(do func(*sql.Tx) error) error {
 		return err
 	}
 	if err := do(tx); err != nil {
-		return errors.Join(err, ignoreDone(tx.Rollback()))
+		_ = tx.Rollback() // SQLite may have done so, as on a full disk
+		return err
 	}
 	return tx.Commit()
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
 }
 
 // Names of columns and tables that llama-bench does not have.
@@ -171,7 +165,8 @@ func (d *DB) try() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.add(tx, &result.Record{SamplesNs: []int64{1}, SamplesTS: []float64{1}}), ignoreDone(tx.Rollback()))
+	defer tx.Rollback() //nolint:errcheck // the error of add is the cause
+	return d.add(tx, &result.Record{SamplesNs: []int64{1}, SamplesTS: []float64{1}})
 }
 
 // querier is a database or a transaction.

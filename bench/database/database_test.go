@@ -349,8 +349,8 @@ func TestFull(t *testing.T) {
 	for n := 0; n < 1000 && err == nil; n++ {
 		err = d.Outcome(outcome(result.Test{Gen: n + 1}, 3))
 	}
-	if !errors.Is(err, ErrWrite) || !strings.Contains(err.Error(), path+": database or disk is full") {
-		t.Error(err)
+	if want := "--db: " + path + ": database or disk is full (13)"; !errors.Is(err, ErrWrite) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 	if err := d.Close(); !errors.Is(err, ErrWrite) {
 		t.Error(err)
