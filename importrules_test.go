@@ -22,6 +22,7 @@ const module = "github.com/sparecores/benchmark-llm"
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
 	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
+	"bench/estimate":    {"bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
 	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/compare", "bench/result"},
 	"bench/supervise":   {"bench/record", "bench", "bench/policy", "bench/result"},
 	"bench/record":      {"bench", "bench/stats", "bench/result"},
