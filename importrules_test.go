@@ -21,6 +21,7 @@ const module = "github.com/sparecores/benchmark-llm"
 // not restricted here. A package that is not listed has no place in the house yet: give it one. An external test package
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
+	"bench/session":     {"bench/acquire", "bench/rundir", "bench/supervise", "bench/record", "bench/suite", "bench/host", "bench/gpu", "bench", "bench/report", "bench/result"},
 	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
 	"bench/estimate":    {"bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
 	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/report", "bench/compare", "bench/result"},

@@ -13,6 +13,16 @@ var (
 	oneOf       = commandline.OneOf
 	noArguments = commandline.NoArguments
 	flagsOf     = commandline.FlagsOf
+	inGroup     = commandline.InGroup
+)
+
+// Groups of flags in the help.
+const (
+	groupWhat     = commandline.GroupWhat
+	groupHow      = commandline.GroupHow
+	groupWhere    = commandline.GroupWhere
+	groupOutput   = commandline.GroupOutput
+	groupAdvanced = commandline.GroupAdvanced
 )
 
 // settingFlags are the flags of settings, and the hints for numbers out of range.

@@ -12,8 +12,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
-	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/session"
 )
 
 func newDevicesCommand(global *globalOptions) *cobra.Command {
@@ -35,7 +35,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 				slog.Warn(gpuUnused, "reason", found.gpus.UnusedReason)
 			}
 			logWithoutCUDA(found.withoutCUDA)
-			warnOfDevices(found.gpus)
+			session.LogDoubts(found.gpus)
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
 	}
@@ -59,6 +59,18 @@ func bytesOrUnknown(n uint64) string {
 // gpuUnused stands before the reason.
 const gpuUnused = "a GPU cannot be used"
 
+// logWithoutCUDA logs why the CUDA back-end has no device; empty: it logs nothing.
+func logWithoutCUDA(reason string) {
+	if reason != "" {
+		slog.Info("the CUDA back-end has no device", "reason", reason)
+	}
+}
+
+// engineError is an engine of this process that could not start.
+type engineError struct{ error }
+
+func (e *engineError) Unwrap() error { return e.error }
+
 // foundDevices are the devices of this machine, and of RPC servers.
 type foundDevices struct {
 	devices []llamacpp.Device
@@ -72,16 +84,14 @@ type foundDevices struct {
 // findDevices lists the devices and how the machine's GPUs are used. A worker opens
 // the GPUs first, because that may end the process.
 func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDevices, err error) {
-	if machine := machineGPUs(host.Collect("/")); machine.HasNVIDIA() {
-		answer, err := machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workersOf(level)))
-		if err != nil {
+	answer, err := session.AskGPUs(ctx, workersOf(level))
+	if err != nil {
+		return f, err
+	}
+	f.gpus = answer.Usage
+	if answer.Visible != "" {
+		if err := os.Setenv(gpu.VisibleDevices, answer.Visible); err != nil {
 			return f, err
-		}
-		f.gpus = answer.Usage
-		if answer.Visible != "" {
-			if err := os.Setenv(gpu.VisibleDevices, answer.Visible); err != nil {
-				return f, err
-			}
 		}
 	}
 	var engine bench.EngineFacts

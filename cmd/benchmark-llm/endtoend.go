@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"math"
 	"os"
@@ -12,8 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/report"
-	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // endToEndOptions are the flags of run for end-to-end tests.
@@ -86,48 +82,5 @@ func (o *endToEndOptions) readPrompt() error {
 		rest = rest[n:]
 	}
 	o.endToEnd.Prompt = string(text)
-	return nil
-}
-
-// tokenTimes is the file of --token-times. It consumes the outcomes of a run. A nil
-// receiver keeps nothing.
-type tokenTimes struct{ f *os.File }
-
-// failedTokenTimes is the error of the file of --token-times; nil if err is.
-func failedTokenTimes(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fail(exitOutput, fmt.Errorf("--token-times: %w", err), causeHint(err, "choose another file"))
-}
-
-// createTokenTimes creates the file, if one is wanted.
-func (o *endToEndOptions) createTokenTimes() (*tokenTimes, error) {
-	if o.tokenTimes == "" {
-		return nil, nil //nolint:nilnil // as documented
-	}
-	f, err := os.Create(o.tokenTimes)
-	return &tokenTimes{f}, failedTokenTimes(err)
-}
-
-// Event does nothing: the file gets outcomes.
-func (*tokenTimes) Event(bench.Stamped) error { return nil }
-
-// Outcome adds the tokens of all completed repetitions.
-func (t *tokenTimes) Outcome(o *result.Outcome) error {
-	if t == nil {
-		return nil
-	}
-	return failedTokenTimes(report.WriteTokenTimes(t.f, o))
-}
-
-// close is idempotent.
-func (t *tokenTimes) close() error {
-	if t == nil {
-		return nil
-	}
-	if err := t.f.Close(); !errors.Is(err, os.ErrClosed) {
-		return failedTokenTimes(err)
-	}
 	return nil
 }

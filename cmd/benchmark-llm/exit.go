@@ -23,6 +23,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -209,8 +210,10 @@ var rules = []rule{
 	{is(rundir.ErrAccess), exitOutput, byCause("give a directory that this user can read and write")},
 	{is(rundir.ErrWrite, rundir.ErrCreate), exitOutput, byCause(otherResultsDir)},
 
+	{is(session.ErrTokenTimes), exitOutput, byCause("choose another file")},
 	{is(bench.ErrTimeLimit), exitNothing, hint(timeLimitHint)},
 	// The machine.
+	{is(session.ErrNoSensor), exitUsage, hint("give a time, as --cool-down 30s")},
 	{is(host.ErrBusy), exitBusy, hint("stop what is busy, or wait for it with --wait-quiet 2m")},
 
 	// The library and its devices.
@@ -222,7 +225,7 @@ var rules = []rule{
 	{engine(llamacpp.ErrNoCUDA), exitLibrary, hint("`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU")},
 	{is(gpu.ErrNotUsed), exitLibrary, gpuHint},
 	{is(supervise.ErrLimit), exitNothing, hint(limitsHint)},
-	{is(errDevices), exitLibrary, hint(devicesHint)},
+	{is(session.ErrDevices), exitLibrary, hint(devicesHint)},
 	{is(supervise.ErrEngine), exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{ofType[*engineError], exitLibrary, hint("`make deps` gets the library and its back-ends")},
 	{is(supervise.ErrStart), exitNothing, hint(limitsHint)},
@@ -255,7 +258,7 @@ func finishedHint(err error) string {
 
 func gpuHint(err error) string {
 	text := "leave --require-gpu out to measure the CPU"
-	if ofType[*noCUDAError](err) {
+	if ofType[*session.NoCUDAError](err) {
 		text = "`make cuda build` gets the CUDA back-end; " + text
 	}
 	return text

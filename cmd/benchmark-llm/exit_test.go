@@ -17,6 +17,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
@@ -60,7 +61,9 @@ func TestRules(t *testing.T) {
 		{at(rundir.ErrCreate, syscall.EACCES), 5, "get permission for the path, or " + otherResultsDir},
 		{at(rundir.ErrCreate, syscall.ENOTDIR), 5, "give a path below a directory, not below a file, or " + otherResultsDir},
 
-		{fmt.Errorf("%w: %w", errDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
+		{fmt.Errorf("%w: %w", session.ErrDevices, bench.ErrTimeLimit), 1, "give more time with --time-limit"},
+		{at(session.ErrTokenTimes, syscall.EACCES), 5, "get permission for the path, or choose another file"},
+		{session.ErrNoSensor, 2, "give a time, as --cool-down 30s"},
 		{host.ErrBusy, 7, "stop what is busy, or wait for it with --wait-quiet 2m"},
 
 		{llamacpp.ErrNoLibrary, 4, "build it with `make build`, which gets the library"},
@@ -71,8 +74,8 @@ func TestRules(t *testing.T) {
 		{llamacpp.ErrNoRPC, 4, "install libggml0-backend-rpc, or leave --rpc out"},
 		{llamacpp.ErrNoCUDA, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
-		{&noCUDAError{gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
-		{errDevices, 4, devicesHint},
+		{&session.NoCUDAError{Err: gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
+		{session.ErrDevices, 4, devicesHint},
 		{&supervise.EngineError{Code: bench.NoRPC}, 4, "install libggml0-backend-rpc, or leave --rpc out"},
 		{&supervise.EngineError{Code: bench.NoCUDA}, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{&supervise.EngineError{Code: bench.DeviceMissing}, 4, devicesHint},

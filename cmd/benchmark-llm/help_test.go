@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // Every help text fits 80 columns, every flag two lines, and the flags of run and
@@ -20,12 +22,12 @@ func TestHelp(t *testing.T) {
 		cmd.InitDefaultHelpFlag()
 		help := cmd.Long + "\n" + cmd.UsageString()
 		for line := range strings.Lines(help) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > helpColumns {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > commandline.HelpColumns {
 				t.Errorf("%s: a line of %d columns: %s", cmd.CommandPath(), n, line)
 			}
 		}
 		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			lines := strings.Split(flagLines([]*pflag.Flag{f}), "\n")
+			lines := strings.Split(commandline.FlagLines([]*pflag.Flag{f}), "\n")
 			placeholder, usage := pflag.UnquoteUsage(f)
 			if strings.HasSuffix(lines[0], f.Name+" "+placeholder) { // a long name has a line of its own
 				lines = lines[1:]
@@ -33,7 +35,7 @@ func TestHelp(t *testing.T) {
 			if len(lines) > 2 {
 				t.Errorf("%s: the text of --%s takes %d lines:\n%s", cmd.CommandPath(), f.Name, len(lines), strings.Join(lines, "\n"))
 			}
-			if grouped := len(f.Annotations[groupOf]) > 0; !grouped && f.Name != "help" && (cmd.Name() == "run" || cmd.Name() == "plan") {
+			if grouped := len(f.Annotations[commandline.GroupOf]) > 0; !grouped && f.Name != "help" && (cmd.Name() == "run" || cmd.Name() == "plan") {
 				t.Errorf("%s: --%s is in no group", cmd.CommandPath(), f.Name)
 			}
 			if usage == "" || strings.HasSuffix(usage, ".") {

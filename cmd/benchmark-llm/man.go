@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
 // `make man` builds the generator of the manual pages with a build tag, so that the
@@ -23,7 +25,7 @@ func init() {
 					return err
 				}
 				// The root's page shows its own flags only, as its help does.
-				own, global := rootFlags(root), root.PersistentFlags()
+				own, global := commandline.RootFlags(root), root.PersistentFlags()
 				root.ResetFlags()
 				for _, flag := range own {
 					if global.Lookup(flag.Name) != nil {

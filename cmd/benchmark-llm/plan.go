@@ -76,7 +76,7 @@ func (o *planOptions) run(stdout io.Writer) error {
 	ctx, stop := interruptible(nil)
 	defer stop()
 	p, err := acquire.NewPlan(ctx, s, acquire.PlanOptions{
-		Finder: o.finder(), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured,
+		Finder: o.finder(acquire.Weights(o.weights), o.modelsDir), Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, Measured: measured,
 	})
 	if err = causeOf(ctx, "nothing was planned", err); err != nil {
 		return err

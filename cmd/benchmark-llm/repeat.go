@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench"
-	"github.com/sparecores/benchmark-llm/bench/gpu"
-	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/policy"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -75,23 +75,14 @@ func (o *repeatOptions) job(j *bench.Job) error {
 	return nil
 }
 
-// coolDownOf returns the wait before tests; nil: none. It fails if a temperature is
-// needed that cannot be read.
-func coolDownOf(text string, watch *gpu.Watcher) (*supervise.CoolDown, error) {
-	if text == "" {
-		return nil, nil
+// generated refuses tests that might generate more tokens than one may.
+func (o *repeatOptions) generated(s suite.Suite, j *bench.Job) error {
+	job := *j
+	job.Repetitions = s.Repetitions
+	for _, t := range s.Models[0].Tests {
+		if n := job.MostRepetitions(); t.E2E && t.Gen > result.MaxGenerated/n {
+			return usage("lower --max-repetitions", "%v: %d × %d generated tokens exceed the limit of %d per test", t, n, t.Gen, result.MaxGenerated)
+		}
 	}
-	c, err := supervise.ParseCoolDown(text)
-	if err != nil {
-		return nil, err
-	}
-	c.Temperature = func() (float64, bool) {
-		cpu, ok := host.Temperature("/")
-		card, has := watch.Temperature()
-		return max(cpu, card), ok || has
-	}
-	if !c.Start() {
-		return nil, usage("give a time, as --cool-down 30s", "--cool-down temperature: no sensor of a CPU or GPU is readable")
-	}
-	return &c, nil
+	return nil
 }

@@ -65,7 +65,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 	root.SetFlagErrorFunc(commandline.FlagError)
 	root.AddCommand(run, newPlanCommand(&global), newEstimateCommand(&global), newDevicesCommand(&global), newModelsCommand(), newCompareCommand(), newReplayCommand(),
 		newVersionCommand(), newWorkerCommand())
-	root.SetHelpCommand(newHelpCommand())
+	root.SetHelpCommand(commandline.NewHelpCommand())
 	for _, more := range moreCommands {
 		root.AddCommand(more(root))
 	}
@@ -75,7 +75,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 			c.Args, c.RunE = noArguments, func(c *cobra.Command, _ []string) error { return c.Help() }
 		}
 	}
-	setHelp(root)
+	commandline.SetHelp(root)
 	commandline.CheckValues(root)
 	completeValues(root)
 	return root

@@ -3,12 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -23,10 +21,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
-	"github.com/sparecores/benchmark-llm/bench/record"
 	"github.com/sparecores/benchmark-llm/bench/report"
-	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
@@ -48,10 +45,6 @@ type runOptions struct {
 	requireQuiet bool
 	settings     bench.Settings
 	flashAttn    string
-
-	host  host.Facts // before anything runs
-	gpus  gpu.Usage
-	stops *supervise.Stops
 }
 
 func newRunCommand(global *globalOptions) *cobra.Command {
@@ -195,15 +188,6 @@ func (o *runOptions) check() error {
 	return nil
 }
 
-// prepared is a run that is ready to measure.
-type prepared struct {
-	dir     *rundir.Dir
-	models  *acquire.Models
-	account record.Account   // of earlier processes of this run
-	earlier []result.Outcome // final outcomes of earlier processes
-	format  string           // of stdout in the first process; empty: not given
-}
-
 func (o *runOptions) run(stdout, stderr io.Writer) error {
 	if err := o.check(); err != nil {
 		return err
@@ -227,161 +211,50 @@ func (o *runOptions) run(stdout, stderr io.Writer) error {
 	}
 	ctx, stop := interruptible(out.exitNow)
 	defer stop()
-	o.stops = supervise.WatchStops()
-	defer o.stops.Close()
-	o.host = host.Collect("/")
+	stops := supervise.WatchStops()
+	defer stops.Close()
 
-	var p prepared
+	how, err := o.session(stops)
+	if err != nil {
+		return err
+	}
+	var r *session.Session
 	if o.resume != "" {
-		p, err = o.goOn(ctx)
-	} else {
-		p, err = o.begin(ctx, s)
-	}
-	if p.dir != nil {
-		defer p.dir.Leave()
-	}
-	if p.models != nil {
-		defer p.models.Close()
+		r, err = session.Resume(ctx, o.resume, how)
+	} else if err = o.generated(s, &how.Job); err == nil {
+		r, err = session.New(ctx, s, how)
 	}
 	if err != nil {
 		return causeOf(ctx, "nothing was measured", err)
 	}
-	if o.format == "" && p.format != "" {
-		if err := out.use(p.format, stdout); err != nil { // the same output: signals ask it for the exit code
+	defer r.Close()
+	if o.format == "" && r.Output != "" {
+		if err := out.use(r.Output, stdout); err != nil { // the same output: signals ask it for the exit code
 			return err
 		}
 	}
-	return o.measure(ctx, p, out, stdout, stderr)
+	return o.measure(ctx, r, out, stdout, stderr)
 }
 
-// span describes this process, one of those of a run.
-func span() rundir.Span {
-	return rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()}
-}
-
-// deadline returns when the run must end; zero: there is no limit.
-func (o *runOptions) deadline() time.Time {
-	if o.timeLimit == 0 {
-		return time.Time{}
-	}
-	return started.Add(o.timeLimit)
-}
-
-// acquireOptions returns how models are acquired with these flags.
-func (o *runOptions) acquireOptions() acquire.Options {
-	e2e := o.endToEnd
-	return acquire.Options{
-		Finder: o.finder(),
-		Job: bench.Job{
-			Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU,
-			Warnings: o.gpus.Warnings(), E2E: &e2e,
-		},
-		Timeout: o.timeout(), Scale: o.scale, DownloadTime: o.downloadTime, Deadline: o.deadline(),
-		SpareCPUs: runtime.NumCPU() > o.settings.Threads,
-		OnDevices: o.settings.Offloads() && (len(o.settings.RPC) > 0 || machineGPUs(o.host).MayHold(o.gpus.UnusedReason)),
-	}
-}
-
-// begin prepares a new run.
-func (o *runOptions) begin(ctx context.Context, s suite.Suite) (p prepared, err error) {
-	if err := o.askDevices(ctx); err != nil {
-		return p, err
-	}
-	a := o.acquireOptions()
-	a.Job.Repetitions = s.Repetitions
-	if err := o.job(&a.Job); err != nil {
-		return p, err
-	}
-	for _, t := range s.Models[0].Tests {
-		if n := a.Job.MostRepetitions(); t.E2E && t.Gen > result.MaxGenerated/n {
-			return p, usage("lower --max-repetitions", "%v: %d × %d generated tokens exceed the limit of %d per test", t, n, t.Gen, result.MaxGenerated)
-		}
-	}
-	if len(o.host.GPUs) == 0 { // else a GPU's sensor may do
-		if _, err := coolDownOf(o.coolDown, nil); err != nil {
-			return p, err
-		}
-	}
-	if p.models, err = acquire.New(ctx, s, a); err != nil {
-		return p, err
-	}
-	if err := o.checkQuiet(ctx); err != nil {
-		return p, err
-	}
-	about := rundir.Description{
-		Span: span(), TimeLimit: o.timeLimit, Output: o.format, Jobs: p.models.Jobs(), Host: o.host,
-		Selection: rundir.Selection{
-			Suite: s, Weights: o.weights, ModelsDir: a.Dirs.Download, Scale: o.scale, Timeout: a.Timeout, DownloadTimeout: o.downloadTime,
-			GPUSampling: &o.sampling, CoolDown: o.coolDown,
-		},
-	}
-	var from []string
-	about.Selection.Suite.Models, from = p.models.Wanted()
-	for i, m := range about.Selection.Suite.Models {
-		about.Sources = append(about.Sources, rundir.Source{Source: from[i], SHA256: m.Source.SHA256})
-	}
-	if o.resultsDir == noResults {
-		slog.Info("the run has no directory, so it cannot be resumed")
-		return p, nil
-	}
-	p.dir, err = rundir.Start(o.resultsDir, about)
-	return p, err
-}
-
-// goOn prepares to continue an earlier run with its settings.
-func (o *runOptions) goOn(ctx context.Context) (p prepared, err error) {
-	now := span()
-	now.Host = &o.host
-	path, err := rundir.Find(o.resume, o.resultsDir)
-	if err != nil {
-		return p, err
-	}
-	dir, about, left, err := rundir.Open(path, now)
-	if err != nil {
-		return p, err
-	}
-	p = prepared{dir: dir, account: left.Account, earlier: left.Outcomes, format: about.Output}
-	o.weights = about.Selection.Weights
-	o.modelsDir, o.scale, o.downloadTime = about.Selection.ModelsDir, about.Selection.Scale, about.Selection.DownloadTimeout
-	o.timeLimit = about.TimeLimit
-	o.settings = about.Jobs[0].Settings
-	o.coolDown, o.allowCPU, o.requireGPU = about.Selection.CoolDown, about.Jobs[0].AllowCPU, about.Jobs[0].RequireGPU
-	if s := about.Selection.GPUSampling; s != nil {
-		o.sampling = *s
-	}
-	if left.Unfinished() > 0 {
-		if err := o.askDevices(ctx); err != nil {
-			return p, err
-		}
-		if err := o.checkQuiet(ctx); err != nil {
-			return p, err
-		}
-	}
-	a := o.acquireOptions()
-	a.Timeout = about.Selection.Timeout
-	a.Job.NoWarmup, a.Job.Warmups = about.Jobs[0].NoWarmup, about.Jobs[0].Warmups
-	var models []acquire.Interrupted
-	for i, job := range left.Jobs {
-		m := acquire.Interrupted{Wanted: about.Selection.Suite.Models[i], Job: job}
-		if i < len(about.Sources) {
-			m.Source = about.Sources[i].Source
-		}
-		m.Job.RequireGPU, m.Job.Warnings = o.requireGPU, o.gpus.Replace(job.Warnings)
-		models = append(models, m)
-	}
-	p.models, err = acquire.Resume(ctx, about.Selection.Suite, models, a)
-	return p, err
-}
-
-// workers returns how workers are run.
-func (o *runOptions) workers() (supervise.Options, error) {
+// session returns the options of the run with these flags.
+func (o *runOptions) session(stops *supervise.Stops) (how session.Options, err error) {
 	level, err := o.global.level()
 	if err != nil {
-		return supervise.Options{}, err
+		return how, err
 	}
-	workers := workersOf(level)
-	workers.Env, workers.Stops = o.workerEnv(), o.stops
-	return workers, nil
+	e2e := o.endToEnd
+	how = session.Options{
+		Job:      bench.Job{Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU, E2E: &e2e},
+		CoolDown: o.coolDown, Sampling: o.sampling,
+		Weights: o.weights, ModelsDir: o.modelsDir, Finder: o.finder,
+		Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, DownloadTime: o.downloadTime,
+		WaitQuiet: o.waitQuiet, RequireQuiet: o.requireQuiet,
+		ResultsDir: o.resultsDir, NoResults: o.resultsDir == noResults, Output: o.format,
+		Span: rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()},
+		Host: host.Collect("/"), Workers: workersOf(level), CheckRPC: llamacpp.CheckRPC,
+	}
+	how.Workers.Stops = stops
+	return how, o.job(&how.Job)
 }
 
 // workersOf returns how workers are run that log from level on and have this
@@ -401,79 +274,40 @@ func workersOf(level slog.Level) supervise.Options {
 	}
 }
 
-// measure runs the models' jobs in workers and passes events and outcomes to the
-// consumers.
-func (o *runOptions) measure(ctx context.Context, p prepared, out *output, stdout, stderr io.Writer) error {
-	workers, err := o.workers()
+// measure prints what the session measures, and returns why no record was printed.
+func (o *runOptions) measure(ctx context.Context, r *session.Session, out *output, stdout, stderr io.Writer) error {
+	times, err := session.CreateTokenTimes(o.tokenTimes)
 	if err != nil {
 		return err
 	}
-	times, err := o.createTokenTimes()
-	if err != nil {
-		return err
-	}
-	defer times.close() //nolint:errcheck // its error is checked below
-	workers.Deadline = o.deadline()
-	jobs := p.models.Jobs()
-	workers.Apart = p.models.GivenOrder()
-	outlook := supervise.NewOutlook(jobs, p.models.SizesBytes(), workers.Deadline)
-	show := newProgress(stderr, o.settings.Threads, outlook, p.models.Downloading, o.global)
-	show.several = len(jobs) > 1
+	defer times.Close() //nolint:errcheck // its error is checked below
+	outlook := r.Outlook()
+	show := newProgress(stderr, r.Job.Settings.Threads, outlook, r.Models.Downloading, o.global)
+	show.several = len(r.Models.Jobs()) > 1
 	defer show.close()
 	end := new(summary)
-	account := &p.account
-	account.Begin(started)
-
-	all := supervise.Destinations{
-		{Name: "stdout", Records: true, Consumer: out, End: out.close},
-		{Name: "--token-times", Consumer: times, End: times.close},
-	}
-	if p.dir != nil { // it comes first: what is printed is kept
-		finish := func() error { return p.dir.Finish(end.accounting) }
-		all = slices.Insert(all, 0, &supervise.Destination{Name: "the run's directory", Records: true, HasEarlier: true, Consumer: p.dir, End: finish})
-	}
-	workers.Consumers = supervise.Consumers{account, end, p.models, outlook, show, all}
-	p.models.Emit = func(e bench.Event) error { return workers.Consumers.Event(bench.Stamped{At: time.Now(), Event: e}) }
-	names, errs := p.models.Bad()
-	for i, err := range errs {
-		hint := ""
-		if f, ok := lookup(err); ok {
-			hint = f.hint
-		}
-		slog.Warn("model cannot be run, going on without it", "model", names[i], "reason", err, "hint", hint)
-	}
-	p.models.Start()
-	for i := range p.earlier { // the reader of stdout gets earlier records too
-		if err := errors.Join(end.Outcome(&p.earlier[i]), all.Earlier(&p.earlier[i])); err != nil && end.err == nil {
-			end.err = err
-		}
-	}
-	if end.err == nil {
-		watch := gpu.Watch(gpu.NVMLName, o.sampling, o.gpus.Kernels)
-		defer watch.Close()
-		meter := host.NewMeter("/", o.settings.CPUs)
-		defer meter.Close()
-		workers.Meter = meter
-		workers.Observe, workers.Downloaded = watch.Observe, p.models.Downloaded
-		var cool *supervise.CoolDown
-		if cool, end.err = coolDownOf(o.coolDown, watch); cool != nil {
-			workers.CoolDown = cool.Wait
-		}
-	}
-	if end.err == nil {
-		end.err = supervise.RunModels(ctx, jobs, p.models.Ready, workers)
-	}
-	p.models.Close()
-	show.close()
-	end.accounting, end.missing = account.Accounting(time.Now()), p.models.Missing()
-	if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
-		fmt.Fprintln(stderr) // between the log and the table
-	}
-	if err := all.End(); end.err == nil {
-		end.err = err
-	}
-	end.unwritten = all.Failed()
-	end.locate(p.dir)
+	ended := r.Measure(ctx, session.Watchers{
+		Summary: end, Outlook: outlook, Progress: show,
+		Destinations: supervise.Destinations{
+			{Name: "stdout", Records: true, Consumer: out, End: out.close},
+			{Name: "--token-times", Consumer: times, End: times.Close},
+		},
+		Bad: func(model string, err error) {
+			hint := ""
+			if f, ok := lookup(err); ok {
+				hint = f.hint
+			}
+			slog.Warn("model cannot be run, going on without it", "model", model, "reason", err, "hint", hint)
+		},
+		Ended: func() {
+			show.close()
+			if isTerminal(stdout) && isTerminal(stderr) && !o.global.quiet {
+				fmt.Fprintln(stderr) // between the log and the table
+			}
+		},
+	})
+	end.err, end.accounting, end.missing, end.unwritten = ended.Err, ended.Accounting, ended.Missing, ended.Unwritten
+	end.locate(r.Dir)
 	end.stopped(ctx)
 	return end.result(out, o.strict)
 }

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spf13/pflag"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
@@ -173,49 +171,5 @@ func TestOneLine(t *testing.T) {
 		if got := oneLine(in); got != want {
 			t.Errorf("%q is %q, want %q", in, got, want)
 		}
-	}
-}
-
-// A resumed run has the settings of the run, not the defaults.
-func TestGoOn(t *testing.T) {
-	command := func() (*runOptions, *pflag.FlagSet) {
-		o := &runOptions{settings: bench.DefaultSettings(1)}
-		f := pflag.NewFlagSet("run", pflag.ContinueOnError)
-		o.selectOptions.register(f)
-		o.repeatOptions.register(f)
-		o.settings.GPULayers = 0
-		o.resultsDir = t.TempDir()
-		return o, f
-	}
-	o, f := command()
-	if err := f.Parse([]string{"-m", "tiny.Q4_K_M.gguf", "--weights", "synthetic", "-p", "16", "-n", "0"}); err != nil {
-		t.Fatal(err)
-	}
-	o.noWarmup, o.allowCPU, o.sampling = true, true, 7*time.Second
-	if err := o.selectOptions.check(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := o.suite()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := o.begin(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.models.Close()
-	p.dir.Close() // as if the process was killed
-	again, _ := command()
-	again.settings.GPULayers, again.sampling = 99, time.Second
-	again.resume = p.dir.Path
-	q, err := again.goOn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.dir.Close()
-	defer q.models.Close()
-	if again.weights != "synthetic" || again.settings.GPULayers != 0 || !q.models.Jobs()[0].NoWarmup || !again.allowCPU || again.requireGPU || again.sampling != 7*time.Second {
-		t.Errorf("resumed with weights %s, %d layers, no warm-up %t, CPU allowed %t, GPU required %t, GPUs read every %v",
-			again.weights, again.settings.GPULayers, q.models.Jobs()[0].NoWarmup, again.allowCPU, again.requireGPU, again.sampling)
 	}
 }

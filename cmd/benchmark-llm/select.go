@@ -98,12 +98,12 @@ func newClient(brisk bool) *fetch.Client {
 	return c
 }
 
-// finder returns how models are found with these flags.
-func (o *selectOptions) finder() acquire.Finder {
-	w := acquire.Weights(o.weights)
+// finder returns how models are found with these flags, for weights and a directory of
+// models that may be those of an earlier run.
+func (o *selectOptions) finder(w acquire.Weights, dir string) acquire.Finder {
 	client := newClient(w == acquire.Auto)
 	client.ReserveBytes = (*int64)(&o.diskReserve)
-	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(o.modelsDir), Weights: w}
+	return acquire.Finder{Client: client, Dirs: acquire.DirsOf(dir), Weights: w}
 }
 
 // check refuses invalid values and derives the time limit of the run.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 )
 
@@ -30,7 +31,7 @@ func printVersion(w io.Writer) error {
 // asks for more log.
 func onlyVersion(root *cobra.Command) error {
 	for _, f := range flagsOf(root.Flags()) {
-		if f.Changed && len(f.Annotations[groupOf]) > 0 {
+		if f.Changed && len(f.Annotations[commandline.GroupOf]) > 0 {
 			return usage("use --log-level debug if you meant llama-bench's -v", "--version (-v): cannot be given together with --%s", f.Name)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package commandline
 
 import (
 	"fmt"
@@ -10,34 +10,32 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/sparecores/benchmark-llm/bench/commandline"
 )
 
-// helpColumns is the width of help. It does not depend on the terminal, because
+// HelpColumns is the width of help. It does not depend on the terminal, because
 // help is also read in pagers and issues.
-const helpColumns = 80
+const HelpColumns = 80
 
-// groupOf is the annotation that names the group of a flag in the help.
-const groupOf = "group"
+// GroupOf is the annotation that names the group of a flag in the help.
+const GroupOf = "group"
 
 // Groups of flags, in the order of the help.
 const (
-	groupWhat     = "What to measure"
-	groupHow      = "How to measure"
-	groupWhere    = "Where it runs"
-	groupOutput   = "Output"
-	groupAdvanced = "Advanced"
+	GroupWhat     = "What to measure"
+	GroupHow      = "How to measure"
+	GroupWhere    = "Where it runs"
+	GroupOutput   = "Output"
+	GroupAdvanced = "Advanced"
 )
 
-// inGroup puts the flags that register defines into a group of the help.
-func inGroup(f *pflag.FlagSet, group string, register func()) {
+// InGroup puts the flags that register defines into a group of the help.
+func InGroup(f *pflag.FlagSet, group string, register func()) {
 	before := map[string]bool{}
 	f.VisitAll(func(flag *pflag.Flag) { before[flag.Name] = true })
 	register()
 	f.VisitAll(func(flag *pflag.Flag) {
 		if !before[flag.Name] {
-			flag.Annotations = map[string][]string{groupOf: {group}}
+			flag.Annotations = map[string][]string{GroupOf: {group}}
 		}
 	})
 }
@@ -45,14 +43,14 @@ func inGroup(f *pflag.FlagSet, group string, register func()) {
 // flagGroups are the flags of a command in their groups. Flags without a group come
 // first.
 func flagGroups(f *pflag.FlagSet) string {
-	titles := []string{"Flags", groupWhat, groupHow, groupWhere, groupOutput, groupAdvanced}
+	titles := []string{"Flags", GroupWhat, GroupHow, GroupWhere, GroupOutput, GroupAdvanced}
 	flags := map[string][]*pflag.Flag{}
 	f.VisitAll(func(flag *pflag.Flag) {
 		if flag.Hidden {
 			return
 		}
 		title := titles[0]
-		if group := flag.Annotations[groupOf]; len(group) > 0 {
+		if group := flag.Annotations[GroupOf]; len(group) > 0 {
 			title = group[0]
 		}
 		flags[title] = append(flags[title], flag)
@@ -60,7 +58,7 @@ func flagGroups(f *pflag.FlagSet) string {
 	var groups []string
 	for _, title := range titles {
 		if len(flags[title]) > 0 {
-			groups = append(groups, title+":\n"+flagLines(flags[title]))
+			groups = append(groups, title+":\n"+FlagLines(flags[title]))
 		}
 	}
 	return strings.Join(groups, "\n\n")
@@ -70,8 +68,8 @@ func flagGroups(f *pflag.FlagSet) string {
 // too long, its text begins on the next line.
 const textColumn = 28
 
-// flagLines are the names, placeholders and texts of flags.
-func flagLines(flags []*pflag.Flag) string {
+// FlagLines are the names, placeholders and texts of flags.
+func FlagLines(flags []*pflag.Flag) string {
 	var lines []string
 	for _, flag := range flags {
 		placeholder, usage := pflag.UnquoteUsage(flag)
@@ -85,7 +83,7 @@ func flagLines(flags []*pflag.Flag) string {
 		if !slices.Contains([]string{"", "0", "0s", "false", "[]"}, flag.DefValue) {
 			usage += fmt.Sprintf(" (default %s)", strings.TrimSuffix(flag.DefValue, "0s"))
 		}
-		texts := strings.Split(text.WrapSoft(usage, helpColumns-textColumn), "\n")
+		texts := strings.Split(text.WrapSoft(usage, HelpColumns-textColumn), "\n")
 		if utf8.RuneCountInString(name) > textColumn-2 {
 			lines = append(lines, name)
 			name = ""
@@ -123,10 +121,10 @@ Global flags:
 "{{.CommandPath}} [command] --help" shows more about a command.{{end}}
 `
 
-// rootFlags are the flags that the root shows: those without a group.
-func rootFlags(root *cobra.Command) (shown []*pflag.Flag) {
-	for _, flag := range slices.Concat(flagsOf(root.LocalNonPersistentFlags()), flagsOf(root.PersistentFlags())) {
-		if len(flag.Annotations[groupOf]) == 0 {
+// RootFlags are the flags that the root shows: those without a group.
+func RootFlags(root *cobra.Command) (shown []*pflag.Flag) {
+	for _, flag := range slices.Concat(FlagsOf(root.LocalNonPersistentFlags()), FlagsOf(root.PersistentFlags())) {
+		if len(flag.Annotations[GroupOf]) == 0 {
 			shown = append(shown, flag)
 		}
 	}
@@ -139,7 +137,7 @@ func wrapped(long string) string {
 	paragraphs := strings.Split(long, "\n\n")
 	for i, p := range paragraphs {
 		if !strings.Contains(p, "\n ") {
-			lines := strings.Split(text.WrapSoft(strings.Join(strings.Fields(p), " "), helpColumns), "\n")
+			lines := strings.Split(text.WrapSoft(strings.Join(strings.Fields(p), " "), HelpColumns), "\n")
 			for k := range lines {
 				lines[k] = strings.TrimRight(lines[k], " ")
 			}
@@ -149,8 +147,8 @@ func wrapped(long string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// newHelpCommand is cobra's, with an error for what is no command.
-func newHelpCommand() *cobra.Command {
+// NewHelpCommand is cobra's, with an error for what is no command.
+func NewHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [command]",
 		Short: "Show the help of a command",
@@ -159,14 +157,14 @@ func newHelpCommand() *cobra.Command {
 			if err != nil || len(rest) > 0 || !of.HasAvailableSubCommands() {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return commandline.CommandNames(of), cobra.ShellCompDirectiveNoFileComp
+			return CommandNames(of), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			of, rest, err := c.Root().Find(args)
 			if err != nil {
 				return err
 			}
-			if err := noArguments(of, rest); err != nil {
+			if err := NoArguments(of, rest); err != nil {
 				return err
 			}
 			of.InitDefaultHelpFlag()
@@ -175,11 +173,11 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-// setHelp sets the layout of the help of all commands.
-func setHelp(root *cobra.Command) {
-	for _, c := range commandline.EveryCommand(root) {
+// SetHelp sets the layout of the help of all commands.
+func SetHelp(root *cobra.Command) {
+	for _, c := range EveryCommand(root) {
 		c.Long = wrapped(c.Long)
 	}
-	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": flagLines, "flagsOf": flagsOf, "rootFlags": rootFlags})
+	cobra.AddTemplateFuncs(template.FuncMap{"flagGroups": flagGroups, "flagLines": FlagLines, "flagsOf": FlagsOf, "rootFlags": RootFlags})
 	root.SetUsageTemplate(usageTemplate)
 }
