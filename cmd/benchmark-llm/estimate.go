@@ -102,6 +102,15 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
 		options.AvailableBytes = *free
 	}
+	level, err := o.global.level()
+	if err != nil {
+		return err
+	}
+	if found, err := findDevices(ctx, level, nil); err == nil {
+		if _, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
+			options.AvailableBytes = *free
+		}
+	}
 	var plans []*estimate.Plan
 	for _, model := range models {
 		p, err := planEstimate(ctx, model, options)
@@ -112,7 +121,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	}
 	var rows []estimate.Row
 	for _, p := range plans {
-		if err := o.measure(ctx, p); err != nil {
+		if err := o.measure(ctx, level, p); err != nil {
 			return causeOf(ctx, "nothing was estimated", err)
 		}
 		rows = append(rows, p.Rows()...)
@@ -148,11 +157,7 @@ func planEstimate(ctx context.Context, model string, o estimate.Options) (*estim
 }
 
 // measure runs the thin models of a plan.
-func (o *estimateOptions) measure(ctx context.Context, p *estimate.Plan) error {
-	level, err := o.global.level()
-	if err != nil {
-		return err
-	}
+func (o *estimateOptions) measure(ctx context.Context, level slog.Level, p *estimate.Plan) error {
 	jobs, err := p.Jobs()
 	if err != nil {
 		return err
@@ -160,7 +165,7 @@ func (o *estimateOptions) measure(ctx context.Context, p *estimate.Plan) error {
 	workers := workersOf(level)
 	workers.Env, workers.Apart, workers.Consumers = []string{"GGML_NO_BACKTRACE=1"}, true, supervise.Consumers{p}
 	return supervise.RunModels(ctx, jobs, func(_ context.Context, i int) (bench.Job, error) {
-		slog.Info("measuring a thin model", "model", jobs[i].Model.Name, "job", i+1, "of", len(jobs))
+		slog.Info("measuring a thin model", "model", jobs[i].Model.Name)
 		return jobs[i], ctx.Err()
 	}, workers)
 }

@@ -238,6 +238,7 @@ var rules = []rule{
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
+	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},
 	{is(estimate.ErrMemory), exitModel, hint("free memory, or use shorter lengths: -p, -n and -d")},
 	{is(gguf.ErrUnsupported), exitModel, headerHint},
 	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
