@@ -44,9 +44,10 @@ type Options struct {
 	Rounds         int       // of thin models in turn, at least 1
 	Job            bench.Job // common to all jobs: seed, settings, repetitions
 	Context        gguf.Context
-	AvailableBytes uint64 // of memory; 0: not known
-	CacheBytes     uint64 // of all caches of the CPU; 0: not known
-	Dir            string // for headers of thin models
+	AvailableBytes uint64        // of memory; 0: not known
+	CacheBytes     uint64        // of all caches of the CPU; 0: not known
+	Price          *result.Price // of the machine; nil: not known
+	Dir            string        // for headers of thin models
 }
 
 // Plan is the estimate of one model, before and after its thin models ran. It consumes
@@ -281,7 +282,17 @@ type Row struct {
 	Needs     uint64   `json:"memory_bytes"`               // weights, cache and compute buffers of the full model
 	Available uint64   `json:"memory_available,omitempty"` // bytes
 	Fits      *bool    `json:"fits_memory,omitempty"`
+	Cost      *Cost    `json:"cost,omitempty"`
 	Reason    string   `json:"reason,omitempty"`
+}
+
+// Cost is what a million tokens cost at the estimated speed and at the ends of its
+// interval, in the currency of the price.
+type Cost struct {
+	PerMillion float64 `json:"per_million_tokens"`
+	Low        float64 `json:"low"`
+	High       float64 `json:"high"`
+	Currency   string  `json:"currency,omitempty"`
 }
 
 // Rows are the estimates, in the order of the tests.
@@ -310,6 +321,9 @@ func (p *Plan) Rows() (rows []Row) {
 			tokens := float64(t.Tokens())
 			row.Speed, row.Low, row.High, row.Level = tokens/time.seconds, tokens/time.High, tokens/time.Low, time.Confidence
 			row.CheckOff = time.checkOff
+			if price := p.options.Price; price != nil {
+				row.Cost = &Cost{price.PerMillion(row.Speed), price.PerMillion(row.High), price.PerMillion(row.Low), price.Currency}
+			}
 		}
 		rows = append(rows, row)
 	}

@@ -99,6 +99,27 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
+// A price gives the cost of tokens, with the interval of the speed.
+func TestCost(t *testing.T) {
+	o := options(t, result.Test{Gen: 32})
+	o.Price = &result.Price{PerHour: 0.36, Currency: "€"}
+	p, err := estimate.New("llama-7b.Q4_K_M.gguf", shape(t, "llama-7b.Q4_K_M.gguf"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, p, 0)
+	row := p.Rows()[0]
+	if c := row.Cost; math.Abs(c.PerMillion-100/row.Speed) > 1e-9 || math.Abs(c.Low-100/row.High) > 1e-9 || math.Abs(c.High-100/row.Low) > 1e-9 {
+		t.Errorf("%+v of %+v", c, row)
+	}
+	for format, want := range map[string]string{"table": "cost of 10⁶ tokens", "md": " €", "json": `"currency": "€"`} {
+		var b strings.Builder
+		if err := estimate.Write(&b, format, append(p.Rows(), estimate.Row{Reason: "x"}), 0); err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("%s: no %q in\n%s", format, want, b.String())
+		}
+	}
+}
+
 // Thin models take turns forwards and backwards, so a steady drift cancels.
 func TestDriftCancels(t *testing.T) {
 	const name = "llama-7b.Q4_K_M.gguf"

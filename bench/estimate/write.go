@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -19,6 +20,9 @@ func Formats() []string { return []string{"table", "md", "json"} }
 // mark stands before every estimated speed.
 const mark = "≈ "
 
+// perMillion is the heading of the cost.
+const perMillion = "cost of 10⁶ tokens"
+
 // Write writes rows in one of Formats. width limits a table, in columns; 0: no limit.
 func Write(w io.Writer, format string, rows []Row, width int) error {
 	if format == "json" {
@@ -27,6 +31,10 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 		return e.Encode(rows)
 	}
 	header := table.Row{"model", "test", "estimated t/s", "interval", "measured with", "needs", "fits"}
+	priced := slices.ContainsFunc(rows, func(r Row) bool { return r.Cost != nil })
+	if priced {
+		header = append(header, perMillion)
+	}
 	var cells []table.Row
 	for _, r := range rows {
 		speed, interval := "-", "-"
@@ -43,7 +51,13 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 			fits = map[bool]string{true: "yes", false: "no"}[*r.Fits]
 		}
 		with := fmt.Sprintf("%s of %d layers", strings.Join(depths, " and "), r.Layers)
-		cells = append(cells, table.Row{report.OneLine(r.Model), r.Test, speed, interval, with, humanize.IBytes(r.Needs), fits})
+		row := table.Row{report.OneLine(r.Model), r.Test, speed, interval, with, humanize.IBytes(r.Needs), fits}
+		if c := r.Cost; c != nil {
+			row = append(row, strings.TrimSpace(mark+result.FormatRate(c.PerMillion)+" "+report.OneLine(c.Currency)))
+		} else if priced {
+			row = append(row, "-")
+		}
+		cells = append(cells, row)
 	}
 	if format == "md" {
 		t := table.NewWriter()
@@ -52,7 +66,7 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 		_, err := fmt.Fprintf(w, "%s\n\n%s\n", t.RenderMarkdown(), strings.Join(lines(rows), "\n\n"))
 		return err
 	}
-	text := report.Table(header, cells, report.TableOptions{Right: []string{"estimated t/s", "needs"}, Expendable: []string{"measured with", "needs", "fits"}, Width: width})
+	text := report.Table(header, cells, report.TableOptions{Right: []string{"estimated t/s", "needs", perMillion}, Expendable: []string{"measured with", "needs", "fits"}, Width: width})
 	_, err := fmt.Fprintf(w, "%s\n%s\n", text, strings.Join(lines(rows), "\n"))
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -29,6 +30,7 @@ type estimateOptions struct {
 	repetitions        int
 	rounds             int
 	format             string
+	price              string
 	settings           bench.Settings
 }
 
@@ -64,6 +66,7 @@ Estimates are no records: every output marks them.`,
 	f.IntVarP(&o.repetitions, "repetitions", "r", 3, "`number` of timed repetitions of each test of each model, 1…10000")
 	f.IntVar(&o.rounds, "rounds", 3, "`number` of times that the models take turns, 1…100")
 	f.IntVarP(&o.settings.Threads, "threads", "t", host.DefaultThreads(), "`number` of CPU threads")
+	f.StringVar(&o.price, "price", "", "`price` of the machine per hour, as 0.53/h or €0.53/h: adds the cost of a million tokens")
 	f.StringVarP(&o.format, "output", "o", "table", "output `format`: "+strings.Join(estimate.Formats(), ", "))
 	return cmd
 }
@@ -85,6 +88,10 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	if err != nil || len(tests) == 0 {
 		return usage("try -p 512 -n 128, the default", "no test that can be estimated")
 	}
+	price, err := result.ParsePrice(o.price)
+	if err != nil && o.price != "" {
+		return usage("try 0.53/h, €0.53/h or \"0.53 USD/h\"", "--price: %w", err)
+	}
 	if _, err := llamacpp.Version(); err != nil {
 		return err
 	}
@@ -97,6 +104,9 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	options := estimate.Options{
 		Tests: tests, Rounds: o.rounds, Context: acquire.ContextOf(o.settings), Dir: filepath.Join(dir, "estimate"),
 		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
+	}
+	if o.price != "" {
+		options.Price = &price
 	}
 	options.CacheBytes = host.Collect("/").CPU.LargestCacheBytes()
 	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
