@@ -31,12 +31,13 @@ type Line struct {
 
 // NewLine fits a line to groups at two x or more. The value of a group is the geometric
 // mean of the medians of its runs. Groups count by the inverse square of their values,
-// because the error of a run is a share of its value. That share is expected to be
-// loads.Spread, and all runs correct this expectation, as in NewRuns.
+// because the error of a run is a share of its value. Its variance is expected to be that
+// of loads and that of a median within a run, and all runs correct this expectation, as in
+// NewRuns.
 func NewLine(groups []Group, loads Loads) (Line, error) {
 	l := Line{groups: groups, freedom: loads.Weight}
 	var x, y []float64
-	sum := loads.Weight * loads.Spread * loads.Spread
+	sum, within, runs := 0.0, 0.0, 0
 	for _, g := range groups {
 		var logs []float64
 		for _, s := range g.Runs {
@@ -44,6 +45,10 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 				return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrNotRate)
 			}
 			logs = append(logs, math.Log(s.Median()))
+			if v, ok := s.medianVariance(); ok {
+				within += v / (s.Median() * s.Median())
+			}
+			runs++
 		}
 		if len(logs) == 0 {
 			return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrEmpty)
@@ -59,7 +64,7 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 	if len(x) < 2 || slices.Min(x) == slices.Max(x) {
 		return Line{}, fmt.Errorf("%w: there are fewer than two x", ErrNoLine)
 	}
-	l.variance = sum / l.freedom
+	l.variance = (loads.Weight*(loads.Spread*loads.Spread+within/float64(runs)) + sum) / l.freedom
 	l.Intercept, l.Slope = stat.LinearRegression(x, y, l.weights, false)
 	if !(l.Slope > 0) {
 		return Line{}, ErrNoLine

@@ -29,6 +29,23 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// Values that spread within a run make the interval wider.
+func TestLineWithinRuns(t *testing.T) {
+	width := func(spread float64) float64 {
+		l, err := NewLine([]Group{
+			{X: 4, Runs: []Sample{sample(t, 11*(1-spread), 11, 11*(1+spread))}}, {X: 12, Runs: []Sample{sample(t, 27*(1-spread), 27, 27*(1+spread))}},
+		}, DefaultLoads())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := l.Interval(32, 0.95, 0)
+		return i.High / i.Low
+	}
+	if same, spread := width(0), width(0.1); spread < 1.1*same {
+		t.Errorf("%v with a spread of 10 %%, %v without", spread, same)
+	}
+}
+
 // How often the interval holds the value of another run.
 func TestLineCoverage(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))

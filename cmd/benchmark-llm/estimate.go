@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
+	"os"
 	"slices"
 	"strings"
 
@@ -98,11 +98,15 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	ctx, stop := interruptible(nil)
 	defer stop()
 	dir, err := host.OwnTempDir()
-	if err != nil {
-		return err
+	if err == nil {
+		dir, err = os.MkdirTemp(dir, "estimate-")
 	}
+	if err != nil {
+		return fail(exitNothing, fmt.Errorf("directory for headers: %w", err), causeHint(err, "choose another place with TMPDIR"))
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it
 	options := estimate.Options{
-		Tests: tests, Rounds: o.rounds, Context: acquire.ContextOf(o.settings), Dir: filepath.Join(dir, "estimate"),
+		Tests: tests, Rounds: o.rounds, Context: acquire.ContextOf(o.settings), Dir: dir,
 		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
 	}
 	if o.price != "" {
@@ -144,7 +148,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		return err
 	}
 	if !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed > 0 }) {
-		return fail(exitNothing, fmt.Errorf("nothing was estimated: %s", rows[0].Reason), "try again on a quiet machine, or with more --rounds")
+		return causeOf(ctx, "nothing was estimated", fail(exitNothing, fmt.Errorf("nothing was estimated: %s", rows[0].Reason), "try again on a quiet machine, or with more --rounds"))
 	}
 	return nil
 }
