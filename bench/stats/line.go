@@ -100,3 +100,16 @@ func (l Line) Interval(x, confidence, more float64) Interval {
 	half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: l.freedom}.Quantile(0.5+confidence/2) * math.Sqrt(variance)
 	return Interval{Low: y * math.Exp(-half), High: y * math.Exp(half), Confidence: confidence}
 }
+
+// medianOverMean is the standard error of the median of a normal sample divided by
+// that of its mean: √(π/2).
+const medianOverMean = 1.2533141373155003
+
+// medianVariance estimates the variance of the median under repetition, as that of a
+// normal sample whose neighbours depend on one another. ok is false for fewer than two
+// values.
+func (s Sample) medianVariance() (variance float64, ok bool) {
+	sd, ok := s.SD()
+	r := s.Dependence()
+	return sd * sd / float64(s.N()) * medianOverMean * medianOverMean * (1 + r) / (1 - r), ok
+}
