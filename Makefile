@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty verdicts disturb gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty verdicts disturb estimate-check gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
 help: # list the verbs
 	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
@@ -127,6 +127,9 @@ verdicts: build ## measure how often verdicts of compare are right; ARGS='-from 
 
 disturb: build ## measure whether verdicts name what slows tests down, on a quiet machine
 	@go build -o bin/disturb ./scripts/disturb && bin/disturb $(ARGS)
+
+estimate-check: build ## compare estimates with measurements, on a quiet machine; ARGS='-fleet FILE' checks the idea on a fleet's results
+	@go build -o bin/estimates ./scripts/estimates && bin/estimates $(ARGS)
 
 gpu-check: tools build ## measure a GPU; ARGS='-rpc HOST:PORT' uses an RPC server in its place
 	@$(with_llama) go build -tags parity -o bin/parity ./scripts/parity

@@ -269,7 +269,7 @@ var foreign = map[string]string{
 	"-update": "the golden tests",
 	"--init":  "docker run",
 
-	"--group-add": "docker", "--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
+	"--group-add": "docker", "--gpus": "docker", "--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
 	"--delay": "llama-bench", "--progress": "llama-bench", "--list-devices": "llama-bench",
 }
 

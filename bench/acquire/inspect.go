@@ -6,6 +6,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
 // An Inspection is what a model's header says, and the memory that its tests need. Sizes are in bytes, lengths in tokens.
@@ -25,6 +26,7 @@ type Inspection struct {
 	Experts       uint64        `json:"experts,omitempty"`
 	ExpertsUsed   uint64        `json:"experts_used,omitempty"` // for each token
 	Unsupported   string        `json:"unsupported,omitempty"`  // why the library can run no test with it
+	Token         gguf.Work     `json:"work_per_token"`         // of a generation, without tokens before it
 	Types         []TypeSum     `json:"types"`
 	Memory        []gguf.Memory `json:"memory"`
 	Available     *uint64       `json:"memory_available_bytes,omitempty"`
@@ -78,6 +80,7 @@ func Inspect(found Header, lengths []int) Inspection {
 	slices.SortStableFunc(in.Types, func(a, b TypeSum) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	slices.Sort(lengths)
 	c := ContextOf(bench.DefaultSettings(1))
+	in.Token = f.Work(result.Test{Gen: 1}, c)
 	for _, n := range slices.Compact(lengths) {
 		if n > 0 {
 			c.Tokens = n

@@ -377,6 +377,20 @@ func cacheSize(s string) (bytes uint64, ok bool) {
 	return n << shift, err == nil && n > 0
 }
 
+// LargestCacheBytes is the size of all caches of the last level, in bytes; 0: not known.
+func (c CPU) LargestCacheBytes() (sum uint64) {
+	level := 0
+	for _, cache := range c.Caches {
+		if cache.Level > level {
+			level, sum = cache.Level, 0
+		}
+		if cache.Level == level {
+			sum += cache.SizeBytes * uint64(max(cache.Instances, 1))
+		}
+	}
+	return sum
+}
+
 func (m machine) governors() []string {
 	var names []string
 	for _, path := range m.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor") {

@@ -182,3 +182,16 @@ func TestStealShare(t *testing.T) {
 		})
 	}
 }
+
+// The caches of the last level count, all of them.
+func TestLargestCache(t *testing.T) {
+	for want, caches := range map[uint64][]Cache{
+		0:        nil,
+		64 << 20: {{Level: 1, SizeBytes: 1 << 10, Instances: 8}, {Level: 3, SizeBytes: 32 << 20, Instances: 2}, {Level: 2, SizeBytes: 1 << 20, Instances: 8}},
+		2 << 20:  {{Level: 2, SizeBytes: 1 << 20}, {Level: 2, SizeBytes: 1 << 20, Instances: 1}},
+	} {
+		if got := (CPU{Caches: caches}).LargestCacheBytes(); got != want {
+			t.Errorf("%v: %d bytes, want %d", caches, got, want)
+		}
+	}
+}

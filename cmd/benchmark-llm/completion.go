@@ -13,6 +13,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/compare"
+	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -22,23 +23,24 @@ import (
 // flagWords are the values of flags that a shell offers. A flag with the name of its
 // command before it belongs to that command only.
 var flagWords = map[string][]string{
-	"run output":     report.Formats(),
-	"plan output":    tableFormats,
-	"compare output": report.ComparisonFormats(),
-	"runs output":    report.RunFormats(),
-	"report output":  report.PageFormats(),
-	"across":         compare.FactorNames(),
-	"inspect output": tableFormats,
-	"weights":        acquire.AllWeights(),
-	"cache-type-k":   bench.KVTypes,
-	"cache-type-v":   bench.KVTypes,
-	"split-mode":     bench.SplitModes,
-	"load-mode":      bench.LoadModes,
-	"flash-attn":     bench.FlashModes,
-	"log-level":      logLevels,
-	"log-format":     logFormats,
-	"overhead":       {"recorded", "once"},
-	"censored":       {string(policy.CensoredPredicted), string(policy.CensoredFast), string(policy.CensoredSlow)},
+	"run output":      report.Formats(),
+	"plan output":     tableFormats,
+	"compare output":  report.ComparisonFormats(),
+	"estimate output": estimate.Formats(),
+	"runs output":     report.RunFormats(),
+	"report output":   report.PageFormats(),
+	"across":          compare.FactorNames(),
+	"inspect output":  tableFormats,
+	"weights":         acquire.AllWeights(),
+	"cache-type-k":    bench.KVTypes,
+	"cache-type-v":    bench.KVTypes,
+	"split-mode":      bench.SplitModes,
+	"load-mode":       bench.LoadModes,
+	"flash-attn":      bench.FlashModes,
+	"log-level":       logLevels,
+	"log-format":      logFormats,
+	"overhead":        {"recorded", "once"},
+	"censored":        {string(policy.CensoredPredicted), string(policy.CensoredFast), string(policy.CensoredSlow)},
 }
 
 // completeValues has shells complete the values of all flags with a value, and models.

@@ -16,6 +16,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/compare"
 	"github.com/sparecores/benchmark-llm/bench/database"
+	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -27,6 +28,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // Exit codes. The code is 0 if a record was printed, whatever else happened, because
@@ -236,6 +238,10 @@ var rules = []rule{
 	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
+	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
+	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},
+	{is(estimate.ErrMemory), exitModel, hint("free memory, or use shorter lengths: -p, -n and -d")},
+	{is(gguf.ErrUnsupported), exitModel, headerHint},
 	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/compare"
+	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
@@ -20,6 +21,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 // Every kind of error of the rooms below has its exit code, and a hint that fits.
@@ -46,6 +48,10 @@ func TestRules(t *testing.T) {
 		{&compare.NoRowError{}, 2, "give results of the same models and tests"},
 		{&compare.NoRowError{Across: []string{"machine", "type_k"}}, 2, "compare them with --across machine,type_k"},
 		{&compare.GateError{}, 8, "the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals"},
+		{fmt.Errorf("m.gguf: %w", synth.ErrThin), 3, "run measures the model itself"},
+		{fmt.Errorf("m.gguf: %w", estimate.ErrMemory), 3, "free memory, or use shorter lengths: -p, -n and -d"},
+		{fmt.Errorf("m.gguf, e2e1+1: %w", estimate.ErrTest), 2, "use -p and -n"},
+		{fmt.Errorf("m.gguf, tg128: %w", gguf.ErrEncoder), 3, "measure prompts only: -n 0"},
 		{rundir.ErrNotRun, 2, "give a directory below --results-dir that has a run.json"},
 		{rundir.ErrRunning, 2, "wait until it ends, or interrupt it"},
 		{&rundir.FinishedError{Dir: "d", Report: "d/report.md"}, 2, "read its report, d/report.md"},

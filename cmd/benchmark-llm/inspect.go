@@ -90,6 +90,7 @@ func printInspection(w io.Writer, in acquire.Inspection) error {
 	if in.Experts > 0 {
 		add("experts", fmt.Sprintf("%d, each token uses %d", in.Experts, in.ExpertsUsed))
 	}
+	add("each token", fmt.Sprintf("reads %s of weights and needs %.3g billion operations", humanize.IBytes(in.Token.WeightBytes), float64(in.Token.Ops())/1e9))
 	if in.Unsupported != "" {
 		add("cannot run", in.Unsupported)
 	}

@@ -124,6 +124,7 @@ func TestInspectURLInShards(t *testing.T) {
 	want := acquire.Inspection{
 		Model: "big-00001-of-00003.gguf", Name: "Big", Architecture: "llama", Params: elements, TensorBytes: elements / 32 * 34,
 		Files: 3, HeaderBytes: got.HeaderBytes, Layers: 2, Embedding: 4096, Vocabulary: 32000,
+		Token: gguf.Work{WeightBytes: elements / 32 * 34, CacheBytes: 2 * 4096 * 2 * 2, Operations: 2 * elements, AttentionOps: 2 * 4096 * 2 * 2},
 		Types: []acquire.TypeSum{{Type: gguf.Q8_0, Tensors: 3, Elements: elements, Bytes: elements / 32 * 34}},
 	}
 	for _, f := range files {

@@ -1,0 +1,464 @@
+// Package estimate predicts the speed of a model that is too large or too slow to run.
+// The layers of a model are alike, so the time of a test grows linearly with their
+// number. Thin models have the same layers but fewer of them. They are measured, and
+// time = a + b·layers is fitted to each test. Longer tests follow from the work of the
+// attention, which the header tells.
+//
+// An estimate is no record: it has a type of its own, and nothing compares it with
+// records.
+package estimate
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/synth"
+)
+
+// Errors of New, besides synth.ErrThin.
+var (
+	ErrMemory = errors.New("not even a model with few layers fits memory")
+	ErrTest   = errors.New("cannot be estimated")
+)
+
+// Confidence is the wanted coverage of the intervals.
+const Confidence = 0.95
+
+// Spread is what an estimate may be off besides the spread of loads, a standard deviation
+// as a share of the time: layers are not quite alike, and a thin model uses caches better.
+//
+// Source: chosen as a round number; `make estimate-check` measures it on a machine.
+const Spread = 0.02
+
+// Options say what to estimate and how.
+type Options struct {
+	Tests          []result.Test
+	Rounds         int       // of thin models in turn, at least 1
+	Job            bench.Job // common to all jobs: seed, settings, repetitions
+	Context        gguf.Context
+	AvailableBytes uint64        // of memory; 0: not known
+	CacheBytes     uint64        // of all caches of the CPU; 0: not known
+	Price          *result.Price // of the machine; nil: not known
+	Dir            string        // for headers of thin models
+}
+
+// Plan is the estimate of one model, before and after its thin models ran. It consumes
+// their outcomes. It is used from one goroutine.
+type Plan struct {
+	name    string
+	full    *gguf.File
+	kinds   synth.Kinds
+	options Options
+	depths  []int
+	tests   []result.Test // of the thin models
+	runs    map[run][]stats.Sample
+	failed  string // why a thin model has no result; empty: none failed
+}
+
+// run is a test of a thin model.
+type run struct {
+	depth int
+	test  result.Test
+}
+
+// New plans the estimate of a model by its header, which must be an outline: see
+// synth.Outline.
+func New(name string, outline *gguf.File, o Options) (*Plan, error) {
+	p := &Plan{name: name, full: outline, options: o, runs: make(map[run][]stats.Sample)}
+	var err error
+	if p.kinds, err = synth.KindsOf(outline); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, t := range o.Tests {
+		err := outline.CheckTest(t, o.Job.Settings.Batch, o.Job.Settings.UBatch)
+		if t.E2E {
+			err = fmt.Errorf("end-to-end tests %w", ErrTest)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s, %v: %w", name, t, err)
+		}
+	}
+	p.tests = measured(o.Tests)
+	if p.depths, err = p.chooseDepths(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// The lengths that thin models measure, in tokens. Longer tests are computed from them.
+const (
+	longestPrompt = 1024 // that is measured as it is
+	longestGen    = 64
+	basePrompt    = 512
+	farPrompt     = 2048 // for the cost of attention
+	checkPrompt   = 1024 // to check it
+	baseGen       = 32
+	farGen        = 16 // at farDepth, and at checkDepth to check it
+	farDepth      = 2048
+	checkDepth    = 1024
+)
+
+// asIs tells whether thin models measure a test as it is.
+func asIs(t result.Test) bool {
+	return t.Depth == 0 && (t.Gen == 0 && t.Prompt <= longestPrompt || t.Prompt == 0 && t.Gen <= longestGen)
+}
+
+// long tells whether attention is a part of a test's time that has to be measured.
+func long(t result.Test) bool { return t.Context() > longestPrompt }
+
+// measured are the tests that thin models run to tell the time of others.
+func measured(tests []result.Test) (run []result.Test) {
+	add := func(tests ...result.Test) {
+		for _, t := range tests {
+			if !slices.Contains(run, t) {
+				run = append(run, t)
+			}
+		}
+	}
+	for _, t := range tests {
+		if asIs(t) {
+			add(t)
+			continue
+		}
+		if t.Prompt > 0 {
+			add(result.Test{Prompt: basePrompt})
+			if long(t) {
+				add(result.Test{Prompt: farPrompt}, result.Test{Prompt: checkPrompt})
+			}
+		}
+		if t.Gen > 0 {
+			add(result.Test{Gen: baseGen})
+			if long(t) {
+				add(result.Test{Gen: farGen, Depth: farDepth}, result.Test{Gen: farGen, Depth: checkDepth})
+			}
+		}
+	}
+	return run
+}
+
+// memoryShare is the share of the available memory that a thin model may take.
+const memoryShare = 0.8
+
+// leaves is how many times the size of the caches the layers of the smaller thin model
+// have, so that the caches do not hold them. A model that is smaller than that is in the
+// caches itself: a sixth of it is enough.
+const leaves = 2
+
+// chooseDepths chooses two numbers of layers, the larger three times the smaller
+// if memory and the model allow it. The larger has at most half of the layers.
+func (p *Plan) chooseDepths() ([]int, error) {
+	possible := p.kinds.Depths()
+	layer := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
+	longest := result.Longest(p.tests...)
+	var fitting []int
+	var least gguf.Memory
+	for _, depth := range possible {
+		thin, err := p.kinds.Thin(p.full, depth)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		c := p.options.Context
+		c.Tokens = longest.Context()
+		need := thin.Memory(c)
+		if len(fitting) < 2 {
+			least = need
+		}
+		if p.options.AvailableBytes > 0 && float64(need.Total()) > memoryShare*float64(p.options.AvailableBytes) {
+			break
+		}
+		fitting = append(fitting, depth)
+	}
+	switch {
+	case len(possible) < 2:
+		return nil, fmt.Errorf("%s: %w: it has too few layers", p.name, synth.ErrThin)
+	case len(fitting) < 2:
+		return nil, fmt.Errorf("%s: %w: %w", p.name, ErrMemory, &gguf.MemoryError{Need: least, AvailableBytes: p.options.AvailableBytes})
+	}
+	n := float64(p.kinds.Layers)
+	shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/6))
+	deep := nearest(fitting, min(3*float64(shallow), n/2))
+	if deep <= shallow {
+		deep = fitting[slices.Index(fitting, shallow)+1]
+	}
+	return []int{shallow, deep}, nil
+}
+
+// nearest is the smallest value that is at least want, else the largest.
+func nearest(values []int, want float64) int {
+	i := slices.IndexFunc(values, func(n int) bool { return float64(n) >= want })
+	if i < 0 {
+		i = len(values) - 1
+	}
+	return values[i]
+}
+
+// Jobs writes the headers of the thin models to files and makes their jobs. Depths take
+// turns forwards and backwards, so that a steady drift of the machine's speed cancels.
+func (p *Plan) Jobs() (jobs []bench.Job, err error) {
+	paths := make(map[int]string)
+	for _, depth := range p.depths {
+		thin, err := p.kinds.Thin(p.full, depth)
+		if err != nil {
+			return nil, err
+		}
+		paths[depth] = filepath.Join(p.options.Dir, fmt.Sprintf("%s.%d.gguf-header", filepath.Base(p.name), depth))
+		if err := os.MkdirAll(p.options.Dir, 0o700); err != nil {
+			return nil, err
+		}
+		if err := synth.WriteHeaderFile(paths[depth], thin); err != nil {
+			return nil, err
+		}
+	}
+	for round := range p.options.Rounds {
+		order := slices.Clone(p.depths)
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, depth := range order {
+			job := p.options.Job
+			job.Model = bench.Model{Name: p.thinName(depth), Path: paths[depth], Weights: result.SyntheticWeights, Seed: job.Seed, Layers: depth + 1}
+			for _, t := range p.tests {
+				job.Tests = append(job.Tests, bench.TestBudget{Test: t})
+			}
+			jobs = append(jobs, job)
+		}
+	}
+	return jobs, nil
+}
+
+// thinName is the name of a thin model in the log.
+func (p *Plan) thinName(depth int) string {
+	return fmt.Sprintf("%s (%d of %d layers)", p.name, depth, p.kinds.Layers)
+}
+
+// Event does nothing: outcomes have everything.
+func (*Plan) Event(bench.Stamped) error { return nil }
+
+// Outcome takes the outcome of a thin model's test. Those of other plans are ignored.
+func (p *Plan) Outcome(o *result.Outcome) error {
+	i := slices.IndexFunc(p.depths, func(depth int) bool { return p.thinName(depth) == o.Model })
+	if i < 0 {
+		return nil
+	}
+	if o.Status != result.OK {
+		p.failed = fmt.Sprintf("%v of %d layers: %s", o.Test, p.depths[i], o.Reason)
+		return nil
+	}
+	seconds := make([]float64, len(o.Samples))
+	for k, elapsed := range result.Elapsed(o.Samples) {
+		seconds[k] = elapsed.Seconds()
+	}
+	s, err := stats.New(seconds)
+	if err != nil {
+		return err
+	}
+	r := run{p.depths[i], o.Test}
+	p.runs[r] = append(p.runs[r], s)
+	return nil
+}
+
+// Row is the estimate of one test. Its speed is in tokens per second.
+type Row struct {
+	Kind      string   `json:"kind"` // "estimate"
+	Estimated bool     `json:"estimated"`
+	Model     string   `json:"model"`
+	Test      string   `json:"test"`
+	Speed     float64  `json:"ts,omitempty"` // absent: Reason says why
+	Low       float64  `json:"ts_low,omitempty"`
+	High      float64  `json:"ts_high,omitempty"`
+	Level     float64  `json:"confidence,omitempty"`
+	Layers    int      `json:"layers"`
+	Measured  []int    `json:"measured_layers"`
+	From      []string `json:"from"`                       // the tests of the thin models
+	CheckOff  *float64 `json:"check_off,omitempty"`        // measured/computed-1 of the time at the point that checks lengths
+	Needs     uint64   `json:"memory_bytes"`               // weights, cache and compute buffers of the full model
+	Available uint64   `json:"memory_available,omitempty"` // bytes
+	Fits      *bool    `json:"fits_memory,omitempty"`
+	Cost      *Cost    `json:"cost,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+}
+
+// Cost is what a million tokens cost at the estimated speed and at the ends of its
+// interval, in the currency of the price.
+type Cost struct {
+	PerMillion float64 `json:"per_million_tokens"`
+	Low        float64 `json:"low"`
+	High       float64 `json:"high"`
+	Currency   string  `json:"currency,omitempty"`
+}
+
+// Rows are the estimates, in the order of the tests.
+func (p *Plan) Rows() (rows []Row) {
+	for _, t := range p.options.Tests {
+		c := p.options.Context
+		c.Tokens = t.Context()
+		row := Row{
+			Kind: "estimate", Estimated: true, Model: p.name, Test: t.String(), Layers: p.kinds.Layers, Measured: p.depths,
+			Needs: p.full.Memory(c).Total(), Available: p.options.AvailableBytes,
+		}
+		for _, from := range measured([]result.Test{t}) {
+			row.From = append(row.From, from.String())
+		}
+		if row.Available > 0 {
+			fits := row.Needs <= row.Available
+			row.Fits = &fits
+		}
+		time, err := p.time(t)
+		switch {
+		case err != nil && p.failed != "":
+			row.Reason = p.failed
+		case err != nil:
+			row.Reason = err.Error()
+		default:
+			tokens := float64(t.Tokens())
+			row.Speed, row.Low, row.High, row.Level = tokens/time.seconds, tokens/time.High, tokens/time.Low, time.Confidence
+			row.CheckOff = time.checkOff
+			if price := p.options.Price; price != nil {
+				row.Cost = &Cost{price.PerMillion(row.Speed), price.PerMillion(row.High), price.PerMillion(row.Low), price.Currency}
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// estimated is the time of a test, with its interval.
+type estimated struct {
+	seconds float64
+	stats.Interval
+	checkOff *float64
+}
+
+// wider makes the interval wide enough for a further error, a share.
+func (e estimated) wider(share float64) estimated {
+	widen := func(x float64) float64 { return math.Hypot(math.Log(x/e.seconds), 2*share) }
+	e.Low, e.High = e.seconds*math.Exp(-widen(e.Low)), e.seconds*math.Exp(widen(e.High))
+	return e
+}
+
+// scaled is the time of a test with so many times the work.
+func (e estimated) scaled(factor float64) estimated {
+	e.seconds, e.Low, e.High = e.seconds*factor, e.Low*factor, e.High*factor
+	return e
+}
+
+func (e estimated) plus(o estimated) estimated {
+	if e.seconds == 0 {
+		return o
+	}
+	off := e.checkOff
+	if off == nil || o.checkOff != nil && math.Abs(*o.checkOff) > math.Abs(*off) {
+		off = o.checkOff
+	}
+	return estimated{e.seconds + o.seconds, stats.Interval{Low: e.Low + o.Low, High: e.High + o.High, Confidence: e.Confidence}, off}
+}
+
+// time estimates the time of a test of the full model.
+func (p *Plan) time(t result.Test) (sum estimated, err error) {
+	if asIs(t) {
+		return p.layered(t)
+	}
+	if t.Prompt > 0 {
+		prompt := result.Test{Prompt: t.Prompt, Depth: t.Depth}
+		part, err := p.lengthened(prompt, result.Test{Prompt: basePrompt}, result.Test{Prompt: farPrompt}, result.Test{Prompt: checkPrompt}, long(t))
+		if err != nil {
+			return part, err
+		}
+		sum = sum.plus(part)
+	}
+	if t.Gen > 0 {
+		gen := result.Test{Gen: t.Gen, Depth: t.Depth + t.Prompt}
+		part, err := p.lengthened(gen, result.Test{Gen: baseGen}, result.Test{Gen: farGen, Depth: farDepth}, result.Test{Gen: farGen, Depth: checkDepth}, long(t))
+		if err != nil {
+			return part, err
+		}
+		sum = sum.plus(part)
+	}
+	return sum, nil
+}
+
+// layered estimates the time of a test that the thin models measured.
+func (p *Plan) layered(t result.Test) (e estimated, err error) {
+	var groups []stats.Group
+	for _, depth := range p.depths {
+		groups = append(groups, stats.Group{X: p.weight(depth), Runs: p.runs[run{depth, t}]})
+	}
+	line, err := stats.NewLine(groups, stats.DefaultLoads())
+	if err != nil {
+		return e, fmt.Errorf("%v: %w", t, err)
+	}
+	x := float64(p.kinds.Layers)
+	e.seconds = line.At(x)
+	if !(e.seconds > 0) {
+		return e, fmt.Errorf("%v: %w", t, stats.ErrNoLine)
+	}
+	e.Interval = line.Interval(x, Confidence, Spread)
+	return e, nil
+}
+
+// weight is the number of full-size layers that a thin model's layers weigh: the
+// quantisation gives some more bits.
+func (p *Plan) weight(depth int) float64 {
+	thin, err := p.kinds.Thin(p.full, depth)
+	if err != nil {
+		return float64(depth)
+	}
+	mean := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
+	in := synth.Kinds{Layers: depth, Lead: p.kinds.Lead}
+	return float64(p.kinds.Lead) + float64(in.LayerBytes(thin))/mean
+}
+
+// lengthened estimates the time of a test from shorter ones: time = α·linear +
+// β·attention, in the units of the work. For a prompt, these are the operations of
+// products with weights and of the attention; for a generation, the bytes of weights and
+// of the cache. A short test has little attention: its bytes or operations count as those
+// of weights do. base and far give α and β, and check shows how far that is off.
+func (p *Plan) lengthened(t, base, far, check result.Test, attention bool) (e estimated, err error) {
+	b, err := p.layered(base)
+	if err != nil {
+		return b, err
+	}
+	if !attention {
+		linear, other := p.parts(t)
+		baseLinear, baseOther := p.parts(base)
+		return b.scaled((linear + other) / (baseLinear + baseOther)), nil
+	}
+	f, err := p.layered(far)
+	if err != nil {
+		return f, err
+	}
+	c, err := p.layered(check)
+	if err != nil {
+		return c, err
+	}
+	predict := func(t result.Test) float64 {
+		linear, other := p.parts(t)
+		bl, bo := p.parts(base)
+		fl, fo := p.parts(far)
+		det := bl*fo - fl*bo
+		beta := max(0, (bl*f.seconds-fl*b.seconds)/det) // attention costs no less than nothing
+		alpha := (b.seconds - beta*bo) / bl
+		return alpha*linear + beta*other
+	}
+	off := c.seconds/predict(check) - 1
+	e = b.scaled(predict(t) / b.seconds)
+	e.checkOff = &off
+	return e.wider(off), nil
+}
+
+// parts are the two parts of a test's work that cost time of their own.
+func (p *Plan) parts(t result.Test) (linear, attention float64) {
+	w := p.full.Work(t, p.options.Context)
+	if t.Gen > 0 {
+		return float64(w.WeightBytes), float64(w.CacheBytes)
+	}
+	return float64(w.Operations), float64(w.AttentionOps)
+}

@@ -1,0 +1,115 @@
+package stats
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/stat"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// ErrNoLine says that values do not determine a rising line.
+var ErrNoLine = errors.New("the values do not rise with x")
+
+// Group holds the runs at one x, one Sample for each. Every value is positive.
+type Group struct {
+	X    float64
+	Runs []Sample
+}
+
+// Line is y = Intercept + Slope·x, fitted to groups. Its errors are shares of y.
+type Line struct {
+	Intercept, Slope float64
+
+	groups   []Group
+	weights  []float64 // 1/y² of each group: the errors are shares
+	variance float64   // of one run, as a share
+	freedom  float64   // of variance
+}
+
+// NewLine fits a line to groups at two x or more. The value of a group is the geometric
+// mean of the medians of its runs. Groups count by the inverse square of their values,
+// because the error of a run is a share of its value. Its variance is expected to be that
+// of loads and that of a median within a run, and all runs correct this expectation, as in
+// NewRuns.
+func NewLine(groups []Group, loads Loads) (Line, error) {
+	l := Line{groups: groups, freedom: loads.Weight}
+	var x, y []float64
+	sum, within, runs := 0.0, 0.0, 0
+	for _, g := range groups {
+		var logs []float64
+		for _, s := range g.Runs {
+			if s.N() == 0 || !(s.Min() > 0) {
+				return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrNotRate)
+			}
+			logs = append(logs, math.Log(s.Median()))
+			if v, ok := s.medianVariance(); ok {
+				within += v / (s.Median() * s.Median())
+			}
+			runs++
+		}
+		if len(logs) == 0 {
+			return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrEmpty)
+		}
+		mean := stat.Mean(logs, nil)
+		for _, log := range logs {
+			sum += (log - mean) * (log - mean)
+		}
+		l.freedom += float64(len(logs) - 1)
+		value := math.Exp(mean)
+		x, y, l.weights = append(x, g.X), append(y, value), append(l.weights, 1/(value*value))
+	}
+	if len(x) < 2 || slices.Min(x) == slices.Max(x) {
+		return Line{}, fmt.Errorf("%w: there are fewer than two x", ErrNoLine)
+	}
+	l.variance = (loads.Weight*(loads.Spread*loads.Spread+within/float64(runs)) + sum) / l.freedom
+	l.Intercept, l.Slope = stat.LinearRegression(x, y, l.weights, false)
+	if !(l.Slope > 0) {
+		return Line{}, ErrNoLine
+	}
+	return l, nil
+}
+
+// At is the value at x.
+func (l Line) At(x float64) float64 { return l.Intercept + l.Slope*x }
+
+// Interval is where the value of another run at x lies with the wanted confidence. more
+// is a further error, a standard deviation as a share of the value.
+//
+// Source: Draper and Smith, Applied Regression Analysis, section 3.1 (the interval of an
+// individual observation), with the errors of the groups as shares of their values.
+func (l Line) Interval(x, confidence, more float64) Interval {
+	var sum, sumX float64
+	for i, g := range l.groups {
+		sum, sumX = sum+l.weights[i], sumX+l.weights[i]*g.X
+	}
+	mean, spread := sumX/sum, 0.0
+	for i, g := range l.groups {
+		spread += l.weights[i] * (g.X - mean) * (g.X - mean)
+	}
+	y, variance := l.At(x), 0.0
+	for i, g := range l.groups {
+		// How much the value at x changes with that of the group.
+		share := l.weights[i]/sum + l.weights[i]*(g.X-mean)*(x-mean)/spread
+		own := share * l.At(g.X)
+		variance += own * own * l.variance / float64(len(g.Runs))
+	}
+	variance = variance/(y*y) + l.variance + more*more
+	half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: l.freedom}.Quantile(0.5+confidence/2) * math.Sqrt(variance)
+	return Interval{Low: y * math.Exp(-half), High: y * math.Exp(half), Confidence: confidence}
+}
+
+// medianOverMean is the standard error of the median of a normal sample divided by
+// that of its mean: √(π/2).
+const medianOverMean = 1.2533141373155003
+
+// medianVariance estimates the variance of the median under repetition, as that of a
+// normal sample whose neighbours depend on one another. ok is false for fewer than two
+// values.
+func (s Sample) medianVariance() (variance float64, ok bool) {
+	sd, ok := s.SD()
+	r := s.Dependence()
+	return sd * sd / float64(s.N()) * medianOverMean * medianOverMean * (1 + r) / (1 - r), ok
+}

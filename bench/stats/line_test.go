@@ -1,0 +1,85 @@
+package stats
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// A line goes through two groups, and through any number of groups on it.
+func TestLine(t *testing.T) {
+	for name, xs := range map[string][]float64{"two": {2, 6}, "three": {1, 4, 9}} {
+		var groups []Group
+		for _, x := range xs {
+			groups = append(groups, Group{X: x, Runs: []Sample{sample(t, 3+2*x), sample(t, 3+2*x)}})
+		}
+		l, err := NewLine(groups, DefaultLoads())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(l.Intercept-3) > 1e-9 || math.Abs(l.Slope-2) > 1e-9 || math.Abs(l.At(32)-67) > 1e-8 {
+			t.Errorf("%s: %v + %v·x", name, l.Intercept, l.Slope)
+		}
+		near, far, more := l.Interval(xs[1], 0.9, 0), l.Interval(32, 0.9, 0), l.Interval(32, 0.9, 0.05)
+		width := func(i Interval) float64 { return i.High / i.Low }
+		if !(width(near) < width(far) && width(far) < width(more)) || !far.Contains(67) {
+			t.Errorf("%s: %v %v %v", name, near, far, more)
+		}
+	}
+}
+
+// Values that spread within a run make the interval wider.
+func TestLineWithinRuns(t *testing.T) {
+	width := func(spread float64) float64 {
+		l, err := NewLine([]Group{
+			{X: 4, Runs: []Sample{sample(t, 11*(1-spread), 11, 11*(1+spread))}}, {X: 12, Runs: []Sample{sample(t, 27*(1-spread), 27, 27*(1+spread))}},
+		}, DefaultLoads())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := l.Interval(32, 0.95, 0)
+		return i.High / i.Low
+	}
+	if same, spread := width(0), width(0.1); spread < 1.1*same {
+		t.Errorf("%v with a spread of 10 %%, %v without", spread, same)
+	}
+}
+
+// How often the interval holds the value of another run.
+func TestLineCoverage(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	const spread, trials = 0.01, 2000
+	run := func(x float64) Sample { return sample(t, (3+2*x)*math.Exp(spread*random.NormFloat64())) }
+	held := 0
+	for range trials {
+		l, err := NewLine([]Group{{X: 4, Runs: []Sample{run(4), run(4), run(4)}}, {X: 12, Runs: []Sample{run(12), run(12), run(12)}}}, DefaultLoads())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Interval(32, 0.95, 0).Contains(run(32).Median()) {
+			held++
+		}
+	}
+	if share := float64(held) / trials; share < 0.94 || share > 0.97 {
+		t.Errorf("the interval of 95 %% holds %.3f", share)
+	}
+}
+
+func TestLineRefuses(t *testing.T) {
+	one := []Sample{sample(t, 1)}
+	for name, tt := range map[string]struct {
+		groups []Group
+		err    error
+	}{
+		"nothing":  {nil, ErrNoLine},
+		"one x":    {[]Group{{X: 1, Runs: one}, {X: 1, Runs: one}}, ErrNoLine},
+		"falling":  {[]Group{{X: 1, Runs: []Sample{sample(t, 2)}}, {X: 2, Runs: one}}, ErrNoLine},
+		"no run":   {[]Group{{X: 1, Runs: one}, {X: 2}}, ErrEmpty},
+		"negative": {[]Group{{X: 1, Runs: one}, {X: 2, Runs: []Sample{sample(t, -2)}}}, ErrNotRate},
+	} {
+		if _, err := NewLine(tt.groups, DefaultLoads()); !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
