@@ -394,7 +394,8 @@ func TestCompareLlamaBench(t *testing.T) {
 	}
 }
 
-// No bytes end the program, and none are read as records that are no tests.
+// No bytes end the program, and none are read as records that are no tests. Run it with
+// -fuzzminimizetime 1x: databases are too large to be minimized.
 func FuzzRead(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "seed.db")
 	d := open(f, path, "x")
