@@ -234,7 +234,7 @@ var rules = []rule{
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
 	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
-	{modelKind(acquire.NoTensor), exitModel, hint("benchmark-llm models inspect -o json lists the tensors of a model")},
+	{modelKind(acquire.NoTensor), exitModel, hint("check the pattern: names are like blk.0.ffn_down_exps.weight")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
 	{modelKind(acquire.NoSource), exitModel, hint("start a new run; downloaded files are reused")},
