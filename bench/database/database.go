@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -57,8 +58,9 @@ func failed(path string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrWrite, path, err)
 }
 
-// Open opens or creates a database and its tables; nil if path is empty. run is the name
-// of the run: a record that the run has there is not added again.
+// Open opens or creates a database and its tables, and tries whether a record can be
+// added; nil if path is empty. run is the name of the run: a record that the run has there
+// is not added again.
 func Open(path, run string) (*DB, error) {
 	if path == "" {
 		return nil, nil //nolint:nilnil // as documented
@@ -68,7 +70,10 @@ func Open(path, run string) (*DB, error) {
 		return nil, failed(path, err)
 	}
 	d := &DB{path: path, run: run, db: db}
-	if err := d.transaction(d.create); err != nil {
+	if err = d.transaction(d.create); err == nil {
+		err = d.try()
+	}
+	if err != nil {
 		_ = db.Close()
 		return nil, failed(path, err)
 	}
@@ -76,9 +81,13 @@ func Open(path, run string) (*DB, error) {
 }
 
 // dsn is the driver's name of a file. Transactions take the lock at their beginning, so
-// that they wait for it instead of failing at their first write.
+// that they wait for it instead of failing at their first write. The path is absolute:
+// SQLite takes :memory: for no file, and //x for a host.
 func dsn(path, mode string) string {
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	u := url.URL{Scheme: "file", Path: path}
 	q := url.Values{"mode": {mode}, "_txlock": {"immediate"}}
 	q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", wait.Milliseconds()))
 	q.Add("_pragma", "synchronous(full)")
@@ -95,16 +104,10 @@ func (d *DB) transaction(do func(*sql.Tx) error) error {
 		return err
 	}
 	if err := do(tx); err != nil {
-		return errors.Join(err, ignoreDone(tx.Rollback()))
+		_ = tx.Rollback() // SQLite may have done so, as on a full disk
+		return err
 	}
 	return tx.Commit()
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
 }
 
 // Names of columns and tables that llama-bench does not have.
@@ -153,6 +156,17 @@ func (d *DB) create(tx *sql.Tx) error {
 	}
 	d.insert = fmt.Sprintf("INSERT INTO llama_bench (%s) VALUES (%s)", strings.Join(names, ", "), strings.TrimSuffix(strings.Repeat("?, ", len(names)), ", "))
 	return nil
+}
+
+// try adds a record and takes it back: tables of another shape and a directory that takes
+// no journal are found before the run.
+func (d *DB) try() error {
+	tx, err := d.db.BeginTx(context.Background(), nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // the error of add is the cause
+	return d.add(tx, &result.Record{SamplesNs: []int64{1}, SamplesTS: []float64{1}})
 }
 
 // querier is a database or a transaction.

@@ -85,7 +85,9 @@ func TestTableOfLlamaBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	pp, tg := outcome(result.Test{Prompt: 16}, 3), outcome(result.Test{Gen: 8}, 5)
-	for _, o := range []*result.Outcome{pp, tg, pp} { // the third begins another run
+	other := outcome(result.Test{Prompt: 16}, 3)
+	other.Record.BuildCommit, other.Record.ModelFilename = "5b6c2a9", "'=b.gguf"
+	for _, o := range []*result.Outcome{pp, other, tg, pp} { // the second is of another build, the fourth begins another run
 		if err := w.Write(*o); err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +101,7 @@ func TestTableOfLlamaBench(t *testing.T) {
 		r.AvgTS = 267.315282 // as llama-bench prints it
 		return r
 	}
-	want := []Run{{"", []result.Record{flat(pp), flat(tg)}}, {"", []result.Record{flat(pp)}}, {"ours", []result.Record{*pp.Record}}}
+	want := []Run{{"", []result.Record{flat(pp), flat(tg)}}, {"", []result.Record{flat(other)}}, {"", []result.Record{flat(pp)}}, {"ours", []result.Record{*pp.Record}}}
 	if diff := cmp.Diff(want, read(t, path)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -199,12 +201,25 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: %v, %v", path, d, err)
 		}
 	}
+	shape := filepath.Join(dir, "shape") // the tables are there, but take no record
+	execute(t, shape, "CREATE TABLE llama_bench_samples (record_id INTEGER)")
+	journal := filepath.Join(dir, "journal") // its directory takes no journal
+	if err := errors.Join(open(t, journal, "x").Close(), os.Mkdir(journal+"-journal", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{shape, journal} {
+		if d, err := Open(path, "x"); !errors.Is(err, ErrWrite) || d != nil {
+			t.Errorf("%s: %v, %v", path, d, err)
+		}
+	}
 	if d, err := Open("", "x"); d != nil || err != nil {
 		t.Errorf("%v, %v", d, err)
 	}
 }
 
 func TestReadErrors(t *testing.T) {
+	const ours = "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL, record_id INTEGER);" + createExt + ";" + createSamples + ";"
+	const numbers = "CREATE TABLE n AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i <= 100000) SELECT i FROM n;"
 	dir := t.TempDir()
 	for _, tt := range []struct{ name, script, want string }{
 		{"empty", "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL)", "no records"},
@@ -212,6 +227,12 @@ func TestReadErrors(t *testing.T) {
 		{"lacking", "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER)", "table llama_bench has no column avg_ts: not results of this program or of llama-bench"},
 		{"type", "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL); INSERT INTO llama_bench VALUES ('a', 1, 0, 2.5), ('a', 'many', 0, 2)", `row 2: n_prompt: "many" is not a whole number`},
 		{"infinite", "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL); INSERT INTO llama_bench VALUES ('a', 1, 0, 9e999)", `row 1: avg_ts: "+Inf" is not a number`},
+		{"view", "CREATE VIEW llama_bench AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT 'a' model_type, i n_prompt, 0 n_gen, 1.0 avg_ts FROM n", "no table llama_bench: "},
+		{"many", ours + numbers + "INSERT INTO llama_bench SELECT 'a', i, 0, 1, i FROM n", "more than 100000 records"},
+		{"many ext", ours + numbers + "INSERT INTO llama_bench_ext SELECT i, 'x', i, '{}' FROM n", "more than 100000 records"},
+		{"long ext", ours + "INSERT INTO llama_bench_ext VALUES (7, 'x', 'k', printf('%2000000s', ''))", "llama_bench_ext: record 7: longer than 1048576 bytes"},
+		{"bad ext", ours + "INSERT INTO llama_bench_ext VALUES (7, 'x', 'k', '{\"seed\": \"a\"}')", "llama_bench_ext: record 7: "},
+		{"infinite sample", ours + "INSERT INTO llama_bench_samples VALUES (7, 1, 1, 9e999)", "llama_bench_samples: record 7: +Inf is not a number"},
 		{"no test", "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL); INSERT INTO llama_bench VALUES ('a', NULL, 0, 1)", "row 1: "},
 	} {
 		path := filepath.Join(dir, tt.name)
@@ -238,6 +259,104 @@ func TestReadErrors(t *testing.T) {
 		t.Error("a file that is not there was read")
 	} else if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
 		t.Error("reading made a file")
+	}
+}
+
+// A database whose tables of samples and ext were left out is read as llama-bench's.
+func TestReadWithoutExt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	execute(t, path, "CREATE TABLE llama_bench (model_type TEXT, n_prompt INTEGER, n_gen INTEGER, avg_ts REAL, record_id INTEGER); INSERT INTO llama_bench VALUES ('a', 4, 0, 2.5, 1)")
+	want := []Run{{"", []result.Record{{ModelType: "a", PromptTokens: 4, AvgTS: 2.5}}}}
+	if diff := cmp.Diff(want, read(t, path)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A program that is killed while it writes leaves a journal. A reader takes back what was
+// half written.
+func TestKilledWriter(t *testing.T) {
+	dir := t.TempDir()
+	live, killed := filepath.Join(dir, "live.db"), filepath.Join(dir, "killed.db")
+	d := open(t, live, "x")
+	pp := outcome(result.Test{Prompt: 16}, 3)
+	add(t, d, pp)
+	d.db.SetMaxOpenConns(1)
+	// Pages are written to the file before the end of a transaction.
+	for _, pragma := range []string{"PRAGMA cache_size = 1", "PRAGMA cache_spill = 1"} {
+		if _, err := d.db.Exec(pragma); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx, err := d.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 200 {
+		if err := d.add(tx, outcome(result.Test{Prompt: n + 17}, 3).Record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, end := range []string{"", "-journal"} {
+		b, err := os.ReadFile(live + end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(killed+end, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAs(killed, "ro"); err == nil {
+		t.Error("there was nothing to take back")
+	}
+	if diff := cmp.Diff([]Run{{"x", []result.Record{*pp.Record}}}, read(t, killed)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// Names that mean something else to SQLite are those of files here.
+func TestNamesOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, path := range []string{":memory:", "/" + dir + "/x.db", "file:y.db?mode=memory"} {
+		d := open(t, path, "x")
+		add(t, d, outcome(result.Test{Prompt: 16}, 3))
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+		if n := len(read(t, path)[0].Records); n != 1 {
+			t.Errorf("%s: %d records, want 1", path, n)
+		}
+	}
+}
+
+// If the disk is full, the record is lost and the database keeps what it had.
+func TestFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	d := open(t, path, "x")
+	pp := outcome(result.Test{Prompt: 16}, 3)
+	add(t, d, pp)
+	d.db.SetMaxOpenConns(1)
+	if _, err := d.db.Exec("PRAGMA max_page_count = 1"); err != nil { // means: no page more
+		t.Fatal(err)
+	}
+	var err error
+	for n := 0; n < 1000 && err == nil; n++ {
+		err = d.Outcome(outcome(result.Test{Gen: n + 1}, 3))
+	}
+	if want := "--db: " + path + ": database or disk is full (13)"; !errors.Is(err, ErrWrite) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := d.Close(); !errors.Is(err, ErrWrite) {
+		t.Error(err)
+	}
+	if runs := read(t, path); len(runs) != 1 || cmp.Diff(*pp.Record, runs[0].Records[0]) != "" {
+		t.Errorf("%d runs", len(runs))
 	}
 }
 

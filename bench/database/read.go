@@ -7,8 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
+
+	"modernc.org/sqlite"
+	sqlitelib "modernc.org/sqlite/lib"
 
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
@@ -27,11 +32,25 @@ type Run struct {
 }
 
 // Read reads the runs of a database with the table llama_bench, in the order in which
-// they were added. Rows of llama-bench name no run: one ends where a test comes again. The
-// file is not changed. Errors name the row, from 1; they are report.ErrNotResults if there is no such
-// table or if it lacks a column, and report.ErrNoRecords if it is empty.
+// they were added. Rows of llama-bench name no run: those of one build and machine are one
+// run, until a test comes again. The file is not changed, but for a record that a killed
+// program has half written, which SQLite takes back. Errors name the row, from 1; they are
+// report.ErrNotResults if there is no such table or if it lacks a column, and
+// report.ErrNoRecords if it is empty. A database is bounded as a results file is.
 func Read(path string) ([]Run, error) {
-	db, err := sql.Open("sqlite", dsn(path, "ro"))
+	runs, err := readAs(path, "ro")
+	if e := (*sqlite.Error)(nil); errors.As(err, &e) && slices.Contains(unfinished, e.Code()) {
+		return readAs(path, "rw")
+	}
+	return runs, err
+}
+
+// unfinished are the codes of a database that only a writer can read, because a writer was
+// killed.
+var unfinished = []int{sqlitelib.SQLITE_READONLY_ROLLBACK, sqlitelib.SQLITE_READONLY_RECOVERY}
+
+func readAs(path, mode string) ([]Run, error) {
+	db, err := sql.Open("sqlite", dsn(path, mode))
 	if err != nil {
 		return nil, err
 	}
@@ -41,19 +60,24 @@ func Read(path string) ([]Run, error) {
 		return nil, err
 	}
 	defer tx.Rollback() //nolint:errcheck // it only reads
-	there, err := columnsOf(tx, "llama_bench")
+	tables, err := tablesOf(tx)
 	switch {
 	case err != nil:
 		return nil, err
-	case len(there) == 0:
+	case !slices.Contains(tables, "llama_bench"):
 		return nil, fmt.Errorf("no table llama_bench: %w", report.ErrNotResults)
+	}
+	there, err := columnsOf(tx, "llama_bench")
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range []string{"model_type", "n_prompt", "n_gen", "avg_ts"} {
 		if !slices.Contains(there, name) {
 			return nil, fmt.Errorf("table llama_bench has no column %s: %w", name, report.ErrNotResults)
 		}
 	}
-	x, err := readExtensions(tx, slices.Contains(there, recordID))
+	ours := slices.Contains(there, recordID) && slices.Contains(tables, "llama_bench_ext") && slices.Contains(tables, "llama_bench_samples")
+	x, err := readExtensions(tx, ours)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +86,14 @@ func Read(path string) ([]Run, error) {
 		err = report.ErrNoRecords
 	}
 	return runs, err
+}
+
+// tablesOf are the names of the tables. A view is none: it may have rows without end.
+func tablesOf(q querier) (names []string, err error) {
+	return names, each(q, "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'", func(rows *sql.Rows) error {
+		names = append(names, "")
+		return rows.Scan(&names[len(names)-1])
+	})
 }
 
 // extension is what this program adds to a row.
@@ -85,7 +117,12 @@ func readExtensions(q querier, ours bool) (map[int64]*extension, error) {
 		if err := rows.Scan(&id, &x.run, &text); err != nil {
 			return err
 		}
-		all[id] = x
+		switch all[id] = x; {
+		case len(all) > report.MaxRecords:
+			return report.ErrManyRecords
+		case len(text) > report.MaxLineBytes:
+			return fmt.Errorf("llama_bench_ext: record %d: longer than %d bytes", id, report.MaxLineBytes)
+		}
 		if err := json.Unmarshal([]byte(text), &x.ext); err != nil {
 			return fmt.Errorf("llama_bench_ext: record %d: %w", id, err)
 		}
@@ -99,6 +136,9 @@ func readExtensions(q querier, ours bool) (map[int64]*extension, error) {
 		var ts float64
 		if err := rows.Scan(&id, &ns, &ts); err != nil {
 			return err
+		}
+		if math.IsInf(ts, 0) {
+			return fmt.Errorf("llama_bench_samples: record %d: %g is not a number", id, ts)
 		}
 		if x := all[id]; x != nil {
 			x.ns, x.ts = append(x.ns, ns), append(x.ts, ts)
@@ -141,12 +181,13 @@ func readRows(q querier, there []string, extensions map[int64]*extension) (runs 
 	for i := range texts {
 		into = append(into, &texts[i])
 	}
-	index := map[string]int{} // of runs of this program, by name
-	seen := map[string]bool{} // rows of llama-bench's run that is read
-	open := -1                // index of that run
+	index := map[string]int{}           // of runs of this program, by name
+	foreign := map[string]*foreignRun{} // of llama-bench, the latest of each build and machine
 	number := 0
 	err = each(q, "SELECT "+id+", "+strings.Join(names, ", ")+" FROM llama_bench ORDER BY rowid", func(rows *sql.Rows) error {
-		number++
+		if number++; number > report.MaxRecords {
+			return report.ErrManyRecords
+		}
 		if err := rows.Scan(into...); err != nil {
 			return fmt.Errorf("row %d: %w", number, err)
 		}
@@ -164,13 +205,15 @@ func readRows(q querier, there []string, extensions map[int64]*extension) (runs 
 		}
 		x := extensions[record.Int64]
 		if !record.Valid || x == nil {
-			key := rowKey(columns, texts)
-			if open < 0 || seen[key] {
-				open, seen = len(runs), map[string]bool{}
+			place, key := fmt.Sprintf("%q", []string{r.BuildCommit, strconv.Itoa(r.BuildNumber), r.CPUInfo, r.GPUInfo, r.Backends}), rowKey(columns, texts)
+			of := foreign[place]
+			if of == nil || of.seen[key] {
+				of = &foreignRun{len(runs), map[string]bool{}}
+				foreign[place] = of
 				runs = append(runs, Run{})
 			}
-			seen[key] = true
-			runs[open].Records = append(runs[open].Records, r)
+			of.seen[key] = true
+			runs[of.index].Records = append(runs[of.index].Records, r)
 			return nil
 		}
 		r.Ext, r.SamplesNs, r.SamplesTS = x.ext, x.ns, x.ts
@@ -187,6 +230,12 @@ func readRows(q querier, there []string, extensions map[int64]*extension) (runs 
 		err = io.ErrUnexpectedEOF
 	}
 	return runs, err
+}
+
+// foreignRun is a run of llama-bench that is read.
+type foreignRun struct {
+	index int
+	seen  map[string]bool // keys of its rows
 }
 
 // rowKey is what one run of llama-bench measures once: all of a row but the results.

@@ -23,8 +23,8 @@ const MaxLineBytes = 1 << 20
 // kind is refused before it fills the memory.
 const MaxRecords = 100_000
 
-// errManyRecords says that a file has more than MaxRecords.
-var errManyRecords = fmt.Errorf("more than %d records", MaxRecords)
+// ErrManyRecords says that a file has more than MaxRecords.
+var ErrManyRecords = fmt.Errorf("more than %d records", MaxRecords)
 
 // ReadRecords reads JSON lines of this program or of llama-bench, from build 4753
 // (February 2025) on. It ignores unknown keys and blank lines; missing fields stay
@@ -42,7 +42,7 @@ func ReadRecords(r io.Reader) ([]result.Record, error) {
 		}
 		record, err := readRecord(lines.Bytes())
 		if err == nil && len(records) == MaxRecords {
-			err = errManyRecords
+			err = ErrManyRecords
 		}
 		if err != nil {
 			return records, fmt.Errorf("line %d: %w", number, err)

@@ -97,7 +97,7 @@ func readArray(r io.Reader) ([]result.Record, error) {
 		}
 		record, err := readRecord(raw)
 		if err == nil && len(records) == MaxRecords {
-			err = errManyRecords
+			err = ErrManyRecords
 		}
 		if err != nil {
 			return records, fmt.Errorf("record %d, up to line %d: %w", len(records)+1, counted.n+1, err)
@@ -157,13 +157,13 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 			if !known {
 				continue
 			}
-			if err := c.Set(&record, text); err != nil {
+			if err := c.Set(&record, c.plain(text)); err != nil {
 				return records, fmt.Errorf("line %d: %s: %w", line, c.Name, err)
 			}
 		}
 		err = record.Test().Validate()
 		if err == nil && len(records) == MaxRecords {
-			err = errManyRecords
+			err = ErrManyRecords
 		}
 		if err != nil {
 			return records, fmt.Errorf("line %d: %w", line, err)
@@ -173,13 +173,18 @@ func readCSV(r io.Reader) ([]result.Record, error) {
 	}
 }
 
+// plain takes the apostrophe away that cell adds.
+func (c Column) plain(cell string) string {
+	if c.Type() == "TEXT" && len(cell) > 1 && cell[0] == '\'' && strings.Contains(formulaSigns, cell[1:2]) {
+		return cell[1:]
+	}
+	return cell
+}
+
 // Set parses a value of the column.
 func (c Column) Set(r *result.Record, text string) error {
 	switch v := reflect.ValueOf(r).Elem().Field(c.index); v.Kind() {
 	case reflect.String:
-		if len(text) > 1 && text[0] == '\'' && strings.Contains(formulaSigns, text[1:2]) {
-			text = text[1:]
-		}
 		v.SetString(text)
 	case reflect.Bool:
 		b, err := strconv.ParseBool(text)

@@ -131,14 +131,15 @@ func readRuns(path string) ([]compare.Run, error) {
 }
 
 func isDatabase(path string) bool {
+	// A pipe can be opened only once.
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
 	head := make([]byte, database.HeadBytes)
 	n, _ := io.ReadFull(f, head)
 	return database.Is(head[:n])
