@@ -270,7 +270,7 @@ var foreign = map[string]string{
 	"--init":  "docker run",
 
 	"--group-add": "docker", "--gpus": "docker", "--no-mmap": "llama-bench of 2024", "--repack": "llama-bench",
-	"--delay": "llama-bench", "--progress": "llama-bench", "--list-devices": "llama-bench",
+	"--delay": "llama-bench", "--progress": "llama-bench", "--list-devices": "llama-bench", "--offline": "llama-bench",
 }
 
 // scripted are the verbs whose ARGS are the flags of a program of ours, with its

@@ -92,6 +92,7 @@ type EngineFacts struct {
 	GPUs         []EngineGPU       `json:"gpus,omitempty"`
 	Limited      []string          `json:"limited,omitempty"`       // devices in use, if more were requested than the library accepts
 	CUDAModule   string            `json:"cuda_module,omitempty"`   // file of the CUDA back-end, opened or not
+	HIPModule    string            `json:"hip_module,omitempty"`    // file of the HIP back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Idle         map[string]string `json:"idle,omitempty"`          // installed back-end for GPUs without a device → why
 	// Unused are listed devices that these settings do not use. GPUs has them, too.

@@ -187,6 +187,9 @@ func CUDAModule() string {
 	return path
 }
 
+// HIPModule is the path of the HIP back-end. It is empty if there is none.
+func HIPModule() string { return module("libggml-hip.so") }
+
 // BackendProblems returns the errors that the library logged while LoadBackends
 // ran, such as a module that cannot be opened or a driver that is too old.
 func BackendProblems() []string {

@@ -102,6 +102,7 @@ const (
 	NoDirectory              // the models directory cannot be used
 	UnknownModel             // no default model has that name
 	NoShape                  // synthetic weights cannot be made from the header
+	NoTensor                 // the header has no tensor that a setting names
 	NoSource                 // an interrupted run does not say where the file came from
 	OtherFile                // earlier tests of an interrupted run were measured with another file
 )

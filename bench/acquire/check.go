@@ -3,6 +3,7 @@ package acquire
 import (
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
 
 	"github.com/sparecores/benchmark-llm/bench"
@@ -81,4 +82,19 @@ func warnOfGaps(job *bench.Job, header *gguf.File, paths []string, warm bool) {
 	w := result.Warning{Code: result.WarnEmptyWeights, Message: "the model file seems incomplete: " + gaps.String()}
 	job.Warn(w)
 	slog.Warn(w.Message, "model", job.Model.Name, "warning", w.Code)
+}
+
+// checkOverrides refuses an override of tensors that matches none: the library would
+// ignore it, and the record would name it.
+func checkOverrides(s bench.Settings, header *gguf.File) error {
+	for _, o := range s.TensorOverrides {
+		pattern, err := regexp.Compile(o.Pattern)
+		if err != nil {
+			return fmt.Errorf("override of tensors %q: %w", o.Pattern, err)
+		}
+		if !slices.ContainsFunc(header.Tensors, func(t gguf.Tensor) bool { return pattern.MatchString(t.Name) }) {
+			return fmt.Errorf("no tensor matches the override %s=%s", o.Pattern, o.Buffer)
+		}
+	}
+	return nil
 }

@@ -195,6 +195,9 @@ func (m *Models) find(ctx context.Context, wanted suite.Entry) (model, error) {
 	}
 	if c.header != nil {
 		c.wanted.SizeBytes = c.header.TensorBytes()
+		if err := checkOverrides(c.job.Settings, c.header); err != nil {
+			return c, &Error{NoTensor, c.wanted.Name, fmt.Errorf("%s: %w", c.wanted.Name, err)}
+		}
 	}
 	c.job = m.budget(c.job, c.wanted)
 	return c, nil

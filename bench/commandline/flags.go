@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +62,14 @@ func Prepare(root *cobra.Command, args []string) error {
 		return nil
 	}
 	root.SetArgs(args)
+	args, env, hub := Hub(args)
+	for name, value := range env {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
 	args, notes := FromLlamaBench(args)
+	notes = append(hub, notes...)
 	command, _, err := root.Find(args)
 	if err != nil {
 		return err

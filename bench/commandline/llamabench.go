@@ -60,10 +60,8 @@ type ForeignFlag struct {
 
 // foreign are the flags that this program lacks.
 var foreign = []ForeignFlag{
-	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "use -m hf:user/repository/file"},
+	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "name its file, too, with --hf-file, or use -m hf:user/repository/file"},
 	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
-	{"-hft, --hf-token", "is the access token of --hf-repo", "set the environment variable HF_TOKEN"},
-	{"--offline", "uses only files of this machine", "set the environment variable HF_HUB_OFFLINE=1"},
 	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
 	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},
 	{"--no-mmap", "reads the model file instead of mapping it", "use --load-mode none"},

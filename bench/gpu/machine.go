@@ -29,14 +29,15 @@ const maxVisible = 15
 // Machine is what is known about this machine's GPUs before the engine is asked.
 type Machine struct {
 	GPUs        []Facts
-	NVMLProblem string   // why NVIDIA's management library is installed but does not work
-	DeviceNode  bool     // a device node of NVIDIA's driver exists
-	OtherNode   bool     // a device node of another GPU's driver exists, or WSL's of any
-	Vulkan      bool     // a render node exists, or the environment names Vulkan drivers or devices
-	RenderNode  bool     // a device node exists through which Vulkan drivers reach a GPU
-	NoAccess    []Node   // render nodes that this process may not open
-	Hidden      bool     // the environment hides all NVIDIA GPUs from CUDA
-	Visible     []string // devices that the environment shows to CUDA; nil: all, named by index
+	NVMLProblem string            // why NVIDIA's management library is installed but does not work
+	DeviceNode  bool              // a device node of NVIDIA's driver exists
+	OtherNode   bool              // a device node of another GPU's driver exists, or WSL's of any
+	Vulkan      bool              // a render node exists, or the environment names Vulkan drivers or devices
+	RenderNode  bool              // a device node exists through which Vulkan drivers reach a GPU
+	NoAccess    []Node            // render nodes that this process may not open
+	gfx         map[string]string // code target of AMD's GPUs ("gfx1030"), by PCI address
+	Hidden      bool              // the environment hides all NVIDIA GPUs from CUDA
+	Visible     []string          // devices that the environment shows to CUDA; nil: all, named by index
 
 	// KeepNames means that the settings name devices or count them. None may be
 	// hidden then, because that would rename the others.
@@ -53,6 +54,7 @@ func NewMachine(root string, gpus []Facts, nvmlProblem string) Machine {
 		m.OtherNode = m.OtherNode || len(glob(root, node)) > 0
 	}
 	m.vulkan(root, openNode)
+	m.gfx = gfxTargets(root)
 	visible, set := os.LookupEnv(VisibleDevices)
 	m.Hidden = set && (visible == "" || visible[0] == '-') // an invalid index ends the list
 	if set && !m.Hidden {
@@ -158,7 +160,10 @@ func (m Machine) Ask(ctx context.Context, probe Probe) (Answer, error) {
 
 // libraries says which GPUs the engine's CUDA libraries have code for. nil means
 // that this is not known.
-type libraries struct{ backend, cublas *CUDACode }
+type libraries struct {
+	backend, cublas *CUDACode
+	hip             []string // targets
+}
 
 func readLibraries(engine bench.EngineFacts) libraries {
 	read := func(path string) *CUDACode {
@@ -175,7 +180,7 @@ func readLibraries(engine bench.EngineFacts) libraries {
 	if len(engine.GPUs) == 0 {
 		return libraries{}
 	}
-	return libraries{backend: read(engine.CUDAModule), cublas: read(engine.CUBLASModule)}
+	return libraries{backend: read(engine.CUDAModule), cublas: read(engine.CUBLASModule), hip: hipTargets(engine)}
 }
 
 // The driver's cache of compiled kernels lies beside the models, which outlive a

@@ -30,6 +30,7 @@ type Usage struct {
 	LimitReason   string            // why not all of the usable devices are used
 	Doubts        []string          // devices that are used but may fail, each with its reason
 	Visible       string            // CUDA_VISIBLE_DEVICES that workers need; empty: as inherited
+	NoHIP         bool              // workers must be kept from HIP, which has no code for the GPU
 	NoVulkan      bool              // workers must be kept from Vulkan drivers, whose use ends or holds them
 	Kernels       map[string]string // NativeKernels or PTXKernels by PCI address, where known
 }
@@ -44,6 +45,9 @@ func (u Usage) Env() []string {
 	var env []string
 	if u.Visible != "" {
 		env = append(env, VisibleDevices+"="+u.Visible)
+	}
+	if u.NoHIP {
+		env = append(env, noHIP...)
 	}
 	if u.NoVulkan {
 		env = append(env, noVulkan...)
@@ -125,6 +129,16 @@ func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason str
 	default:
 		return u
 	}
+	// HIP is hidden as a whole: another back-end may then use the GPU.
+	if names, why := m.unusableHIP(local, libs.hip); m.KeepNames {
+		u.Doubts = append(u.Doubts, why...)
+	} else if len(names) > 0 {
+		u.NoHIP, u.LeftOut, u.LeftOutReason = true, names, strings.Join(why, "; ")
+		if local = slices.DeleteFunc(local, func(g bench.EngineGPU) bool { return g.Backend == "ROCm" }); len(local) == 0 {
+			u.UnusedReason, u.LeftOutReason = u.LeftOutReason, ""
+			return u
+		}
+	}
 	cuda := slices.DeleteFunc(slices.Clone(local), func(g bench.EngineGPU) bool { return g.Backend != "CUDA" })
 	var unusable, usable []string
 	vulkan, why := unusableVulkan(local)
@@ -166,7 +180,7 @@ func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason str
 	case m.KeepNames:
 		u.LeftOut, u.Doubts = nil, append(unusable, u.Doubts...)
 	default:
-		u.Visible, u.LeftOutReason = cmp.Or(strings.Join(usable, ","), noDevices), strings.Join(unusable, "; ")
+		u.Visible, u.LeftOutReason = cmp.Or(strings.Join(usable, ","), noDevices), join(u.LeftOutReason, strings.Join(unusable, "; "))
 	}
 	return u
 }

@@ -22,7 +22,7 @@ func TestUsage(t *testing.T) {
 		ISA:     Capability{8, 4},
 	}
 	cublas := CUDACode{Machine: []Capability{{7, 5}, {8, 6}, {8, 9}, {9, 0}}}
-	debian := libraries{&packaged, &cublas}
+	debian := libraries{&packaged, &cublas, nil}
 	facts := func(address, cuda, capability string) Facts {
 		return Facts{PCIVendor: nvidia, PCIAddress: address, Model: "a GPU", Driver: "nvidia", DriverVersion: "550.1", CUDAVersion: cuda, ComputeCapability: capability}
 	}
@@ -70,7 +70,7 @@ func TestUsage(t *testing.T) {
 			UnusedReason: "CUDA0 (NVIDIA A): the installed cuBLAS does not support compute capability 12.0", Visible: "-1", LeftOut: []string{"CUDA0"}, Kernels: kernels(address0, "ptx"),
 		}},
 		{"newer than cuBLAS, whose PTX may do", machine(facts(address0, "12.8", "12.0")), engine(cuda0),
-			libraries{&packaged, &CUDACode{Machine: cublas.Machine, PTX: []Capability{{9, 0}}}}, "", Usage{
+			libraries{&packaged, &CUDACode{Machine: cublas.Machine, PTX: []Capability{{9, 0}}}, nil}, "", Usage{
 				Doubts:  []string{"CUDA0 (NVIDIA A): the installed cuBLAS is older than compute capability 12.0 and has no machine code for it"},
 				Kernels: kernels(address0, "ptx"),
 			}},

@@ -139,6 +139,7 @@ func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems(), Idle: llama.IdleBackends()}
 	if backends == llama.AllBackends {
+		f.HIPModule = llama.HIPModule()
 		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")
 	}
 	var used []llama.Device

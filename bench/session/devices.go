@@ -93,7 +93,7 @@ func (r *Session) ask(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrDevices, err)
 	case !s.Offloads(): // single operations may still run on a GPU
-		r.gpus.Visible, r.gpus.NoVulkan = answer.Usage.Visible, answer.Usage.NoVulkan
+		r.gpus.Visible, r.gpus.NoHIP, r.gpus.NoVulkan = answer.Usage.Visible, answer.Usage.NoHIP, answer.Usage.NoVulkan
 		return nil
 	}
 	r.gpus = answer.Usage

@@ -56,6 +56,9 @@ func (l Lengths) Tests() ([]result.Test, error) {
 			}
 		}
 		for _, pg := range l.Combined {
+			if pg == [2]int{} {
+				continue
+			}
 			add(result.Test{Prompt: pg[0], Gen: pg[1], Depth: d})
 		}
 	}

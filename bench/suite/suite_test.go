@@ -90,7 +90,6 @@ func TestLengths(t *testing.T) {
 	for _, bad := range []suite.Lengths{
 		{Prompt: []int{-1}},
 		{Gen: []int{result.MaxTokens + 1}},
-		{Combined: [][2]int{{0, 0}}},
 		{Prompt: []int{1}, Depth: []int{-5}},
 		{E2E: [][2]int{{16, 0}}},
 	} {

@@ -237,6 +237,7 @@ var rules = []rule{
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
 	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
+	{modelKind(acquire.NoTensor), exitModel, hint("check the pattern: names are like blk.0.ffn_down_exps.weight")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
 	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},

@@ -125,6 +125,7 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoDirectory, plain), 3, otherModelsDir},
 		{model(acquire.NoDirectory, syscall.ENOSPC), 3, "free disk space, or " + otherModelsDir},
 		{model(acquire.UnknownModel, plain), 3, "benchmark-llm models lists the names"},
+		{model(acquire.NoTensor, plain), 3, "check the pattern: names are like blk.0.ffn_down_exps.weight"},
 		{model(acquire.NoShape, plain), 3, "use --weights file"},
 		{model(acquire.OtherFile, plain), 3, "put the file back, or start a new run"},
 		{model(acquire.NoSource, plain), 3, "start a new run; downloaded files are reused"},

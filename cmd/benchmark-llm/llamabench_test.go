@@ -32,6 +32,9 @@ func TestEveryFlagOfLlamaBench(t *testing.T) {
 		if _, ok := commandline.Foreign(name); ok {
 			return true
 		}
+		if _, env, _ := commandline.Hub([]string{name, "1"}); len(env) > 0 { // replaced
+			return true
+		}
 		if _, notes := commandline.FromLlamaBench([]string{name, "1"}); len(notes) > 0 { // replaced
 			return true
 		}
