@@ -476,6 +476,33 @@ func writeEnded(t *testing.T, events []bench.Event) (path string) {
 	return path
 }
 
+// A page that cannot be written costs a line of the log, and nothing else.
+func TestPageCannotBeWritten(t *testing.T) {
+	log := quietLog(t)
+	d, err := Create(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Describe(twoModels()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(d.Path, "report.html", "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Finish(result.Accounting{}); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "report.html cannot be written"); n != 1 {
+		t.Errorf("log %q", log)
+	}
+	for _, name := range []string{"run.json", "report.md"} {
+		if b, err := os.ReadFile(filepath.Join(d.Path, name)); err != nil || len(b) == 0 {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+	}
+}
+
 // A run that was stopped with its report goes on, and nothing about that is odd.
 func TestContinuesAfterTheEnd(t *testing.T) {
 	log := quietLog(t)
