@@ -114,8 +114,8 @@ func TestCompletion(t *testing.T) {
 		want      []string
 		directive string
 	}{
-		{"run -o=", []string{"jsonl", "json", "csv", "md", "table"}, words},
-		{"-o=", []string{"jsonl", "json", "csv", "md", "table"}, words},
+		{"run -o=", []string{"jsonl", "json", "csv", "sql", "md", "table"}, words},
+		{"-o=", []string{"jsonl", "json", "csv", "sql", "md", "table"}, words},
 		{"plan --output=", tableFormats, words},
 		{"models inspect x -o=", tableFormats, words},
 		{"run --weights=", []string{"file", "synthetic", "auto"}, words},

@@ -23,10 +23,10 @@ func TestFlagsGivenTwice(t *testing.T) {
 		"tokens": {"16", "32"}, "pp,tg": {"16,1", "32,1"}, "models": {"a.gguf", "b.gguf"}, "servers": {"h:1", "h:2"}, "intSlice": {"0", "1"},
 		"names": {"machine", "n_threads"}, "share": {"1%", "0.02"},
 		"number": {"1", "2"}, "layers": {"1", "2"}, "index": {"1", "2"}, "level": {"1", "2"}, "MiB": {"1", "2"},
-		"split-mode": {"layer", "none"}, "load-mode": {"none", "mmap"}, "lazy-mode": {"on", "off"}, "flash-attn": {"on", "off"}, // by name
+		"split-mode": {"layer", "none"}, "load-mode": {"none", "mmap"}, "lazy-mode": {"on", "off"}, "flash-attn": {"on", "off"}, "older-than": {"30d", "12h"}, // by name
 	}
 	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus", "across"}
-	adding = append(adding, sweep.New(bench.Settings{}).Flags()...)
+	lists := sweep.New(bench.Settings{}).Flags() // where they take lists
 	short := map[string]string{}
 	for s, long := range commandline.Short {
 		short[strings.TrimPrefix(long, "--")] = s
@@ -63,7 +63,8 @@ func TestFlagsGivenTwice(t *testing.T) {
 				long := args[0]
 				for _, second := range two {
 					err := find().ParseFlags([]string{long + "=" + two[0], long + "=" + second})
-					refused := second != two[0] && !slices.Contains(adding, f.Name) || second == two[0] && f.Name == "rpc" // no server twice
+					adds := slices.Contains(adding, f.Name) || slices.Contains(lists, f.Name) && f.Value.Type() != "int"
+					refused := second != two[0] && !adds || second == two[0] && f.Name == "rpc" // no server twice
 					if refused != (err != nil) || refused && !strings.Contains(err.Error(), "--"+f.Name) {
 						t.Errorf("%v %s=%s %s=%s: %v", path, name, two[0], name, second, err)
 					}

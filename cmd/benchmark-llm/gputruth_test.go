@@ -227,7 +227,7 @@ func TestRequireGPU(t *testing.T) {
 		want string // on stderr
 	}{
 		{"it is there", []string{"--rpc", endpoint}, exitOK, ""},
-		{"none is", nil, exitLibrary, "benchmark-llm: no GPU is used: the library lists none\n"},
+		{"none is", nil, exitLibrary, "benchmark-llm: no GPU is used: the Vulkan back-end has no device: no Vulkan driver is installed, or none works\n"},
 		{"none is wanted", []string{"--n-gpu-layers", "0"}, exitUsage, "benchmark-llm: --require-gpu: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) { // one after another: a server has one client at a time

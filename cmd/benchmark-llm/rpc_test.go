@@ -410,7 +410,7 @@ func TestDevicesDoNotGo(t *testing.T) {
 		},
 		{
 			"a share for a device left out", []string{"--device", "RPC1", "--tensor-split", "1/1"}, exitUsage,
-			"start engine: settings do not match the devices: the tensor split has 2 shares for 1 device: RPC1",
+			"--tensor-split: 1/1 has 2 shares for the 1 of --device RPC1",
 		},
 		{
 			"no such main GPU", []string{"--split-mode", "none", "--main-gpu", "2"}, exitUsage,
