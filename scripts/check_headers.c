@@ -209,6 +209,10 @@ CONSTANT(GGML_TYPE_COUNT, 43)
 
 CONSTANT(GGML_MAX_N_THREADS, 512)
 
+CONSTANT(GGML_NUMA_STRATEGY_DISTRIBUTE, 1)
+CONSTANT(GGML_NUMA_STRATEGY_ISOLATE, 2)
+CONSTANT(GGML_NUMA_STRATEGY_NUMACTL, 3)
+
 FUNCTION(llama_version, const char *, (void))
 FUNCTION(llama_backend_init, void, (void))
 FUNCTION(llama_log_set, void, (ggml_log_callback, void *))
