@@ -19,8 +19,8 @@ var fakeVulkan []byte
 
 // Lavapipe returns an environment in which a program finds n Vulkan devices that compute
 // on the CPU: Mesa's lavapipe, behind a driver that can change what it says and make it
-// fail. settings are variables of testdata/vulkan.c. By default the devices are discrete
-// GPUs, so that the library uses them.
+// fail. settings are variables of testdata/vulkan.c. By default the devices say that they
+// are discrete GPUs: the library uses only those.
 //
 // Results are real. Compiled shaders are kept between tests, because compiling takes far
 // longer than computing.

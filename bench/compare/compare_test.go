@@ -213,7 +213,7 @@ func TestFalseVerdicts(t *testing.T) {
 		"normal": (*rand.Rand).NormFloat64,
 		"skewed": func(r *rand.Rand) float64 { return -r.ExpFloat64() },
 		"outliers": func(r *rand.Rand) float64 {
-			const sd = 1.3 // of all, so that it is 1 after the division
+			const sd = 1.3 // of all values before the division by it
 			if r.Float64() < 0.02 {
 				return -10 / sd * r.Float64()
 			}

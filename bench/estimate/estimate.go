@@ -147,9 +147,9 @@ func measured(tests []result.Test) (run []result.Test) {
 // memoryShare is the share of the available memory that a thin model may take.
 const memoryShare = 0.8
 
-// leaves is how many times the size of the caches the layers of the smaller thin model
-// have, so that the caches do not hold them. A model that is smaller than that is in the
-// caches itself: a sixth of it is enough.
+// leaves is the size of the smaller thin model's layers, in sizes of the caches. The caches
+// cannot hold twice their size. If the full model is smaller than that, the caches hold
+// it too, and a sixth of its layers is enough.
 const leaves = 2
 
 // chooseDepths chooses two numbers of layers, the larger three times the smaller
@@ -201,7 +201,7 @@ func nearest(values []int, want float64) int {
 }
 
 // Jobs writes the headers of the thin models to files and makes their jobs. Depths take
-// turns forwards and backwards, so that a steady drift of the machine's speed cancels.
+// turns forwards and backwards: a steady drift of the machine's speed cancels.
 func (p *Plan) Jobs() (jobs []bench.Job, err error) {
 	paths := make(map[int]string)
 	for _, depth := range p.depths {

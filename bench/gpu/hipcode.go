@@ -19,8 +19,7 @@ import (
 // ROCm's documentation.
 var noHIP = []string{"HIP_VISIBLE_DEVICES=-1"}
 
-// gfxOverride is the variable by which ROCm takes a GPU for another one, so that code for
-// that one runs on it.
+// gfxOverride is the variable that makes ROCm run another GPU's code on a GPU.
 const gfxOverride = "HSA_OVERRIDE_GFX_VERSION"
 
 // gfxTargets returns the code targets of AMD's GPUs, such as "gfx1030", by PCI address.

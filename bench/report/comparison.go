@@ -176,7 +176,7 @@ func comparisonNotes(c *compare.Comparison) []string {
 	return notes
 }
 
-// few are at most 100 records, so that the notes do not hide the table.
+// few are at most 100 records: more notes would hide the table.
 func few(all []compare.Alone) []compare.Alone { return all[:min(len(all), 100)] }
 
 func faster(c *compare.Comparison) string {

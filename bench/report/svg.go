@@ -27,7 +27,7 @@ type figure struct {
 }
 
 // The colors of plots stand for the variables of page.html with the same number or
-// name, so that a page can have them light and dark. svg replaces them. Black and white
+// name. The page sets those for light and dark. svg replaces them. Black and white
 // are not among them: vgsvg leaves black out.
 var (
 	textColor  = color.RGBA{0xF1, 0xF1, 0x01, 0xFF}
@@ -52,7 +52,7 @@ var pageStyle = func() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }()
 
-// Series differ in shape and dash too, so that a page can be read in grey.
+// Series differ in shape and dash too: a page can be read in grey.
 var (
 	glyphs = []draw.GlyphDrawer{
 		draw.CircleGlyph{}, draw.SquareGlyph{}, draw.PyramidGlyph{}, draw.RingGlyph{}, draw.BoxGlyph{}, draw.TriangleGlyph{}, draw.PlusGlyph{},

@@ -162,7 +162,7 @@ func BenchmarkCompareSuites(b *testing.B) {
 
 // BenchmarkCompareFiles compares 1,000 results files: two sides of 500 runs on one machine
 // (sides=2), a side for each machine (sides=1000), and two sides of which each run is of a
-// machine of its own, so that most records have no partner (apart).
+// machine of its own: most records have no partner (apart).
 func BenchmarkCompareFiles(b *testing.B) {
 	all := machines(b)
 	all = all[:min(len(all), 1000)]

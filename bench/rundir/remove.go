@@ -23,8 +23,8 @@ type Removed struct {
 	Err   error    // why it was not removed, as Remove returns it; nil: it was
 }
 
-// Remove removes the directory of a run. It holds the lock of the run, so that no process
-// writes it. It removes only the files of a run. A directory that has others stays, with
+// Remove removes the directory of a run. It holds the lock of the run: no process
+// can write it meanwhile. It removes only the files of a run. A directory that has others stays, with
 // them. Errors are ErrNotRun, ErrRunning and ErrAccess.
 func Remove(path string) Removed { return remove(path, false, (*flock.Flock).TryLock) }
 

@@ -79,7 +79,7 @@ func (l *List) Set(text string) error {
 // Adds says that each use adds to the list.
 func (*List) Adds() {}
 
-// IsBoolFlag tells whether the values are 0 and 1, so that the flag alone stands for 1.
+// IsBoolFlag tells whether the values are 0 and 1. Then the flag alone stands for 1.
 func (l *List) IsBoolFlag() bool { return l.kind == "bool" }
 
 // Values is the number of values.

@@ -87,8 +87,8 @@ func (k Kinds) Depths() (depths []int) {
 
 // Thin makes the header of a model with the same layers but fewer of them, one of
 // k.Depths(). It keeps the vocabulary, the embedding and the leading layers. Of the
-// others it takes layers in places that are alike, so that those with more bits have
-// nearly the share that they have in f. f must have an Outline's keys: it is written.
+// others it takes layers in places that are alike. Layers with more bits then have nearly
+// the share that they have in f. f must have an Outline's keys: it is written.
 func (k Kinds) Thin(f *gguf.File, depth int) (*gguf.File, error) {
 	if !slices.Contains(k.Depths(), depth) {
 		return nil, fmt.Errorf("%w: %d layers", ErrThin, depth)
