@@ -140,11 +140,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		}
 		rows = append(rows, p.Rows()...)
 	}
-	columns := 0
-	if isTerminal(stdout) {
-		columns = width(stdout)
-	}
-	if err := printed(estimate.Write(stdout, o.format, rows, columns)); err != nil {
+	if err := printed(estimate.Write(stdout, o.format, rows, columns(stdout))); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed > 0 }) {
