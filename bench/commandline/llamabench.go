@@ -61,7 +61,7 @@ type ForeignFlag struct {
 
 // foreign are the flags that this program lacks.
 var foreign = []ForeignFlag{
-	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "name its file, too, with --hf-file, or use -m hf:user/repository/file"},
+	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "give as many files with --hf-file as repositories, or none"},
 	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
 	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
 	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},

@@ -9,7 +9,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/host"
-	"github.com/sparecores/benchmark-llm/bench/source"
 )
 
 func newInspectCommand() *cobra.Command {
@@ -20,7 +19,8 @@ func newInspectCommand() *cobra.Command {
 		Short: "Show what a model is, from its header",
 		Long: `Show what a model is, from its header: architecture, tensors by type, size, and
 the memory that tests of given lengths need. NAME is a default model. Only the
-header is read, also if the model is a URL or hf:user/repository/file[@revision].
+header is read, also if the model is a URL, hf:user/repository[:quant] or
+hf:user/repository/file[@revision].
 Inspecting works without libllama. With it, the memory of GPUs is shown too.
 
 The memory is predicted for this machine's CPU. It is exact for models of plain
@@ -32,12 +32,12 @@ counts twice if the CPU repacks its type: run --no-repack avoids the second copy
 			if err := oneOf("--output", format, tableFormats); err != nil {
 				return err
 			}
-			src, err := source.Parse(args[0])
-			if err != nil {
-				return err
-			}
 			ctx, stop := interruptible(nil)
 			defer stop()
+			src, err := acquire.Named(ctx, newClient(false), args[0])
+			if err = causeOf(ctx, "nothing was read", err); err != nil {
+				return err
+			}
 			found, err := acquire.ReadHeader(ctx, newClient(false), src)
 			if err != nil {
 				return causeOf(ctx, "nothing was read", err)
