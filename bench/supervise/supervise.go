@@ -334,6 +334,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 				end(a.ladder.loss)
 				continue
 			}
+			if _, starts := ev.Event.(bench.TestStarted); starts {
+				w.output.testStarts()
+			}
 			if _, wait := ev.Event.(bench.CoolDownStarted); wait && a.options.CoolDown != nil {
 				waited := a.options.CoolDown(ctx)
 				if err := a.take(bench.Stamped{At: time.Now(), Event: waited}); err != nil {
@@ -471,13 +474,14 @@ func (a *attempt) loadEnded() {
 // gone returns how a worker was lost; nil if it finished. killed says why the parent
 // killed the worker; nil: it did not.
 func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
-	output, loss := w.output.lines(), killed
+	output, recent := w.output.lines()
+	loss := killed
 	switch {
 	case killed != nil:
 	case a.worker.Finished():
 		return nil, nil
 	default:
-		loss = w.describe(output)
+		loss = w.describe(recent)
 	}
 	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Code: loss.Code, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})
