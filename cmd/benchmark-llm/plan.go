@@ -264,6 +264,9 @@ func (p *planText) devicesLine() string {
 		if how := kernelWords[d.Kernels]; how != "" {
 			about = append(about, how)
 		}
+		if d.NotUsed != "" {
+			about = append(about, "not used: "+oneLine(d.NotUsed))
+		}
 		names = append(names, fmt.Sprintf("%s (%s)", oneLine(d.Name), strings.Join(about, ", ")))
 	}
 	return "devices: " + strings.Join(names, ", ")
