@@ -27,6 +27,9 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	emit = serialised(emit) // an engine may report progress from any goroutine
 	j := newJobRun(e, job, policy)
 
+	if err := MeasureLimits(ctx, e, job, emit); err != nil {
+		return err
+	}
 	model, err := load(ctx, e, j, emit)
 	for errors.Is(err, ErrRepeat) {
 		model, err = load(ctx, e, j, emit)
