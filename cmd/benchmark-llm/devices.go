@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -33,7 +32,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 				return err
 			}
 			if found.gpus.UnusedReason != "" {
-				slog.Warn(gpuUnused, "reason", found.gpus.UnusedReason)
+				slog.Warn(gpu.Unused, "reason", found.gpus.UnusedReason)
 			}
 			logWithoutCUDA(found.withoutCUDA)
 			session.LogDoubts(found.gpus)
@@ -43,22 +42,6 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
 	return cmd
 }
-
-// kernelWords say how a device gets its kernels.
-var kernelWords = map[string]string{
-	gpu.NativeKernels: "native kernels",
-	gpu.PTXKernels:    "kernels compiled by the driver at first use (PTX)",
-}
-
-func bytesOrUnknown(n uint64) string {
-	if n == 0 {
-		return "?"
-	}
-	return humanize.IBytes(n)
-}
-
-// gpuUnused stands before the reason.
-const gpuUnused = "a GPU cannot be used"
 
 // logWithoutCUDA logs why the CUDA back-end has no device; empty: it logs nothing.
 func logWithoutCUDA(reason string) {
@@ -111,11 +94,11 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 func (f *foundDevices) rows() (rows []table.Row) {
 	for _, d := range f.devices {
 		if how := f.gpus.KernelsOf(d.ID); how != "" {
-			d.Description += ", " + kernelWords[how]
+			d.Description += ", " + gpu.KernelWords(how)
 		}
 		rows = append(rows, table.Row{
 			oneLine(d.Name), d.Type, oneLine(d.Backend),
-			bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
+			acquire.BytesOrUnknown(d.MemoryFreeBytes), acquire.BytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
 		})
 	}
 	return rows
