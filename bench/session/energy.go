@@ -20,14 +20,19 @@ type energy struct{ meter *host.EnergyMeter }
 // observeIdle measures the power of the machine before anything runs. A machine that tells
 // no power does not wait.
 func observeIdle(ctx context.Context, meter *host.EnergyMeter, watch *gpu.Watcher) {
-	if facts := meter.Facts(); len(facts.Denied) > 0 {
-		slog.Info("only root may read the energy of some parts", "file", facts.Denied[0], "hint", facts.Hint)
-	}
+	logDenied(meter.Facts())
 	if !meter.Readable() && !watch.TellsPower() {
 		return
 	}
 	meter.Idle(ctx, idleTime)
 	watch.Idle()
+}
+
+// logDenied says once which counters this user may not read.
+func logDenied(f host.Energy) {
+	if len(f.Denied) > 0 {
+		slog.Info("only root may read the energy of some parts", "file", f.Denied[0], "hint", f.Hint)
+	}
 }
 
 // Observe is for supervise.Options.

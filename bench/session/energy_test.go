@@ -1,9 +1,12 @@
 package session
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,4 +94,21 @@ func TestNoEnergy(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// What only root may read is one line of the log, with the command that grants it.
+func TestDeniedEnergyIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	logDenied(host.Energy{Sources: map[string]string{"system": "battery"}})
+	if log.Len() > 0 {
+		t.Errorf("nothing is denied: %s", log.String())
+	}
+	logDenied(host.Energy{Denied: []string{"/a/energy_uj", "/b/energy_uj"}, Hint: "sudo chmod a+r /*"})
+	got := log.String()
+	if strings.Count(got, "\n") != 1 || !strings.Contains(got, "file=/a/energy_uj") || !strings.Contains(got, `hint="sudo chmod a+r /*"`) {
+		t.Error(got)
+	}
 }
