@@ -18,6 +18,20 @@ const (
 	PTXKernels    = "ptx"    // the driver compiles the library's PTX at first use
 )
 
+// KernelWords says how a GPU gets its kernels; empty: it is not known.
+func KernelWords(kernels string) string {
+	switch kernels {
+	case NativeKernels:
+		return "native kernels"
+	case PTXKernels:
+		return "kernels compiled by the driver at first use (PTX)"
+	}
+	return ""
+}
+
+// Unused stands before the reason why no GPU is used.
+const Unused = "a GPU cannot be used"
+
 // ErrNotUsed means that a GPU is required and none is used.
 var ErrNotUsed = errors.New("no GPU is used")
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -34,7 +33,7 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 				return err
 			}
 			if found.gpus.UnusedReason != "" {
-				slog.Warn(gpuUnused, "reason", found.gpus.UnusedReason)
+				slog.Warn(gpu.Unused, "reason", found.gpus.UnusedReason)
 			}
 			session.LogBackends(found.withoutCUDA, found.named)
 			session.LogDoubts(found.gpus)
@@ -44,22 +43,6 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
 	return cmd
 }
-
-// kernelWords say how a device gets its kernels.
-var kernelWords = map[string]string{
-	gpu.NativeKernels: "native kernels",
-	gpu.PTXKernels:    "kernels compiled by the driver at first use (PTX)",
-}
-
-func bytesOrUnknown(n uint64) string {
-	if n == 0 {
-		return "?"
-	}
-	return humanize.IBytes(n)
-}
-
-// gpuUnused stands before the reason.
-const gpuUnused = "a GPU cannot be used"
 
 // engineError is an engine of this process that could not start.
 type engineError struct{ error }
@@ -107,14 +90,14 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 func (f *foundDevices) rows() (rows []table.Row) {
 	for _, d := range f.devices {
 		if how := f.gpus.KernelsOf(d.Backend, d.ID); how != "" {
-			d.Description += ", " + kernelWords[how]
+			d.Description += ", " + gpu.KernelWords(how)
 		}
 		if why := f.gpus.WhyUnused(d.Name); why != "" {
 			d.Description += ", not used: " + why
 		}
 		rows = append(rows, table.Row{
 			oneLine(d.Name), d.Type, oneLine(d.Backend),
-			bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
+			acquire.BytesOrUnknown(d.MemoryFreeBytes), acquire.BytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
 		})
 	}
 	return rows
