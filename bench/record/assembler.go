@@ -194,6 +194,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		PrecompileSeconds: a.precompile.Seconds(),
 		UnusedDevices:     a.engine.Unused,
 		IdleBackends:      a.engine.Idle,
+		NamedBackend:      a.engine.Named,
 		Offload:           a.model.Offload,
 		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),

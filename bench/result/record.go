@@ -83,6 +83,7 @@ type Ext struct {
 	GPU               *GPU              `json:"gpu,omitempty"`            // absent when no GPU holds layers
 	UnusedDevices     []UnusedDevice    `json:"unused_devices,omitempty"` // that the engine lists and does not use by default
 	IdleBackends      map[string]string `json:"idle_backends,omitempty"`  // back-end for GPUs that is installed and has no device → why
+	NamedBackend      *NamedBackend     `json:"named_backend,omitempty"`  // module that GGML_BACKEND_PATH named; absent: none
 	Offload           *Offload          `json:"offload,omitempty"`        // absent where no device but the CPU was to be used
 	Memory            *Memory           `json:"memory,omitempty"`         // absent if the engine does not know it, and in records of earlier versions
 	E2E               *E2E              `json:"e2e,omitempty"`            // of an end-to-end test; absent from all others
