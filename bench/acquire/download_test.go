@@ -55,6 +55,9 @@ func TestDownloaded(t *testing.T) {
 		t.Errorf("%d bytes since the warm-up", n)
 	}
 	m.downloaded = 0
+	if err := m.Event(bench.Stamped{Event: bench.WarmupDone{}, More: 1}); err != nil { // repetitions followed it
+		t.Error(err)
+	}
 	if n := m.Downloaded(); n != got.Downloaded || n != int64(len(content)) {
 		t.Errorf("%d bytes since the start, of a file of %d", n, len(content))
 	}
