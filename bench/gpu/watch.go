@@ -45,7 +45,7 @@ type Watcher struct {
 // source reports what GPUs do. A Watcher calls it from one goroutine.
 type source interface {
 	list() []watched
-	read(i int) result.GPUReading
+	read(i, worker int) result.GPUReading  // worker is the process that computes; 0: none
 	others(i, worker int) (n int, ok bool) // other processes that compute; ok false: not known
 	close()
 }
@@ -64,8 +64,8 @@ func (n *NVML) list() (devices []watched) {
 	return devices
 }
 
-func (n *NVML) read(i int) result.GPUReading { return n.Read(i) }
-func (n *NVML) close()                       { n.Close() }
+func (n *NVML) read(i, _ int) result.GPUReading { return n.Read(i) }
+func (n *NVML) close()                          { n.Close() }
 
 func (n *NVML) others(i, worker int) (int, bool) {
 	pids, ok := n.Processes(i)
@@ -160,13 +160,13 @@ func (w *Watcher) ask(f func()) {
 // read reads all devices if a test runs.
 func (w *Watcher) read() {
 	w.mu.Lock()
-	testing := w.testing
+	testing, worker := w.testing, w.worker
 	w.mu.Unlock()
 	if !testing {
 		return
 	}
 	for i, d := range w.devices {
-		r := d.read(d.index)
+		r := d.read(d.index, worker)
 		w.mu.Lock()
 		w.readings[i] = append(w.readings[i], r)
 		w.mu.Unlock()
@@ -261,7 +261,7 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 	answer := make(chan float64, len(w.devices))
 	w.ask(func() {
 		for _, d := range w.devices {
-			if t := d.read(d.index).TemperatureC; t != nil {
+			if t := d.read(d.index, 0).TemperatureC; t != nil {
 				answer <- *t
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -49,6 +50,10 @@ func TestRules(t *testing.T) {
 		{&compare.NoRowError{Across: []string{"machine", "type_k"}}, 2, "compare them with --across machine,type_k"},
 		{&compare.GateError{}, 8, "the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals"},
 		{fmt.Errorf("m.gguf: %w", synth.ErrThin), 3, "run measures the model itself"},
+		{fmt.Errorf("\"q9\": %w", roofline.ErrType), 2, "try --type q4_K"},
+		{fmt.Errorf("%w: 2.0 GiB", roofline.ErrMemory), 1, "free memory"},
+		{fmt.Errorf("%w: limits of CPU: no memory", supervise.ErrNoLimits), 1, "free memory, or name another device with --device"},
+		{fmt.Errorf("%w: %w", supervise.ErrNoLimits, &supervise.EngineError{Code: bench.DeviceMissing}), 4, "benchmark-llm devices lists the devices"},
 		{fmt.Errorf("m.gguf: %w", estimate.ErrMemory), 3, "free memory, or use shorter lengths: -p, -n and -d"},
 		{fmt.Errorf("m.gguf, e2e1+1: %w", estimate.ErrTest), 2, "use -p and -n"},
 		{fmt.Errorf("m.gguf, tg128: %w", gguf.ErrEncoder), 3, "measure prompts only: -n 0"},
@@ -105,6 +110,12 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoFile, gguf.ErrUnknownType), 3, "use a file of another quantisation, or a newer llama.cpp"},
 		{model(acquire.NoFile, gguf.ErrNotFirst), 3, "give the first file, whose name has -00001-of-"},
 		{model(acquire.NoFile, gguf.ErrAdapter), 3, "give the model that it adapts"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{Repository: source.Repository{Name: "u/r", Quant: "F16"}, Quants: []string{"Q8_0", "Q4_0"}}), 3, "give one of them: -hf u/r:Q8_0"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{}), 3, "choose a repository of GGUF files; the names of many end in -GGUF"},
+		{model(acquire.NotChosen, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
+		{model(acquire.NotChosen, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or give the path of a file"},
+		{model(acquire.NotChosen, fetch.ErrNotFound), 3, "check the repository and the revision"},
+		{model(acquire.NotChosen, fetch.ErrUnavailable), 3, "check the network and the proxy, or give the path of a file"},
 		{model(acquire.NotFetched, gguf.ErrProjector), 3, "give the language model that it belongs to"},
 		{model(acquire.NotFetched, gguf.ErrCorrupt), 3, "give the address of another file: this one is incomplete or damaged"},
 		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
