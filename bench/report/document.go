@@ -57,6 +57,7 @@ func WriteDocument(w io.Writer, d Document) error {
 			}
 			blocks = append(blocks, m.markdown())
 			blocks = append(blocks, latencies(m.records)...)
+			blocks = append(blocks, limitsLines(m.records)...)
 		}
 		if missing := m.missing(); len(missing) > 0 {
 			blocks = append(blocks, "Not completed:", strings.Join(missing, "\n"))
