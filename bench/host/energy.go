@@ -306,6 +306,9 @@ func (m *EnergyMeter) Idle(ctx context.Context, during time.Duration) {
 	m.Repetition()
 	if joules, window := m.Total(); window > 0 {
 		m.idle = joules.Times(1 / window.Seconds())
+		for _, part := range m.idle.Known() {
+			*part.Value = new(math.Round(**part.Value*1e3) / 1e3)
+		}
 	}
 }
 

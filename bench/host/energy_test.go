@@ -84,7 +84,7 @@ func TestEnergy(t *testing.T) {
 		{"a machine without", map[string]string{"sys/class/hwmon/hwmon0/name": "nvme\n"}, nil, []moment{second(nil)}, result.Parts{}, nil, nil},
 		{
 			"two packages", server, nil,
-			[]moment{second(map[string]string{packageEnergy: "65000000\n", secondEnergy: "57000000\n", dramEnergy: "6000000\n"})},
+			[]moment{second(map[string]string{packageEnergy: "65000000\n", secondEnergy: "57000000\n", dramEnergy: "6000000\n", "sys/class/powercap/intel-rapl:0:1/energy_uj": "31000000\n"})},
 			result.Parts{Package: new(110.0), DRAM: new(5.0)}, map[string]string{"package": "intel-rapl", "dram": "intel-rapl"}, nil,
 		},
 		{
