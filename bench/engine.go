@@ -45,8 +45,12 @@ type Engine interface {
 
 	// Repeat prepares and runs repetition n, from 1. It returns the time of the timed
 	// part alone, by the monotonic clock, also together with ErrAborted. The tokens
-	// of repetition n do not depend on earlier repetitions.
-	Repeat(n int) (time.Duration, error)
+	// of repetition n do not depend on earlier repetitions. rested tells that no pass came
+	// directly before it; an untimed pass may then prime the CPUs.
+	Repeat(n int, rested bool) (time.Duration, error)
+
+	// Priming returns the time of the untimed pass of the last Repeat; 0: there was none.
+	Priming() time.Duration
 
 	// Generated returns what the last repetition of an end-to-end test generated. The
 	// caller owns it. It is nil for tests of other kinds.
@@ -371,6 +375,11 @@ type Job struct {
 	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+
+	// Limits says how the machine's limits are measured before the load; nil: not at all.
+	// LimitsKnown were measured by an earlier worker of the run.
+	Limits      *result.LimitsPlan    `json:"limits,omitempty"`
+	LimitsKnown []result.DeviceLimits `json:"limits_known,omitempty"`
 }
 
 // Runnable returns the tests of the job that are not known to be unsupported.

@@ -152,6 +152,9 @@ func (p *Plan) devicesLine() string {
 		if how := gpu.KernelWords(d.Kernels); how != "" {
 			about = append(about, how)
 		}
+		if d.NotUsed != "" {
+			about = append(about, "not used: "+report.OneLine(d.NotUsed))
+		}
 		names = append(names, fmt.Sprintf("%s (%s)", report.OneLine(d.Name), strings.Join(about, ", ")))
 	}
 	return "devices: " + strings.Join(names, ", ")

@@ -59,7 +59,7 @@ func (p *prices) of(label string, to *result.Prices) {
 func (p *PriceFlags) Register(f *pflag.FlagSet, sides bool) {
 	what := " or \"0.53 EUR/h\": adds the cost of a million tokens"
 	if sides {
-		what = " or, of one side, LABEL=0.53/h: adds the cost of tokens; repeatable"
+		what = ", or LABEL=0.53/h: adds the cost of tokens; repeatable"
 	}
 	p.machine.sides, p.electricity.sides = sides, sides
 	p.RegisterMachine(f, what)

@@ -204,10 +204,10 @@ func (a *Assembler) record() (*result.Record, error) {
 	}
 	a.claimGPU(r)
 	a.addEnergy(r, rates.Median())
-	c := result.SumConditions(a.samples)
+	c, bursts := result.SumConditions(a.samples)
 	r.Ext.Conditions = c
 	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)
-	r.Ext.Verdict = judge(evidence{Conditions: c, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
+	r.Ext.Verdict = judge(evidence{Conditions: c, bursts: bursts, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
 	return r, nil
 }
 

@@ -84,6 +84,7 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 	if err != nil {
 		return f, &engineError{err}
 	}
+	f.gpus.Unused = engine.Unused
 	if f.gpus.UnusedReason == "" {
 		f.withoutCUDA = engine.WithoutCUDA()
 	}
@@ -93,8 +94,11 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 // rows are the rows of the table.
 func (f *foundDevices) rows() (rows []table.Row) {
 	for _, d := range f.devices {
-		if how := f.gpus.KernelsOf(d.ID); how != "" {
+		if how := f.gpus.KernelsOf(d.Backend, d.ID); how != "" {
 			d.Description += ", " + gpu.KernelWords(how)
+		}
+		if why := f.gpus.WhyUnused(d.Name); why != "" {
+			d.Description += ", not used: " + why
 		}
 		rows = append(rows, table.Row{
 			oneLine(d.Name), d.Type, oneLine(d.Backend),
@@ -108,7 +112,7 @@ func (f *foundDevices) rows() (rows []table.Row) {
 // all usable GPUs with memory of their own; nil if there is no such GPU.
 func (f *foundDevices) plan() (devices []acquire.PlannedDevice, freeBytes *uint64) {
 	for _, d := range f.devices {
-		devices = append(devices, acquire.PlannedDevice{Name: d.Name, Type: string(d.Type), FreeBytes: d.MemoryFreeBytes, Kernels: f.gpus.KernelsOf(d.ID)})
+		devices = append(devices, acquire.PlannedDevice{Name: d.Name, Type: string(d.Type), FreeBytes: d.MemoryFreeBytes, Kernels: f.gpus.KernelsOf(d.Backend, d.ID), NotUsed: f.gpus.WhyUnused(d.Name)})
 		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 && f.gpus.Usable(d.Name) {
 			if freeBytes == nil {
 				freeBytes = new(uint64)

@@ -51,7 +51,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.diskReserve = fetch.DefaultReserveBytes
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
-		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo[:quant] or hf:user/repo/file[@revision], or a default name (on disk or synthetic); repeatable")
+		f.VarP(&o.models, "model", "m", "`model`: name, path, URL, hf:user/repo[:quant] or hf:user/repo/file[@revision]; repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
