@@ -9,17 +9,20 @@
 package estimate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -41,7 +44,9 @@ const Spread = 0.02
 // Options say what to estimate and how.
 type Options struct {
 	Tests          []result.Test
-	Rounds         int       // of thin models in turn, at least 1
+	Rounds         int       // loads of the thin models, at least 1
+	Depths         []int     // numbers of layers of the thin models, smallest first; nil: chosen
+	Check          bool      // measure the full model, too, in turn with the thin ones
 	Job            bench.Job // common to all jobs: seed, settings, repetitions
 	Context        gguf.Context
 	AvailableBytes uint64        // of memory; 0: not known
@@ -50,20 +55,21 @@ type Options struct {
 	Dir            string        // for headers of thin models
 }
 
-// Plan is the estimate of one model, before and after its thin models ran. It consumes
-// their outcomes. It is used from one goroutine.
+// Plan is the estimate of one model, before and after its thin models ran. It is used
+// from one goroutine at a time.
 type Plan struct {
-	name    string
-	full    *gguf.File
-	kinds   synth.Kinds
-	options Options
-	depths  []int
-	tests   []result.Test // of the thin models
-	runs    map[run][]stats.Sample
-	failed  string // why a thin model has no result; empty: none failed
+	name     string
+	full     *gguf.File
+	kinds    synth.Kinds
+	options  Options
+	depths   []int               // of the thin models
+	together bool                // memory holds all models at the same time
+	tests    []result.Test       // of the thin models
+	runs     map[run][][]float64 // seconds of the repetitions of each round
+	failed   string              // why a model has no result; empty: none failed
 }
 
-// run is a test of a thin model.
+// run is a test of a model.
 type run struct {
 	depth int
 	test  result.Test
@@ -72,7 +78,7 @@ type run struct {
 // New plans the estimate of a model by its header, which must be an outline: see
 // synth.Outline.
 func New(name string, outline *gguf.File, o Options) (*Plan, error) {
-	p := &Plan{name: name, full: outline, options: o, runs: make(map[run][]stats.Sample)}
+	p := &Plan{name: name, full: outline, options: o, runs: make(map[run][][]float64)}
 	var err error
 	if p.kinds, err = synth.KindsOf(outline); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -87,10 +93,7 @@ func New(name string, outline *gguf.File, o Options) (*Plan, error) {
 		}
 	}
 	p.tests = measured(o.Tests)
-	if p.depths, err = p.chooseDepths(); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p, p.chooseDepths()
 }
 
 // The lengths that thin models measure, in tokens. Longer tests are computed from them.
@@ -154,41 +157,73 @@ const leaves = 2
 
 // chooseDepths chooses two numbers of layers, the larger three times the smaller
 // if memory and the model allow it. The larger has at most half of the layers.
-func (p *Plan) chooseDepths() ([]int, error) {
+func (p *Plan) chooseDepths() error {
 	possible := p.kinds.Depths()
-	layer := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
-	longest := result.Longest(p.tests...)
+	if len(possible) < 2 {
+		return fmt.Errorf("%s: %w: it has too few layers", p.name, synth.ErrThin)
+	}
+	limit := memoryShare * float64(p.options.AvailableBytes)
+	fits := func(needs ...gguf.Memory) bool {
+		sum := 0.0
+		for _, n := range needs {
+			sum += float64(n.Total())
+		}
+		return p.options.AvailableBytes == 0 || sum <= limit
+	}
+	var needs []gguf.Memory // of fitting
 	var fitting []int
-	var least gguf.Memory
 	for _, depth := range possible {
 		thin, err := p.kinds.Thin(p.full, depth)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		c := p.options.Context
-		c.Tokens = longest.Context()
-		need := thin.Memory(c)
-		if len(fitting) < 2 {
-			least = need
-		}
-		if p.options.AvailableBytes > 0 && float64(need.Total()) > memoryShare*float64(p.options.AvailableBytes) {
+		need := p.needs(thin)
+		if len(fitting) >= 2 && !fits(need) {
 			break
 		}
-		fitting = append(fitting, depth)
+		needs, fitting = append(needs, need), append(fitting, depth)
 	}
+	full := p.needs(p.full)
 	switch {
-	case len(possible) < 2:
-		return nil, fmt.Errorf("%s: %w: it has too few layers", p.name, synth.ErrThin)
-	case len(fitting) < 2:
-		return nil, fmt.Errorf("%s: %w: %w", p.name, ErrMemory, &gguf.MemoryError{Need: least, AvailableBytes: p.options.AvailableBytes})
+	case !fits(needs[1]):
+		return fmt.Errorf("%s: %w: %w", p.name, ErrMemory, &gguf.MemoryError{Need: needs[1], AvailableBytes: p.options.AvailableBytes})
+	case p.options.Check && !fits(full):
+		return fmt.Errorf("%s: the full model cannot be measured: %w", p.name, &gguf.MemoryError{Need: full, AvailableBytes: p.options.AvailableBytes})
 	}
-	n := float64(p.kinds.Layers)
-	shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/6))
-	deep := nearest(fitting, min(3*float64(shallow), n/2))
-	if deep <= shallow {
-		deep = fitting[slices.Index(fitting, shallow)+1]
+	p.depths = p.options.Depths
+	if p.depths == nil {
+		layer := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
+		n := float64(p.kinds.Layers)
+		shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/6))
+		deep := nearest(fitting, min(3*float64(shallow), n/2))
+		if deep <= shallow {
+			deep = fitting[slices.Index(fitting, shallow)+1]
+		}
+		p.depths = []int{shallow, deep}
 	}
-	return []int{shallow, deep}, nil
+	var all []gguf.Memory
+	for _, depth := range p.depths {
+		i := slices.Index(fitting, depth)
+		if i < 0 {
+			return fmt.Errorf("%s: %w: %d layers", p.name, synth.ErrThin, depth)
+		}
+		all = append(all, needs[i])
+	}
+	if p.options.Check {
+		all = append(all, full)
+	}
+	p.together = fits(all...)
+	return nil
+}
+
+// needs is the memory of a model for the longest test.
+func (p *Plan) needs(f *gguf.File) gguf.Memory {
+	c := p.options.Context
+	c.Tokens = result.Longest(p.tests...).Context()
+	if f == p.full {
+		c.Tokens = result.Longest(p.options.Tests...).Context()
+	}
+	return f.Memory(c)
 }
 
 // nearest is the smallest value that is at least want, else the largest.
@@ -200,38 +235,44 @@ func nearest(values []int, want float64) int {
 	return values[i]
 }
 
-// Jobs writes the headers of the thin models to files and makes their jobs. Depths take
-// turns forwards and backwards: a steady drift of the machine's speed cancels.
-func (p *Plan) Jobs() (jobs []bench.Job, err error) {
-	paths := make(map[int]string)
-	for _, depth := range p.depths {
-		thin, err := p.kinds.Thin(p.full, depth)
-		if err != nil {
-			return nil, err
-		}
-		paths[depth] = filepath.Join(p.options.Dir, fmt.Sprintf("%s.%d.gguf-header", filepath.Base(p.name), depth))
-		if err := os.MkdirAll(p.options.Dir, 0o700); err != nil {
-			return nil, err
-		}
-		if err := synth.WriteHeaderFile(paths[depth], thin); err != nil {
-			return nil, err
-		}
+// Jobs writes the headers of the thin models to files and makes the jobs of a round, from
+// 0. Every other round has the reverse order. With Options.Check, the full model is one of
+// them.
+func (p *Plan) Jobs(round int) (jobs []bench.Job, err error) {
+	if err := os.MkdirAll(p.options.Dir, 0o700); err != nil {
+		return nil, err
 	}
-	for round := range p.options.Rounds {
-		order := slices.Clone(p.depths)
-		if round%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, depth := range order {
-			job := p.options.Job
-			job.Model = bench.Model{Name: p.thinName(depth), Path: paths[depth], Weights: result.SyntheticWeights, Seed: job.Seed, Layers: depth + 1}
-			for _, t := range p.tests {
-				job.Tests = append(job.Tests, bench.TestBudget{Test: t})
+	for _, depth := range p.models() {
+		header, tests := p.full, p.options.Tests
+		if depth < p.kinds.Layers {
+			tests = p.tests
+			if header, err = p.kinds.Thin(p.full, depth); err != nil {
+				return nil, err
 			}
-			jobs = append(jobs, job)
 		}
+		path := filepath.Join(p.options.Dir, fmt.Sprintf("%s.%d.gguf-header", filepath.Base(p.name), depth))
+		if err := synth.WriteHeaderFile(path, header); err != nil {
+			return nil, err
+		}
+		job := p.options.Job
+		job.Model = bench.Model{Name: p.thinName(depth), Path: path, Weights: result.SyntheticWeights, Seed: job.Seed, Layers: depth + 1}
+		for _, t := range tests {
+			job.Tests = append(job.Tests, bench.TestBudget{Test: t})
+		}
+		jobs = append(jobs, job)
+	}
+	if round%2 == 1 {
+		slices.Reverse(jobs)
 	}
 	return jobs, nil
+}
+
+// models are the numbers of layers of all models that run.
+func (p *Plan) models() []int {
+	if p.options.Check {
+		return append(slices.Clone(p.depths), p.kinds.Layers)
+	}
+	return p.depths
 }
 
 // thinName is the name of a thin model in the log.
@@ -239,30 +280,91 @@ func (p *Plan) thinName(depth int) string {
 	return fmt.Sprintf("%s (%d of %d layers)", p.name, depth, p.kinds.Layers)
 }
 
-// Event does nothing: outcomes have everything.
-func (*Plan) Event(bench.Stamped) error { return nil }
+// taker takes the repetitions of one model.
+type taker struct {
+	plan  *Plan
+	depth int
+	round int
+	test  result.Test // that runs
+}
 
-// Outcome takes the outcome of a thin model's test. Those of other plans are ignored.
-func (p *Plan) Outcome(o *result.Outcome) error {
-	i := slices.IndexFunc(p.depths, func(depth int) bool { return p.thinName(depth) == o.Model })
-	if i < 0 {
-		return nil
+// Taker consumes the events of a job that Jobs has made for a round. Repetitions count
+// also if their test does not end.
+func (p *Plan) Taker(round int, job bench.Job) supervise.Consumer {
+	return &taker{plan: p, depth: job.Model.Layers - 1, round: round}
+}
+
+func (t *taker) Event(s bench.Stamped) error {
+	switch e := s.Event.(type) {
+	case bench.TestStarted:
+		t.test = e.Test
+	case bench.RepetitionDone:
+		of := run{t.depth, t.test}
+		rounds := t.plan.runs[of]
+		for len(rounds) <= t.round {
+			rounds = append(rounds, nil)
+		}
+		rounds[t.round] = append(rounds[t.round], e.Sample.Elapsed.Seconds())
+		t.plan.runs[of] = rounds
 	}
-	if o.Status != result.OK {
-		p.failed = fmt.Sprintf("%v of %d layers: %s", o.Test, p.depths[i], o.Reason)
-		return nil
-	}
-	seconds := make([]float64, len(o.Samples))
-	for k, elapsed := range result.Elapsed(o.Samples) {
-		seconds[k] = elapsed.Seconds()
-	}
-	s, err := stats.New(seconds)
-	if err != nil {
-		return err
-	}
-	r := run{p.depths[i], o.Test}
-	p.runs[r] = append(p.runs[r], s)
 	return nil
+}
+
+func (t *taker) Outcome(o *result.Outcome) error {
+	if o.Status != result.OK {
+		t.plan.failed = fmt.Sprintf("%v of %d layers: %s", o.Test, t.depth, o.Reason)
+	}
+	return nil
+}
+
+// Measure runs the models, repetition by repetition in turn if memory holds them
+// together. If the times of a test do not rise with the number of layers, because the
+// machine is busy, it runs up to twice as many rounds more. When ctx ends, the
+// repetitions so far are kept, and the error is nil.
+func (p *Plan) Measure(ctx context.Context, o supervise.Options) error {
+	for round := 0; round < p.options.Rounds || round < 3*p.options.Rounds && p.failed == "" && p.unclear(); round++ {
+		jobs, err := p.Jobs(round)
+		if err != nil {
+			return err
+		}
+		o.Log.Info("measuring thin models", "model", p.name, "layers", strings.Trim(fmt.Sprint(p.models()), "[]"), "round", round+1)
+		size := 1
+		if p.together {
+			size = len(jobs)
+		}
+		for some := range slices.Chunk(jobs, size) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			err := supervise.RunInTurns(ctx, some, func(i int) supervise.Consumers { return supervise.Consumers{p.Taker(round, some[i])} }, o)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unclear tells whether the times of a test do not rise with the number of layers.
+func (p *Plan) unclear() bool {
+	return slices.ContainsFunc(p.tests, func(t result.Test) bool {
+		_, err := p.layered(t)
+		return errors.Is(err, stats.ErrNoLine)
+	})
+}
+
+// samples are the rounds of a test that all thin models have completed.
+func (p *Plan) samples(depth int, t result.Test) (all []stats.Sample) {
+	for round, seconds := range p.runs[run{depth, t}] {
+		complete := !slices.ContainsFunc(p.depths, func(d int) bool {
+			rounds := p.runs[run{d, t}]
+			return len(rounds) <= round || len(rounds[round]) == 0
+		})
+		if s, err := stats.New(seconds); err == nil && complete {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // Row is the estimate of one test. Its speed is in tokens per second.
@@ -283,6 +385,7 @@ type Row struct {
 	Available uint64   `json:"memory_available,omitempty"` // bytes
 	Fits      *bool    `json:"fits_memory,omitempty"`
 	Cost      *Cost    `json:"cost,omitempty"`
+	Full      *Full    `json:"full,omitempty"` // absent: the full model was not measured
 	Reason    string   `json:"reason,omitempty"`
 }
 
@@ -293,6 +396,13 @@ type Cost struct {
 	Low        float64 `json:"low"`
 	High       float64 `json:"high"`
 	Currency   string  `json:"currency,omitempty"`
+}
+
+// Full is the measured speed of the full model, in turn with the thin ones.
+type Full struct {
+	Speed float64 `json:"ts"`
+	Off   float64 `json:"estimate_off"` // estimated/measured-1
+	Again float64 `json:"again_off"`    // the first half of its repetitions against the second: speed/speed-1
 }
 
 // Rows are the estimates, in the order of the tests.
@@ -321,6 +431,7 @@ func (p *Plan) Rows() (rows []Row) {
 			tokens := float64(t.Tokens())
 			row.Speed, row.Low, row.High, row.Level = tokens/time.seconds, tokens/time.High, tokens/time.Low, time.Confidence
 			row.CheckOff = time.checkOff
+			row.Full = p.measuredFull(t, row.Speed)
 			if price := p.options.Price; price != nil {
 				row.Cost = &Cost{price.PerMillion(row.Speed), price.PerMillion(row.High), price.PerMillion(row.Low), price.Currency}
 			}
@@ -328,6 +439,23 @@ func (p *Plan) Rows() (rows []Row) {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// measuredFull is the measured speed of the full model; nil if it was not measured.
+func (p *Plan) measuredFull(t result.Test, estimated float64) *Full {
+	seconds := slices.Concat(p.runs[run{p.kinds.Layers, t}]...)
+	all, err := stats.New(seconds)
+	if err != nil {
+		return nil
+	}
+	full := &Full{Speed: float64(t.Tokens()) / all.Median()}
+	full.Off = estimated/full.Speed - 1
+	first, err1 := stats.New(seconds[:len(seconds)/2])
+	second, err2 := stats.New(seconds[len(seconds)/2:])
+	if err1 == nil && err2 == nil {
+		full.Again = second.Median()/first.Median() - 1
+	}
+	return full
 }
 
 // estimated is the time of a test, with its interval.
@@ -389,7 +517,7 @@ func (p *Plan) time(t result.Test) (sum estimated, err error) {
 func (p *Plan) layered(t result.Test) (e estimated, err error) {
 	var groups []stats.Group
 	for _, depth := range p.depths {
-		groups = append(groups, stats.Group{X: p.weight(depth), Runs: p.runs[run{depth, t}]})
+		groups = append(groups, stats.Group{X: p.weight(depth), Runs: p.samples(depth, t)})
 	}
 	line, err := stats.NewLine(groups, stats.DefaultLoads())
 	if err != nil {

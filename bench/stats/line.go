@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -23,48 +24,87 @@ type Group struct {
 type Line struct {
 	Intercept, Slope float64
 
-	groups   []Group
-	weights  []float64 // 1/y² of each group: the errors are shares
-	variance float64   // of one run, as a share
-	freedom  float64   // of variance
+	groups        []Group
+	weights       []float64 // 1/y² of each group: the errors are shares
+	own           float64   // variance of one run, as a share, without what the runs of a turn share
+	shared        float64   // variance that the runs of a turn share
+	freedom       float64   // of own
+	turns         float64   // 0: the runs of the groups do not belong together
+	sharedFreedom float64
 }
 
 // NewLine fits a line to groups at two x or more. The value of a group is the geometric
 // mean of the medians of its runs. Groups count by the inverse square of their values,
-// because the error of a run is a share of its value. Its variance is expected to be that
-// of loads and that of a median within a run, and all runs correct this expectation, as in
-// NewRuns.
+// because the error of a run is a share of its value.
+//
+// If all groups have the same number of runs, the first runs of all were measured in turn,
+// and so were the second ones. What makes all runs of a turn slower is then told apart
+// from what makes one run slower: only the latter changes the slope. The variance between
+// runs is expected to be that of loads and that of a median within a run; the variance
+// between turns, at least that between the fifths of a run. All runs correct the former
+// expectation, as in NewRuns.
 func NewLine(groups []Group, loads Loads) (Line, error) {
 	l := Line{groups: groups, freedom: loads.Weight}
+	if len(groups) > 0 {
+		l.turns = float64(len(groups[0].Runs))
+	}
 	var x, y []float64
-	sum, within, runs := 0.0, 0.0, 0
+	var off [][]float64 // of each run from the mean of its group, as a logarithm
+	within, parts, runs := 0.0, 0.0, 0.0
 	for _, g := range groups {
-		var logs []float64
-		for _, s := range g.Runs {
+		logs := make([]float64, len(g.Runs))
+		for i, s := range g.Runs {
 			if s.N() == 0 || !(s.Min() > 0) {
 				return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrNotRate)
 			}
-			logs = append(logs, math.Log(s.Median()))
+			logs[i] = math.Log(s.Median())
 			if v, ok := s.medianVariance(); ok {
 				within += v / (s.Median() * s.Median())
 			}
+			parts += s.partsVariance()
 			runs++
 		}
 		if len(logs) == 0 {
 			return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrEmpty)
 		}
-		mean := stat.Mean(logs, nil)
-		for _, log := range logs {
-			sum += (log - mean) * (log - mean)
+		if float64(len(logs)) != l.turns {
+			l.turns = 0
 		}
-		l.freedom += float64(len(logs) - 1)
+		mean := stat.Mean(logs, nil)
+		floats.AddConst(-mean, logs)
+		off = append(off, logs)
 		value := math.Exp(mean)
 		x, y, l.weights = append(x, g.X), append(y, value), append(l.weights, 1/(value*value))
 	}
 	if len(x) < 2 || slices.Min(x) == slices.Max(x) {
 		return Line{}, fmt.Errorf("%w: there are fewer than two x", ErrNoLine)
 	}
-	l.variance = (loads.Weight*(loads.Spread*loads.Spread+within/float64(runs)) + sum) / l.freedom
+	sum, shared := 0.0, 0.0
+	for turn := range int(l.turns) {
+		mean := 0.0
+		for _, logs := range off {
+			mean += logs[turn] / float64(len(off))
+		}
+		for _, logs := range off {
+			logs[turn] -= mean
+		}
+		shared += mean * mean
+	}
+	for _, logs := range off {
+		sum += floats.Dot(logs, logs)
+		l.freedom += float64(len(logs) - 1)
+	}
+	if l.turns > 0 {
+		l.freedom -= l.turns - 1
+	}
+	l.own = (loads.Weight*(loads.Spread*loads.Spread+within/runs) + sum) / l.freedom
+	if l.turns > 0 {
+		l.shared, l.sharedFreedom = parts/runs, loads.Weight
+		// The mean of a turn's runs has their share of the runs' own variance, too.
+		if seen := shared/(l.turns-1) - l.own/float64(len(off)); l.turns > 1 && seen > l.shared {
+			l.shared, l.sharedFreedom = seen, l.turns-1
+		}
+	}
 	l.Intercept, l.Slope = stat.LinearRegression(x, y, l.weights, false)
 	if !(l.Slope > 0) {
 		return Line{}, ErrNoLine
@@ -94,10 +134,15 @@ func (l Line) Interval(x, confidence, more float64) Interval {
 		// How much the value at x changes with that of the group.
 		share := l.weights[i]/sum + l.weights[i]*(g.X-mean)*(x-mean)/spread
 		own := share * l.At(g.X)
-		variance += own * own * l.variance / float64(len(g.Runs))
+		variance += own * own * l.own / float64(len(g.Runs))
 	}
-	variance = variance/(y*y) + l.variance + more*more
-	half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: l.freedom}.Quantile(0.5+confidence/2) * math.Sqrt(variance)
+	variance = variance/(y*y) + l.own + more*more
+	shared, freedom := 0.0, l.freedom
+	if l.turns > 0 {
+		shared = l.shared * (1 + 1/l.turns)
+		freedom = welch(variance, l.freedom, shared, l.sharedFreedom)
+	}
+	half := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}.Quantile(0.5+confidence/2) * math.Sqrt(variance+shared)
 	return Interval{Low: y * math.Exp(-half), High: y * math.Exp(half), Confidence: confidence}
 }
 

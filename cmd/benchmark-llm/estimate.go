@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -20,7 +19,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
-	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
 // estimateOptions are the flags of estimate.
@@ -30,6 +28,7 @@ type estimateOptions struct {
 	repetitions        int
 	rounds             int
 	format             string
+	check              bool
 	price              string
 	settings           bench.Settings
 }
@@ -66,6 +65,7 @@ Estimates are no records: every output marks them.`,
 	f.IntVarP(&o.repetitions, "repetitions", "r", 3, "`number` of timed repetitions of each test of each model, 1…10000")
 	f.IntVar(&o.rounds, "rounds", 3, "`number` of times that the models take turns, 1…100")
 	f.IntVarP(&o.settings.Threads, "threads", "t", host.DefaultThreads(), "`number` of CPU threads")
+	f.BoolVar(&o.check, "check", false, "measure the full model, too, in turn with those with fewer layers, and show how far the estimate is off")
 	f.StringVar(&o.price, "price", "", "`price` of the machine per hour, as 0.53/h or €0.53/h: adds the cost of a million tokens")
 	f.StringVarP(&o.format, "output", "o", "table", "output `format`: "+strings.Join(estimate.Formats(), ", "))
 	return cmd
@@ -106,7 +106,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it
 	options := estimate.Options{
-		Tests: tests, Rounds: o.rounds, Context: acquire.ContextOf(o.settings), Dir: dir,
+		Tests: tests, Rounds: o.rounds, Check: o.check, Context: acquire.ContextOf(o.settings), Dir: dir,
 		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
 	}
 	if o.price != "" {
@@ -134,8 +134,10 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		plans = append(plans, p)
 	}
 	var rows []estimate.Row
+	workers := workersOf(level)
+	workers.Env = []string{"GGML_NO_BACKTRACE=1"}
 	for _, p := range plans {
-		if err := o.measure(ctx, level, p); err != nil {
+		if err := p.Measure(ctx, workers); err != nil {
 			return causeOf(ctx, "nothing was estimated", err)
 		}
 		rows = append(rows, p.Rows()...)
@@ -168,18 +170,4 @@ func planEstimate(ctx context.Context, model string, o estimate.Options) (*estim
 		return nil, err
 	}
 	return estimate.New(found.Name, outline, o)
-}
-
-// measure runs the thin models of a plan.
-func (o *estimateOptions) measure(ctx context.Context, level slog.Level, p *estimate.Plan) error {
-	jobs, err := p.Jobs()
-	if err != nil {
-		return err
-	}
-	workers := workersOf(level)
-	workers.Env, workers.Apart, workers.Consumers = []string{"GGML_NO_BACKTRACE=1"}, true, supervise.Consumers{p}
-	return supervise.RunModels(ctx, jobs, func(_ context.Context, i int) (bench.Job, error) {
-		slog.Info("measuring a thin model", "model", jobs[i].Model.Name)
-		return jobs[i], ctx.Err()
-	}, workers)
 }
