@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/result"},
 	"bench/sweep":       {"bench/suite", "bench", "bench/result"},
 	"bench/estimate":    {"bench/supervise", "bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
+	"bench/quick":       {"bench/estimate", "bench/supervise", "bench/suite", "bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
 	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/database", "bench/report", "bench/compare", "bench/result"},
 	"bench/supervise":   {"bench/record", "bench", "bench/policy", "bench/result"},
 	"bench/record":      {"bench", "bench/stats", "bench/result"},

@@ -9,6 +9,7 @@
 package estimate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ const Spread = 0.02
 type Options struct {
 	Tests          []result.Test
 	Rounds         int       // loads of the thin models, at least 1
+	Prompt, Gen    int       // lengths from which those of longer tests are computed, in tokens; 0: 512 and 32
 	Depths         []int     // numbers of layers of the thin models, smallest first; nil: chosen
 	Check          bool      // measure the full model, too, in turn with the thin ones
 	Job            bench.Job // common to all jobs: seed, settings, repetitions
@@ -92,7 +94,7 @@ func New(name string, outline *gguf.File, o Options) (*Plan, error) {
 			return nil, fmt.Errorf("%s, %v: %w", name, t, err)
 		}
 	}
-	p.tests = measured(o.Tests)
+	p.tests = o.measured(o.Tests...)
 	return p, p.chooseDepths()
 }
 
@@ -109,16 +111,22 @@ const (
 	checkDepth    = 1024
 )
 
+// base are the tests from which longer ones are computed.
+func (o Options) base() (prompt, gen result.Test) {
+	return result.Test{Prompt: cmp.Or(o.Prompt, basePrompt)}, result.Test{Gen: cmp.Or(o.Gen, baseGen)}
+}
+
 // asIs tells whether thin models measure a test as it is.
-func asIs(t result.Test) bool {
-	return t.Depth == 0 && (t.Gen == 0 && t.Prompt <= longestPrompt || t.Prompt == 0 && t.Gen <= longestGen)
+func (o Options) asIs(t result.Test) bool {
+	return t.Depth == 0 && (t.Gen == 0 && t.Prompt <= cmp.Or(o.Prompt, longestPrompt) || t.Prompt == 0 && t.Gen <= cmp.Or(o.Gen, longestGen))
 }
 
 // long tells whether attention is a part of a test's time that has to be measured.
 func long(t result.Test) bool { return t.Context() > longestPrompt }
 
 // measured are the tests that thin models run to tell the time of others.
-func measured(tests []result.Test) (run []result.Test) {
+func (o Options) measured(tests ...result.Test) (run []result.Test) {
+	basePrompt, baseGen := o.base()
 	add := func(tests ...result.Test) {
 		for _, t := range tests {
 			if !slices.Contains(run, t) {
@@ -127,18 +135,18 @@ func measured(tests []result.Test) (run []result.Test) {
 		}
 	}
 	for _, t := range tests {
-		if asIs(t) {
+		if o.asIs(t) {
 			add(t)
 			continue
 		}
 		if t.Prompt > 0 {
-			add(result.Test{Prompt: basePrompt})
+			add(basePrompt)
 			if long(t) {
 				add(result.Test{Prompt: farPrompt}, result.Test{Prompt: checkPrompt})
 			}
 		}
 		if t.Gen > 0 {
-			add(result.Test{Gen: baseGen})
+			add(baseGen)
 			if long(t) {
 				add(result.Test{Gen: farGen, Depth: farDepth}, result.Test{Gen: farGen, Depth: checkDepth})
 			}
@@ -225,6 +233,13 @@ func (p *Plan) needs(f *gguf.File) gguf.Memory {
 	}
 	return f.Memory(c)
 }
+
+// shortSpread is by how much the speed of a prompt shorter than a micro-batch differs from
+// that of a longer one, a standard deviation as a share.
+//
+// Source: pp128 and pp512 of the four models of `make estimate-check` differ by up to a
+// sixth.
+const shortSpread = 0.1
 
 // nearest is the smallest value that is at least want, else the largest.
 func nearest(values []int, want float64) int {
@@ -322,24 +337,38 @@ func (t *taker) Outcome(o *result.Outcome) error {
 // machine is busy, it runs up to twice as many rounds more. When ctx ends, the
 // repetitions so far are kept, and the error is nil.
 func (p *Plan) Measure(ctx context.Context, o supervise.Options) error {
+	inTurns := func(ctx context.Context, jobs []bench.Job, consumers func(i int) supervise.Consumers) error {
+		return supervise.RunInTurns(ctx, jobs, consumers, o)
+	}
 	for round := 0; round < p.options.Rounds || round < 3*p.options.Rounds && p.failed == "" && p.unclear(); round++ {
-		jobs, err := p.Jobs(round)
-		if err != nil {
+		o.Log.Info("measuring thin models", "model", p.name, "layers", strings.Trim(fmt.Sprint(p.models()), "[]"), "round", round+1)
+		if err := p.Round(ctx, round, inTurns); err != nil {
 			return err
 		}
-		o.Log.Info("measuring thin models", "model", p.name, "layers", strings.Trim(fmt.Sprint(p.models()), "[]"), "round", round+1)
-		size := 1
-		if p.together {
-			size = len(jobs)
+	}
+	return nil
+}
+
+// A Runner runs jobs in turn, as supervise.RunInTurns does.
+type Runner func(ctx context.Context, jobs []bench.Job, consumers func(i int) supervise.Consumers) error
+
+// Round runs the models once. Rounds count from 0. When ctx ends, the repetitions so far
+// are kept, and the error is nil.
+func (p *Plan) Round(ctx context.Context, round int, run Runner) error {
+	jobs, err := p.Jobs(round)
+	if err != nil {
+		return err
+	}
+	size := 1
+	if p.together {
+		size = len(jobs)
+	}
+	for some := range slices.Chunk(jobs, size) {
+		if ctx.Err() != nil {
+			return nil
 		}
-		for some := range slices.Chunk(jobs, size) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			err := supervise.RunInTurns(ctx, some, func(i int) supervise.Consumers { return supervise.Consumers{p.Taker(round, some[i])} }, o)
-			if err != nil {
-				return err
-			}
+		if err := run(ctx, some, func(i int) supervise.Consumers { return supervise.Consumers{p.Taker(round, some[i])} }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -379,7 +408,8 @@ type Row struct {
 	Level     float64  `json:"confidence,omitempty"`
 	Layers    int      `json:"layers"`
 	Measured  []int    `json:"measured_layers"`
-	From      []string `json:"from"`                       // the tests of the thin models
+	From      []string `json:"from"` // the tests of the thin models
+	Samples   []Times  `json:"samples,omitempty"`
 	CheckOff  *float64 `json:"check_off,omitempty"`        // measured/computed-1 of the time at the point that checks lengths
 	Needs     uint64   `json:"memory_bytes"`               // weights, cache and compute buffers of the full model
 	Available uint64   `json:"memory_available,omitempty"` // bytes
@@ -398,6 +428,19 @@ type Cost struct {
 	Currency   string  `json:"currency,omitempty"`
 }
 
+func (r *Row) add(layers int, t result.Test, rounds [][]float64) {
+	if len(rounds) > 0 {
+		r.Samples = append(r.Samples, Times{layers, t.String(), rounds})
+	}
+}
+
+// Times are those of a test of a model, in seconds, for each round and repetition.
+type Times struct {
+	Layers int         `json:"layers"`
+	Test   string      `json:"test"`
+	Rounds [][]float64 `json:"rounds_s"`
+}
+
 // Full is the measured speed of the full model, in turn with the thin ones.
 type Full struct {
 	Speed float64 `json:"ts"`
@@ -414,9 +457,13 @@ func (p *Plan) Rows() (rows []Row) {
 			Kind: "estimate", Estimated: true, Model: p.name, Test: t.String(), Layers: p.kinds.Layers, Measured: p.depths,
 			Needs: p.full.Memory(c).Total(), Available: p.options.AvailableBytes,
 		}
-		for _, from := range measured([]result.Test{t}) {
+		for _, from := range p.options.measured(t) {
 			row.From = append(row.From, from.String())
+			for _, depth := range p.depths {
+				row.add(depth, from, p.runs[run{depth, from}])
+			}
 		}
+		row.add(p.kinds.Layers, t, p.runs[run{p.kinds.Layers, t}])
 		if row.Available > 0 {
 			fits := row.Needs <= row.Available
 			row.Fits = &fits
@@ -491,12 +538,13 @@ func (e estimated) plus(o estimated) estimated {
 
 // time estimates the time of a test of the full model.
 func (p *Plan) time(t result.Test) (sum estimated, err error) {
-	if asIs(t) {
+	if p.options.asIs(t) {
 		return p.layered(t)
 	}
+	basePrompt, baseGen := p.options.base()
 	if t.Prompt > 0 {
 		prompt := result.Test{Prompt: t.Prompt, Depth: t.Depth}
-		part, err := p.lengthened(prompt, result.Test{Prompt: basePrompt}, result.Test{Prompt: farPrompt}, result.Test{Prompt: checkPrompt}, long(t))
+		part, err := p.lengthened(prompt, basePrompt, result.Test{Prompt: farPrompt}, result.Test{Prompt: checkPrompt}, long(t))
 		if err != nil {
 			return part, err
 		}
@@ -504,7 +552,7 @@ func (p *Plan) time(t result.Test) (sum estimated, err error) {
 	}
 	if t.Gen > 0 {
 		gen := result.Test{Gen: t.Gen, Depth: t.Depth + t.Prompt}
-		part, err := p.lengthened(gen, result.Test{Gen: baseGen}, result.Test{Gen: farGen, Depth: farDepth}, result.Test{Gen: farGen, Depth: checkDepth}, long(t))
+		part, err := p.lengthened(gen, baseGen, result.Test{Gen: farGen, Depth: farDepth}, result.Test{Gen: farGen, Depth: checkDepth}, long(t))
 		if err != nil {
 			return part, err
 		}
@@ -557,7 +605,11 @@ func (p *Plan) lengthened(t, base, far, check result.Test, attention bool) (e es
 	if !attention {
 		linear, other := p.parts(t)
 		baseLinear, baseOther := p.parts(base)
-		return b.scaled((linear + other) / (baseLinear + baseOther)), nil
+		e = b.scaled((linear + other) / (baseLinear + baseOther))
+		if base.Prompt > 0 && base.Prompt < basePrompt {
+			e = e.wider(shortSpread)
+		}
+		return e, nil
 	}
 	f, err := p.layered(far)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"gonum.org/v1/gonum/floats"
+	"gonum.org/v1/gonum/mat"
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -42,7 +43,8 @@ type Line struct {
 // from what makes one run slower: only the latter changes the slope. The variance between
 // runs is expected to be that of loads and that of a median within a run; the variance
 // between turns, at least that between the fifths of a run. All runs correct the former
-// expectation, as in NewRuns.
+// expectation, as in NewRuns. The repetitions of the runs of a turn took turns, too: see
+// withinTurn.
 func NewLine(groups []Group, loads Loads) (Line, error) {
 	l := Line{groups: groups, freedom: loads.Weight}
 	if len(groups) > 0 {
@@ -58,9 +60,6 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 				return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrNotRate)
 			}
 			logs[i] = math.Log(s.Median())
-			if v, ok := s.medianVariance(); ok {
-				within += v / (s.Median() * s.Median())
-			}
 			parts += s.partsVariance()
 			runs++
 		}
@@ -78,6 +77,16 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 	}
 	if len(x) < 2 || slices.Min(x) == slices.Max(x) {
 		return Line{}, fmt.Errorf("%w: there are fewer than two x", ErrNoLine)
+	}
+	for turn := range int(l.turns) {
+		within += withinTurn(groups, turn) * float64(len(groups))
+	}
+	for _, g := range groups {
+		for _, s := range g.Runs {
+			if v, ok := s.medianVariance(); ok && l.turns == 0 {
+				within += v / (s.Median() * s.Median())
+			}
+		}
 	}
 	sum, shared := 0.0, 0.0
 	for turn := range int(l.turns) {
@@ -110,6 +119,33 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 		return Line{}, ErrNoLine
 	}
 	return l, nil
+}
+
+// withinTurn is the variance of the median of a run under repetition, as a share, without
+// what makes a repetition of all runs of the turn slower: the runs took turns after each
+// repetition. It is 0 if they have fewer than two repetitions in common.
+func withinTurn(groups []Group, turn int) float64 {
+	n := math.MaxInt
+	for _, g := range groups {
+		n = min(n, g.Runs[turn].N())
+	}
+	if n < 2 {
+		return 0
+	}
+	off := mat.NewDense(len(groups), n, nil)
+	for i, g := range groups {
+		row := off.RawRowView(i)
+		for k := range row {
+			row[k] = math.Log(g.Runs[turn].values[k])
+		}
+		floats.AddConst(-stat.Mean(row, nil), row)
+	}
+	var sum float64
+	for k := range n {
+		column := mat.Col(nil, k, off)
+		sum += stat.Variance(column, nil) // of len(groups)-1 degrees of freedom
+	}
+	return sum / float64(n-1) / float64(n) * medianOverMean * medianOverMean
 }
 
 // At is the value at x.

@@ -14,11 +14,13 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/estimate"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
 // estimateOptions are the flags of estimate.
@@ -35,7 +37,6 @@ type estimateOptions struct {
 
 func newEstimateCommand(global *globalOptions) *cobra.Command {
 	o := &estimateOptions{global: global, settings: bench.DefaultSettings(0)}
-	o.settings.LoadMode = "none"
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	cmd := &cobra.Command{
 		Use:   "estimate MODEL|URL…",
@@ -81,49 +82,21 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	if o.rounds < 1 || o.rounds > 100 {
 		return usage("try 3, the default", "--rounds: %d is outside 1…100", o.rounds)
 	}
-	if err := o.settings.Validate(); err != nil {
-		return settingFailure(err)
-	}
 	tests, err := suite.Lengths{Prompt: o.prompt.Values, Gen: o.gen.Values, Depth: o.depth.Values}.Tests()
 	if err != nil || len(tests) == 0 {
 		return usage("try -p 512 -n 128, the default", "no test that can be estimated")
 	}
-	price, err := result.ParsePrice(o.price)
-	if err != nil && o.price != "" {
-		return usage("try 0.53/h, €0.53/h or \"0.53 USD/h\"", "--price: %w", err)
-	}
-	if _, err := llamacpp.Version(); err != nil {
-		return err
-	}
 	ctx, stop := interruptible(nil)
 	defer stop()
-	dir, err := host.OwnTempDir()
-	if err == nil {
-		dir, err = os.MkdirTemp(dir, "estimate-")
-	}
-	if err != nil {
-		return fail(exitNothing, fmt.Errorf("directory for headers: %w", err), causeHint(err, "choose another place with TMPDIR"))
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it
-	options := estimate.Options{
-		Tests: tests, Rounds: o.rounds, Check: o.check, Context: acquire.ContextOf(o.settings), Dir: dir,
-		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
-	}
-	if o.price != "" {
-		options.Price = &price
-	}
-	options.CacheBytes = host.Collect("/").CPU.LargestCacheBytes()
-	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
-		options.AvailableBytes = *free
-	}
-	level, err := o.global.level()
+	t, err := o.global.thinModels(ctx, &o.settings, o.price)
 	if err != nil {
 		return err
 	}
-	if found, err := findDevices(ctx, level, nil); err == nil {
-		if _, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
-			options.AvailableBytes = *free
-		}
+	defer os.RemoveAll(t.dir) //nolint:errcheck // the system clears it
+	options := estimate.Options{
+		Tests: tests, Rounds: o.rounds, Check: o.check, Context: t.context, Dir: t.dir, Price: t.price,
+		AvailableBytes: t.availableBytes, CacheBytes: host.Collect("/").CPU.LargestCacheBytes(),
+		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
 	}
 	var plans []*estimate.Plan
 	for _, model := range models {
@@ -134,10 +107,8 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		plans = append(plans, p)
 	}
 	var rows []estimate.Row
-	workers := workersOf(level)
-	workers.Env = []string{"GGML_NO_BACKTRACE=1"}
 	for _, p := range plans {
-		if err := p.Measure(ctx, workers); err != nil {
+		if err := p.Measure(ctx, t.workers); err != nil {
 			return causeOf(ctx, "nothing was estimated", err)
 		}
 		rows = append(rows, p.Rows()...)
@@ -170,4 +141,52 @@ func planEstimate(ctx context.Context, model string, o estimate.Options) (*estim
 		return nil, err
 	}
 	return estimate.New(found.Name, outline, o)
+}
+
+// thinModels is what commands need that run thin models.
+type thinModels struct {
+	dir            string        // for headers; the caller removes it
+	price          *result.Price // nil: none was given
+	context        gguf.Context
+	availableBytes uint64 // of the memory that must hold them: the GPUs', if there are any; 0: not known
+	workers        supervise.Options
+}
+
+// thinModels checks settings and a price, and prepares to run thin models.
+func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price string) (t thinModels, err error) {
+	s.LoadMode = "none"
+	if err := s.Validate(); err != nil {
+		return t, settingFailure(err)
+	}
+	if price != "" {
+		p, err := result.ParsePrice(price)
+		if err != nil {
+			return t, usage("try 0.53/h, €0.53/h or \"0.53 USD/h\"", "--price: %w", err)
+		}
+		t.price = &p
+	}
+	level, err := g.level()
+	if err != nil {
+		return t, err
+	}
+	if _, err := llamacpp.Version(); err != nil {
+		return t, err
+	}
+	if t.dir, err = host.OwnTempDir(); err == nil {
+		t.dir, err = os.MkdirTemp(t.dir, "thin-")
+	}
+	if err != nil {
+		return t, fail(exitNothing, fmt.Errorf("directory for headers: %w", err), causeHint(err, "choose another place with TMPDIR"))
+	}
+	t.context, t.workers = acquire.ContextOf(*s), workersOf(level)
+	t.workers.Env = []string{"GGML_NO_BACKTRACE=1"}
+	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
+		t.availableBytes = *free
+	}
+	if found, err := findDevices(ctx, level, nil); err == nil {
+		if _, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
+			t.availableBytes = *free
+		}
+	}
+	return t, nil
 }
