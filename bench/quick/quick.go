@@ -38,7 +38,7 @@ const ending = supervise.StopWithin + 500*time.Millisecond
 // Errors of New and Run.
 var (
 	ErrWithin  = fmt.Errorf("less than %v, the least in which a model can be measured", Least)
-	ErrModel   = errors.New("no default model")
+	ErrModel   = errors.New("not a default model")
 	ErrNothing = errors.New("nothing was measured")
 	errTime    = errors.New("the time is over")
 )
@@ -77,16 +77,16 @@ type Quick struct {
 // model is a default model and what is known of it.
 type model struct {
 	suite.Model
-	header    *gguf.File
-	thin      []int          // numbers of layers of its thin models
-	plan      *estimate.Plan // nil: not estimated
-	lengths   lengths        // of plan
-	rounds    int            // of plan
-	round     time.Duration  // of the last one
-	records   []*result.Record
-	rows      []estimate.Row // of the plan, after its last round
-	reason    string         // why it has no estimate
-	estimable bool
+	header  *gguf.File
+	thin    []int          // numbers of layers of its thin models
+	headers []*gguf.File   // of its thin models
+	plan    *estimate.Plan // nil: not estimated
+	lengths lengths        // of plan
+	rounds  int            // of plan
+	round   time.Duration  // of the last one
+	records []*result.Record
+	rows    []estimate.Row // of the plan, after its last round
+	reason  string         // why it has no estimate
 }
 
 // lengths are those that thin models run, in tokens.
@@ -95,17 +95,25 @@ type lengths struct{ prompt, gen int }
 // levels are the lengths from the most exact to the shortest.
 var levels = []lengths{{512, 16}, {128, 16}, {64, 8}, {16, 4}}
 
-// New plans nothing yet: the time begins with Run.
-func New(o Options) (*Quick, error) {
+// Validate returns an ErrWithin or ErrModel, or nil.
+func (o Options) Validate() error {
 	if o.Within < Least {
-		return nil, fmt.Errorf("%v is %w", o.Within, ErrWithin)
+		return fmt.Errorf("%v is %w", o.Within, ErrWithin)
 	}
-	q := &Quick{options: o, doing: "starting"}
 	for _, name := range o.Models {
 		if _, ok := suite.LookupModel(name); !ok {
-			return nil, fmt.Errorf("%q is %w", name, ErrModel)
+			return fmt.Errorf("%q is %w", name, ErrModel)
 		}
 	}
+	return nil
+}
+
+// New plans nothing yet: the time begins with Run, or with Options.Began.
+func New(o Options) (*Quick, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	q := &Quick{options: o, doing: "starting"}
 	for _, m := range suite.Models() {
 		if len(o.Models) > 0 && !slices.Contains(o.Models, m.File) {
 			continue
@@ -123,8 +131,15 @@ func New(o Options) (*Quick, error) {
 			return nil, err
 		}
 		depths := kinds.Depths()
-		thin := []int{depths[0], depths[min(2, len(depths)-1)]}
-		q.models = append(q.models, &model{Model: m, header: header, thin: thin})
+		own := &model{Model: m, header: header, thin: []int{depths[0], depths[min(2, len(depths)-1)]}}
+		for _, depth := range own.thin {
+			thin, err := kinds.Thin(header, depth)
+			if err != nil {
+				return nil, err
+			}
+			own.headers = append(own.headers, thin)
+		}
+		q.models = append(q.models, own)
 	}
 	return q, nil
 }

@@ -25,15 +25,7 @@ const safety = 1.25
 // predictThin predicts the time of a round of a model's thin models.
 func (q *Quick) predictThin(m *model, l lengths) time.Duration {
 	seconds := 0.0
-	kinds, err := synth.KindsOf(m.header)
-	if err != nil {
-		return 0
-	}
-	for _, depth := range m.thin {
-		thin, err := kinds.Thin(m.header, depth)
-		if err != nil {
-			return 0
-		}
+	for _, thin := range m.headers {
 		seconds += q.seconds(thin, result.Test{Prompt: l.prompt}, result.Test{Gen: l.gen})
 	}
 	return q.duration(seconds * safety)

@@ -132,26 +132,34 @@ func Write(w io.Writer, format string, r Result, width int) error {
 		if row.Fits != nil {
 			fits = map[bool]string{true: "yes", false: "no"}[*row.Fits]
 		}
-		line := table.Row{row.Name, humanize.SIWithDigits(float64(row.Params), 1, ""), humanize.IBytes(row.MemoryBytes), fits, row.Prompt.cell(), row.Gen.cell()}
+		line := table.Row{row.Name, params(row.Params), humanize.IBytes(row.MemoryBytes), fits, row.Prompt.cell(), row.Gen.cell()}
 		if priced {
 			line = append(line, row.Prompt.cost(), row.Gen.cost())
 		}
-		line[1] = strings.ReplaceAll(strings.ReplaceAll(line[1].(string), " ", ""), "G", "B")
 		cells = append(cells, line)
 	}
-	between, rendered := "\n", ""
+	lines, between, rendered := r.lines(), "\n", ""
 	if format == "md" {
 		t := table.NewWriter()
 		t.AppendHeader(header)
 		t.AppendRows(cells)
 		rendered, between = t.RenderMarkdown()+"\n", "\n\n"
+		lines = slices.DeleteFunc(lines, func(line string) bool { return line == "" })
 	} else {
 		rendered = report.Table(header, cells, report.TableOptions{
 			Right: []string{"params", "memory", pp, tg, ppCost, tgCost}, Expendable: []string{"params", "fits", "memory", ppCost, tgCost}, Width: width,
 		})
 	}
-	_, err := fmt.Fprintf(w, "%s\n%s\n", rendered, strings.Join(r.lines(), between))
+	_, err := fmt.Fprintf(w, "%s\n%s\n", rendered, strings.Join(lines, between))
 	return err
+}
+
+// params is a number of parameters as in the names of models: 135M or 6.7B.
+func params(n uint64) string {
+	if n < 1e9 {
+		return fmt.Sprintf("%.0fM", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.1fB", float64(n)/1e9)
 }
 
 // lines stand below the table.

@@ -48,6 +48,9 @@ func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, 
 	if err := oneOf("--output", format, quick.Formats()); err != nil {
 		return err
 	}
+	if err := o.Validate(); err != nil {
+		return usage("try --within 60s; benchmark-llm models lists the default models", "%w", err)
+	}
 	ctx, stop := interruptible(nil)
 	defer stop()
 	t, err := global.thinModels(ctx, &o.Settings, price)
@@ -61,7 +64,7 @@ func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, 
 	}
 	q, err := quick.New(o)
 	if err != nil {
-		return usage("try --within 60s; benchmark-llm models lists the default models", "%w", err)
+		return err
 	}
 	if moves(stderr) && !global.quiet && global.logFormat == "text" {
 		slog.SetDefault(newLogger(stderr, global.logFormat, slog.LevelWarn, stderr))
