@@ -45,8 +45,12 @@ type Engine interface {
 
 	// Repeat prepares and runs repetition n, from 1. It returns the time of the timed
 	// part alone, by the monotonic clock, also together with ErrAborted. The tokens
-	// of repetition n do not depend on earlier repetitions.
-	Repeat(n int) (time.Duration, error)
+	// of repetition n do not depend on earlier repetitions. rested tells that no pass came
+	// directly before it; an untimed pass may then prime the CPUs.
+	Repeat(n int, rested bool) (time.Duration, error)
+
+	// Priming returns the time of the untimed pass of the last Repeat; 0: there was none.
+	Priming() time.Duration
 
 	// Generated returns what the last repetition of an end-to-end test generated. The
 	// caller owns it. It is nil for tests of other kinds.

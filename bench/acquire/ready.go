@@ -277,7 +277,7 @@ func (m *Models) readIn(ctx context.Context, job bench.Job, paths []string) (rea
 }
 
 // Downloaded returns how many bytes were downloaded since its last call, or since the
-// repetitions began.
+// burst began.
 func (m *Models) Downloaded() int64 {
 	if m.queue == nil {
 		return 0
@@ -293,12 +293,13 @@ func (m *Models) Event(s bench.Stamped) error {
 		return nil
 	}
 	switch s.Event.(type) {
-	case bench.ContextReady:
-		m.downloaded = m.queue.Passed()
-		m.queue.Timing(m.options.Job.NoWarmup)
-	case bench.WarmupDone:
+	case bench.ContextReady: // repetitions follow the warm-up directly
 		m.downloaded = m.queue.Passed()
 		m.queue.Timing(true)
+	case bench.WarmupDone:
+		if s.More == 0 { // it ran alone
+			m.downloaded = m.queue.Passed()
+		}
 	case bench.TestDone, bench.LoadDone, bench.WorkerLost, bench.JobDone:
 		m.queue.Timing(false)
 	}

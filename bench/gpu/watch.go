@@ -22,7 +22,7 @@ const replyLimit = time.Second
 
 // Watcher reads the GPUs during the tests. It runs in the parent process, where
 // it does not disturb the worker. One goroutine asks the driver, every interval while
-// a test runs and at the end of each repetition, while the worker waits. The readings
+// a test runs and at the end of each burst of repetitions, while the worker waits. The readings
 // of a test become one event, bench.GPUObserved. A nil Watcher does nothing.
 type Watcher struct {
 	sources  []source
@@ -32,6 +32,7 @@ type Watcher struct {
 	quit     chan struct{}
 	ended    chan struct{} // closed when the goroutine has ended
 	stuck    bool          // the driver did not answer in time and is not asked again
+	more     int           // events that follow, of a burst
 
 	mu       sync.Mutex
 	testing  bool
@@ -44,7 +45,7 @@ type Watcher struct {
 // source reports what GPUs do. A Watcher calls it from one goroutine.
 type source interface {
 	list() []watched
-	read(i int) result.GPUReading
+	read(i, worker int) result.GPUReading  // worker is the process that computes; 0: none
 	others(i, worker int) (n int, ok bool) // other processes that compute; ok false: not known
 	close()
 }
@@ -63,8 +64,8 @@ func (n *NVML) list() (devices []watched) {
 	return devices
 }
 
-func (n *NVML) read(i int) result.GPUReading { return n.Read(i) }
-func (n *NVML) close()                       { n.Close() }
+func (n *NVML) read(i, _ int) result.GPUReading { return n.Read(i) }
+func (n *NVML) close()                          { n.Close() }
 
 func (n *NVML) others(i, worker int) (int, bool) {
 	pids, ok := n.Processes(i)
@@ -159,13 +160,13 @@ func (w *Watcher) ask(f func()) {
 // read reads all devices if a test runs.
 func (w *Watcher) read() {
 	w.mu.Lock()
-	testing := w.testing
+	testing, worker := w.testing, w.worker
 	w.mu.Unlock()
 	if !testing {
 		return
 	}
 	for i, d := range w.devices {
-		r := d.read(d.index)
+		r := d.read(d.index, worker)
 		w.mu.Lock()
 		w.readings[i] = append(w.readings[i], r)
 		w.mu.Unlock()
@@ -209,18 +210,19 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 		w.worker, w.testing = e.PID, false
 		w.mu.Unlock()
 	case bench.TestStarted:
+		w.more = 0
 		w.mu.Lock()
 		w.testing, w.windows = true, nil
 		w.readings, w.others = make([][]result.GPUReading, len(w.devices)), make([]int, len(w.devices))
 		w.mu.Unlock()
 		w.ask(w.count)
 	case bench.ContextReady, bench.WarmupDone:
-		w.ask(w.read)
+		w.readOnce(s)
 	case bench.RepetitionDone:
 		w.mu.Lock()
 		w.windows = append(w.windows, window{Start: s.At.Add(-e.Sample.Elapsed), End: s.At})
 		w.mu.Unlock()
-		w.ask(w.read)
+		w.readOnce(s)
 	case bench.TestDone:
 		w.ask(w.count)
 		w.mu.Lock()
@@ -229,6 +231,14 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 		return []bench.Event{w.observed()}
 	}
 	return nil
+}
+
+// readOnce reads all devices at the first event of a burst.
+func (w *Watcher) readOnce(s bench.Stamped) {
+	if w.more == 0 {
+		w.ask(w.read)
+	}
+	w.more = s.More
 }
 
 // observed returns the telemetry of the test. The caller holds the lock.
@@ -251,7 +261,7 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 	answer := make(chan float64, len(w.devices))
 	w.ask(func() {
 		for _, d := range w.devices {
-			if t := d.read(d.index).TemperatureC; t != nil {
+			if t := d.read(d.index, 0).TemperatureC; t != nil {
 				answer <- *t
 			}
 		}

@@ -34,7 +34,7 @@ func TestWatch(t *testing.T) {
 	number := func(f float64) *float64 { return &f }
 	used := uint64(1 << 30)
 	want := []bench.Event{bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:c1:00.0", GPUTelemetry: result.GPUTelemetry{
-		Driver: "550.54.15", Kernels: PTXKernels, PowerWatts: number(71.5), TemperatureC: number(54), UsedBytes: &used,
+		Driver: "550.54.15", Kernels: PTXKernels, PowerWatts: number(71.5), TemperatureC: number(54), BusyPercent: number(97), UsedBytes: &used,
 		SMClockMHz: &result.Range{Min: 2040, Max: 2040}, MemoryClockMHz: &result.Range{Min: 6251, Max: 6251},
 		Throttled: []string{"temperature (hardware)"}, Others: 3,
 	}}}}}

@@ -200,10 +200,10 @@ func (a *Assembler) record() (*result.Record, error) {
 		r.Ext.Warmups = a.warmups
 	}
 	a.claimGPU(r)
-	c := result.SumConditions(a.samples)
+	c, bursts := result.SumConditions(a.samples)
 	r.Ext.Conditions = c
 	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)
-	r.Ext.Verdict = judge(evidence{Conditions: c, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
+	r.Ext.Verdict = judge(evidence{Conditions: c, bursts: bursts, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
 	return r, nil
 }
 

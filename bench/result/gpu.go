@@ -11,6 +11,7 @@ type GPUReading struct {
 	SMClockMHz     *float64
 	MemoryClockMHz *float64
 	TemperatureC   *float64
+	BusyPercent    *float64 // share of the time in which it computed, 0 to 100, over a span that the driver chooses
 	UsedBytes      *uint64  // memory in use, of all processes together
 	Throttled      []string // why clocks are lower than they could be; empty: they are not, or the driver does not report it
 }
@@ -50,6 +51,7 @@ type GPUTelemetry struct {
 	SMClockMHz     *Range   `json:"sm_clock_mhz,omitempty"`
 	MemoryClockMHz *Range   `json:"memory_clock_mhz,omitempty"`
 	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`
+	BusyPercent    *float64 `json:"busy_percent,omitempty"`          // mean share of the time in which it computed, 0 to 100
 	UsedBytes      *uint64  `json:"memory_used_max_bytes,omitempty"` // of all processes together
 	Throttled      []string `json:"throttled,omitempty"`             // why clocks were lower than they could be
 	Others         int      `json:"other_processes,omitempty"`       // the most that computed on it before or after the test

@@ -340,7 +340,11 @@ func (o *Outlook) rest(i int, now time.Time) (left time.Duration, known bool) {
 	case t.pass.IsZero(), len(t.passes) == 0 && t.warm == 0:
 	default:
 		if each, known := t.each(); each > 0 {
-			return time.Duration(repetitions-1)*each + max(0, each-now.Sub(t.pass)), known
+			longest := each // since the last report, if the pass is not slow
+			if each < bench.BurstTime {
+				longest += bench.BurstTime
+			}
+			return max(0, time.Duration(repetitions)*each-min(now.Sub(t.pass), longest)), known
 		}
 	}
 	whole, known := o.testTime(i, bench.TestBudget{Test: t.Test}, repetitions)
