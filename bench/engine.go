@@ -374,6 +374,11 @@ type Job struct {
 	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+
+	// Limits says how the machine's limits are measured before the load; nil: not at all.
+	// LimitsKnown were measured by an earlier worker of the run.
+	Limits      *result.LimitsPlan    `json:"limits,omitempty"`
+	LimitsKnown []result.DeviceLimits `json:"limits_known,omitempty"`
 }
 
 // Runnable returns the tests of the job that are not known to be unsupported.

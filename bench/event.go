@@ -33,6 +33,20 @@ type (
 		Reason string `json:"reason"`
 		Code   Code   `json:"code,omitempty"` // empty: no error of the list
 	}
+	// LimitsStarted comes before the limits of the machine are measured, before the load.
+	LimitsStarted struct {
+		Types  []string      `json:"types"` // of weights
+		Budget time.Duration `json:"budget_ns"`
+	}
+	// LimitsDone ends it. Status is OK, or says why there are no limits. The tests run in
+	// any case.
+	LimitsDone struct {
+		Status  result.Status         `json:"status"`
+		Reason  string                `json:"reason,omitempty"`
+		Code    Code                  `json:"code,omitempty"` // empty: no error of the list
+		Devices []result.DeviceLimits `json:"devices,omitempty"`
+		Elapsed time.Duration         `json:"elapsed_ns"`
+	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
 		Model    Model            `json:"model"`
@@ -192,7 +206,7 @@ type (
 // Code identifies an error of a worker for its parent, which does not read the text.
 type Code string
 
-// The codes of EngineFailed, LoadDone and WorkerLost.
+// The codes of EngineFailed, LimitsDone, LoadDone and WorkerLost.
 const (
 	NoLibrary       Code = "no_library"        // built without libllama
 	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
@@ -203,6 +217,17 @@ const (
 	ProcessLimit    Code = "process_limit"     // a limit on processes, threads or address space
 	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
+
+// CodedError is an error of an engine with its code.
+type CodedError struct {
+	Code Code
+	Err  error
+}
+
+func (e *CodedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error.
+func (e *CodedError) Unwrap() error { return e.Err }
 
 // ErrWorkerLost means that a worker ended before it answered. A back-end may end
 // the process, for example if it cannot open a device.
@@ -216,6 +241,8 @@ type GPUObservation struct {
 
 func (EngineReady) name() string       { return "engine_ready" }
 func (EngineFailed) name() string      { return "engine_failed" }
+func (LimitsStarted) name() string     { return "limits_started" }
+func (LimitsDone) name() string        { return "limits_done" }
 func (LoadStarted) name() string       { return "load_started" }
 func (LoadProgress) name() string      { return "load_progress" }
 func (OffloadTry) name() string        { return "offload_try" }
@@ -246,6 +273,8 @@ func (WorkerLost) name() string        { return "worker_lost" }
 var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"engine_ready":       decodeAs[EngineReady],
 	"engine_failed":      decodeAs[EngineFailed],
+	"limits_started":     decodeAs[LimitsStarted],
+	"limits_done":        decodeAs[LimitsDone],
 	"load_started":       decodeAs[LoadStarted],
 	"load_progress":      decodeAs[LoadProgress],
 	"offload_try":        decodeAs[OffloadTry],

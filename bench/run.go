@@ -30,6 +30,9 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emitted func(
 	j := newJobRun(e, job, policy, emitted)
 	emit := j.reports.report
 
+	if err := MeasureLimits(ctx, e, job, emit); err != nil {
+		return err
+	}
 	model, err := load(ctx, e, j, emit)
 	for errors.Is(err, ErrRepeat) {
 		model, err = load(ctx, e, j, emit)

@@ -21,6 +21,8 @@ func Spoiled(e Event) bool {
 		return tooSlow(e.Status)
 	case LoadDone:
 		return tooSlow(e.Status)
+	case LimitsDone:
+		return true
 	case PrecompileDone:
 		return tooSlow(e.Status)
 	}

@@ -250,6 +250,10 @@ func nearest(values []int, want float64) int {
 	return values[i]
 }
 
+// First is the first test of models that run without warm-ups. Its time does not count:
+// the first pass of a model also touches its weights for the first time.
+var First = result.Test{Gen: 1}
+
 // Jobs writes the headers of the thin models to files and makes the jobs of a round, from
 // 0. Every other round has the reverse order. With Options.Check, the full model is one of
 // them.
@@ -271,6 +275,9 @@ func (p *Plan) Jobs(round int) (jobs []bench.Job, err error) {
 		}
 		job := p.options.Job
 		job.Model = bench.Model{Name: p.thinName(depth), Path: path, Weights: result.SyntheticWeights, Seed: job.Seed, Layers: depth + 1}
+		if job.NoWarmup {
+			tests = append([]result.Test{First}, tests...)
+		}
 		for _, t := range tests {
 			job.Tests = append(job.Tests, bench.TestBudget{Test: t})
 		}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,15 +61,18 @@ type Options struct {
 	Price          *result.Price // of the machine; nil: not known
 	Dir            string        // for headers of thin models
 	Run            estimate.Runner
+	// Limits measures those of the machine; nil: they are not measured.
+	Limits func(ctx context.Context) ([]result.DeviceLimits, error)
 }
 
 // Quick is a quick measurement.
 type Quick struct {
-	options Options
+	options *Options
 	began   time.Time
 	models  []*model // smallest first
 	rates   rates
 	facts   bench.EngineFacts
+	limits  []result.DeviceLimits
 
 	mu    sync.Mutex
 	doing string
@@ -95,23 +99,16 @@ type lengths struct{ prompt, gen int }
 // levels are the lengths from the most exact to the shortest.
 var levels = []lengths{{512, 16}, {128, 16}, {64, 8}, {16, 4}}
 
-// Validate returns an ErrWithin or ErrModel, or nil.
-func (o Options) Validate() error {
+// New checks Within and Models; its error is an ErrWithin or an ErrModel. It plans
+// nothing yet, and the other options may change until Run.
+func New(o *Options) (*Quick, error) {
 	if o.Within < Least {
-		return fmt.Errorf("%v is %w", o.Within, ErrWithin)
+		return nil, fmt.Errorf("%v is %w", o.Within, ErrWithin)
 	}
 	for _, name := range o.Models {
 		if _, ok := suite.LookupModel(name); !ok {
-			return fmt.Errorf("%q is %w", name, ErrModel)
+			return nil, fmt.Errorf("%q is %w", name, ErrModel)
 		}
-	}
-	return nil
-}
-
-// New plans nothing yet: the time begins with Run, or with Options.Began.
-func New(o Options) (*Quick, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
 	}
 	q := &Quick{options: o, doing: "starting"}
 	for _, m := range suite.Models() {
@@ -183,6 +180,7 @@ func (q *Quick) steps(ctx context.Context) error {
 			return err
 		}
 	}
+	q.measureLimits(ctx)
 	for i, m := range q.models {
 		if err := q.measure(ctx, m, q.models[i+1:]); err != nil {
 			return err
@@ -263,6 +261,23 @@ func (q *Quick) round(ctx context.Context, m *model, l lengths) error {
 	}
 	m.round = time.Since(began)
 	return err
+}
+
+// limitsTime is how long the limits of a quiet machine take, with some reserve.
+const limitsTime = 4 * time.Second
+
+// measureLimits measures the limits of the machine, if they fit the time. Without them
+// the table is as good.
+func (q *Quick) measureLimits(ctx context.Context) {
+	if q.options.Limits == nil || q.left() < limitsTime || ctx.Err() != nil {
+		return
+	}
+	q.begin(ctx, "measuring limits", "")
+	limits, err := q.options.Limits(ctx)
+	if err != nil && ctx.Err() == nil {
+		slog.Warn("the limits of the machine were not measured", "error", err)
+	}
+	q.limits = limits
 }
 
 // repetitions that a measured model may have, the most first.
@@ -371,10 +386,14 @@ func (q *Quick) begin(ctx context.Context, doing, model string) {
 	if ctx.Err() != nil {
 		return
 	}
-	slog.Info(doing, "model", model, "left_s", max(q.left(), 0).Round(time.Second).Seconds())
+	args := []any{"left_s", max(q.left(), 0).Round(time.Second).Seconds()}
+	if model != "" {
+		args = append(args, "model", model)
+	}
+	slog.Info(doing, args...)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.doing = doing + " " + short(model)
+	q.doing = strings.TrimSpace(doing + " " + short(model))
 }
 
 // Line says what is under way and how much time is left. Any goroutine may call it while
@@ -423,7 +442,7 @@ func (q *Quick) Result() Result {
 	r := Result{
 		Kind: "quick", WithinS: q.options.Within.Seconds(), TookS: time.Since(q.began).Round(time.Millisecond).Seconds(),
 		Machine: cmp.Or(q.facts.GPUInfo, q.facts.CPUInfo), Threads: q.options.Settings.Threads, Build: fmt.Sprintf("%s (%d)", q.facts.BuildCommit, q.facts.BuildNumber),
-		AvailableBytes: q.options.AvailableBytes,
+		AvailableBytes: q.options.AvailableBytes, Limits: q.limits,
 	}
 	for _, m := range q.models {
 		row := Row{Model: m.File, Name: short(m.File), Params: m.Params, MemoryBytes: m.memory(q.options.Context).Total(), Reason: m.reason}

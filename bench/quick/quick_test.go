@@ -104,8 +104,8 @@ func headerOf(job bench.Job) (*gguf.File, error) {
 	return shape.File()
 }
 
-func options(t *testing.T, m machine, within time.Duration, models ...string) quick.Options {
-	return quick.Options{
+func options(t *testing.T, m machine, within time.Duration, models ...string) *quick.Options {
+	return &quick.Options{
 		Within: within, Models: models, Settings: bench.DefaultSettings(2), Context: passes, AvailableBytes: 22 << 30, Dir: t.TempDir(), Run: m.run,
 	}
 }
@@ -239,7 +239,7 @@ func TestNothing(t *testing.T) {
 	})
 }
 
-func TestValidate(t *testing.T) {
+func TestNew(t *testing.T) {
 	for _, tt := range []struct {
 		within time.Duration
 		model  string
@@ -249,11 +249,11 @@ func TestValidate(t *testing.T) {
 		{time.Minute, "nosuch.gguf", quick.ErrModel},
 		{quick.Least, "llama-7b.Q4_K_M.gguf", nil},
 	} {
-		o := quick.Options{Within: tt.within}
+		o := &quick.Options{Within: tt.within}
 		if tt.model != "" {
 			o.Models = []string{tt.model}
 		}
-		if err := o.Validate(); !errors.Is(err, tt.err) {
+		if _, err := quick.New(o); !errors.Is(err, tt.err) {
 			t.Errorf("%v, %s: %v", tt.within, tt.model, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
@@ -13,7 +14,7 @@ import (
 // rates tell how fast the machine is. They are those of the step that ran last.
 type rates struct {
 	start time.Duration // of a process, with the end of the one before
-	load  float64       // bytes a second
+	load  float64       // bytes a second, with the first pass
 	ops   float64       // of a prompt, a second
 	bytes float64       // of a generation, a second
 }
@@ -79,6 +80,7 @@ type learner struct {
 	q       *Quick
 	header  *gguf.File // nil: not known
 	created time.Time
+	load    time.Duration
 	test    result.Test
 }
 
@@ -101,9 +103,7 @@ func (l *learner) Event(s bench.Stamped) error {
 			r.start = 2 * time.Since(l.created) // it ends, too
 		}
 	case bench.LoadDone:
-		if l.header != nil && e.Status == result.OK && e.Elapsed > 0 {
-			r.load = float64(l.header.TensorBytes()) / e.Elapsed.Seconds()
-		}
+		l.load = e.Elapsed
 	case bench.TestStarted:
 		l.test = e.Test
 	case bench.RepetitionDone:
@@ -111,7 +111,9 @@ func (l *learner) Event(s bench.Stamped) error {
 			return nil
 		}
 		w := l.header.Work(l.test, l.q.options.Context)
-		if l.test.Prompt > 0 {
+		if l.test == estimate.First { // it belongs to the load
+			r.load = float64(l.header.TensorBytes()) / (l.load + e.Sample.Elapsed).Seconds()
+		} else if l.test.Prompt > 0 {
 			r.ops = float64(w.Ops()) / e.Sample.Elapsed.Seconds()
 		} else {
 			r.bytes = float64(w.Bytes()) / e.Sample.Elapsed.Seconds()

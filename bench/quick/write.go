@@ -14,19 +14,21 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 )
 
 // Result is the table of a quick measurement. It is no record.
 type Result struct {
-	Kind           string  `json:"kind"` // "quick"
-	WithinS        float64 `json:"within_s"`
-	TookS          float64 `json:"took_s"`
-	Machine        string  `json:"machine"`
-	Threads        int     `json:"threads"`
-	Build          string  `json:"build"`
-	AvailableBytes uint64  `json:"memory_available,omitempty"`
-	Rows           []Row   `json:"models"`
-	Quote          string  `json:"quote"`
+	Kind           string                `json:"kind"` // "quick"
+	WithinS        float64               `json:"within_s"`
+	TookS          float64               `json:"took_s"`
+	Machine        string                `json:"machine"`
+	Threads        int                   `json:"threads"`
+	Build          string                `json:"build"`
+	AvailableBytes uint64                `json:"memory_available,omitempty"`
+	Rows           []Row                 `json:"models"`
+	Limits         []result.DeviceLimits `json:"limits,omitempty"`
+	Quote          string                `json:"quote"`
 }
 
 // Row is a model.
@@ -172,6 +174,9 @@ func (r Result) lines() []string {
 		if row.Reason != "" {
 			lines = append(lines, row.Name+": "+report.OneLine(row.Reason))
 		}
+	}
+	for _, d := range r.Limits {
+		lines = append(lines, "limits: "+report.OneLine(roofline.Sentence(d)))
 	}
 	if r.Quote != "" {
 		lines = append(lines, "", r.Quote)

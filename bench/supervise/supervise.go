@@ -491,7 +491,7 @@ func (a *attempt) take(s bench.Stamped) error {
 		a.began, a.paused, a.spoiled = time.Now(), 0, false
 	case bench.LoadDone:
 		a.loadEnded()
-	case bench.PrecompileStarted, bench.TestStarted:
+	case bench.LimitsStarted, bench.PrecompileStarted, bench.TestStarted:
 		a.spoiled = false
 	case bench.AbortRequested:
 		a.spoiled = a.spoiled || e.Stopped

@@ -185,3 +185,8 @@ func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price
 	}
 	return t, nil
 }
+
+// run runs jobs in turn.
+func (t *thinModels) run(ctx context.Context, jobs []bench.Job, consumers func(int) supervise.Consumers) error {
+	return supervise.RunInTurns(ctx, jobs, consumers, t.workers)
+}

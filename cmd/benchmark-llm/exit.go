@@ -23,6 +23,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -242,6 +243,9 @@ var rules = []rule{
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
 	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},
+	{is(roofline.ErrType), exitUsage, hint("try --type q4_K")},
+	{is(roofline.ErrMemory), exitNothing, hint("free memory")},
+	{is(supervise.ErrNoLimits), exitNothing, hint("free memory, or name another device with --device")},
 	{is(estimate.ErrMemory), exitModel, hint("free memory, or use shorter lengths: -p, -n and -d")},
 	{is(gguf.ErrUnsupported), exitModel, headerHint},
 	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},

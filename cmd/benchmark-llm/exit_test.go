@@ -17,6 +17,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -49,6 +50,10 @@ func TestRules(t *testing.T) {
 		{&compare.NoRowError{Across: []string{"machine", "type_k"}}, 2, "compare them with --across machine,type_k"},
 		{&compare.GateError{}, 8, "the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals"},
 		{fmt.Errorf("m.gguf: %w", synth.ErrThin), 3, "run measures the model itself"},
+		{fmt.Errorf("\"q9\": %w", roofline.ErrType), 2, "try --type q4_K"},
+		{fmt.Errorf("%w: 2.0 GiB", roofline.ErrMemory), 1, "free memory"},
+		{fmt.Errorf("%w: limits of CPU: no memory", supervise.ErrNoLimits), 1, "free memory, or name another device with --device"},
+		{fmt.Errorf("%w: %w", supervise.ErrNoLimits, &supervise.EngineError{Code: bench.DeviceMissing}), 4, "benchmark-llm devices lists the devices"},
 		{fmt.Errorf("m.gguf: %w", estimate.ErrMemory), 3, "free memory, or use shorter lengths: -p, -n and -d"},
 		{fmt.Errorf("m.gguf, e2e1+1: %w", estimate.ErrTest), 2, "use -p and -n"},
 		{fmt.Errorf("m.gguf, tg128: %w", gguf.ErrEncoder), 3, "measure prompts only: -n 0"},

@@ -13,11 +13,12 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/quick"
-	"github.com/sparecores/benchmark-llm/bench/supervise"
+	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/session"
 )
 
 func newQuickCommand(global *globalOptions) *cobra.Command {
-	o := quick.Options{Settings: bench.DefaultSettings(0)}
+	o := quick.Options{Settings: bench.DefaultSettings(0), Began: time.Now()}
 	var price, format string
 	cmd := &cobra.Command{
 		Use:   "quick",
@@ -26,11 +27,12 @@ func newQuickCommand(global *globalOptions) *cobra.Command {
 Models that fit the time are measured with synthetic weights, as by run. The others
 are estimated from models with the same layers but fewer of them, as by estimate.
 Every output marks estimates. The results are no records.`,
-		Example: `  benchmark-llm quick
-  benchmark-llm quick --within 30s --price 0.53/h -o md`,
-		Args: noArguments,
+		Example: "  benchmark-llm quick\n  benchmark-llm quick --within 30s --price 0.53/h -o md",
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Began = time.Now()
+			if err := oneOf("--output", format, quick.Formats()); err != nil {
+				return err
+			}
 			return runQuick(cmd.OutOrStdout(), cmd.ErrOrStderr(), global, o, price, format)
 		},
 	}
@@ -45,10 +47,8 @@ Every output marks estimates. The results are no records.`,
 }
 
 func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, price, format string) error {
-	if err := oneOf("--output", format, quick.Formats()); err != nil {
-		return err
-	}
-	if err := o.Validate(); err != nil {
+	q, err := quick.New(&o)
+	if err != nil {
 		return usage("try --within 60s; benchmark-llm models lists the default models", "%w", err)
 	}
 	ctx, stop := interruptible(nil)
@@ -58,25 +58,13 @@ func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, 
 		return err
 	}
 	defer os.RemoveAll(t.dir) //nolint:errcheck // the system clears it
-	o.Context, o.Dir, o.Price, o.AvailableBytes = t.context, t.dir, t.price, t.availableBytes
-	o.Run = func(ctx context.Context, jobs []bench.Job, consumers func(int) supervise.Consumers) error {
-		return supervise.RunInTurns(ctx, jobs, consumers, t.workers)
+	o.Context, o.Dir, o.Price, o.AvailableBytes, o.Run = t.context, t.dir, t.price, t.availableBytes, t.run
+	o.Limits = func(ctx context.Context) ([]result.DeviceLimits, error) {
+		return session.Limits(ctx, o.Settings, nil, []string{"q4_K"}, t.workers)
 	}
-	q, err := quick.New(o)
-	if err != nil {
-		return err
-	}
-	if moves(stderr) && !global.quiet && global.logFormat == "text" {
-		slog.SetDefault(newLogger(stderr, global.logFormat, slog.LevelWarn, stderr))
-		line := newLiveLine(stderr, q.Line)
-		defer line.close()
-	}
+	defer global.showLine(stderr, q.Line)()
 	if err := q.Run(ctx); err != nil {
 		return causeOf(ctx, "nothing was measured", fail(exitNothing, err, "give more time with --within"))
 	}
-	columns := 0
-	if isTerminal(stdout) {
-		columns = width(stdout)
-	}
-	return printed(quick.Write(stdout, format, q.Result(), columns))
+	return printed(quick.Write(stdout, format, q.Result(), columns(stdout)))
 }

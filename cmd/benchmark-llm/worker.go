@@ -72,8 +72,9 @@ func work(cmd *cobra.Command, level string) error {
 			if err := emit(bench.Now(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()})); err != nil {
 				return err
 			}
-			if len(job.Tests) == 0 { // the parent asked only for the engine's facts
-				return errors.Join(emit(bench.Now(bench.JobDone{})), e.Close())
+			if len(job.Tests) == 0 { // the parent asked only for the engine's facts, or its limits
+				now := func(ev bench.Event) error { return emit(bench.Now(ev)) }
+				return errors.Join(bench.MeasureLimits(ctx, e, job, now), now(bench.JobDone{}), e.Close())
 			}
 			err = bench.RunJob(ctx, e, job, policy.Default(), emit)
 			if errors.Is(err, bench.ErrNoModel) {
