@@ -52,6 +52,7 @@ type Options struct {
 	Job            bench.Job // common to all jobs: seed, settings, repetitions
 	Context        gguf.Context
 	AvailableBytes uint64        // of memory; 0: not known
+	GPUs           []string      // whose memory that is; none: the CPU's
 	CacheBytes     uint64        // of all caches of the CPU; 0: not known
 	Price          *result.Price // of the machine; nil: not known
 	Dir            string        // for headers of thin models
@@ -159,12 +160,14 @@ func (o Options) measured(tests ...result.Test) (run []result.Test) {
 const memoryShare = 0.8
 
 // leaves is the size of the smaller thin model's layers, in sizes of the caches. The caches
-// cannot hold twice their size. If the full model is smaller than that, the caches hold
-// it too, and a sixth of its layers is enough.
+// cannot hold twice their size. If the full model is smaller than that, they hold a part of
+// it, and each layer more leaves them a smaller part: the time is not linear, and the thin
+// models must be nearly as large as the full one.
 const leaves = 2
 
-// chooseDepths chooses two numbers of layers, the larger three times the smaller
-// if memory and the model allow it. The larger has at most half of the layers.
+// chooseDepths chooses two numbers of layers, the larger three times the smaller if
+// memory and the model allow it. The smaller has at most half of the layers, and the
+// larger five sixths.
 func (p *Plan) chooseDepths() error {
 	possible := p.kinds.Depths()
 	if len(possible) < 2 {
@@ -202,8 +205,8 @@ func (p *Plan) chooseDepths() error {
 	if p.depths == nil {
 		layer := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
 		n := float64(p.kinds.Layers)
-		shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/6))
-		deep := nearest(fitting, min(3*float64(shallow), n/2))
+		shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/2))
+		deep := nearest(fitting, min(3*float64(shallow), n*5/6))
 		if deep <= shallow {
 			deep = fitting[slices.Index(fitting, shallow)+1]
 		}
@@ -420,6 +423,7 @@ type Row struct {
 	CheckOff  *float64 `json:"check_off,omitempty"`        // measured/computed-1 of the time at the point that checks lengths
 	Needs     uint64   `json:"memory_bytes"`               // weights, cache and compute buffers of the full model
 	Available uint64   `json:"memory_available,omitempty"` // bytes
+	GPUs      []string `json:"gpus,omitempty"`             // whose memory that is; none: the CPU's
 	Fits      *bool    `json:"fits_memory,omitempty"`
 	Cost      *Cost    `json:"cost,omitempty"`
 	Full      *Full    `json:"full,omitempty"` // absent: the full model was not measured
@@ -451,7 +455,7 @@ type Times struct {
 // Full is the measured speed of the full model, in turn with the thin ones.
 type Full struct {
 	Speed float64 `json:"ts"`
-	Off   float64 `json:"estimate_off"` // estimated/measured-1
+	Off   float64 `json:"estimate_off"` // estimated/measured-1, the median over the repetitions in turn
 	Again float64 `json:"again_off"`    // the first half of its repetitions against the second: speed/speed-1
 }
 
@@ -462,7 +466,7 @@ func (p *Plan) Rows() (rows []Row) {
 		c.Tokens = t.Context()
 		row := Row{
 			Kind: "estimate", Estimated: true, Model: p.name, Test: t.String(), Layers: p.kinds.Layers, Measured: p.depths,
-			Needs: p.full.Memory(c).Total(), Available: p.options.AvailableBytes,
+			Needs: p.full.Memory(c).Total(), Available: p.options.AvailableBytes, GPUs: p.options.GPUs,
 		}
 		for _, from := range p.options.measured(t) {
 			row.From = append(row.From, from.String())
@@ -504,12 +508,41 @@ func (p *Plan) measuredFull(t result.Test, estimated float64) *Full {
 	}
 	full := &Full{Speed: float64(t.Tokens()) / all.Median()}
 	full.Off = estimated/full.Speed - 1
+	var off []float64
+	for round, all := range p.runs[run{p.kinds.Layers, t}] {
+		for k, seconds := range all {
+			if e, ok := p.repetition(t, round, k); ok {
+				off = append(off, seconds/e-1)
+			}
+		}
+	}
+	if inTurn, err := stats.New(off); err == nil {
+		full.Off = inTurn.Median()
+	}
 	first, err1 := stats.New(seconds[:len(seconds)/2])
 	second, err2 := stats.New(seconds[len(seconds)/2:])
 	if err1 == nil && err2 == nil {
 		full.Again = second.Median()/first.Median() - 1
 	}
 	return full
+}
+
+// repetition is the time of the full model by one repetition of the thin models.
+func (p *Plan) repetition(t result.Test, round, k int) (seconds float64, ok bool) {
+	var groups []stats.Group
+	for _, depth := range p.depths {
+		rounds := p.runs[run{depth, t}]
+		if round >= len(rounds) || k >= len(rounds[round]) {
+			return 0, false
+		}
+		s, err := stats.New(rounds[round][k : k+1])
+		if err != nil {
+			return 0, false
+		}
+		groups = append(groups, stats.Group{X: p.weight(depth), Runs: []stats.Sample{s}})
+	}
+	line, err := stats.NewLine(groups, stats.DefaultLoads())
+	return line.At(float64(p.kinds.Layers)), err == nil && p.together
 }
 
 // estimated is the time of a test, with its interval.

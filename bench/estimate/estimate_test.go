@@ -145,11 +145,11 @@ func TestDriftCancels(t *testing.T) {
 		t.Fatal(err)
 	}
 	depths := run(t, p, 4, 3, 0.01)
-	if diff := cmp.Diff([]int{6, 16, 32, 32, 16, 6, 6, 16, 32, 32, 16, 6}, depths); diff != "" {
+	if diff := cmp.Diff([]int{6, 18, 32, 32, 18, 6, 6, 18, 32, 32, 18, 6}, depths); diff != "" {
 		t.Error(diff)
 	}
 	row := p.Rows()[0]
-	if full := row.Full; full == nil || math.Abs(full.Off) > 0.01 || full.Again < 0.1 || row.Speed/full.Speed != 1+full.Off {
+	if full := row.Full; full == nil || math.Abs(full.Off) > 0.01 || full.Again < 0.1 || math.Abs(row.Speed/full.Speed/(1+full.Off)-1) > 0.02 {
 		t.Errorf("%+v of %+v", full, row)
 	}
 }
@@ -163,8 +163,8 @@ func TestDepths(t *testing.T) {
 		err              error
 	}{
 		"small caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{1, 3}, nil},
-		"large caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{6, 16}, nil},
-		"a small model":                {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{5, 15}, nil},
+		"large caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{16, 27}, nil},
+		"a small model":                {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{15, 25}, nil},
 		"a model larger than all":      {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 24 << 30, 300 << 20, []int{2, 6}, nil},
 		"memory for one after another": {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 3300 << 20, 300 << 20, []int{1, 2}, nil},
 		"memory for none":              {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 1 << 30, 300 << 20, nil, estimate.ErrMemory},
@@ -230,11 +230,11 @@ func TestWrite(t *testing.T) {
 	fits := false
 	off := 0.0125
 	rows := []estimate.Row{
-		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "tg128", Speed: 9.21, Low: 8.8, High: 9.65, Level: 0.95, Layers: 32, Measured: []int{4, 12}, From: []string{"tg32"}, CheckOff: &off, Needs: 4 << 30, Fits: &fits, Full: &estimate.Full{Speed: 9.3, Off: -0.0097}},
+		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "tg128", Speed: 9.21, Low: 8.8, High: 9.65, Level: 0.95, Layers: 32, Measured: []int{4, 12}, From: []string{"tg32"}, CheckOff: &off, Needs: 4 << 30, Fits: &fits, Full: &estimate.Full{Speed: 9.3, Off: -0.0097}, GPUs: []string{"CUDA0", "CUDA1"}},
 		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "pp512", Layers: 32, Measured: []int{4, 12}, Reason: "it crashed"},
 	}
 	want := map[string][]string{
-		"table": {"≈ 9.210", "8.800 … 9.650", "4 and 12 of 32 layers", "4.0 GiB", "no", "measured t/s", "9.300", "-1.0 %", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %"},
+		"table": {"≈ 9.210", "8.800 … 9.650", "4 and 12 of 32 layers", "4.0 GiB", "no", "measured t/s", "9.300", "-1.0 %", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %", "m.gguf, tg128: estimated as if CUDA0 and CUDA1 had the memory for all layers"},
 		"md":    {"| m.gguf | tg128 | ≈ 9.210 |", "not measured", "pp512: not estimated: it crashed"},
 		"json":  {`"estimated": true`, `"kind": "estimate"`, `"ts": 9.21`, `"reason": "it crashed"`},
 	}

@@ -87,6 +87,9 @@ func lines(rows []Row) []string {
 		if r.Reason != "" {
 			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: not estimated: %s", r.Model, r.Test, r.Reason)))
 		}
+		if r.Speed > 0 && len(r.GPUs) > 0 && r.Fits != nil && !*r.Fits {
+			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: estimated as if %s had the memory for all layers; with layers on the CPU it is slower", r.Model, r.Test, strings.Join(r.GPUs, " and "))))
+		}
 		if r.CheckOff != nil {
 			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: the length that checks the cost of attention is off by %+.1f %%", r.Model, r.Test, 100**r.CheckOff)))
 		}

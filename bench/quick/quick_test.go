@@ -68,8 +68,7 @@ func (m machine) run(ctx context.Context, jobs []bench.Job, consumers func(i int
 		}
 		e := benchtest.New(script, bench.EngineFacts{CPUInfo: "a CPU", BuildCommit: "b", BuildNumber: 7}, bench.ModelFacts{Type: "llama"})
 		worker, all := record.NewWorker("test", job), consumers(i)
-		emit := func(ev bench.Event) error {
-			s := bench.Stamped{At: time.Now(), Event: ev}
+		emit := func(s bench.Stamped) error {
 			if err := all.Event(s); err != nil {
 				return err
 			}
@@ -83,7 +82,7 @@ func (m machine) run(ctx context.Context, jobs []bench.Job, consumers func(i int
 		case <-ctx.Done():
 			return nil
 		}
-		if err := emit(bench.EngineReady{Facts: e.Facts()}); err != nil {
+		if err := emit(bench.Stamped{At: time.Now(), Event: bench.EngineReady{Facts: e.Facts()}}); err != nil {
 			return err
 		}
 		if err := bench.RunJob(ctx, e, job, nil, emit); err != nil && !errors.Is(err, bench.ErrNoModel) {

@@ -35,7 +35,7 @@ type Line struct {
 }
 
 // NewLine fits a line to groups at two x or more. The value of a group is the geometric
-// mean of the medians of its runs. Groups count by the inverse square of their values,
+// mean of the medians of its runs; see polished for runs that took turns. Groups count by the inverse square of their values,
 // because the error of a run is a share of its value.
 //
 // If all groups have the same number of runs, the first runs of all were measured in turn,
@@ -53,6 +53,10 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 	var x, y []float64
 	var off [][]float64 // of each run from the mean of its group, as a logarithm
 	within, parts, runs := 0.0, 0.0, 0.0
+	var inTurn [][]float64
+	if len(groups) > 0 {
+		inTurn = polished(groups)
+	}
 	for _, g := range groups {
 		logs := make([]float64, len(g.Runs))
 		for i, s := range g.Runs {
@@ -60,6 +64,9 @@ func NewLine(groups []Group, loads Loads) (Line, error) {
 				return Line{}, fmt.Errorf("x = %v: %w", g.X, ErrNotRate)
 			}
 			logs[i] = math.Log(s.Median())
+			if i < len(inTurn) {
+				logs[i] = inTurn[i][len(x)]
+			}
 			parts += s.partsVariance()
 			runs++
 		}
@@ -146,6 +153,48 @@ func withinTurn(groups []Group, turn int) float64 {
 		sum += stat.Variance(column, nil) // of len(groups)-1 degrees of freedom
 	}
 	return sum / float64(n-1) / float64(n) * medianOverMean * medianOverMean
+}
+
+// polished returns the logarithms of the medians of all runs, by turn and group, without
+// what makes a repetition of all runs of a turn slower or faster. It returns nil if the
+// runs did not take turns.
+//
+// Source: Tukey, Exploratory Data Analysis, 1977 (median polish), with the mean of the
+// groups in place of their median, because there are few.
+func polished(groups []Group) (turns [][]float64) {
+	for turn := range len(groups[0].Runs) {
+		var logs [][]float64
+		for _, g := range groups {
+			if len(g.Runs) != len(groups[0].Runs) || g.Runs[turn].N() != groups[0].Runs[turn].N() || !(g.Runs[turn].Min() > 0) {
+				return nil
+			}
+			var own []float64
+			for _, v := range g.Runs[turn].values {
+				own = append(own, math.Log(v))
+			}
+			logs = append(logs, own)
+		}
+		together := make([]float64, len(logs[0])) // what the repetitions share
+		for _, own := range logs {
+			middle := median(own)
+			for k, v := range own {
+				together[k] += (v - middle) / float64(len(logs))
+			}
+		}
+		var values []float64
+		for _, own := range logs {
+			floats.Sub(own, together)
+			values = append(values, median(own)+median(together))
+		}
+		turns = append(turns, values)
+	}
+	return turns
+}
+
+// median is that of values, of which there is at least one.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return Sample{values: values, sorted: sorted}.Median()
 }
 
 // At is the value at x.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -43,6 +44,31 @@ func TestLineWithinRuns(t *testing.T) {
 	}
 	if same, spread := width(0), width(0.1); spread < 1.1*same {
 		t.Errorf("%v with a spread of 10 %%, %v without", spread, same)
+	}
+}
+
+// What slows a repetition of all runs of a turn down changes neither the line nor, much,
+// its interval, whichever repetitions it hits.
+func TestLineInTurn(t *testing.T) {
+	slower := []float64{1, 1.5, 1, 3, 1.01, 0.99, 1.3}
+	run := func(x float64) Sample {
+		var values []float64
+		for _, by := range slower {
+			values = append(values, (3+2*x)*by)
+		}
+		return sample(t, values...)
+	}
+	own := func(s Sample, odd float64) Sample { // one repetition of this run alone
+		values := slices.Clone(s.values)
+		values[2] *= odd
+		return sample(t, values...)
+	}
+	l, err := NewLine([]Group{{X: 4, Runs: []Sample{own(run(4), 1.4)}}, {X: 12, Runs: []Sample{own(run(12), 1.2)}}}, DefaultLoads())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := l.At(32), 67*1.3; math.Abs(got/want-1) > 0.01 { // 1.3: the median of what slows both down
+		t.Errorf("%.4g, want %.4g", got, want)
 	}
 }
 

@@ -94,7 +94,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	defer os.RemoveAll(t.dir) //nolint:errcheck // the system clears it
 	options := estimate.Options{
 		Tests: tests, Rounds: o.rounds, Check: o.check, Context: t.context, Dir: t.dir, Price: t.price,
-		AvailableBytes: t.availableBytes, CacheBytes: host.Collect("/").CPU.LargestCacheBytes(),
+		AvailableBytes: t.availableBytes, GPUs: t.gpus, CacheBytes: host.Collect("/").CPU.LargestCacheBytes(),
 		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
 	}
 	var plans []*estimate.Plan
@@ -143,7 +143,8 @@ type thinModels struct {
 	dir            string        // for headers; the caller removes it
 	price          *result.Price // nil: none was given
 	context        gguf.Context
-	availableBytes uint64 // of the memory that must hold them: the GPUs', if there are any; 0: not known
+	availableBytes uint64   // of the memory that must hold them: the GPUs', if there are any; 0: not known
+	gpus           []string // these GPUs
 	workers        supervise.Options
 }
 
@@ -179,8 +180,13 @@ func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price
 		t.availableBytes = *free
 	}
 	if found, err := findDevices(ctx, level, nil); err == nil {
-		if _, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
+		if devices, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
 			t.availableBytes = *free
+			for _, d := range devices {
+				if d.Type == "gpu" && d.NotUsed == "" {
+					t.gpus = append(t.gpus, d.Name)
+				}
+			}
 		}
 	}
 	return t, nil
