@@ -31,6 +31,7 @@ import (
 var (
 	ErrMemory = errors.New("not even a model with few layers fits memory")
 	ErrTest   = errors.New("cannot be estimated")
+	errBusy   = errors.New("models with more layers were not slower, because other processes disturbed them")
 )
 
 // Confidence is the wanted coverage of the intervals.
@@ -388,7 +389,7 @@ func (p *Plan) Round(ctx context.Context, round int, run Runner) error {
 func (p *Plan) unclear() bool {
 	return slices.ContainsFunc(p.tests, func(t result.Test) bool {
 		_, err := p.layered(t)
-		return errors.Is(err, stats.ErrNoLine)
+		return errors.Is(err, errBusy)
 	})
 }
 
@@ -608,13 +609,15 @@ func (p *Plan) layered(t result.Test) (e estimated, err error) {
 		groups = append(groups, stats.Group{X: p.weight(depth), Runs: p.samples(depth, t)})
 	}
 	line, err := stats.NewLine(groups, stats.DefaultLoads())
-	if err != nil {
-		return e, fmt.Errorf("%v: %w", t, err)
-	}
 	x := float64(p.kinds.Layers)
 	e.seconds = line.At(x)
-	if !(e.seconds > 0) {
-		return e, fmt.Errorf("%v: %w", t, stats.ErrNoLine)
+	switch {
+	case errors.Is(err, stats.ErrNoLine), err == nil && !(e.seconds > 0):
+		return e, fmt.Errorf("%v: %w", t, errBusy)
+	case errors.Is(err, stats.ErrEmpty):
+		return e, fmt.Errorf("%v was not measured", t)
+	case err != nil:
+		return e, fmt.Errorf("%v: %w", t, err)
 	}
 	e.Interval = line.Interval(x, Confidence, Spread)
 	return e, nil

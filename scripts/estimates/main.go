@@ -68,7 +68,7 @@ func check(o options) error {
 			return err
 		}
 	}
-	var all, again []float64
+	var all, apart, again []float64
 	held := 0
 	fmt.Println("| model | test | estimated t/s | interval | measured t/s | error | measured again |\n|---|---|---|---|---|---|---|")
 	for _, r := range rows {
@@ -77,6 +77,7 @@ func check(o options) error {
 			all = append(all, math.Inf(1))
 			continue
 		}
+		apart = append(apart, 100*math.Abs(r.Speed/r.Full.Speed-1))
 		all, again = append(all, 100*math.Abs(r.Full.Off)), append(again, 100*math.Abs(r.Full.Again))
 		if r.Low <= r.Full.Speed && r.Full.Speed <= r.High {
 			held++
@@ -88,6 +89,9 @@ func check(o options) error {
 		return err
 	}
 	fmt.Printf("\n%d cases: median error %.1f %%, largest %.1f %%; the interval holds %d of them\n", off.N(), off.Median(), off.Max(), held)
+	if medians, err := stats.New(apart); err == nil {
+		fmt.Printf("the same by the medians of all repetitions, without their turns: median %.1f %%, largest %.1f %%\n", medians.Median(), medians.Max())
+	}
 	if floor, err := stats.New(again); err == nil {
 		fmt.Printf("the full model against itself: median %.1f %%, largest %.1f %%\n", floor.Median(), floor.Max())
 	}
