@@ -73,6 +73,7 @@ type Quick struct {
 	rates   rates
 	facts   bench.EngineFacts
 	limits  []result.DeviceLimits
+	cause   error // of the end of Run; nil: everything was done
 
 	mu    sync.Mutex
 	doing string
@@ -152,6 +153,7 @@ func (q *Quick) Run(ctx context.Context) error {
 	ctx, cancel := context.WithDeadlineCause(ctx, q.end(), errTime)
 	defer cancel()
 	err := q.steps(ctx)
+	q.cause = context.Cause(ctx)
 	if !slices.ContainsFunc(q.models, func(m *model) bool { return m.known() }) {
 		return errors.Join(err, ErrNothing)
 	}
@@ -464,6 +466,9 @@ func (q *Quick) Result() Result {
 		}
 		if row.Prompt == nil && row.Gen == nil && row.Reason == "" {
 			row.Reason = "the time was over"
+			if q.cause != nil && !errors.Is(q.cause, errTime) {
+				row.Reason = "interrupted"
+			}
 		}
 		r.Rows = append(r.Rows, row)
 	}

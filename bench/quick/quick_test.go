@@ -218,7 +218,7 @@ func TestInterrupted(t *testing.T) {
 			t.Fatal(err)
 		}
 		rows := q.Result().Rows
-		if rows[1].Prompt == nil || rows[5].Prompt != nil || rows[5].Reason == "" {
+		if rows[1].Prompt == nil || rows[5].Prompt != nil || rows[5].Reason != "interrupted" {
 			t.Errorf("%+v", rows)
 		}
 	})

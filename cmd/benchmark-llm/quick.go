@@ -20,14 +20,12 @@ func newQuickCommand(global *globalOptions) *cobra.Command {
 	o := quick.Options{Settings: bench.DefaultSettings(0), Began: time.Now()}
 	var price, format string
 	cmd := &cobra.Command{
-		Use:   "quick",
+		Use: "quick", Args: noArguments,
 		Short: "Tell in a minute how fast this machine runs the default models",
 		Long: `Tell in a minute how fast this machine runs the default models, without a download.
-Models that fit the time are measured with synthetic weights, as by run. The others
-are estimated from models with the same layers but fewer of them, as by estimate.
-Every output marks estimates. The results are no records.`,
+Models that fit the time are measured with synthetic weights, as by run. The others are
+estimated, as by estimate, and marked in every output. The results are no records.`,
 		Example: "  benchmark-llm quick\n  benchmark-llm quick --within 30s --price 0.53/h -o md",
-		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("--output", format, quick.Formats()); err != nil {
 				return err
