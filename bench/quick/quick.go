@@ -245,6 +245,9 @@ func (q *Quick) first(ctx context.Context, m *model, later []*model) error {
 
 // round runs a round of a model's estimate. Other lengths than before begin it anew.
 func (q *Quick) round(ctx context.Context, m *model, l lengths) error {
+	if ctx.Err() != nil {
+		return nil
+	}
 	plan, rounds := m.plan, m.rounds
 	if plan == nil || m.lengths != l {
 		var err error
@@ -258,6 +261,9 @@ func (q *Quick) round(ctx context.Context, m *model, l lengths) error {
 	began := time.Now()
 	err := plan.Round(ctx, rounds, q.run)
 	rows := plan.Rows()
+	if ctx.Err() != nil && !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed > 0 }) {
+		return nil // Result says why
+	}
 	if m.rows == nil || !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed == 0 }) {
 		m.plan, m.lengths, m.rounds, m.rows = plan, l, rounds+1, rows
 	}
@@ -459,15 +465,15 @@ func (q *Quick) Result() Result {
 			}
 			row.set(Speed{Test: e.Test, Estimated: true, TS: e.Speed, Low: e.Low, High: e.High, Confidence: e.Level, From: e.From, Layers: e.Measured, Rounds: m.rounds, Cost: e.Cost})
 		}
+		if q.cause != nil && (row.Prompt == nil || row.Gen == nil) {
+			row.Reason = cmp.Or(m.reason, "the time was over")
+			if !errors.Is(q.cause, errTime) {
+				row.Reason = "interrupted"
+			}
+		}
 		for _, record := range m.records {
 			if s, err := speedOf(record, q.options.Price); err == nil {
 				row.set(s)
-			}
-		}
-		if row.Prompt == nil && row.Gen == nil && row.Reason == "" {
-			row.Reason = "the time was over"
-			if q.cause != nil && !errors.Is(q.cause, errTime) {
-				row.Reason = "interrupted"
 			}
 		}
 		r.Rows = append(r.Rows, row)
