@@ -325,6 +325,8 @@ type TestBudget struct {
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
 
 	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
+
+	Work *result.Work `json:"work,omitempty"` // of a repetition; nil: not known, or the limits are not measured
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
