@@ -138,6 +138,10 @@ var everyEvent = []struct {
 		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
 	},
 	{
+		bench.EnergyObserved{Window: 2, Joules: result.Parts{Package: new(1.5)}, IdleWatts: result.Parts{DRAM: new(0.5)}, Sampled: []string{"system"}},
+		`{"event":"energy_observed","at":"2026-11-23T15:19:41.123456789Z","data":{"window_ns":2,"joules":{"package":1.5},"idle_w":{"dram":0.5},"sampled":["system"]}}`,
+	},
+	{
 		bench.JobDone{},
 		`{"event":"job_done","at":"2026-11-23T15:19:41.123456789Z","data":{}}`,
 	},

@@ -23,6 +23,10 @@ func TestWatch(t *testing.T) {
 		t.Fatal("not watched")
 	}
 	defer w.Close()
+	if !w.TellsPower() {
+		t.Error("it tells no power")
+	}
+	w.Idle()
 	step := func(e bench.Event) []bench.Event { return w.Observe(bench.Stamped{At: time.Now(), Event: e}) }
 	step(bench.EngineReady{PID: os.Getpid()}) // the library names the process that asks
 	step(bench.TestStarted{Test: result.Test{Gen: 1}})
@@ -34,7 +38,7 @@ func TestWatch(t *testing.T) {
 	number := func(f float64) *float64 { return &f }
 	used := uint64(1 << 30)
 	want := []bench.Event{bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:c1:00.0", GPUTelemetry: result.GPUTelemetry{
-		Driver: "550.54.15", Kernels: PTXKernels, PowerWatts: number(71.5), TemperatureC: number(54), BusyPercent: number(97), UsedBytes: &used,
+		Driver: "550.54.15", Kernels: PTXKernels, PowerWatts: number(71.5), IdleWatts: number(71.5), TemperatureC: number(54), BusyPercent: number(97), UsedBytes: &used,
 		SMClockMHz: &result.Range{Min: 2040, Max: 2040}, MemoryClockMHz: &result.Range{Min: 6251, Max: 6251},
 		Throttled: []string{"temperature (hardware)"}, Others: 3,
 	}}}}}
@@ -48,6 +52,8 @@ func TestWatch(t *testing.T) {
 	}
 	if w := Watch(t.TempDir(), filepath.Join(t.TempDir(), "none"), time.Second, nil); w != nil || w.Observe(bench.Stamped{Event: bench.TestDone{}}) != nil {
 		t.Error("watched without a library")
+	} else if w.Idle(); w.TellsPower() {
+		t.Error("power without a library")
 	}
 	if w := Watch(t.TempDir(), fakeNVML(t), 0, nil); w != nil {
 		t.Error("watched though it was switched off")
@@ -60,7 +66,7 @@ type countingSource struct {
 	readings int
 }
 
-func (s *countingSource) read(int) result.GPUReading {
+func (s *countingSource) read(int, int) result.GPUReading {
 	s.readings++
 	return result.GPUReading{At: time.Now()}
 }
