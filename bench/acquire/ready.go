@@ -50,6 +50,7 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 			return c.job, nil
 		}
 		loadUnmapped(&c.job, c.header, len(c.file.Paths))
+		planLimits(&c.job, c.header)
 	}
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err

@@ -101,6 +101,10 @@ func TestAccount(t *testing.T) {
 			},
 			result.Accounting{Wall: secs(21), Wait: secs(20), Other: secs(1)},
 		},
+		"limits": {
+			timeline{{0, bench.EngineReady{}}, {0.5, bench.LimitsStarted{}}, {2, bench.LimitsDone{Status: result.OK}}, {0.5, load}, {4, loaded}},
+			result.Accounting{Wall: secs(8), Limits: secs(2), Load: secs(4), Other: secs(0.5 + 0.5 + 1)},
+		},
 		"cooling down": {
 			timeline{{0, load}, {4, loaded}, {0.5, bench.CoolDownStarted{}}, {30, bench.CoolDownDone{Elapsed: secs(30)}}, {0, start(pp)}, {2, done(pp, result.OK)}},
 			result.Accounting{Wall: secs(37.5), Load: secs(4), CoolDown: secs(30), Other: secs(0.5 + 2 + 1)},
