@@ -43,7 +43,7 @@ func TestDownloaded(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	m := &Models{queue: new(fetch.Client).Prefetch(t.Context(), []source.Source{src}, fetch.QueueOptions{Dir: t.TempDir(), Force: fetch.Paused})}
+	m := &Models{queue: new(fetch.Client).Prefetch(t.Context(), []source.Source{src}, fetch.QueueOptions{Dir: t.TempDir()})}
 	defer m.Close()
 	if n := m.Downloaded(); n != 0 {
 		t.Errorf("%d bytes before the first", n)
@@ -66,8 +66,27 @@ func TestDownloaded(t *testing.T) {
 	if n := (&Models{}).Downloaded(); n != 0 {
 		t.Errorf("%d bytes without downloads", n)
 	}
+}
 
-	// Downloads pause from the first pass on that repetitions may follow directly.
+// Downloads pause from the first pass on that repetitions may follow directly.
+func TestDownloadsPause(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer server.Close()
+	src, err := source.Parse(server.URL + "/" + synth.Tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Models{queue: new(fetch.Client).Prefetch(t.Context(), []source.Source{src}, fetch.QueueOptions{Dir: t.TempDir(), Force: fetch.Paused})}
+	defer m.Close()
+	m.queue.Start()
+	for m.queue.State().Item < 0 {
+		time.Sleep(time.Millisecond)
+	}
+	event := func(e bench.Event) {
+		if err := m.Event(bench.Stamped{Event: e}); err != nil {
+			t.Error(err)
+		}
+	}
 	slow, fast := policy.Measured{Test: result.Test{Prompt: 16}, Repetitions: []time.Duration{bench.BurstTime}}, policy.Measured{Test: result.Test{Prompt: 128}, Repetitions: []time.Duration{bench.BurstTime - 1, time.Hour}}
 	for name, tt := range map[string]struct {
 		test     result.Test
@@ -83,16 +102,16 @@ func TestDownloaded(t *testing.T) {
 		"no warm-up":              {result.Test{Prompt: 512}, true, []policy.Measured{slow}, fetch.Paused},
 	} {
 		m.options.Job.NoWarmup, m.measured = tt.noWarmup, tt.measured
-		event(m, bench.TestStarted{Test: tt.test})
-		event(m, bench.ContextReady{})
+		event(bench.TestStarted{Test: tt.test})
+		event(bench.ContextReady{})
 		if got := m.queue.State().Hold; got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
-		event(m, bench.WarmupDone{})
+		event(bench.WarmupDone{})
 		if got := m.queue.State().Hold; got != fetch.Paused {
 			t.Errorf("%s: %v after the warm-up", name, got)
 		}
-		event(m, bench.TestDone{Test: tt.test})
+		event(bench.TestDone{Test: tt.test})
 		time.Sleep(200 * time.Millisecond) // a gap that is used
 	}
 }
