@@ -98,6 +98,7 @@ type (
 		Done        []result.Sample `json:"done,omitempty"`   // completed by an earlier worker or run
 		Reason      string          `json:"reason,omitempty"` // why the policy started it, with numbers
 		Most        int             `json:"most,omitempty"`   // repetitions, if Repetitions is only the least
+		Work        *result.Work    `json:"work,omitempty"`   // of a repetition; nil: not known
 	}
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {

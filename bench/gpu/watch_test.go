@@ -60,6 +60,51 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// countingSource counts its readings.
+type countingSource struct {
+	source
+	readings int
+}
+
+func (s *countingSource) read(int, int) result.GPUReading {
+	s.readings++
+	return result.GPUReading{At: time.Now()}
+}
+
+// The devices are read once when the events of a burst arrive. Each repetition has a
+// window of its own.
+func TestWatchBurst(t *testing.T) {
+	at := time.Now()
+	source := &countingSource{}
+	w := &Watcher{
+		requests: make(chan func()), testing: true,
+		devices: []watched{{source: source}}, readings: make([][]result.GPUReading, 1), others: make([]int, 1),
+	}
+	go func() {
+		for f := range w.requests {
+			f()
+		}
+	}()
+	defer close(w.requests)
+	repetition := bench.RepetitionDone{Sample: result.Sample{Elapsed: time.Second}}
+	for i, s := range []bench.Stamped{
+		{Event: bench.ContextReady{}},
+		{Event: bench.WarmupDone{}, More: 2}, {Event: repetition, More: 1}, {Event: repetition},
+		{Event: repetition},
+	} {
+		s.At = at.Add(time.Duration(i) * time.Second)
+		w.Observe(s)
+	}
+	if source.readings != 3 { // after the context and after each burst
+		t.Errorf("%d readings, want 3", source.readings)
+	}
+	end := at.Add(2 * time.Second)
+	want := []window{{end.Add(-time.Second), end}, {end, end.Add(time.Second)}, {end.Add(time.Second), end.Add(2 * time.Second)}}
+	if diff := cmp.Diff(want, w.windows); diff != "" {
+		t.Errorf("windows (-want +got):\n%s", diff)
+	}
+}
+
 // A driver that does not answer delays a run only once.
 func TestWatchIsNotHeld(t *testing.T) {
 	w := &Watcher{requests: make(chan func())} // nobody receives

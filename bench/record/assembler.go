@@ -30,6 +30,7 @@ type Assembler struct {
 	Job     bench.Job
 
 	engine     bench.EngineFacts
+	limits     []result.DeviceLimits // measured by this worker
 	model      bench.ModelFacts
 	load       time.Duration
 	precompile time.Duration
@@ -53,6 +54,8 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.engine = e.Facts
+	case bench.LimitsDone:
+		a.limits = e.Devices
 	case bench.LoadStarted:
 		a.Job.Adjusted, a.Job.Warnings = e.Settings, e.Warnings
 		if e.Model.Weights != "" { // the fallback may be in use since the job was written
@@ -194,11 +197,13 @@ func (a *Assembler) record() (*result.Record, error) {
 		PrecompileSeconds: a.precompile.Seconds(),
 		UnusedDevices:     a.engine.Unused,
 		IdleBackends:      a.engine.Idle,
+		NamedBackend:      a.engine.Named,
 		Offload:           a.model.Offload,
 		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	r.Ext.Precision = a.precision
+	r.Ext.Limits = a.limitsOf(settings, time.Duration(float64(t.Tokens())/rates.Median()*float64(time.Second)))
 	if a.warmups > 1 {
 		r.Ext.Warmups = a.warmups
 	}

@@ -60,6 +60,7 @@ func WriteDocument(w io.Writer, d Document) error {
 			for _, line := range costs(m.records) {
 				blocks = append(blocks, markdownText(line))
 			}
+			blocks = append(blocks, limitsLines(m.records)...)
 		}
 		if missing := m.missing(); len(missing) > 0 {
 			blocks = append(blocks, "Not completed:", strings.Join(missing, "\n"))

@@ -57,7 +57,7 @@ func (t *terminal) Close() error {
 			b.WriteString(wrap(line, "  ", width) + "\n")
 		}
 		b.WriteString("\n" + m.render(columns, t.style) + "\n\n")
-		for _, line := range latencies(m.records) {
+		for _, line := range append(latencies(m.records), limitsLines(m.records)...) {
 			b.WriteString(wrap(line, "  ", width) + "\n\n")
 		}
 		if lines := costs(m.records); len(lines) > 0 {

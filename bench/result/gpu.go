@@ -41,6 +41,12 @@ type UnusedDevice struct {
 	Reason string `json:"reason"` // why it is not used
 }
 
+// NamedBackend is a back-end module that the environment named (GGML_BACKEND_PATH).
+type NamedBackend struct {
+	Path    string `json:"path"`
+	Problem string `json:"problem,omitempty"` // why it was not opened; empty: it was
+}
+
 // GPUTelemetry is what the driver reported of one GPU during the timed repetitions
 // of a test.
 type GPUTelemetry struct {

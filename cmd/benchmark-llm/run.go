@@ -48,6 +48,7 @@ type runOptions struct {
 	waitQuiet    time.Duration // 0: do not wait
 	requireQuiet bool
 	prices       commandline.PriceFlags
+	limits       bool
 	settings     bench.Settings
 }
 
@@ -84,6 +85,7 @@ and records to a directory of its own below --results-dir.`,
 	o.sweepOptions.register(f)
 	inGroup(f, groupHow, func() {
 		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
+		f.BoolVar(&o.limits, "limits", false, "measure the machine's limits first (default: for a suite, not with -m)")
 		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
 	})
 	inGroup(f, groupWhere, func() {
@@ -245,7 +247,7 @@ func (o *runOptions) session(stops *supervise.Stops) (how session.Options, err e
 		Weights: o.weights, ModelsDir: o.modelsDir, Finder: o.finder,
 		Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, DownloadTime: o.downloadTime,
 		WaitQuiet: o.waitQuiet, RequireQuiet: o.requireQuiet,
-		ResultsDir: o.resultsDir, NoResults: o.resultsDir == noResults, Output: o.format,
+		ResultsDir: o.resultsDir, NoResults: o.resultsDir == noResults, Limits: o.limits || len(o.models) == 0 && !o.flags.Changed("limits"), Output: o.format,
 		Span: rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()},
 		Host: host.Collect("/"), Workers: workersOf(level), CheckRPC: llamacpp.CheckRPC,
 	}
