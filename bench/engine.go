@@ -357,6 +357,7 @@ type Job struct {
 	AllowCPU   bool                `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
 	RequireGPU bool                `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
 	E2E        *E2E                `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+	Prices     *result.Prices      `json:"prices,omitempty"`      // for the cost in records; nil: none
 
 	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
 	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one

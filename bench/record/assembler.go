@@ -42,6 +42,7 @@ type Assembler struct {
 	warmups int // passes
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+	energy  *bench.EnergyObserved // nil: no part of the machine tells it
 	memory  *result.Memory
 
 	precision *result.Precision // nil: the number of repetitions was fixed
@@ -64,7 +65,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
 		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.memory, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil, nil
-		a.made = bench.ContextFacts{}
+		a.made, a.energy = bench.ContextFacts{}, nil
 	case bench.ContextReady:
 		a.context, a.made = e.Elapsed, e.Facts
 	case bench.WarmupDone:
@@ -74,6 +75,8 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.samples = append(a.samples, e.Sample)
 	case bench.GPUObserved:
 		a.gpus = e.Devices
+	case bench.EnergyObserved:
+		a.energy = &e
 	case bench.TestDone:
 		a.precision, a.memory = e.Precision, e.Memory
 		return a.finish(e.Status, e.Reason)
@@ -201,6 +204,7 @@ func (a *Assembler) record() (*result.Record, error) {
 		r.Ext.Warmups = a.warmups
 	}
 	a.claimGPU(r)
+	a.addEnergy(r, rates.Median())
 	c, bursts := result.SumConditions(a.samples)
 	r.Ext.Conditions = c
 	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)

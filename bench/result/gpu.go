@@ -54,6 +54,7 @@ type GPUTelemetry struct {
 	Kernels        string   `json:"kernels,omitempty"` // "native", or "ptx": compiled by the driver at first use
 	PowerWatts     *float64 `json:"power_w,omitempty"` // mean
 	EnergyJoules   *float64 `json:"energy_j,omitempty"`
+	IdleWatts      *float64 `json:"idle_w,omitempty"` // before the first test of this process
 	SMClockMHz     *Range   `json:"sm_clock_mhz,omitempty"`
 	MemoryClockMHz *Range   `json:"memory_clock_mhz,omitempty"`
 	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`

@@ -88,6 +88,8 @@ type Ext struct {
 	Memory            *Memory           `json:"memory,omitempty"`         // absent if the engine does not know it, and in records of earlier versions
 	E2E               *E2E              `json:"e2e,omitempty"`            // of an end-to-end test; absent from all others
 	Conditions        *Conditions       `json:"conditions,omitempty"`     // of the machine during the repetitions; absent where they were not observed
+	Energy            *Energy           `json:"energy,omitempty"`         // absent where no part of the machine tells it
+	Cost              *Cost             `json:"cost,omitempty"`           // absent where no price was given
 	Verdict           *Verdict          `json:"verdict,omitempty"`        // how far the speed can be trusted; absent from records of earlier versions
 	Warnings          []Warning         `json:"warnings,omitempty"`       //
 }

@@ -141,7 +141,7 @@ var (
 	// its three repetitions done and reported.
 	third  = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 3}
 	second = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 2}
-	load  = benchtest.Call{Method: benchtest.Load}
+	load   = benchtest.Call{Method: benchtest.Load}
 )
 
 // at is a scenario that differs from an untroubled run in one call of the
