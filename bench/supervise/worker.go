@@ -214,13 +214,13 @@ func causeOf(output []string) string {
 	near := output[max(0, end-fatalLines):min(end+1, len(output))]
 	for _, line := range near {
 		if noMemory(line) {
-			return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+			return bare(line)
 		}
 	}
 	for _, mark := range slices.Concat(causes, signals) {
 		for _, line := range output {
 			if strings.Contains(line, mark) {
-				return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+				return bare(line)
 			}
 		}
 	}
@@ -228,6 +228,13 @@ func causeOf(output []string) string {
 		return strings.TrimSpace(output[len(output)-1])
 	}
 	return ""
+}
+
+// bare is a line without the prefix of this program or of C++, which prints an exception's
+// text after "what():".
+func bare(line string) string {
+	line = strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+	return strings.TrimSpace(strings.TrimPrefix(line, "what():"))
 }
 
 // fatalLines is how many lines before the end of a crash explain it: the failure, the
