@@ -22,7 +22,7 @@ const module = "github.com/sparecores/benchmark-llm"
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
 	"bench/session":     {"bench/acquire", "bench/rundir", "bench/supervise", "bench/record", "bench/suite", "bench/host", "bench/gpu", "bench", "bench/report", "bench/roofline", "bench/result"},
-	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench", "bench/policy", "bench/source", "bench/roofline", "bench/synth", "bench/gguf", "bench/result"},
+	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench/gpu", "bench", "bench/policy", "bench/source", "bench/roofline", "bench/synth", "bench/gguf", "bench/report", "bench/result"},
 	"bench/sweep":       {"bench/suite", "bench", "bench/result"},
 	"bench/roofline":    {"bench/gguf", "bench/report", "bench/result"},
 	"bench/estimate":    {"bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},

@@ -45,8 +45,12 @@ type Engine interface {
 
 	// Repeat prepares and runs repetition n, from 1. It returns the time of the timed
 	// part alone, by the monotonic clock, also together with ErrAborted. The tokens
-	// of repetition n do not depend on earlier repetitions.
-	Repeat(n int) (time.Duration, error)
+	// of repetition n do not depend on earlier repetitions. rested tells that no pass came
+	// directly before it; an untimed pass may then prime the CPUs.
+	Repeat(n int, rested bool) (time.Duration, error)
+
+	// Priming returns the time of the untimed pass of the last Repeat; 0: there was none.
+	Priming() time.Duration
 
 	// Generated returns what the last repetition of an end-to-end test generated. The
 	// caller owns it. It is nil for tests of other kinds.
@@ -95,6 +99,8 @@ type EngineFacts struct {
 	HIPModule    string            `json:"hip_module,omitempty"`    // file of the HIP back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Idle         map[string]string `json:"idle,omitempty"`          // installed back-end for GPUs without a device → why
+	// Named is the back-end module that GGML_BACKEND_PATH names; nil: none.
+	Named *result.NamedBackend `json:"named,omitempty"`
 	// Unused are listed devices that these settings do not use. GPUs has them, too.
 	Unused   []result.UnusedDevice `json:"unused,omitempty"`
 	Problems []string              `json:"problems,omitempty"` // the library's messages about back-ends that it cannot use
@@ -352,6 +358,7 @@ type Job struct {
 	AllowCPU   bool                `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
 	RequireGPU bool                `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
 	E2E        *E2E                `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+	Prices     *result.Prices      `json:"prices,omitempty"`      // for the cost in records; nil: none
 
 	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
 	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one

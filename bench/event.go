@@ -13,9 +13,10 @@ import (
 // Event is one step of a run. Events are written as they happen, one JSON object
 // per line. All results are derived from them.
 //
-// A worker waits after each event until the parent has acknowledged it. An event is
-// therefore on disk before the next step starts, and the parent does not wake up on
-// a CPU that the worker uses.
+// A worker waits after each event until the parent has acknowledged it. Passes that run
+// in one burst (BurstTime) are reported together at its end. An event is therefore on disk
+// before the next step or burst starts, and the parent does not wake up on a CPU that the
+// worker uses.
 type Event interface {
 	name() string
 }
@@ -107,12 +108,14 @@ type (
 	// WarmupDone ends an untimed pass.
 	WarmupDone struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
-		UBatch  time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
+		UBatch  time.Duration `json:"ubatch_ns"`            // longest micro-batch of this test so far
+		Priming time.Duration `json:"priming_ns,omitempty"` // of the untimed pass before it; 0: none
 	}
 	// RepetitionDone ends one timed repetition.
 	RepetitionDone struct {
-		Sample result.Sample `json:"sample"`
-		UBatch time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
+		Sample  result.Sample `json:"sample"`
+		UBatch  time.Duration `json:"ubatch_ns"`            // longest micro-batch of this test so far
+		Priming time.Duration `json:"priming_ns,omitempty"` // of the untimed pass before it, after a rest; 0: none
 	}
 	// AbortRequested comes when the watchdog has set the engine's abort flag.
 	AbortRequested struct {
@@ -192,6 +195,15 @@ type (
 	GPUObserved struct {
 		Devices []GPUObservation `json:"devices"`
 	}
+	// EnergyObserved is written by the parent before the end of a test. It has the energy
+	// that parts of the machine used between the readings, before the first repetition and
+	// after each. The GPUs' is in GPUObserved.
+	EnergyObserved struct {
+		Window    time.Duration `json:"window_ns"`         // between the readings
+		Joules    result.Parts  `json:"joules,omitzero"`   // counted in the window
+		IdleWatts result.Parts  `json:"idle_w,omitzero"`   // before the first test of this process
+		Sampled   []string      `json:"sampled,omitempty"` // parts whose power was read; the others count energy
+	}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
@@ -263,6 +275,7 @@ func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
 func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (EnergyObserved) name() string    { return "energy_observed" }
 func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
@@ -295,6 +308,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_done":          decodeAs[WaitDone],
 	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"energy_observed":    decodeAs[EnergyObserved],
 	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
@@ -326,12 +340,17 @@ const MaxEventBytes = 16 << 20
 type Stamped struct {
 	At    time.Time
 	Event Event
+	More  int // events of the same burst that follow
 }
+
+// Now returns an event that happens now.
+func Now(e Event) Stamped { return Stamped{At: time.Now(), Event: e} }
 
 // envelope is the JSON object of a line.
 type envelope struct {
 	Event string          `json:"event"`
 	At    time.Time       `json:"at"`
+	More  int             `json:"more,omitempty"`
 	Data  json.RawMessage `json:"data"`
 }
 
@@ -341,7 +360,7 @@ func (s Stamped) MarshalLine() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
 	}
-	line, err := json.Marshal(envelope{s.Event.name(), s.At.UTC(), data})
+	line, err := json.Marshal(envelope{s.Event.name(), s.At.UTC(), s.More, data})
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
 	}
@@ -366,6 +385,6 @@ func (s *Stamped) UnmarshalLine(line []byte) error {
 	if err != nil {
 		return fmt.Errorf("decode event %s: %w", e.Event, err)
 	}
-	*s = Stamped{e.At, ev}
+	*s = Stamped{e.At, ev, e.More}
 	return nil
 }

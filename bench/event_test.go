@@ -72,13 +72,13 @@ var everyEvent = []struct {
 		`{"event":"context_ready","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1}}`,
 	},
 	{
-		bench.WarmupDone{Elapsed: 1, UBatch: 2},
-		`{"event":"warmup_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1,"ubatch_ns":2}}`,
+		bench.WarmupDone{Elapsed: 1, UBatch: 2, Priming: 3},
+		`{"event":"warmup_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1,"ubatch_ns":2,"priming_ns":3}}`,
 	},
 	{
-		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Start: at, Elapsed: 2}, UBatch: 3},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Start: at, Elapsed: 2}, UBatch: 3, Priming: 4},
 		`{"event":"repetition_done","at":"2026-11-23T15:19:41.123456789Z","data":{"sample":{"repetition":1,` +
-			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3}}`,
+			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3,"priming_ns":4}}`,
 	},
 	{
 		bench.PrecompileStarted{Shapes: []result.Test{{Gen: 1}}, Budget: 2},
@@ -148,6 +148,10 @@ var everyEvent = []struct {
 	{
 		bench.Continued{Stopped: 1},
 		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
+	},
+	{
+		bench.EnergyObserved{Window: 2, Joules: result.Parts{Package: new(1.5)}, IdleWatts: result.Parts{DRAM: new(0.5)}, Sampled: []string{"system"}},
+		`{"event":"energy_observed","at":"2026-11-23T15:19:41.123456789Z","data":{"window_ns":2,"joules":{"package":1.5},"idle_w":{"dram":0.5},"sampled":["system"]}}`,
 	},
 	{
 		bench.JobDone{},

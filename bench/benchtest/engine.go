@@ -9,6 +9,7 @@ package benchtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,8 @@ type Step struct {
 	Lag   time.Duration // delay between an abort and the return
 	Deaf  bool          // ignores aborts
 
+	Primes time.Duration // duration of the untimed pass before a repetition that follows a rest
+
 	Reports bool // Tokens reports the progress
 	Offload int  // layers that Load tries to offload to devices
 
@@ -107,15 +110,17 @@ type Engine struct {
 	engine bench.EngineFacts
 	model  bench.ModelFacts
 
-	mu       sync.Mutex
-	aborting chan struct{} // closed while the abort flag is set
-	busy     bool
-	calls    []Call
-	test     result.Test
-	memory   *result.Memory
-	n        int
-	step     Step // current step
-	began    time.Time
+	mu        sync.Mutex
+	aborting  chan struct{} // closed while the abort flag is set
+	busy      bool
+	calls     []Call
+	test      result.Test
+	memory    *result.Memory
+	n         int
+	rested    bool     // before the current repetition
+	afterRest []string // repetitions that followed a rest
+	step      Step     // current step
+	began     time.Time
 }
 
 var (
@@ -195,12 +200,29 @@ func (e *Engine) Begin(t result.Test) error {
 // Warmup follows the script and returns its duration.
 func (e *Engine) Warmup() (time.Duration, error) { return e.follow(Warmup) }
 
-// Repeat follows the script and returns its duration.
-func (e *Engine) Repeat(n int) (time.Duration, error) {
+// Repeat follows the script and returns its duration, without that of Step.Primes.
+func (e *Engine) Repeat(n int, rested bool) (time.Duration, error) {
 	e.mu.Lock()
-	e.n = n
+	e.n, e.rested = n, rested
 	e.mu.Unlock()
 	return e.follow(Repeat)
+}
+
+// Priming returns the step's Primes if the last repetition followed a rest.
+func (e *Engine) Priming() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.rested {
+		return 0
+	}
+	return e.step.Primes
+}
+
+// AfterRest lists the repetitions so far that followed a rest, in the form of Calls.
+func (e *Engine) AfterRest() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.afterRest)
 }
 
 // Context returns no facts: the settings are used as they were requested.
@@ -288,7 +310,14 @@ func (e *Engine) follow(m Method) (time.Duration, error) {
 	if m == Begin {
 		e.memory = step.Memory
 	}
+	primes := m == Repeat && e.rested
+	if primes {
+		e.afterRest = append(e.afterRest, c.String())
+	}
 	e.mu.Unlock()
+	if primes {
+		time.Sleep(step.Primes)
+	}
 	return step.run(aborted)
 }
 

@@ -77,7 +77,9 @@ func (a *Account) Add(s bench.Stamped) {
 		a.Begin(s.At)
 	}
 	step := a.step(s.At)
-	a.last = s.At
+	if s.More == 0 || a.last.Before(s.At) { // the parent may have written an event while a burst ran
+		a.last = s.At
+	}
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.leave(step)
@@ -106,13 +108,14 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.ContextReady:
 		a.part(step, e.Elapsed, &a.test.context)
 	case bench.WarmupDone:
-		a.part(step, e.Elapsed, &a.test.warmup)
+		a.part(step, e.Elapsed+e.Priming, &a.test.warmup)
 	case bench.RepetitionDone:
-		var timed time.Duration
-		a.part(step, e.Sample.Elapsed, &timed)
+		timed := clamp(e.Sample.Elapsed, step)
 		if a.phase == testing {
 			a.test.repetitions[e.Sample.Repetition] += timed
+			step -= timed
 		}
+		a.part(step, e.Priming, &a.test.warmup)
 	case bench.TestDone:
 		a.stay(step)
 		if a.phase == testing && e.Status == result.OK {

@@ -7,7 +7,7 @@ import "time"
 type Accounting struct {
 	Wall     time.Duration `json:"wall_ns"`
 	Timed    time.Duration `json:"timed_ns"`               // repetitions of tests that completed
-	Warmup   time.Duration `json:"warmup_ns"`              // warm-ups of tests that completed, and passes before the first test of a model on a GPU
+	Warmup   time.Duration `json:"warmup_ns"`              // warm-ups of tests that completed, passes that prime their repetitions, and passes before the first test of a model on a GPU
 	Load     time.Duration `json:"load_ns"`                // loading models, and reading their files into memory before
 	Context  time.Duration `json:"context_ns"`             // creating the contexts of tests that completed
 	Wait     time.Duration `json:"wait_ns"`                // waiting for model files

@@ -54,7 +54,7 @@ func TestKilledForMemory(t *testing.T) {
 		{"the first time alone", "kill twice", 0, counts(true, 7, 8, 8), outcome{"pp32 crashed 2", another}},
 		{"not counted", "kill twice", 0, counts(true, 7), outcome{"pp32 crashed 2", another}},
 		{"another process was killed", "abort twice", 0, counts(true, 7, 8, 8, 9), outcome{"pp32 crashed 2", "the worker crashed (exit code 2): SIGABRT"}},
-		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not abort within 1."}},
+		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not abort within 2."}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

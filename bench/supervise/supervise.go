@@ -6,9 +6,10 @@
 // standard input. The worker writes events, one line each, to file descriptor 3.
 // After each event it waits for one byte on its standard input, with which the parent
 // acknowledges that the event is safe. Another byte, 'r', says that the event was not kept,
-// because a process was stopped during the step, and that the step is to be repeated. So every repetition is on disk before the next
-// one starts, and the parent is idle while the clock runs. The end of standard input
-// tells the worker that the parent is gone.
+// because a process was stopped during the step, and that the step is to be repeated. So every
+// burst of repetitions (bench.BurstTime) is on disk before the next one starts, and the parent
+// is idle while the clock runs. The end of standard input tells the worker that the parent is
+// gone.
 package supervise
 
 import (
@@ -47,8 +48,9 @@ type Options struct {
 	// Meter reads the conditions of the machine while the worker waits. It may be nil.
 	Meter Meter
 
-	// Downloaded returns how many bytes were downloaded since the last repetition, or
-	// since the warm-up. It is called after each repetition and may be nil.
+	// Downloaded returns how many bytes were downloaded since its last call, or since the
+	// burst began. It is called after each burst, whose repetitions get equal parts, and
+	// may be nil.
 	Downloaded func() int64
 
 	// Stops stops workers together with this process. It may be nil.
@@ -271,10 +273,30 @@ type attempt struct {
 	loading time.Duration               // spent on loading
 	began   time.Time                   // of the current load; zero: none
 	ladder  ladder
-	stops   stopCount      // that the attempt has noticed
-	paused  time.Duration  // stopped during the current load
-	spoiled bool           // the current step, by a stop
+	stops   stopCount     // that the attempt has noticed
+	paused  time.Duration // stopped during the current load
+	spoiled bool          // the current step, by a stop
+	burst   burst
 	limits  *record.Limits // gets those that the worker measures; nil: nothing does
+}
+
+// burst is what is known of a burst whose events are arriving.
+type burst struct {
+	begun      bool               // more of its events follow
+	conditions *result.Conditions // nil: not known, or a repetition has them
+	rest       int                // repetitions that follow
+	bytes      int64              // downloaded beside them
+}
+
+// part takes the part of the bytes that belongs to the next repetition. more is the number
+// of repetitions that follow it. bytes returns those of the burst.
+func (b *burst) part(more int, bytes func() int64) int64 {
+	if b.rest == 0 {
+		b.rest, b.bytes = more+1, bytes()
+	}
+	part := b.bytes / int64(b.rest)
+	b.rest, b.bytes = b.rest-1, b.bytes-part
+	return part
 }
 
 func newAttempt(job bench.Job, o Options) *attempt {
@@ -389,13 +411,14 @@ func (a *attempt) noticeStops() error {
 
 // A Meter reads what else the machine does. It is called from one goroutine.
 type Meter interface {
-	Worker(pid int)                 // another worker has started
-	Begin(kind result.Kind)         // the next repetition of such a test may begin
-	Repetition() *result.Conditions // since the last call of Begin or Repetition; nil: not known
+	Worker(pid int)            // another worker has started
+	Begin(kind result.Kind)    // the next burst of such a test may begin
+	Burst() *result.Conditions // since the last call of Begin or Burst; nil: not known
 }
 
-// meter reads the conditions at a worker's event and adds them to a repetition. It
-// comes first, so that the work of this process is not part of the repetition.
+// meter reads the conditions when the events of a burst begin to arrive, and adds them to
+// its first repetition. It comes first, so that the work of this process is not part of
+// the repetitions.
 func (a *attempt) meter(s bench.Stamped) bench.Stamped {
 	if a.options.Meter == nil {
 		return s
@@ -403,15 +426,31 @@ func (a *attempt) meter(s bench.Stamped) bench.Stamped {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.options.Meter.Worker(e.PID)
-	case bench.ContextReady, bench.WarmupDone:
+	case bench.ContextReady:
 		if t, ok := a.worker.Running(); ok {
 			a.options.Meter.Begin(t.Kind())
 		}
+	case bench.WarmupDone:
+		a.readBurst(s)
 	case bench.RepetitionDone:
-		e.Sample.Conditions = a.options.Meter.Repetition()
-		s.Event = e
+		a.readBurst(s)
+		if c := a.burst.conditions; c != nil {
+			if s.More > 0 { // only repetitions follow one
+				c.Repetitions = s.More + 1
+			}
+			e.Sample.Conditions, a.burst.conditions = c, nil
+			s.Event = e
+		}
 	}
 	return s
+}
+
+// readBurst reads the conditions if the event is the first of a burst.
+func (a *attempt) readBurst(s bench.Stamped) {
+	if !a.burst.begun {
+		a.burst.conditions = a.options.Meter.Burst()
+	}
+	a.burst.begun = s.More > 0
 }
 
 // observe takes the events of the parent that come before a worker's event.
@@ -431,9 +470,11 @@ func (a *attempt) observe(s bench.Stamped) error {
 // the event completes.
 func (a *attempt) take(s bench.Stamped) error {
 	switch e := s.Event.(type) {
+	case bench.ContextReady:
+		a.burst = burst{} // the rest of one that was spoiled does not arrive
 	case bench.RepetitionDone:
 		if a.options.Downloaded != nil {
-			e.Sample.DownloadedBytes = a.options.Downloaded()
+			e.Sample.DownloadedBytes = a.burst.part(s.More, a.options.Downloaded)
 			s.Event = e
 		}
 	case bench.LoadDone:

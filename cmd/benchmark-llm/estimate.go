@@ -18,7 +18,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
@@ -140,11 +139,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		}
 		rows = append(rows, p.Rows()...)
 	}
-	columns := 0
-	if isTerminal(stdout) {
-		columns = width(stdout)
-	}
-	if err := printed(estimate.Write(stdout, o.format, rows, columns)); err != nil {
+	if err := printed(estimate.Write(stdout, o.format, rows, columns(stdout))); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed > 0 }) {
@@ -155,7 +150,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 
 // planEstimate plans the estimate of a model by its header.
 func planEstimate(ctx context.Context, model string, o estimate.Options) (*estimate.Plan, error) {
-	src, err := source.Parse(model)
+	src, err := acquire.Named(ctx, newClient(false), model)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -44,6 +45,8 @@ func TestRules(t *testing.T) {
 		{fmt.Errorf("%w: %w", rundir.ErrSource, errors.New("line 3")), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, syscall.EACCES), 3, "get permission for the path, or give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, rundir.ErrBroken), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
+		{at(rundir.ErrSource, report.ErrEstimate), 3, "measure the model with run; estimates are not compared"},
+		{fmt.Errorf("pp512 of m.gguf: %w: EUR and USD", result.ErrCurrencies), 2, "give both prices in one currency"},
 		{rundir.ErrTwice, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{compare.ErrFewSides, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{&compare.NoRowError{}, 2, "give results of the same models and tests"},
@@ -110,6 +113,12 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoFile, gguf.ErrUnknownType), 3, "use a file of another quantisation, or a newer llama.cpp"},
 		{model(acquire.NoFile, gguf.ErrNotFirst), 3, "give the first file, whose name has -00001-of-"},
 		{model(acquire.NoFile, gguf.ErrAdapter), 3, "give the model that it adapts"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{Repository: source.Repository{Name: "u/r", Quant: "F16"}, Quants: []string{"Q8_0", "Q4_0"}}), 3, "give one of them: -hf u/r:Q8_0"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{}), 3, "choose a repository of GGUF files; the names of many end in -GGUF"},
+		{model(acquire.NotChosen, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
+		{model(acquire.NotChosen, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or give the path of a file"},
+		{model(acquire.NotChosen, fetch.ErrNotFound), 3, "check the repository and the revision"},
+		{model(acquire.NotChosen, fetch.ErrUnavailable), 3, "check the network and the proxy, or give the path of a file"},
 		{model(acquire.NotFetched, gguf.ErrProjector), 3, "give the language model that it belongs to"},
 		{model(acquire.NotFetched, gguf.ErrCorrupt), 3, "give the address of another file: this one is incomplete or damaged"},
 		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},

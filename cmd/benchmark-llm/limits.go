@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -55,12 +54,4 @@ of these limits a test reached.`,
 	f.IntVarP(&settings.Threads, "threads", "t", host.DefaultThreads(), "`number` of CPU threads")
 	f.StringVarP(&format, "output", "o", "table", "output `format`: "+strings.Join(roofline.Formats(), ", "))
 	return cmd
-}
-
-// columns are those of a terminal; 0: w is none.
-func columns(w io.Writer) int {
-	if isTerminal(w) {
-		return width(w)
-	}
-	return 0
 }

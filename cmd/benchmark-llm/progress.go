@@ -16,6 +16,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/roofline"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -196,7 +197,7 @@ func (p *progress) Event(s bench.Stamped) error {
 			on = e.Facts.GPUInfo
 		}
 		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
-		logWithoutCUDA(e.Facts.WithoutCUDA())
+		session.LogBackends(e.Facts.WithoutCUDA(), e.Facts.Named)
 	case bench.WaitStarted:
 		p.mu.Lock()
 		p.model = e.Model
