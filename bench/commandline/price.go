@@ -57,9 +57,9 @@ func (p *prices) of(label string, to *result.Prices) {
 
 // Register defines the flags. sides: LABEL=PRICE gives the price of one side.
 func (p *PriceFlags) Register(f *pflag.FlagSet, sides bool) {
-	what := ": adds the cost of a million tokens"
+	what := " or \"0.53 EUR/h\": adds the cost of a million tokens"
 	if sides {
-		what += "; LABEL=0.53/h: of one side; repeatable"
+		what = ", or LABEL=0.53/h: adds the cost of tokens; repeatable"
 	}
 	p.machine.sides, p.electricity.sides = sides, sides
 	p.RegisterMachine(f, what)
@@ -78,7 +78,7 @@ func (p *PriceFlags) RegisterMachine(f *pflag.FlagSet, what string) {
 		to.Machine = &price
 		return err
 	}
-	f.Var(&p.machine, "price", "`price` of the machine per hour, as 0.53/h or \"0.53 EUR/h\""+what)
+	f.Var(&p.machine, "price", "`price` of the machine per hour, as 0.53/h"+what)
 }
 
 // Prices returns the prices of a machine; nil: none was given. The error is a Mistake.

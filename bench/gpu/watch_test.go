@@ -66,7 +66,7 @@ type countingSource struct {
 	readings int
 }
 
-func (s *countingSource) read(int) result.GPUReading {
+func (s *countingSource) read(int, int) result.GPUReading {
 	s.readings++
 	return result.GPUReading{At: time.Now()}
 }

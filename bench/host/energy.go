@@ -16,9 +16,9 @@ import (
 )
 
 // EnergyMeter tells how much energy the parts of the machine used during a test. Like
-// Meter it reads counters before the first repetition and after each, while the worker
-// waits for its parent. It adds up per test, so it does not matter how many repetitions
-// lie between two readings. One goroutine uses it.
+// Meter it reads counters before the first burst of repetitions and after each, while the
+// worker waits for its parent. It adds up per test, so it does not matter how many
+// repetitions lie between two readings. One goroutine uses it.
 //
 // Its sources, below the root. The first source of a part counts of which all files can be
 // read:
@@ -50,12 +50,12 @@ type EnergyMeter struct {
 	patience time.Duration // energyLimit
 	slow     int           // readings in a row that took longer
 
-	idle   result.Parts
-	last   []energyReading // of each sensor
-	at     time.Duration   // of last
-	joules result.Parts    // since Start
-	lost   map[string]bool // parts of which a window is not known
-	window time.Duration   // since Start
+	idle         result.Parts
+	before, last []energyReading // the last two readings, of each sensor
+	from, at     time.Duration   // of them
+	joules       result.Parts    // counted since Start
+	lost         map[string]bool // parts of which a window is not known
+	window       time.Duration   // counted since Start
 }
 
 // Energy says how the energy of this machine is measured.
@@ -296,16 +296,20 @@ func (m *EnergyMeter) Close() { m.files.close("/") }
 // Idle measures the power of the parts for a time, or until ctx ends, while nothing runs.
 func (m *EnergyMeter) Idle(ctx context.Context, during time.Duration) {
 	m.Start()
-	m.Begin()
+	m.Read()
 	wait := time.NewTimer(during)
 	defer wait.Stop()
 	select {
 	case <-ctx.Done():
 	case <-wait.C:
 	}
-	m.Repetition()
+	m.Read()
+	m.Count()
 	if joules, window := m.Total(); window > 0 {
 		m.idle = joules.Times(1 / window.Seconds())
+		for _, part := range m.idle.Known() {
+			*part.Value = new(math.Round(**part.Value*1e3) / 1e3)
+		}
 	}
 }
 
@@ -314,24 +318,25 @@ func (m *EnergyMeter) IdleWatts() result.Parts { return m.idle }
 
 // Start begins a test.
 func (m *EnergyMeter) Start() {
-	m.joules, m.lost, m.window, m.last = result.Parts{}, map[string]bool{}, 0, nil
+	m.joules, m.lost, m.window, m.before, m.last = result.Parts{}, map[string]bool{}, 0, nil, nil
 }
 
-// Begin reads the sensors before a repetition.
-func (m *EnergyMeter) Begin() {
+// Read reads the sensors.
+func (m *EnergyMeter) Read() {
+	m.before, m.from = m.last, m.at
 	m.at = m.Clock()
 	m.last = m.readAll()
+	m.giveUpSlow()
 }
 
-// Repetition reads the sensors after a repetition and adds what they counted since the
-// last call of Begin or Repetition.
-func (m *EnergyMeter) Repetition() {
-	before, from := m.last, m.at
-	m.Begin()
+// Count adds what the sensors counted between the last two calls of Read, once.
+func (m *EnergyMeter) Count() {
+	before := m.before
+	m.before = nil
 	if len(before) != len(m.sensors) || len(m.last) != len(m.sensors) {
 		return
 	}
-	elapsed := m.at - from
+	elapsed := m.at - m.from
 	m.window += elapsed
 	sums := map[string]*float64{}
 	for _, part := range m.joules.All() {
@@ -348,7 +353,6 @@ func (m *EnergyMeter) Repetition() {
 		}
 		*sums[s.part] += joules
 	}
-	m.giveUpSlow()
 }
 
 // minWindow is the shortest time over which energy is told. RAPL's counters move about
@@ -412,9 +416,11 @@ func (m *EnergyMeter) giveUpSlow() {
 			slowest, part = took, s.part
 		}
 	}
-	m.lost[part] = true
+	if m.lost != nil {
+		m.lost[part] = true
+	}
 	m.sensors = slices.DeleteFunc(m.sensors, func(s sensor) bool { return s.part == part })
-	m.last = nil // until the next call of Begin, of the next test
+	m.before, m.last = nil, nil // they have other sensors
 }
 
 // read reads a sensor once.

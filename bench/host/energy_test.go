@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -84,7 +85,7 @@ func TestEnergy(t *testing.T) {
 		{"a machine without", map[string]string{"sys/class/hwmon/hwmon0/name": "nvme\n"}, nil, []moment{second(nil)}, result.Parts{}, nil, nil},
 		{
 			"two packages", server, nil,
-			[]moment{second(map[string]string{packageEnergy: "65000000\n", secondEnergy: "57000000\n", dramEnergy: "6000000\n"})},
+			[]moment{second(map[string]string{packageEnergy: "65000000\n", secondEnergy: "57000000\n", dramEnergy: "6000000\n", "sys/class/powercap/intel-rapl:0:1/energy_uj": "31000000\n"})},
 			result.Parts{Package: new(110.0), DRAM: new(5.0)}, map[string]string{"package": "intel-rapl", "dram": "intel-rapl"}, nil,
 		},
 		{
@@ -210,11 +211,12 @@ func TestEnergy(t *testing.T) {
 			now := 5 * time.Hour
 			m.Clock, m.patience = func() time.Duration { return now }, time.Hour
 			m.Start()
-			m.Begin()
+			m.Read()
 			for _, step := range tc.steps {
 				madeUp(t, root, step.files)
 				now = 5*time.Hour + step.monotonic
-				m.Repetition()
+				m.Read()
+				m.Count()
 			}
 			got, window := m.Total()
 			if diff := cmp.Diff(tc.want, got, cmpopts.EquateApprox(1e-9, 0)); diff != "" {
@@ -236,6 +238,35 @@ func TestEnergy(t *testing.T) {
 	}
 }
 
+// A window counts once, and only if that is asked for.
+func TestEnergyCountsOnce(t *testing.T) {
+	root := t.TempDir()
+	madeUp(t, root, joined(zone("intel-rapl:0", "package-0", 5_000_000)))
+	m := NewEnergyMeter(root)
+	defer m.Close()
+	now := time.Duration(0)
+	m.Clock, m.patience = func() time.Duration { return now }, time.Hour
+	m.Start()
+	m.Count()
+	m.Read()
+	m.Count()
+	for n, count := range []int{0, 2, 0, 1} { // 10 J, 20 J, 30 J, 40 J
+		uj, err := strconv.Atoi(strings.TrimSpace(readText(filepath.Join(root, packageEnergy))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		madeUp(t, root, map[string]string{packageEnergy: strconv.Itoa(uj + (n+1)*10_000_000)})
+		now += time.Second
+		m.Read()
+		for range count {
+			m.Count()
+		}
+	}
+	if joules, window := m.Total(); joules.Package == nil || *joules.Package != 60 || window != 2*time.Second {
+		t.Errorf("%+v in %v", joules, window)
+	}
+}
+
 // A file that is removed leaves its part unknown in the next test too.
 func TestEnergyVanishes(t *testing.T) {
 	root := t.TempDir()
@@ -246,16 +277,18 @@ func TestEnergyVanishes(t *testing.T) {
 	m.Clock, m.patience = func() time.Duration { return now }, time.Hour
 	for n := range 2 {
 		m.Start()
-		m.Begin()
+		m.Read()
 		if err := os.RemoveAll(filepath.Join(root, filepath.Dir(secondEnergy))); err != nil {
 			t.Fatal(err)
 		}
 		madeUp(t, root, map[string]string{packageEnergy: fmt.Sprintf("%d\n", 65000000+n*1000000), dramEnergy: fmt.Sprintf("%d\n", 6000000+n*1000000)})
 		now += time.Second
-		m.Repetition()
+		m.Read()
+		m.Count()
 		m.files.close(filepath.Join(root, secondEnergy)) // as the kernel does: the open file fails too
 		now += time.Second
-		m.Repetition()
+		m.Read()
+		m.Count()
 		if joules, _ := m.Total(); joules.Package != nil || joules.DRAM == nil {
 			t.Errorf("test %d: %+v", n, joules)
 		}
@@ -300,11 +333,12 @@ func TestEnergySlow(t *testing.T) {
 	m := NewEnergyMeter(root)
 	defer m.Close()
 	m.Start()
-	m.Begin()
+	m.Read()
 	m.patience = 0
 	parts := len(m.Facts().Sources)
 	for range 2 * slowReadings {
-		m.Repetition()
+		m.Read()
+		m.Count()
 	}
 	left := map[string]bool{}
 	for _, s := range m.sensors {
@@ -352,10 +386,11 @@ func FuzzEnergy(f *testing.F) {
 		now := time.Duration(0)
 		m.Clock = func() time.Duration { return now }
 		m.Start()
-		m.Begin()
+		m.Read()
 		madeUp(t, root, map[string]string{packageEnergy: after, amdDir + "energy2_input": after, meterDir + "power1_average": after, batteryDir + "power_now": after})
 		now = time.Duration(elapsed)
-		m.Repetition()
+		m.Read()
+		m.Count()
 		joules, window := m.Total()
 		for _, part := range joules.Known() {
 			if v := **part.Value; !(v > 0) || math.IsInf(v, 0) || v > mostWatts*window.Seconds()+1 {
@@ -377,9 +412,10 @@ func BenchmarkEnergyMeter(b *testing.B) {
 			defer m.Close()
 			m.patience = time.Hour
 			m.Start()
-			m.Begin()
+			m.Read()
 			for b.Loop() {
-				m.Repetition()
+				m.Read()
+				m.Count()
 			}
 			b.ReportMetric(float64(len(m.sensors)), "sensors")
 		})

@@ -57,10 +57,10 @@ func WriteDocument(w io.Writer, d Document) error {
 			}
 			blocks = append(blocks, m.markdown())
 			blocks = append(blocks, latencies(m.records)...)
-			blocks = append(blocks, limitsLines(m.records)...)
 			for _, line := range costs(m.records) {
 				blocks = append(blocks, markdownText(line))
 			}
+			blocks = append(blocks, limitsLines(m.records)...)
 		}
 		if missing := m.missing(); len(missing) > 0 {
 			blocks = append(blocks, "Not completed:", strings.Join(missing, "\n"))

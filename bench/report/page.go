@@ -124,8 +124,8 @@ func viewRun(run PageRun) runView {
 		if len(m.records) > 0 {
 			mv.Lines = slices.DeleteFunc(append(slices.Clone(m.facts), settingsLine(m.records), memoryLine(m.records)), func(s string) bool { return s == "" })
 			mv.Lines = append(mv.Lines, latencies(m.records)...)
-			mv.Lines = append(mv.Lines, limitsLines(m.records)...)
 			mv.Lines = append(mv.Lines, costs(m.records)...)
+			mv.Lines = append(mv.Lines, limitsLines(m.records)...)
 		}
 		if m.absent() {
 			v.Absent = append(v.Absent, fmt.Sprintf("%s (%s): %s", m.name, result.Count(len(m.rows), "test"), stopText(m.rows[0].outcome)))

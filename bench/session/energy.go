@@ -15,7 +15,10 @@ const idleTime = time.Second
 
 // energy follows a worker's events. At the end of a test it returns an event with the
 // energy of the test. One goroutine calls it.
-type energy struct{ meter *host.EnergyMeter }
+type energy struct {
+	meter *host.EnergyMeter
+	more  int // events that follow, of a burst
+}
 
 // observeIdle measures the power of the machine before anything runs. A machine that tells
 // no power does not wait.
@@ -35,25 +38,32 @@ func logDenied(f host.Energy) {
 	}
 }
 
-// Observe is for supervise.Options.
-func (e energy) Observe(s bench.Stamped) []bench.Event {
+// Observe is for supervise.Options. The events of a burst come together at its end. It
+// counts if one of them is a repetition.
+func (e *energy) Observe(s bench.Stamped) []bench.Event {
 	if !e.meter.Readable() {
 		return nil
 	}
 	switch s.Event.(type) {
 	case bench.TestStarted:
+		e.more = 0
 		e.meter.Start()
 	case bench.ContextReady, bench.WarmupDone:
-		if s.More == 0 { // else the warm-up belongs to a burst, which the reading before it began
-			e.meter.Begin()
-		}
+		e.read(s)
 	case bench.RepetitionDone:
-		if s.More == 0 {
-			e.meter.Repetition()
-		}
+		e.read(s)
+		e.meter.Count()
 	case bench.TestDone:
 		joules, window := e.meter.Total()
 		return []bench.Event{bench.EnergyObserved{Window: window, Joules: joules, IdleWatts: e.meter.IdleWatts(), Sampled: e.meter.Sampled()}}
 	}
 	return nil
+}
+
+// read reads the counters at the first event of a burst.
+func (e *energy) read(s bench.Stamped) {
+	if e.more == 0 {
+		e.meter.Read()
+	}
+	e.more = s.More
 }

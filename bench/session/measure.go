@@ -96,7 +96,8 @@ func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers super
 	meter := host.NewMeter("/", cpus)
 	defer meter.Close()
 	workers.Meter = meter
-	workers.Observe = func(s bench.Stamped) []bench.Event { return slices.Concat(energy{joules}.Observe(s), watch.Observe(s)) }
+	counted := &energy{meter: joules}
+	workers.Observe = func(s bench.Stamped) []bench.Event { return slices.Concat(counted.Observe(s), watch.Observe(s)) }
 	workers.Downloaded = r.Models.Downloaded
 	cool, err := coolDownOf(r.CoolDown, watch)
 	if err != nil {

@@ -142,7 +142,6 @@ var (
 	third  = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 3}
 	second = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 2}
 	load   = benchtest.Call{Method: benchtest.Load}
-
 	limits = benchtest.Call{Method: benchtest.Limits}
 )
 

@@ -47,8 +47,8 @@ type runOptions struct {
 	sampling     time.Duration
 	waitQuiet    time.Duration // 0: do not wait
 	requireQuiet bool
-	limits       bool
 	prices       commandline.PriceFlags
+	limits       bool
 	settings     bench.Settings
 }
 
