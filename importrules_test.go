@@ -22,14 +22,14 @@ const module = "github.com/sparecores/benchmark-llm"
 // (package x_test) stands above the rooms and may use any of them.
 var rooms = map[string][]string{
 	"bench/session":     {"bench/acquire", "bench/rundir", "bench/supervise", "bench/record", "bench/suite", "bench/host", "bench/gpu", "bench", "bench/report", "bench/roofline", "bench/result"},
-	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench/gpu", "bench", "bench/policy", "bench/source", "bench/synth", "bench/gguf", "bench/report", "bench/result"},
+	"bench/acquire":     {"bench/supervise", "bench/suite", "bench/fetch", "bench/host", "bench/gpu", "bench", "bench/policy", "bench/source", "bench/roofline", "bench/synth", "bench/gguf", "bench/report", "bench/result"},
 	"bench/sweep":       {"bench/suite", "bench", "bench/result"},
 	"bench/estimate":    {"bench/supervise", "bench", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
 	"bench/quick":       {"bench/estimate", "bench/supervise", "bench/suite", "bench", "bench/roofline", "bench/report", "bench/synth", "bench/gguf", "bench/stats", "bench/result"},
 	"bench/roofline":    {"bench/gguf", "bench/report", "bench/result"},
 	"bench/rundir":      {"bench/record", "bench/suite", "bench/host", "bench", "bench/database", "bench/report", "bench/compare", "bench/result"},
 	"bench/supervise":   {"bench/record", "bench", "bench/policy", "bench/result"},
-	"bench/record":      {"bench", "bench/stats", "bench/result"},
+	"bench/record":      {"bench", "bench/roofline", "bench/stats", "bench/result"},
 	"bench/compare":     {"bench/stats", "bench/result"},
 	"bench/suite":       {"bench/source", "bench/gguf", "bench/result"},
 	"bench/fetch":       {"bench/source", "bench/gguf", "bench/result"},

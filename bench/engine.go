@@ -99,6 +99,8 @@ type EngineFacts struct {
 	HIPModule    string            `json:"hip_module,omitempty"`    // file of the HIP back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Idle         map[string]string `json:"idle,omitempty"`          // installed back-end for GPUs without a device → why
+	// Named is the back-end module that GGML_BACKEND_PATH names; nil: none.
+	Named *result.NamedBackend `json:"named,omitempty"`
 	// Unused are listed devices that these settings do not use. GPUs has them, too.
 	Unused   []result.UnusedDevice `json:"unused,omitempty"`
 	Problems []string              `json:"problems,omitempty"` // the library's messages about back-ends that it cannot use
@@ -323,6 +325,8 @@ type TestBudget struct {
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
 
 	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
+
+	Work *result.Work `json:"work,omitempty"` // of a repetition; nil: not known, or the limits are not measured
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
@@ -354,6 +358,7 @@ type Job struct {
 	AllowCPU   bool                `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
 	RequireGPU bool                `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
 	E2E        *E2E                `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+	Prices     *result.Prices      `json:"prices,omitempty"`      // for the cost in records; nil: none
 
 	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
 	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one

@@ -98,6 +98,7 @@ type (
 		Done        []result.Sample `json:"done,omitempty"`   // completed by an earlier worker or run
 		Reason      string          `json:"reason,omitempty"` // why the policy started it, with numbers
 		Most        int             `json:"most,omitempty"`   // repetitions, if Repetitions is only the least
+		Work        *result.Work    `json:"work,omitempty"`   // of a repetition; nil: not known
 	}
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
@@ -194,6 +195,15 @@ type (
 	GPUObserved struct {
 		Devices []GPUObservation `json:"devices"`
 	}
+	// EnergyObserved is written by the parent before the end of a test. It has the energy
+	// that parts of the machine used between the readings, before the first repetition and
+	// after each. The GPUs' is in GPUObserved.
+	EnergyObserved struct {
+		Window    time.Duration `json:"window_ns"`         // between the readings
+		Joules    result.Parts  `json:"joules,omitzero"`   // counted in the window
+		IdleWatts result.Parts  `json:"idle_w,omitzero"`   // before the first test of this process
+		Sampled   []string      `json:"sampled,omitempty"` // parts whose power was read; the others count energy
+	}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
@@ -265,6 +275,7 @@ func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
 func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (EnergyObserved) name() string    { return "energy_observed" }
 func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
@@ -297,6 +308,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_done":          decodeAs[WaitDone],
 	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"energy_observed":    decodeAs[EnergyObserved],
 	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],

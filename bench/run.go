@@ -176,7 +176,7 @@ func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, 
 		}
 		budget, limit = j.budget(t) // the run may have less time left
 	}
-	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason}
+	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason, Work: t.Work}
 	if j.job.Until != nil {
 		started.Most = j.job.MostRepetitions()
 	}

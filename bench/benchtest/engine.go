@@ -25,6 +25,7 @@ type Method string
 
 // The methods whose behaviour a script decides.
 const (
+	Limits Method = "limits"
 	Load   Method = "load"
 	Begin  Method = "begin"
 	Warmup Method = "warmup"
@@ -43,7 +44,7 @@ type Call struct {
 // String is the call in the form that tests list: "repeat 2 pp512".
 func (c Call) String() string {
 	switch c.Method {
-	case Load, Close:
+	case Limits, Load, Close:
 		return string(c.Method)
 	case Repeat:
 		return fmt.Sprintf("repeat %d %v", c.N, c.Test)
@@ -122,7 +123,10 @@ type Engine struct {
 	began     time.Time
 }
 
-var _ bench.Engine = (*Engine)(nil)
+var (
+	_ bench.Engine  = (*Engine)(nil)
+	_ bench.Limiter = (*Engine)(nil)
+)
 
 // New makes an engine that follows a script and returns the given facts.
 func New(s Script, engine bench.EngineFacts, model bench.ModelFacts) *Engine {
@@ -142,6 +146,23 @@ func (e *Engine) Calls() []string {
 
 // Facts returns the engine facts given to New.
 func (e *Engine) Facts() bench.EngineFacts { return e.engine }
+
+// Limits follows the script and returns limits of the CPU for each type: 1 GB/s and 1
+// GFLOP/s for the first, twice that for the second, and so on.
+func (e *Engine) Limits(ctx context.Context, plan result.LimitsPlan) ([]result.DeviceLimits, error) {
+	c, leave := e.enter(Limits)
+	defer leave()
+	step := e.script(c)
+	if _, err := step.run(ctx.Done()); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	d := result.DeviceLimits{Device: "CPU", Threads: 2}
+	for i, name := range plan.Types {
+		rate := float64(i+1) * 1e9
+		d.Types = append(d.Types, result.TypeLimits{Type: name, VectorBytesPerSecond: rate, MatrixOpsPerSecond: rate})
+	}
+	return []result.DeviceLimits{d}, nil
+}
 
 // Load follows the script and reports its progress ten times.
 func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {

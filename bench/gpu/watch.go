@@ -33,6 +33,7 @@ type Watcher struct {
 	ended    chan struct{} // closed when the goroutine has ended
 	stuck    bool          // the driver did not answer in time and is not asked again
 	more     int           // events that follow, of a burst
+	idle     []*float64    // power of each device in W before the first test; nil: not known
 
 	mu       sync.Mutex
 	testing  bool
@@ -247,6 +248,9 @@ func (w *Watcher) observed() bench.GPUObserved {
 	for i, d := range w.devices {
 		t := summarise(w.readings[i], w.windows)
 		t.Driver, t.Kernels, t.Others = d.driver, w.kernels[d.address], w.others[i]
+		if i < len(w.idle) {
+			t.IdleWatts = w.idle[i]
+		}
 		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.address, GPUTelemetry: t})
 	}
 	return o
@@ -273,5 +277,38 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 		default:
 			return celsius, ok
 		}
+	}
+}
+
+// Idle reads the power of each device. Call it before the first test, when nothing has run
+// for a second: recent GPUs report the mean of that time. The goroutine that calls Observe
+// must call it.
+func (w *Watcher) Idle() {
+	if w != nil {
+		w.idle = w.power()
+	}
+}
+
+// TellsPower tells whether a device reports its power. The goroutine that calls Observe
+// must call it.
+func (w *Watcher) TellsPower() bool {
+	return w != nil && slices.ContainsFunc(w.power(), func(watts *float64) bool { return watts != nil })
+}
+
+// power reads the power of each device in W; nil: it is not reported.
+func (w *Watcher) power() []*float64 {
+	answer := make(chan []*float64, 1)
+	w.ask(func() {
+		var all []*float64
+		for _, d := range w.devices {
+			all = append(all, d.read(d.index, 0).PowerWatts)
+		}
+		answer <- all
+	})
+	select {
+	case all := <-answer:
+		return all
+	default: // it did not answer in time
+		return nil
 	}
 }

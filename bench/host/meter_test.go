@@ -57,7 +57,7 @@ var quiet = map[string]string{
 
 // madeUp writes the files of a machine. Content of a file is replaced in place, as
 // the kernel does.
-func madeUp(t *testing.T, root string, files map[string]string) {
+func madeUp(t testing.TB, root string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(root, name)

@@ -139,6 +139,9 @@ func (e *Engine) stop() {
 func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems(), Idle: llama.IdleBackends()}
+	if n := llama.Named(); n.Path != "" {
+		f.Named = &result.NamedBackend{Path: n.Path, Problem: n.Problem}
+	}
 	if backends == llama.AllBackends {
 		f.HIPModule = llama.HIPModule()
 		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")

@@ -34,6 +34,7 @@ const (
 	testing                   // booked to the current test
 	waiting                   // booked as wait
 	cooling                   // booked as cool-down
+	limiting                  // booked as limits
 )
 
 // testAccount is the time of the current test. It is booked when the test ends.
@@ -82,6 +83,12 @@ func (a *Account) Add(s bench.Stamped) {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.leave(step)
+	case bench.LimitsStarted:
+		a.leave(step)
+		a.phase = limiting
+	case bench.LimitsDone:
+		a.stay(step)
+		a.leave(0)
 	case bench.LoadStarted:
 		a.leave(step)
 		a.phase, a.model = loading, e.Model.Name
@@ -183,6 +190,8 @@ func (a *Account) stay(step time.Duration) {
 		a.booked.Wait += step
 	case cooling:
 		a.booked.CoolDown += step
+	case limiting:
+		a.booked.Limits += step
 	default:
 		a.booked.Other += step
 	}

@@ -57,8 +57,14 @@ func (t *terminal) Close() error {
 			b.WriteString(wrap(line, "  ", width) + "\n")
 		}
 		b.WriteString("\n" + m.render(columns, t.style) + "\n\n")
-		for _, line := range latencies(m.records) {
+		for _, line := range append(latencies(m.records), limitsLines(m.records)...) {
 			b.WriteString(wrap(line, "  ", width) + "\n\n")
+		}
+		if lines := costs(m.records); len(lines) > 0 {
+			for _, line := range lines {
+				b.WriteString(wrap(line, "  ", width) + "\n")
+			}
+			b.WriteString("\n")
 		}
 	}
 	for i, note := range notes {
@@ -157,7 +163,7 @@ var (
 // fitting are the columns with which the tables of all models fit the width. The
 // columns that are never dropped may still be too wide.
 func (t *terminal) fitting(models []*model, width int) []string {
-	columns := slices.Clone(tableColumns)
+	columns := columnsFor(models)
 	for _, drop := range dropped {
 		if !slices.ContainsFunc(models, func(m *model) bool { return text.LongestLineLen(m.render(columns, t.style)) > width }) {
 			break
@@ -254,6 +260,9 @@ func makeRow(o result.Outcome, feet, reasons *footnotes) row {
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
 		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
+	}
+	if r.Ext.Cost != nil {
+		c[costColumn] = printable(r.Ext.Cost.String())
 	}
 	row.cells = c
 	return row

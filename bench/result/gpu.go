@@ -41,6 +41,12 @@ type UnusedDevice struct {
 	Reason string `json:"reason"` // why it is not used
 }
 
+// NamedBackend is a back-end module that the environment named (GGML_BACKEND_PATH).
+type NamedBackend struct {
+	Path    string `json:"path"`
+	Problem string `json:"problem,omitempty"` // why it was not opened; empty: it was
+}
+
 // GPUTelemetry is what the driver reported of one GPU during the timed repetitions
 // of a test.
 type GPUTelemetry struct {
@@ -48,6 +54,7 @@ type GPUTelemetry struct {
 	Kernels        string   `json:"kernels,omitempty"` // "native", or "ptx": compiled by the driver at first use
 	PowerWatts     *float64 `json:"power_w,omitempty"` // mean
 	EnergyJoules   *float64 `json:"energy_j,omitempty"`
+	IdleWatts      *float64 `json:"idle_w,omitempty"` // before the first test of this process
 	SMClockMHz     *Range   `json:"sm_clock_mhz,omitempty"`
 	MemoryClockMHz *Range   `json:"memory_clock_mhz,omitempty"`
 	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`

@@ -63,3 +63,39 @@ func (d DeviceLimits) Type(name string) (t TypeLimits, ok bool) {
 	}
 	return TypeLimits{}, false
 }
+
+// Work is what one repetition of a test asks of a machine, by its model's header.
+type Work struct {
+	Bytes      uint64     `json:"bytes"`      // of weights and of the KV cache, that are read
+	PassBytes  uint64     `json:"pass_bytes"` // of them, in one pass
+	Operations uint64     `json:"operations"` // of products with them
+	Types      []TypeWork `json:"types"`      // of the weights, most bytes first
+}
+
+// TypeWork is the part of weights of one type.
+type TypeWork struct {
+	Type       string `json:"type"`
+	Bytes      uint64 `json:"bytes"`
+	Operations uint64 `json:"operations"`
+}
+
+// Limits compares the speed of a test with the limits of the device that holds the model.
+// A limit is absent if it was not measured for the types of the model's weights, or with
+// other threads, or if several devices hold the model.
+type Limits struct {
+	Device         string  `json:"device,omitempty"` // "CPU"; absent if several hold the model
+	Bytes          uint64  `json:"bytes"`            // of weights and KV cache that a repetition reads
+	Operations     uint64  `json:"operations"`       // of a repetition's products with them
+	BytesPerSecond float64 `json:"bytes_per_s"`
+	OpsPerSecond   float64 `json:"flop_per_s"`
+
+	// InCache tells that the CPU's caches may hold what a pass reads. Then the memory
+	// does not limit it, and there is no share of it.
+	InCache      bool     `json:"in_cache,omitempty"`
+	MemoryLimit  float64  `json:"memory_limit_bytes_per_s,omitempty"`
+	MemoryShare  *float64 `json:"memory_share,omitempty"`
+	ComputeLimit float64  `json:"compute_limit_flop_per_s,omitempty"`
+	ComputeShare *float64 `json:"compute_share,omitempty"`
+	// ReadBytesPerSecond is the plain read of the CPU's memory.
+	ReadBytesPerSecond float64 `json:"plain_read_bytes_per_s,omitempty"`
+}

@@ -123,6 +123,9 @@ func (p Passes) More(n int, elapsed time.Duration) bool {
 	return n < p.Least || n < p.Most && elapsed < p.Until
 }
 
+// CPU is the library's name of the CPU as a device.
+const CPU = "CPU"
+
 // MatrixPass is how long a pass of the large product shall take at least: it has as many
 // matrices as that needs.
 const MatrixPass = 20 * time.Millisecond

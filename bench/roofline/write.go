@@ -81,26 +81,15 @@ func Sentence(d result.DeviceLimits) string {
 	var parts []string
 	for _, t := range d.Types {
 		if t.Reason == "" {
-			parts = append(parts, GB(t.VectorBytesPerSecond)+" of "+t.Type+" weights", FLOP(t.MatrixOpsPerSecond))
+			parts = append(parts, result.FormatBytesPerSecond(t.VectorBytesPerSecond)+" of "+t.Type+" weights", result.FormatOpsPerSecond(t.MatrixOpsPerSecond))
 			break
 		}
 	}
 	if d.ReadBytesPerSecond > 0 {
-		parts = append(parts, GB(d.ReadBytesPerSecond)+" plain read")
+		parts = append(parts, result.FormatBytesPerSecond(d.ReadBytesPerSecond)+" plain read")
 	}
 	if len(parts) == 0 {
 		return Where(d) + ": not measured"
 	}
 	return Where(d) + ": " + strings.Join(parts, ", ")
-}
-
-// GB is a rate of bytes: "61.3 GB/s".
-func GB(bytesPerSecond float64) string { return result.FormatRate(bytesPerSecond/1e9) + " GB/s" }
-
-// FLOP is a rate of operations: "1.9 TFLOP/s", "310 GFLOP/s".
-func FLOP(perSecond float64) string {
-	if perSecond >= 1e12 {
-		return result.FormatRate(perSecond/1e12) + " TFLOP/s"
-	}
-	return result.FormatRate(perSecond/1e9) + " GFLOP/s"
 }

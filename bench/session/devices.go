@@ -51,6 +51,21 @@ func AskGPUs(ctx context.Context, workers supervise.Options) (answer gpu.Answer,
 	return machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workers))
 }
 
+// LogBackends logs why the CUDA back-end has no device, if the text is not empty, and what
+// became of the module that GGML_BACKEND_PATH names; nil: it names none.
+func LogBackends(withoutCUDA string, named *result.NamedBackend) {
+	if withoutCUDA != "" {
+		slog.Info("the CUDA back-end has no device", "reason", withoutCUDA)
+	}
+	switch {
+	case named == nil:
+	case named.Problem != "":
+		slog.Warn("the back-end that GGML_BACKEND_PATH names is not used", "file", named.Path, "reason", named.Problem)
+	default:
+		slog.Info("the back-end that GGML_BACKEND_PATH names is used", "file", named.Path)
+	}
+}
+
 // LogDoubts logs which devices are left out, and which may fail.
 func LogDoubts(u gpu.Usage) {
 	if u.LeftOutReason != "" {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/sparecores/benchmark-llm/bench"
@@ -40,4 +41,15 @@ func limitsPlan(types []string) (result.LimitsPlan, error) {
 		available = *free
 	}
 	return roofline.New(host.Collect("/").CPU.LargestCacheBytes(), available, types...)
+}
+
+// planLimits plans the measurement of the machine's limits. The models' weights decide
+// about the types. Without enough memory the run has no limits.
+func (r *Session) planLimits() {
+	plan, err := limitsPlan(nil)
+	if err != nil {
+		slog.Info("the machine's limits are not measured", "reason", err)
+		return
+	}
+	r.Job.Limits = &plan
 }

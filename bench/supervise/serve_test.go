@@ -134,7 +134,9 @@ func TestServeCannotWrite(t *testing.T) {
 	_ = events.Close()
 	go func() { _, _ = parent.Write([]byte("{}\n")) }()
 	err := supervise.Serve(t.Context(), in, out, func() {},
-		func(_ context.Context, _ bench.Job, emit func(bench.Stamped) error) error { return emit(bench.Now(bench.JobDone{})) })
+		func(_ context.Context, _ bench.Job, emit func(bench.Stamped) error) error {
+			return emit(bench.Now(bench.JobDone{}))
+		})
 	if !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("error %v, want %v", err, io.ErrClosedPipe)
 	}

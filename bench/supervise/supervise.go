@@ -110,12 +110,13 @@ func (e lostError) Is(target error) bool {
 type model struct {
 	*record.Remaining
 	options Options
-	loads   time.Duration // spent on loading
-	started bool          // an engine has started, for this model or another
+	loads   time.Duration  // spent on loading
+	started bool           // an engine has started, for this model or another
+	limits  *record.Limits // that workers of the run have measured
 }
 
 func newModel(job bench.Job, o Options) *model {
-	return &model{Remaining: record.NewRemaining(job), options: o}
+	return &model{Remaining: record.NewRemaining(job), options: o, limits: &record.Limits{}}
 }
 
 func (m *model) run(ctx context.Context) error {
@@ -177,7 +178,9 @@ func (m *model) attempt(ctx context.Context) (*attempt, *record.Loss, error) {
 	if !m.options.Deadline.IsZero() {
 		job.TimeLeft = max(time.Until(m.options.Deadline), 1)
 	}
+	job.LimitsKnown = slices.Concat(job.LimitsKnown, m.limits.Of(job))
 	a := newAttempt(job, m.options)
+	a.limits = m.limits
 	a.outcome = func(o *result.Outcome) error {
 		m.Done(a.worker.Past(o))
 		return m.options.Consumers.Outcome(o)
@@ -274,6 +277,7 @@ type attempt struct {
 	paused  time.Duration // stopped during the current load
 	spoiled bool          // the current step, by a stop
 	burst   burst
+	limits  *record.Limits // gets those that the worker measures; nil: nothing does
 }
 
 // burst is what is known of a burst whose events are arriving.
@@ -487,6 +491,10 @@ func (a *attempt) take(s bench.Stamped) error {
 	switch e := s.Event.(type) {
 	case bench.EngineFailed:
 		return fmt.Errorf("%w: %w", ErrEngine, &EngineError{e.Code, e.Reason})
+	case bench.LimitsDone:
+		if a.limits != nil {
+			a.limits.Add(a.job, e)
+		}
 	case bench.LoadStarted:
 		a.began, a.paused, a.spoiled = time.Now(), 0, false
 	case bench.LoadDone:

@@ -141,7 +141,8 @@ var (
 	// its three repetitions done and reported.
 	third  = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 3}
 	second = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 2}
-	load  = benchtest.Call{Method: benchtest.Load}
+	load   = benchtest.Call{Method: benchtest.Load}
+	limits = benchtest.Call{Method: benchtest.Limits}
 )
 
 // at is a scenario that differs from an untroubled run in one call of the
@@ -230,6 +231,9 @@ var scenarios = map[string]scenario{
 		step.Offload = 31
 		return step, c == load
 	},
+	"exit 7 in limits":     at(limits, always, exit(7)),
+	"no memory for limits": at(limits, always, benchtest.Step{Err: bench.ErrOutOfMemory}),
+	"obedient in limits":   at(limits, always, obedient),
 	"assertion": at(third, always, say("x\nggml.c:1: GGML_ASSERT(ok) failed\n"+
 		`{"level":"WARN","msg":"odd tensor","source":"llama"}`+"\nstack", 134)),
 	"three crashes": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {

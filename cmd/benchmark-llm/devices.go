@@ -13,6 +13,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/session"
 )
 
@@ -34,20 +35,13 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 			if found.gpus.UnusedReason != "" {
 				slog.Warn(gpu.Unused, "reason", found.gpus.UnusedReason)
 			}
-			logWithoutCUDA(found.withoutCUDA)
+			session.LogBackends(found.withoutCUDA, found.named)
 			session.LogDoubts(found.gpus)
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
 	}
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
 	return cmd
-}
-
-// logWithoutCUDA logs why the CUDA back-end has no device; empty: it logs nothing.
-func logWithoutCUDA(reason string) {
-	if reason != "" {
-		slog.Info("the CUDA back-end has no device", "reason", reason)
-	}
 }
 
 // engineError is an engine of this process that could not start.
@@ -59,6 +53,7 @@ func (e *engineError) Unwrap() error { return e.error }
 type foundDevices struct {
 	devices []llamacpp.Device
 	gpus    gpu.Usage // of the machine's GPUs
+	named   *result.NamedBackend
 
 	// withoutCUDA says why the CUDA back-end has no device on a machine without a GPU.
 	// It is empty if the back-end has one or is not installed.
@@ -84,7 +79,7 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 	if err != nil {
 		return f, &engineError{err}
 	}
-	f.gpus.Unused = engine.Unused
+	f.gpus.Unused, f.named = engine.Unused, engine.Named
 	if f.gpus.UnusedReason == "" {
 		f.withoutCUDA = engine.WithoutCUDA()
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -198,6 +199,7 @@ var rules = []rule{
 	{is(errStdout), exitOutput, byCause("check that stdout is open and has room")},
 
 	// The run's directory.
+	{is(report.ErrEstimate), exitModel, hint("measure the model with run; estimates are not compared")},
 	{is(rundir.ErrSource), exitModel, byCause("give a run's directory, or a whole results file of this program or of llama-bench")},
 	{is(rundir.ErrTwice, compare.ErrFewSides), exitUsage, hint("give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last")},
 	{is(compare.ErrNoRow), exitUsage, compare.Hint},
@@ -242,6 +244,7 @@ var rules = []rule{
 	{modelKind(acquire.NoTensor), exitModel, hint("check the pattern: names are like blk.0.ffn_down_exps.weight")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
+	{is(result.ErrCurrencies), exitUsage, hint("give both prices in one currency")},
 	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},
 	{is(roofline.ErrType), exitUsage, hint("try --type q4_K")},
 	{is(roofline.ErrMemory), exitNothing, hint("free memory")},

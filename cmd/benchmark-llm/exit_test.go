@@ -16,6 +16,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
@@ -44,6 +45,8 @@ func TestRules(t *testing.T) {
 		{fmt.Errorf("%w: %w", rundir.ErrSource, errors.New("line 3")), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, syscall.EACCES), 3, "get permission for the path, or give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, rundir.ErrBroken), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
+		{at(rundir.ErrSource, report.ErrEstimate), 3, "measure the model with run; estimates are not compared"},
+		{fmt.Errorf("pp512 of m.gguf: %w: EUR and USD", result.ErrCurrencies), 2, "give both prices in one currency"},
 		{rundir.ErrTwice, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{compare.ErrFewSides, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{&compare.NoRowError{}, 2, "give results of the same models and tests"},
