@@ -154,8 +154,16 @@ func (q *Quick) Run(ctx context.Context) error {
 	defer cancel()
 	err := q.steps(ctx)
 	q.cause = context.Cause(ctx)
-	if !slices.ContainsFunc(q.models, func(m *model) bool { return m.known() }) {
-		return errors.Join(err, ErrNothing)
+	if !slices.ContainsFunc(q.models, (*model).known) {
+		for _, m := range q.models {
+			if err == nil && m.reason != "" {
+				err = fmt.Errorf("%s: %s", short(m.File), m.reason)
+			}
+		}
+		if err == nil {
+			return ErrNothing
+		}
+		return fmt.Errorf("%w: %w", ErrNothing, err)
 	}
 	return nil
 }
@@ -277,7 +285,8 @@ const limitsTime = 4 * time.Second
 // measureLimits measures the limits of the machine, if they fit the time. Without them
 // the table is as good.
 func (q *Quick) measureLimits(ctx context.Context) {
-	if q.options.Limits == nil || q.left() < limitsTime || ctx.Err() != nil {
+	known := slices.ContainsFunc(q.models, (*model).known)
+	if q.options.Limits == nil || !known || q.left() < limitsTime || ctx.Err() != nil {
 		return
 	}
 	q.begin(ctx, "measuring limits", "")

@@ -11,7 +11,7 @@ import (
 
 // RunInTurns runs the jobs in one worker each. All models are loaded at the same time,
 // and memory must hold them together. Only one worker works at a time: they take turns in
-// the order of the jobs, after the load and after each repetition. So a machine that is
+// the order of the jobs, after the load and after each repetition, or burst of short ones. So a machine that is
 // slower for a while is slower for all of them.
 //
 // consumers returns the consumers of job i, which come before o.Consumers. No two
@@ -99,12 +99,14 @@ func (t *turn) leave() {
 }
 
 // Event passes the turn on and waits until it returns, after the load and after each
-// repetition.
+// burst of repetitions.
 func (t *turn) Event(s bench.Stamped) error {
 	switch s.Event.(type) {
 	case bench.LoadDone, bench.RepetitionDone:
-		t.pass()
-		return t.wait()
+		if s.More == 0 {
+			t.pass()
+			return t.wait()
+		}
 	}
 	return nil
 }

@@ -55,20 +55,18 @@ func runInTurns(ctx context.Context, t *testing.T, scenario string, n int, on fu
 	return all, err
 }
 
-// Workers take turns repetition by repetition, and one that ends earlier does not stop
-// the others.
+// Workers take turns repetition by repetition, or by bursts of short ones.
 func TestRunInTurns(t *testing.T) {
-	all, err := runInTurns(t.Context(), t, "untroubled", 3, nil)
+	all, err := runInTurns(t.Context(), t, "slower than a burst", 2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{
-		"a 1", "b 1", "c 1", "a 2", "b 2", "c 2", "a 3", "b 3", "c 3",
-		"a pp16 ok", "a 1", "b pp16 ok", "b 1", "c pp16 ok", "c 1", "a 2", "b 2", "c 2", "a 3", "b 3", "c 3",
-		"a pp32 ok", "b pp32 ok", "c pp32 ok",
-	}
-	if diff := cmp.Diff(want, all); diff != "" {
+	slow := []string{"a 1", "b 1", "a 2", "b 2", "a 3", "b 3", "a pp16 ok"}
+	if diff := cmp.Diff(slow, all[:min(len(slow), len(all))]); diff != "" {
 		t.Error(diff)
+	}
+	if len(all) != 2*(3+1+3+1) { // the short repetitions of pp32 come in bursts
+		t.Errorf("%q", all)
 	}
 }
 
