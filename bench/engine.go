@@ -81,6 +81,7 @@ var (
 	ErrAborted     = errors.New("aborted")
 	ErrOutOfMemory = errors.New("out of memory")
 	ErrUnsupported = errors.New("not supported")
+	ErrDeviceLost  = errors.New("a device was lost") // by its driver; nothing more can run on it in this process
 )
 
 // EngineFacts are an engine's facts about itself and the machine, in llama-bench's

@@ -388,6 +388,8 @@ func statusOf(err error) result.Status {
 		return result.OutOfMemory
 	case errors.Is(err, ErrUnsupported):
 		return result.Unsupported
+	case errors.Is(err, ErrDeviceLost):
+		return result.Crashed
 	default:
 		return result.Failed
 	}

@@ -63,6 +63,7 @@ type ForeignFlag struct {
 var foreign = []ForeignFlag{
 	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "give as many files with --hf-file as repositories, or none"},
 	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
+	{"--delay", "waits so many whole seconds before each test", "give whole seconds, or use --cool-down 1.5s"},
 	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
 	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},
 	{"--no-mmap", "reads the model file instead of mapping it", "use --load-mode none"},
@@ -91,6 +92,9 @@ type Note struct{ Given, As string }
 // bit is a value of a switch, or a list of them in llama-bench.
 var bit = regexp.MustCompile(`^[01](,[01])*$`)
 
+// noBit is a word that is meant as the value of a switch, but is neither 0 nor 1.
+var noBit = regexp.MustCompile(`^([0-9,]+|on|off|true|false|yes|no)$`)
+
 // seconds is a number of whole seconds.
 var seconds = regexp.MustCompile(`^[0-9]+$`)
 
@@ -111,12 +115,12 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 			arg, name = long+arg[len(name):], long
 		}
 		takesBit := slices.Contains(Switches, name) || modeFlags[name] != nil || name == "--repack"
-		if takesBit && !attached && i+1 < len(args) && bit.MatchString(args[i+1]) {
+		if takesBit && !attached && i+1 < len(args) && (bit.MatchString(args[i+1]) || noBit.MatchString(args[i+1])) {
 			i++
 			value, attached = args[i], true
 			arg, given = arg+"="+value, given+" "+value
 		}
-		if name == "--delay" && !attached && i+1 < len(args) {
+		if name == "--delay" && !attached && i+1 < len(args) && seconds.MatchString(args[i+1]) {
 			i++
 			value, attached, given = args[i], true, given+" "+args[i]
 		}

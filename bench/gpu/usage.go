@@ -96,7 +96,11 @@ func (u Usage) Warnings() []result.Warning {
 		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured without one of the GPUs: " + u.LeftOutReason})
 	}
 	if u.UnusedReason != "" {
-		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured on the CPU although there is a GPU: " + u.UnusedReason})
+		but := " although there is a GPU"
+		if strings.HasPrefix(u.UnusedReason, vulkanNotOpened) { // a driver may be installed without one
+			but = ""
+		}
+		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured on the CPU" + but + ": " + u.UnusedReason})
 	}
 	return w
 }

@@ -718,6 +718,7 @@ func translate(err error) error {
 		{llama.ErrOutOfMemory, bench.ErrOutOfMemory},
 		{llama.ErrAllocCompute, bench.ErrOutOfMemory},
 		{llama.ErrUnsupportedArchitecture, bench.ErrUnsupported},
+		{llama.ErrDeviceLost, bench.ErrDeviceLost},
 		{llama.ErrNoTokenizer, bench.ErrUnsupported},
 	} {
 		if errors.Is(err, m.from) {

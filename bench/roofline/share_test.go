@@ -1,4 +1,4 @@
-package roofline
+package roofline_test
 
 import (
 	"testing"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -63,7 +64,7 @@ func TestOf(t *testing.T) {
 					tc.want.ReadBytesPerSecond = 20 * gb
 				}
 			}
-			got := Of(tc.work, time.Duration(tc.seconds*1e9), "CPU", tc.known)
+			got := roofline.Of(tc.work, time.Duration(tc.seconds*1e9), "CPU", tc.known)
 			if diff := cmp.Diff(tc.want, got, cmpopts.EquateApprox(1e-12, 0)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -88,7 +89,7 @@ func TestWork(t *testing.T) {
 			t.Fatal(err)
 		}
 		for test, passes := range map[result.Test]uint64{{Gen: 1}: 1, {Gen: 128}: 128, {Gen: 16, Depth: 4096}: 16, {Prompt: 16}: 1, {Prompt: 512}: 1, {Prompt: 1025}: 3} {
-			w, all := Work(f, test, c), f.Work(test, c)
+			w, all := roofline.Work(f, test, c), f.Work(test, c)
 			var bytes, ops uint64
 			for _, part := range w.Types {
 				bytes, ops = bytes+part.Bytes, ops+part.Operations
@@ -98,7 +99,7 @@ func TestWork(t *testing.T) {
 			}
 			var wanted uint64
 			for _, part := range w.Types {
-				for _, measured := range Wanted([]*result.Work{nil, w}) {
+				for _, measured := range roofline.Wanted([]*result.Work{nil, w}) {
 					if part.Type == measured {
 						wanted += part.Bytes
 					}
@@ -109,12 +110,12 @@ func TestWork(t *testing.T) {
 			}
 		}
 		for _, test := range []result.Test{{Prompt: 16, Gen: 8}, {Prompt: 16, Gen: 8, E2E: true}} {
-			if w := Work(f, test, c); w != nil {
+			if w := roofline.Work(f, test, c); w != nil {
 				t.Errorf("%s, %v: %+v", name, test, w)
 			}
 		}
 	}
-	if diff := cmp.Diff([]string(nil), Wanted(nil)); diff != "" {
+	if diff := cmp.Diff([]string(nil), roofline.Wanted(nil)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -26,6 +26,18 @@ func (e *NoCUDAError) Error() string { return e.Err.Error() }
 // Unwrap returns why the GPU is not used.
 func (e *NoCUDAError) Unwrap() error { return e.Err }
 
+// NoAccessError is a GPU that is not used because this user may not open its device
+// node.
+type NoAccessError struct {
+	Err   error
+	Group string // whose members may
+}
+
+func (e *NoAccessError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why the GPU is not used.
+func (e *NoAccessError) Unwrap() error { return e.Err }
+
 // machineGPUs returns what is known about this machine's GPUs.
 func machineGPUs(facts host.Facts) gpu.Machine {
 	return gpu.NewMachine("/", facts.GPUs, facts.NVMLProblem)
@@ -115,6 +127,9 @@ func (r *Session) ask(ctx context.Context) error {
 	if err := answer.Required(); err != nil && r.Job.RequireGPU {
 		if answer.Engine.CUDAModule == "" && machine.HasNVIDIA() {
 			return &NoCUDAError{err}
+		}
+		if len(machine.NoAccess) > 0 {
+			return &NoAccessError{err, machine.NoAccess[0].Group}
 		}
 		return err
 	}

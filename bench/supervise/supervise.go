@@ -13,6 +13,7 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,12 @@ type Options struct {
 	Env      []string  // added to the environment, "KEY=value"
 	Version  string    // of this program, for the records
 	Deadline time.Time // of the run; zero: none
-	Log      *slog.Logger
+
+	// StartupLimit is how long a worker may take to open back-ends, which may start a
+	// GPU's driver. 0 is two minutes.
+	StartupLimit time.Duration
+
+	Log *slog.Logger
 
 	// OOMKills counts the processes that the kernel has killed because memory ran
 	// out. It may be nil.
@@ -311,8 +317,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	}
 	defer w.end()
 	defer a.loadEnded()
-	a.ladder.set(startupLimit, result.Crashed, "did not start")
-	if left := a.job.TimeLeft; left > 0 && left < startupLimit {
+	limit := cmp.Or(a.options.StartupLimit, startupLimit)
+	a.ladder.set(limit, result.Crashed, "did not start")
+	if left := a.job.TimeLeft; left > 0 && left < limit {
 		a.ladder.set(left+margin, result.TimeLimit, "did not start within the time limit of the run")
 	}
 	defer a.ladder.stop()
@@ -359,6 +366,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 			if _, expired := ev.Event.(bench.GraceExpired); expired {
 				end(a.ladder.loss)
 				continue
+			}
+			if _, starts := ev.Event.(bench.TestStarted); starts {
+				w.output.testStarts()
 			}
 			if _, wait := ev.Event.(bench.CoolDownStarted); wait && a.options.CoolDown != nil {
 				waited := a.options.CoolDown(ctx)
@@ -520,13 +530,14 @@ func (a *attempt) loadEnded() {
 // gone returns how a worker was lost; nil if it finished. killed says why the parent
 // killed the worker; nil: it did not.
 func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
-	output, loss := w.output.lines(), killed
+	output, recent := w.output.lines()
+	loss := killed
 	switch {
 	case killed != nil:
 	case a.worker.Finished():
 		return nil, nil
 	default:
-		loss = w.describe(output)
+		loss = w.describe(recent)
 	}
 	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Code: loss.Code, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})

@@ -277,6 +277,9 @@ var scenarios = map[string]scenario{
 	"crash after the end": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return die(syscall.SIGSEGV), c.Method == benchtest.Close
 	},
+	"slower than a burst": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		return benchtest.Step{Takes: bench.BurstTime + 10*time.Millisecond}, c.Method == benchtest.Repeat && c.Test == pp16
+	},
 	"slow": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return benchtest.Step{Takes: bench.BurstTime/2 + time.Millisecond}, c.Method == benchtest.Repeat
 	},

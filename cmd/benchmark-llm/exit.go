@@ -269,7 +269,11 @@ func finishedHint(err error) string {
 
 func gpuHint(err error) string {
 	text := "leave --require-gpu out to measure the CPU"
-	if ofType[*session.NoCUDAError](err) {
+	var denied *session.NoAccessError
+	switch {
+	case errors.As(err, &denied):
+		text = fmt.Sprintf("sudo usermod -aG %s USER, and log in again (in a container: --group-add %s); %s", denied.Group, denied.Group, text)
+	case ofType[*session.NoCUDAError](err):
 		text = "`make cuda build` gets the CUDA back-end; " + text
 	}
 	return text
@@ -442,6 +446,12 @@ func because(err error, above string) {
 	}
 }
 
+// deviceLost tells whether a worker or a load ended because a driver lost its device.
+// Reasons arrive as text.
+func deviceLost(err error) bool {
+	return strings.Contains(err.Error(), bench.ErrDeviceLost.Error()) || strings.Contains(err.Error(), "ErrorDeviceLost")
+}
+
 // noRecordError is a run that printed no record, or, with --strict, one in which
 // tests have none.
 type noRecordError struct {
@@ -488,6 +498,8 @@ func (e *noRecordError) hint() string {
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
 		return "try a newer llama.cpp; " + trace
+	case deviceLost(e.err):
+		return "dmesg says why the driver lost it; --device none measures the CPU; " + trace
 	case e.status == result.OutOfMemory:
 		return "use shorter lengths or a smaller model; " + trace
 	case e.status == result.TimeLimit:

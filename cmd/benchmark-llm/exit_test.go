@@ -88,6 +88,7 @@ func TestRules(t *testing.T) {
 		{llamacpp.ErrNoRPC, 4, "install libggml0-backend-rpc, or leave --rpc out"},
 		{llamacpp.ErrNoCUDA, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
+		{&session.NoAccessError{Err: gpu.ErrNotUsed, Group: "render"}, 4, "sudo usermod -aG render USER, and log in again (in a container: --group-add render); leave --require-gpu out to measure the CPU"},
 		{&session.NoCUDAError{Err: gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
 		{session.ErrDevices, 4, devicesHint},
 		{&supervise.EngineError{Code: bench.NoRPC}, 4, "install libggml0-backend-rpc, or leave --rpc out"},
@@ -124,6 +125,8 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
 		{&noRecordError{err: errors.New("pp1024 of m: " + gguf.TooLong(1024, 512).Error()), status: result.Unsupported}, 3, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"}, // as a run says it
 		{&noRecordError{err: errors.New("tg8 of m: " + gguf.ErrEncoder.Error()), status: result.Unsupported}, 3, "measure prompts only: -n 0"},
+		{&noRecordError{err: errors.New("m not loaded: " + bench.ErrDeviceLost.Error() + ": device lost on Vulkan0"), loading: true, status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
+		{&noRecordError{err: errors.New("tg8 of m: the worker crashed: vk::Queue::submit: ErrorDeviceLost"), status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
 		{model(acquire.NoFile, fs.ErrPermission), 3, "get permission for the path, or give the path of a GGUF file"},
 		{model(acquire.NoFile, syscall.EMFILE), 3, "raise the limit on open files (ulimit -n)"},
 		{model(acquire.NotFetched, plain), 3, "run the same command again to resume the download, or use --weights synthetic"},

@@ -227,7 +227,7 @@ func (p *progress) Event(s bench.Stamped) error {
 			slog.Warn("limits not measured", "status", e.Status, "reason", e.Reason)
 		}
 		for _, d := range e.Devices {
-			slog.Info("limits measured", "device", d.Device, "limits", roofline.Sentence(d), "took_s", inSeconds(e.Elapsed))
+			slog.Info("limits measured", "limits", roofline.Sentence(d), "took_s", inSeconds(e.Elapsed))
 		}
 	case bench.LoadStarted:
 		p.mu.Lock()
