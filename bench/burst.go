@@ -57,7 +57,7 @@ func (r *reporter) report(e Event) error {
 func (r *reporter) hold(e Event) error {
 	defer r.locked()()
 	r.held = append(r.held, Now(e))
-	if r.err == nil && time.Since(r.began) < BurstTime {
+	if time.Since(r.began) < BurstTime {
 		return nil
 	}
 	return r.flushed()

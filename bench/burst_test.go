@@ -241,6 +241,40 @@ func TestBurstRepeated(t *testing.T) {
 	}
 }
 
+// A test that is repeated twice, after another one, has each of its repetitions once.
+func TestBurstRepeatedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		job := jobOf(bench.TestBudget{Test: pp512}, bench.TestBudget{Test: tg128})
+		job.Repetitions = 4
+		refusals := map[int]int{2: 1, 3: 1} // by repetition of the second test
+		second := false
+		r := reports{refuse: func(s bench.Stamped) bool {
+			switch e := s.Event.(type) {
+			case bench.TestStarted:
+				second = e.Test == tg128
+			case bench.RepetitionDone:
+				if n := e.Sample.Repetition; second && refusals[n] > 0 {
+					refusals[n]--
+					return true
+				}
+			}
+			return false
+		}}
+		if err := bench.RunJob(t.Context(), benchtest.New(passes(50*ms, 100*ms), engineFacts, modelFacts), job, nil, r.emit); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{
+			"started after 0", "450ms: warm-up 50ms, 1 150ms, 2 250ms, 3 350ms, 4 450ms", "ok",
+			"started after 0", "450ms: warm-up 50ms, 1 150ms", "refused",
+			"started after 1", "350ms: warm-up 50ms, 2 150ms", "refused",
+			"started after 2", "250ms: warm-up 50ms, 3 150ms, 4 250ms", "ok",
+		}
+		if diff := cmp.Diff(want, r.lines); diff != "" {
+			t.Errorf("reports (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // The event of a repetition has the time of the pass that primed it.
 func TestPriming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
