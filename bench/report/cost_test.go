@@ -122,6 +122,8 @@ func TestAddCost(t *testing.T) {
 func TestReadRefusesEstimates(t *testing.T) {
 	for name, text := range map[string]string{
 		"estimate -o json": `[{"kind": "estimate", "estimated": true, "model": "m.gguf", "test": "tg128", "ts": 9.2}]`,
+		"quick -o json":    "{\n  \"kind\": \"quick\",\n  \"models\": [{\"prompt\": {\"estimated\": true}}]\n}\n",
+		"quick, short":     `{"kind":"quick"}`,
 		"lines":            `{"estimated": true, "model_filename": "m.gguf", "n_prompt": 512, "avg_ts": 9.2}`,
 		"other types":      `{"n_prompt": "many", "estimated": "yes"}`,
 		"after a record":   `{"model_filename": "m.gguf", "n_prompt": 512, "avg_ts": 9.2}` + "\n" + `{"model_filename": "m.gguf", "n_prompt": 16, "avg_ts": 9.2, "estimated": true}`,

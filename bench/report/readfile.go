@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ var (
 // ReadFile reads a results file: JSON lines, JSON or CSV of this program, or of
 // llama-bench from build 4753 on. It recognises the format by the first character. A
 // byte-order mark and Windows line ends are accepted. Errors name the line.
-// The error wraps ErrNoRecords if the file is empty, and ErrNotResults if it has no
+// The error wraps ErrNoRecords if the file is empty, ErrEstimate if it has estimates, and ErrNotResults if it has no
 // format of these.
 func ReadFile(r io.Reader) ([]result.Record, error) {
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -43,6 +44,9 @@ func ReadFile(r io.Reader) ([]result.Record, error) {
 	var records []result.Record
 	switch first {
 	case '{':
+		if head, _ := in.Peek(64); quickTable.Match(head) { // less, at the end of the file
+			return nil, fmt.Errorf("line 1: the table of quick: %w", ErrEstimate)
+		}
 		records, err = ReadRecords(in)
 	case '[':
 		records, err = readArray(in)
@@ -56,6 +60,9 @@ func ReadFile(r io.Reader) ([]result.Record, error) {
 	}
 	return records, err
 }
+
+// quickTable is how the JSON of quick begins. Some of its speeds are estimates.
+var quickTable = regexp.MustCompile(`^{\s*"kind":\s*"quick"`)
 
 // firstByte skips white space and returns the byte after it without taking it.
 func firstByte(in *bufio.Reader) (byte, error) {
