@@ -15,7 +15,7 @@ BENCH ?=
 export BENCH
 TAGS  ?=
 
-.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty verdicts disturb estimate-check gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
+.PHONY: help run build test lint deps cuda tools env check-headers pin-update clean parity equivalence peers original prefetch abort memory memory-prediction load honesty verdicts disturb estimate-check limits-check gpu-check replay bench bench-compare image image-check image-push image-manifest release release-attach man picture
 
 help: # list the verbs
 	@echo "make VERB; ARGS='…' adds options to the program that a verb runs"
@@ -127,6 +127,10 @@ verdicts: build ## measure how often verdicts of compare are right; ARGS='-from 
 
 disturb: build ## measure whether verdicts name what slows tests down, on a quiet machine
 	@go build -o bin/disturb ./scripts/disturb && bin/disturb $(ARGS)
+
+limits-check: build ## measure how far limits repeat and agree with another program, on a quiet machine
+	@$(CC) -O3 -march=native -ffast-math -fopenmp -o bin/stream scripts/stream.c
+	@go build -o bin/limits ./scripts/limits && bin/limits $(ARGS)
 
 estimate-check: build ## compare estimates with measurements, on a quiet machine; ARGS='-fleet FILE' checks the idea on a fleet's results
 	@go build -o bin/estimates ./scripts/estimates && bin/estimates $(ARGS)

@@ -657,7 +657,7 @@ func TestLogKeys(t *testing.T) {
 	}
 	documented := firstCells(string(page), "| key | type | what it is |\n|---|---|---|")
 	logged := []string{"time", "level", "msg", "source"} // slog's own, and the library's
-	for _, part := range (result.Accounting{CoolDown: 1}).Parts() {
+	for _, part := range (result.Accounting{Limits: 1, CoolDown: 1}).Parts() {
 		logged = append(logged, part.Key)
 	}
 	for _, dir := range []string{"bench", "cmd/benchmark-llm"} {

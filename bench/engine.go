@@ -45,8 +45,12 @@ type Engine interface {
 
 	// Repeat prepares and runs repetition n, from 1. It returns the time of the timed
 	// part alone, by the monotonic clock, also together with ErrAborted. The tokens
-	// of repetition n do not depend on earlier repetitions.
-	Repeat(n int) (time.Duration, error)
+	// of repetition n do not depend on earlier repetitions. rested tells that no pass came
+	// directly before it; an untimed pass may then prime the CPUs.
+	Repeat(n int, rested bool) (time.Duration, error)
+
+	// Priming returns the time of the untimed pass of the last Repeat; 0: there was none.
+	Priming() time.Duration
 
 	// Generated returns what the last repetition of an end-to-end test generated. The
 	// caller owns it. It is nil for tests of other kinds.
@@ -77,6 +81,7 @@ var (
 	ErrAborted     = errors.New("aborted")
 	ErrOutOfMemory = errors.New("out of memory")
 	ErrUnsupported = errors.New("not supported")
+	ErrDeviceLost  = errors.New("a device was lost") // by its driver; nothing more can run on it in this process
 )
 
 // EngineFacts are an engine's facts about itself and the machine, in llama-bench's
@@ -95,6 +100,8 @@ type EngineFacts struct {
 	HIPModule    string            `json:"hip_module,omitempty"`    // file of the HIP back-end, opened or not
 	CUBLASModule string            `json:"cublas_module,omitempty"` // file of cuBLAS, if it is in use
 	Idle         map[string]string `json:"idle,omitempty"`          // installed back-end for GPUs without a device → why
+	// Named is the back-end module that GGML_BACKEND_PATH names; nil: none.
+	Named *result.NamedBackend `json:"named,omitempty"`
 	// Unused are listed devices that these settings do not use. GPUs has them, too.
 	Unused   []result.UnusedDevice `json:"unused,omitempty"`
 	Problems []string              `json:"problems,omitempty"` // the library's messages about back-ends that it cannot use
@@ -319,6 +326,8 @@ type TestBudget struct {
 	Done   []result.Sample `json:"done,omitempty"` // repetitions that an earlier worker or run completed
 
 	Unsupported string `json:"unsupported,omitempty"` // why the library cannot run it; empty: not known
+
+	Work *result.Work `json:"work,omitempty"` // of a repetition; nil: not known, or the limits are not measured
 }
 
 // left is the budget without the time of completed repetitions; 0: no limit.
@@ -350,6 +359,7 @@ type Job struct {
 	AllowCPU   bool                `json:"allow_cpu,omitempty"`   // in a cuda build: continue without a CUDA device
 	RequireGPU bool                `json:"require_gpu,omitempty"` // do not run a model that no GPU holds
 	E2E        *E2E                `json:"e2e,omitempty"`         // for end-to-end tests; nil: there are none
+	Prices     *result.Prices      `json:"prices,omitempty"`      // for the cost in records; nil: none
 
 	Until           *policy.Until `json:"until,omitempty"`             // nil: Repetitions, no more
 	Warmups         int           `json:"warmups,omitempty"`           // untimed passes before the repetitions; 0: one
@@ -370,6 +380,11 @@ type Job struct {
 	// first test does not pay for a kernel that only another test needs.
 	PrecompileSkip *result.Test `json:"precompile_skip,omitempty"`
 	NoPrecompile   bool         `json:"no_precompile,omitempty"`
+
+	// Limits says how the machine's limits are measured before the load; nil: not at all.
+	// LimitsKnown were measured by an earlier worker of the run.
+	Limits      *result.LimitsPlan    `json:"limits,omitempty"`
+	LimitsKnown []result.DeviceLimits `json:"limits_known,omitempty"`
 }
 
 // Runnable returns the tests of the job that are not known to be unsupported.

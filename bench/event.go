@@ -13,9 +13,10 @@ import (
 // Event is one step of a run. Events are written as they happen, one JSON object
 // per line. All results are derived from them.
 //
-// A worker waits after each event until the parent has acknowledged it. An event is
-// therefore on disk before the next step starts, and the parent does not wake up on
-// a CPU that the worker uses.
+// A worker waits after each event until the parent has acknowledged it. Passes that run
+// in one burst (BurstTime) are reported together at its end. An event is therefore on disk
+// before the next step or burst starts, and the parent does not wake up on a CPU that the
+// worker uses.
 type Event interface {
 	name() string
 }
@@ -31,6 +32,20 @@ type (
 	EngineFailed struct {
 		Reason string `json:"reason"`
 		Code   Code   `json:"code,omitempty"` // empty: no error of the list
+	}
+	// LimitsStarted comes before the limits of the machine are measured, before the load.
+	LimitsStarted struct {
+		Types  []string      `json:"types"` // of weights
+		Budget time.Duration `json:"budget_ns"`
+	}
+	// LimitsDone ends it. Status is OK, or says why there are no limits. The tests run in
+	// any case.
+	LimitsDone struct {
+		Status  result.Status         `json:"status"`
+		Reason  string                `json:"reason,omitempty"`
+		Code    Code                  `json:"code,omitempty"` // empty: no error of the list
+		Devices []result.DeviceLimits `json:"devices,omitempty"`
+		Elapsed time.Duration         `json:"elapsed_ns"`
 	}
 	// LoadStarted comes before the model is loaded.
 	LoadStarted struct {
@@ -83,6 +98,7 @@ type (
 		Done        []result.Sample `json:"done,omitempty"`   // completed by an earlier worker or run
 		Reason      string          `json:"reason,omitempty"` // why the policy started it, with numbers
 		Most        int             `json:"most,omitempty"`   // repetitions, if Repetitions is only the least
+		Work        *result.Work    `json:"work,omitempty"`   // of a repetition; nil: not known
 	}
 	// ContextReady comes when the context of the test exists.
 	ContextReady struct {
@@ -92,12 +108,14 @@ type (
 	// WarmupDone ends an untimed pass.
 	WarmupDone struct {
 		Elapsed time.Duration `json:"elapsed_ns"`
-		UBatch  time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
+		UBatch  time.Duration `json:"ubatch_ns"`            // longest micro-batch of this test so far
+		Priming time.Duration `json:"priming_ns,omitempty"` // of the untimed pass before it; 0: none
 	}
 	// RepetitionDone ends one timed repetition.
 	RepetitionDone struct {
-		Sample result.Sample `json:"sample"`
-		UBatch time.Duration `json:"ubatch_ns"` // longest micro-batch of this test so far
+		Sample  result.Sample `json:"sample"`
+		UBatch  time.Duration `json:"ubatch_ns"`            // longest micro-batch of this test so far
+		Priming time.Duration `json:"priming_ns,omitempty"` // of the untimed pass before it, after a rest; 0: none
 	}
 	// AbortRequested comes when the watchdog has set the engine's abort flag.
 	AbortRequested struct {
@@ -177,6 +195,15 @@ type (
 	GPUObserved struct {
 		Devices []GPUObservation `json:"devices"`
 	}
+	// EnergyObserved is written by the parent before the end of a test. It has the energy
+	// that parts of the machine used between the readings, before the first repetition and
+	// after each. The GPUs' is in GPUObserved.
+	EnergyObserved struct {
+		Window    time.Duration `json:"window_ns"`         // between the readings
+		Joules    result.Parts  `json:"joules,omitzero"`   // counted in the window
+		IdleWatts result.Parts  `json:"idle_w,omitzero"`   // before the first test of this process
+		Sampled   []string      `json:"sampled,omitempty"` // parts whose power was read; the others count energy
+	}
 	// WorkerLost is written by the parent when a worker ended without JobDone.
 	WorkerLost struct {
 		Status result.Status `json:"status"` // of the current test, if it is not tried again
@@ -189,7 +216,7 @@ type (
 // Code identifies an error of a worker for its parent, which does not read the text.
 type Code string
 
-// The codes of EngineFailed, LoadDone and WorkerLost.
+// The codes of EngineFailed, LimitsDone, LoadDone and WorkerLost.
 const (
 	NoLibrary       Code = "no_library"        // built without libllama
 	NoCUDA          Code = "no_cuda"           // no CUDA device in a build that requires one
@@ -200,6 +227,17 @@ const (
 	ProcessLimit    Code = "process_limit"     // a limit on processes, threads or address space
 	NotOnGPU        Code = "not_on_gpu"        // a GPU is required, but it holds no layer
 )
+
+// CodedError is an error of an engine with its code.
+type CodedError struct {
+	Code Code
+	Err  error
+}
+
+func (e *CodedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error.
+func (e *CodedError) Unwrap() error { return e.Err }
 
 // ErrWorkerLost means that a worker ended before it answered. A back-end may end
 // the process, for example if it cannot open a device.
@@ -213,6 +251,8 @@ type GPUObservation struct {
 
 func (EngineReady) name() string       { return "engine_ready" }
 func (EngineFailed) name() string      { return "engine_failed" }
+func (LimitsStarted) name() string     { return "limits_started" }
+func (LimitsDone) name() string        { return "limits_done" }
 func (LoadStarted) name() string       { return "load_started" }
 func (LoadProgress) name() string      { return "load_progress" }
 func (OffloadTry) name() string        { return "offload_try" }
@@ -235,6 +275,7 @@ func (WaitStarted) name() string       { return "wait_started" }
 func (WaitDone) name() string          { return "wait_done" }
 func (ReadInDone) name() string        { return "read_in_done" }
 func (GPUObserved) name() string       { return "gpu_observed" }
+func (EnergyObserved) name() string    { return "energy_observed" }
 func (Continued) name() string         { return "continued" }
 func (JobDone) name() string           { return "job_done" }
 func (WorkerLost) name() string        { return "worker_lost" }
@@ -243,6 +284,8 @@ func (WorkerLost) name() string        { return "worker_lost" }
 var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"engine_ready":       decodeAs[EngineReady],
 	"engine_failed":      decodeAs[EngineFailed],
+	"limits_started":     decodeAs[LimitsStarted],
+	"limits_done":        decodeAs[LimitsDone],
 	"load_started":       decodeAs[LoadStarted],
 	"load_progress":      decodeAs[LoadProgress],
 	"offload_try":        decodeAs[OffloadTry],
@@ -265,6 +308,7 @@ var eventTypes = map[string]func(json.RawMessage) (Event, error){
 	"wait_done":          decodeAs[WaitDone],
 	"read_in_done":       decodeAs[ReadInDone],
 	"gpu_observed":       decodeAs[GPUObserved],
+	"energy_observed":    decodeAs[EnergyObserved],
 	"continued":          decodeAs[Continued],
 	"job_done":           decodeAs[JobDone],
 	"worker_lost":        decodeAs[WorkerLost],
@@ -296,12 +340,17 @@ const MaxEventBytes = 16 << 20
 type Stamped struct {
 	At    time.Time
 	Event Event
+	More  int // events of the same burst that follow
 }
+
+// Now returns an event that happens now.
+func Now(e Event) Stamped { return Stamped{At: time.Now(), Event: e} }
 
 // envelope is the JSON object of a line.
 type envelope struct {
 	Event string          `json:"event"`
 	At    time.Time       `json:"at"`
+	More  int             `json:"more,omitempty"`
 	Data  json.RawMessage `json:"data"`
 }
 
@@ -311,7 +360,7 @@ func (s Stamped) MarshalLine() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
 	}
-	line, err := json.Marshal(envelope{s.Event.name(), s.At.UTC(), data})
+	line, err := json.Marshal(envelope{s.Event.name(), s.At.UTC(), s.More, data})
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", s.Event.name(), err)
 	}
@@ -336,6 +385,6 @@ func (s *Stamped) UnmarshalLine(line []byte) error {
 	if err != nil {
 		return fmt.Errorf("decode event %s: %w", e.Event, err)
 	}
-	*s = Stamped{e.At, ev}
+	*s = Stamped{e.At, ev, e.More}
 	return nil
 }

@@ -33,6 +33,18 @@ var everyEvent = []struct {
 			`"library":{"libllama0":"0.7.0"},"backends":"CUDA","cpu_info":"a CPU","gpu_info":"a GPU","cpu_variant":"zen4","warnings":[{"code":"c","message":"m"}]}}}`,
 	},
 	{
+		bench.LimitsStarted{Types: []string{"q4_K"}, Budget: 2},
+		`{"event":"limits_started","at":"2026-11-23T15:19:41.123456789Z","data":{"types":["q4_K"],"budget_ns":2}}`,
+	},
+	{
+		bench.LimitsDone{Status: result.OK, Devices: []result.DeviceLimits{{
+			Device: "CPU", Threads: 2, ReadBytesPerSecond: 1, WeightsBytes: 2, CacheBytes: 3, Elapsed: 4,
+			Types: []result.TypeLimits{{Type: "q4_K", Buffer: "AMX", VectorBytesPerSecond: 5, MatrixOpsPerSecond: 6}},
+		}}, Elapsed: 7},
+		`{"event":"limits_done","at":"2026-11-23T15:19:41.123456789Z","data":{"status":"ok","devices":[{"device":"CPU","threads":2,"read_bytes_per_s":1,` +
+			`"weights_bytes":2,"cache_bytes":3,"types":[{"type":"q4_K","buffer":"AMX","vector_bytes_per_s":5,"matrix_flop_per_s":6}],"elapsed_ns":4}],"elapsed_ns":7}}`,
+	},
+	{
 		bench.LoadStarted{Model: bench.Model{Name: "m.gguf", Path: "/m.gguf", Weights: result.FileWeights, Seed: 7}, Budget: 3},
 		`{"event":"load_started","at":"2026-11-23T15:19:41.123456789Z","data":{"model":{"name":"m.gguf","path":"/m.gguf","weights":"file","seed":7},"budget_ns":3}}`,
 	},
@@ -60,13 +72,13 @@ var everyEvent = []struct {
 		`{"event":"context_ready","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1}}`,
 	},
 	{
-		bench.WarmupDone{Elapsed: 1, UBatch: 2},
-		`{"event":"warmup_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1,"ubatch_ns":2}}`,
+		bench.WarmupDone{Elapsed: 1, UBatch: 2, Priming: 3},
+		`{"event":"warmup_done","at":"2026-11-23T15:19:41.123456789Z","data":{"elapsed_ns":1,"ubatch_ns":2,"priming_ns":3}}`,
 	},
 	{
-		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Start: at, Elapsed: 2}, UBatch: 3},
+		bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Start: at, Elapsed: 2}, UBatch: 3, Priming: 4},
 		`{"event":"repetition_done","at":"2026-11-23T15:19:41.123456789Z","data":{"sample":{"repetition":1,` +
-			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3}}`,
+			`"start":"2026-11-23T15:19:41.123456789Z","elapsed_ns":2},"ubatch_ns":3,"priming_ns":4}}`,
 	},
 	{
 		bench.PrecompileStarted{Shapes: []result.Test{{Gen: 1}}, Budget: 2},
@@ -136,6 +148,10 @@ var everyEvent = []struct {
 	{
 		bench.Continued{Stopped: 1},
 		`{"event":"continued","at":"2026-11-23T15:19:41.123456789Z","data":{"stopped_ns":1}}`,
+	},
+	{
+		bench.EnergyObserved{Window: 2, Joules: result.Parts{Package: new(1.5)}, IdleWatts: result.Parts{DRAM: new(0.5)}, Sampled: []string{"system"}},
+		`{"event":"energy_observed","at":"2026-11-23T15:19:41.123456789Z","data":{"window_ns":2,"joules":{"package":1.5},"idle_w":{"dram":0.5},"sampled":["system"]}}`,
 	},
 	{
 		bench.JobDone{},

@@ -3,8 +3,8 @@ package bench
 import "context"
 
 // Run runs one test of a job on an engine that has its model.
-func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Event) error) error {
-	_, err := newJobRun(e, job, nil).run(ctx, e, t, "", serialised(emit)) // the watchdog emits too
+func Run(ctx context.Context, e Engine, job Job, t TestBudget, emit func(Stamped) error) error {
+	_, err := newJobRun(e, job, nil, emit).run(ctx, e, t, "")
 	return err
 }
 

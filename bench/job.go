@@ -42,6 +42,7 @@ type PastTest struct {
 type jobRun struct {
 	policy   Policy // nil: every test gets its budget
 	job      Job
+	reports  *reporter
 	gpu      bool      // whether the engine computes on a GPU
 	deadline time.Time // of the run; zero: none
 	past     []PastTest

@@ -23,8 +23,8 @@ func compiled(t *testing.T, ctx context.Context, job bench.Job, script benchtest
 	t.Helper()
 	e := benchtest.New(script, engineFacts, model)
 	first := false
-	err := bench.RunJob(ctx, e, job, nil, func(ev bench.Event) error {
-		switch ev := ev.(type) {
+	err := bench.RunJob(ctx, e, job, nil, func(ev bench.Stamped) error {
+		switch ev := ev.Event.(type) {
 		case bench.PrecompileStarted:
 			started = &ev
 		case bench.PrecompileDone:

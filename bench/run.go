@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,16 +18,21 @@ import (
 // RunJob loads the job's model and runs its tests in order on the caller's
 // goroutine. policy decides which tests are worth their time; nil runs all. Every
 // step is an event. emit must have stored the event when it returns, or return ErrRepeat
-// for one that is Spoiled. It is called from one goroutine at a time. If a test fails, the others still run: RunJob
-// returns an error only if emit fails or the model cannot be loaded.
+// for one that is Spoiled. It is called from one goroutine at a time. Passes run in bursts
+// of BurstTime: their events come together, in order, each with its own time. If a test
+// fails, the others still run: RunJob returns an error only if emit fails or the model
+// cannot be loaded.
 //
-// The garbage collector runs between repetitions only. The heap of a worker is a few
+// The garbage collector runs before bursts only. The heap of a worker is a few
 // megabytes, so it stays small without it.
-func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Event) error) error {
+func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emitted func(Stamped) error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	emit = serialised(emit) // an engine may report progress from any goroutine
-	j := newJobRun(e, job, policy)
+	j := newJobRun(e, job, policy, emitted)
+	emit := j.reports.report
 
+	if err := MeasureLimits(ctx, e, job, emit); err != nil {
+		return err
+	}
 	model, err := load(ctx, e, j, emit)
 	for errors.Is(err, ErrRepeat) {
 		model, err = load(ctx, e, j, emit)
@@ -41,6 +47,7 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	if err != nil {
 		return err
 	}
+	defer oneProcessor()()
 	for _, t := range job.Tests {
 		if ctx.Err() != nil {
 			break
@@ -53,7 +60,7 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 			}
 			continue
 		}
-		past, err := j.run(ctx, e, t, reason, emit)
+		past, err := j.run(ctx, e, t, reason)
 		if err != nil {
 			return err
 		}
@@ -62,8 +69,18 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emit func(Eve
 	return emit(JobDone{})
 }
 
-func newJobRun(e Engine, job Job, policy Policy) *jobRun {
-	j := &jobRun{policy: policy, job: job, gpu: e.Facts().GPUInfo != "", past: slices.Clone(job.Past)}
+// oneProcessor limits Go to one processor until the function that it returns is called.
+// While a pass computes in C, Go's monitor thread watches the processor of the goroutine
+// that called it. It wakes about fifty times in the first 10 ms, in order to give that
+// processor away, and each time takes a CPU from a thread of the engine. If there is no
+// other processor, it gives the only one away at once, and then sleeps.
+func oneProcessor() (restore func()) {
+	before := runtime.GOMAXPROCS(1)
+	return func() { runtime.GOMAXPROCS(before) }
+}
+
+func newJobRun(e Engine, job Job, policy Policy, emit func(Stamped) error) *jobRun {
+	j := &jobRun{policy: policy, job: job, reports: newReporter(emit), gpu: e.Facts().GPUInfo != "", past: slices.Clone(job.Past)}
 	if job.TimeLeft > 0 {
 		j.deadline = time.Now().Add(job.TimeLeft)
 	}
@@ -135,20 +152,22 @@ func overdue(done string, budget time.Duration, limit result.Status) string {
 // run runs one test and returns what later tests need to know about it. reason says
 // why the policy started it. If the process was stopped, the test goes on at the
 // repetition that was running, like one that is tried again after a crash.
-func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string, emit func(Event) error) (PastTest, error) {
+func (j *jobRun) run(ctx context.Context, e Engine, t TestBudget, reason string) (PastTest, error) {
 	for {
-		r := testRun{engine: e, job: j.job, test: t, samples: slices.Clone(t.Done), emit: emit}
+		j.reports.restart()
+		r := testRun{engine: e, job: j.job, test: t, reports: j.reports}
 		past, err := j.try(ctx, &r, reason)
 		if !errors.Is(err, ErrRepeat) {
 			return past, err
 		}
-		t.Done, reason = r.samples, "repeated, because the process was stopped"
+		t.Done = slices.Concat(t.Done, j.reports.repetitions())
+		reason = "repeated, because the process was stopped"
 	}
 }
 
 // try runs a test, or what is left of it. The error is one of emit, or ErrRepeat.
 func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, error) {
-	e, t, emit := r.engine, r.test, r.emit
+	e, t, emit := r.engine, r.test, j.reports.report
 	past := PastTest{Test: t.Test}
 	budget, limit := j.budget(t)
 	if j.job.CoolDown {
@@ -157,7 +176,7 @@ func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, 
 		}
 		budget, limit = j.budget(t) // the run may have less time left
 	}
-	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason}
+	started := TestStarted{Test: t.Test, Budget: budget, Repetitions: j.job.Repetitions, Done: t.Done, Reason: reason, Work: t.Work}
 	if j.job.Until != nil {
 		started.Most = j.job.MostRepetitions()
 	}
@@ -175,20 +194,22 @@ func (j *jobRun) try(ctx context.Context, r *testRun, reason string) (PastTest, 
 	err := r.run()
 	returned := time.Now()
 	status, reason, requested := r.dog.stop()
-	if r.emitErr != nil {
-		return past, r.emitErr
-	}
+	reported := cmp.Or(r.emitErr, j.reports.flush())
 
 	done := TestDone{Test: t.Test, Status: result.OK, Memory: e.Memory()}
 	enough := j.job.Until != nil && len(r.repetitions) >= j.job.Repetitions
 	switch {
-	case err == nil:
-		// A completed test is kept, even if the watchdog aborted the engine at its very end.
+	case reported != nil && !errors.Is(reported, ErrRepeat):
+		return past, reported
 	case r.dog.stopped && errors.Is(err, ErrAborted): // the watchdog has ended
 		if err := emit(AbortReturned{Latency: returned.Sub(requested)}); err != nil {
 			return past, err
 		}
 		return past, ErrRepeat
+	case reported != nil:
+		return past, reported
+	case err == nil:
+		// A completed test is kept, even if the watchdog aborted the engine at its very end.
 	case status != result.OK && errors.Is(err, ErrAborted):
 		done.Status, done.Reason = status, reason
 		if enough && (status == result.Timeout || status == result.TimeLimit) { // of a repetition more than it needs
@@ -217,8 +238,7 @@ type testRun struct {
 	engine  Engine
 	job     Job
 	test    TestBudget
-	samples []result.Sample // of completed repetitions
-	emit    func(Event) error
+	reports *reporter
 	emitErr error
 	dog     *watchdog
 
@@ -260,6 +280,7 @@ func (r *testRun) run() error {
 	for range r.job.WarmupPasses() {
 		// The warm-up of a prompt is a whole pass. That of a generation is one token.
 		whole := r.test.Test.Kind() == result.PromptProcessing
+		r.collect()
 		if whole {
 			r.dog.passBegins(time.Since(start))
 		}
@@ -272,7 +293,7 @@ func (r *testRun) run() error {
 		} else {
 			r.setup = time.Since(start)
 		}
-		if !r.report(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, true))}) {
+		if !r.hold(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, true))}) {
 			return nil
 		}
 	}
@@ -283,23 +304,30 @@ func (r *testRun) run() error {
 		r.setup = time.Since(start)
 	}
 	for n := len(r.test.Done) + 1; !r.enough(); n++ {
-		// Collect the garbage of earlier steps now, before the clock runs.
-		runtime.GC()
+		rested := r.collect()
 		r.dog.passBegins(time.Since(start))
 		at := time.Now().UTC()
-		elapsed, err := r.engine.Repeat(n)
+		elapsed, err := r.engine.Repeat(n, rested)
 		if err != nil {
 			return fmt.Errorf("repetition %d: %w", n, err)
 		}
 		r.dog.passEnds()
 		r.repetitions = append(r.repetitions, elapsed)
 		s := result.Sample{Repetition: n, Start: at, Elapsed: elapsed, Generated: r.engine.Generated()}
-		if !r.report(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
+		if !r.hold(RepetitionDone{Sample: s, UBatch: r.dog.saw(r.ubatchTime(elapsed, false)), Priming: r.engine.Priming()}) {
 			return nil
 		}
-		r.samples = append(r.samples, s)
 	}
 	return nil
+}
+
+// collect collects the garbage of earlier steps if a burst begins. rested tells whether
+// one does.
+func (r *testRun) collect() (rested bool) {
+	if rested = r.reports.rested(); rested {
+		runtime.GC()
+	}
+	return rested
 }
 
 // warmUntilStable runs whole passes until two in a row are equally fast. They are no
@@ -307,21 +335,27 @@ func (r *testRun) run() error {
 func (r *testRun) warmUntilStable() error {
 	var passes []time.Duration
 	for len(passes) < MaxStablePasses && !policy.Stable(passes) {
-		elapsed, err := r.engine.Repeat(1)
+		elapsed, err := r.engine.Repeat(1, r.collect())
 		if err != nil {
 			return fmt.Errorf("warm-up: %w", err)
 		}
 		passes = append(passes, elapsed)
-		if !r.report(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, false))}) {
+		if !r.hold(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, false)), Priming: r.engine.Priming()}) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// report emits an event. It returns false if emit fails.
+// report reports an event, and hold one that ends a pass. They return false if that
+// fails.
 func (r *testRun) report(e Event) bool {
-	r.emitErr = r.emit(e)
+	r.emitErr = r.reports.report(e)
+	return r.emitErr == nil
+}
+
+func (r *testRun) hold(e Event) bool {
+	r.emitErr = r.reports.hold(e)
 	return r.emitErr == nil
 }
 
@@ -354,19 +388,9 @@ func statusOf(err error) result.Status {
 		return result.OutOfMemory
 	case errors.Is(err, ErrUnsupported):
 		return result.Unsupported
+	case errors.Is(err, ErrDeviceLost):
+		return result.Crashed
 	default:
 		return result.Failed
-	}
-}
-
-// serialised returns an emit that several goroutines may call. Its lock is a
-// channel, because testing/synctest sees a goroutine wait on a channel but not on
-// a mutex.
-func serialised(emit func(Event) error) func(Event) error {
-	lock := make(chan struct{}, 1)
-	return func(e Event) error {
-		lock <- struct{}{}
-		defer func() { <-lock }()
-		return emit(e)
 	}
 }

@@ -54,9 +54,9 @@ type log struct {
 
 func newLog(t testing.TB) *log { return &log{t: t, start: time.Now()} }
 
-func (l *log) emit(e bench.Event) error {
+func (l *log) emit(s bench.Stamped) error {
 	if !l.busy.CompareAndSwap(false, true) {
-		l.t.Errorf("%T while another event is being emitted", e)
+		l.t.Errorf("%T while another event is being emitted", s.Event)
 	}
 	defer l.busy.Store(false)
 	l.emitted++
@@ -64,7 +64,7 @@ func (l *log) emit(e bench.Event) error {
 	if l.failAt > 0 && l.emitted >= l.failAt {
 		return l.failure
 	}
-	l.events = append(l.events, timed{time.Since(l.start), e})
+	l.events = append(l.events, timed{s.At.Sub(l.start), s.Event})
 	return nil
 }
 

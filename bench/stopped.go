@@ -15,12 +15,14 @@ var ErrRepeat = errors.New("stopped and continued; the step is repeated")
 // it stood still.
 func Spoiled(e Event) bool {
 	switch e := e.(type) {
-	case RepetitionDone:
+	case WarmupDone, RepetitionDone:
 		return true
 	case TestDone:
 		return tooSlow(e.Status)
 	case LoadDone:
 		return tooSlow(e.Status)
+	case LimitsDone:
+		return true
 	case PrecompileDone:
 		return tooSlow(e.Status)
 	}

@@ -145,10 +145,10 @@ func TestErrRepeat(t *testing.T) {
 				job := jobOf(bench.TestBudget{Test: pp512, Budget: 20 * time.Second})
 				job.Repetitions, job.LoadBudget = 3, time.Minute
 				l, dropped := newLog(t), false
-				emit := func(e bench.Event) error {
-					if !dropped && tt.drop(e) {
+				emit := func(e bench.Stamped) error {
+					if !dropped && tt.drop(e.Event) {
 						dropped = true
-						if !bench.Spoiled(e) {
+						if !bench.Spoiled(e.Event) {
 							return errors.New("kept, because a stop does not spoil it")
 						}
 						return bench.ErrRepeat

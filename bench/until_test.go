@@ -158,8 +158,8 @@ func TestCoolDown(t *testing.T) {
 		l := newLog(t)
 		job := jobOf(bench.TestBudget{Test: pp512, Budget: 7 * s}, bench.TestBudget{Test: tg128, Budget: 7 * s})
 		job.Repetitions, job.CoolDown = 1, true
-		emit := func(e bench.Event) error {
-			if _, ok := e.(bench.CoolDownStarted); ok {
+		emit := func(e bench.Stamped) error {
+			if _, ok := e.Event.(bench.CoolDownStarted); ok {
 				time.Sleep(time.Minute)
 			}
 			return l.emit(e)

@@ -48,6 +48,24 @@ var loadOnce struct {
 	done     bool
 	problems []string
 	idle     map[string]string // back-end → why it has no device
+	named    NamedBackend
+}
+
+// backendPath is the environment variable that names one more back-end module to ggml.
+const backendPath = "GGML_BACKEND_PATH"
+
+// NamedBackend is the back-end module that GGML_BACKEND_PATH names.
+type NamedBackend struct {
+	Path    string // empty: the variable is not set, or not read (CPUBackend)
+	Problem string // why the module was not opened; empty: it was
+}
+
+// Named returns the module that GGML_BACKEND_PATH names. LoadBackends opens it, in place
+// of the module beside the library that has the same file name.
+func Named() NamedBackend {
+	loadOnce.Lock()
+	defer loadOnce.Unlock()
+	return loadOnce.named
 }
 
 // LoadBackends opens ggml's back-end modules, from the directory beside the
@@ -73,6 +91,10 @@ func LoadBackends(which Backends) error {
 		if err := loadBestCPU(dir); err != nil {
 			return err
 		}
+	case statErr == nil && replaces(dir):
+		if err := loadOthers(dir); err != nil {
+			return err
+		}
 	case statErr == nil:
 		c := C.CString(dir)
 		defer C.free(unsafe.Pointer(c))
@@ -87,6 +109,7 @@ func LoadBackends(which Backends) error {
 	loadOnce.problems = takeRecent()
 	loadOnce.idle = make(map[string]string)
 	if which == AllBackends {
+		loadOnce.named = named(loadOnce.problems)
 		for _, m := range gpuModules {
 			if why := whyIdle(m.backend, m.file); why != "" {
 				loadOnce.idle[m.backend] = why
@@ -103,17 +126,82 @@ var gpuModules = []struct{ backend, file string }{
 	{"CUDA", "libggml-cuda.so"}, {"ROCm", "libggml-hip.so"}, {"Vulkan", "libggml-vulkan.so"},
 }
 
-// module is the path of a back-end's file beside the library, else, if
-// GGML_BACKEND_PATH names such a file, that path; empty: there is none.
+// module is the path of a back-end's file: the path in GGML_BACKEND_PATH, if that names
+// such a file, else that of the file beside the library; empty: there is none.
 func module(file string) string {
+	if path := os.Getenv(backendPath); filepath.Base(path) == file {
+		return path
+	}
 	path := filepath.Join(LibraryDir(), backendDir, file)
-	if _, err := os.Stat(path); err == nil {
-		return path
+	if _, err := os.Stat(path); err != nil {
+		return ""
 	}
-	if path = os.Getenv("GGML_BACKEND_PATH"); filepath.Base(path) == file {
-		return path
+	return path
+}
+
+// cpuModules matches the files of the variants of the CPU back-end.
+const cpuModules = "libggml-cpu*.so"
+
+// replaces tells whether GGML_BACKEND_PATH names a module that has the name of one in
+// dir. ggml would open both and list their devices twice.
+func replaces(dir string) bool {
+	path := os.Getenv(backendPath)
+	if path == "" {
+		return false
 	}
-	return ""
+	_, err := os.Stat(filepath.Join(dir, filepath.Base(path)))
+	return err == nil
+}
+
+// loadOthers opens the modules in dir except the one that GGML_BACKEND_PATH replaces, and
+// then the one that it names.
+func loadOthers(dir string) error {
+	path := os.Getenv(backendPath)
+	files, err := filepath.Glob(filepath.Join(dir, "libggml-*.so"))
+	if err != nil {
+		return err
+	}
+	load := func(file string) {
+		c := C.CString(file)
+		defer C.free(unsafe.Pointer(c))
+		C.ggml_backend_load(c)
+	}
+	isCPU := func(file string) bool {
+		match, err := filepath.Match(cpuModules, filepath.Base(file))
+		return match && err == nil
+	}
+	for _, file := range files {
+		if !isCPU(file) && filepath.Base(file) != filepath.Base(path) {
+			load(file)
+		}
+	}
+	if !isCPU(path) {
+		if err := loadBestCPU(dir); err != nil {
+			return err
+		}
+	}
+	load(path)
+	return nil
+}
+
+// named looks at the module that GGML_BACKEND_PATH names. said are the library's errors
+// while modules were opened.
+func named(said []string) (n NamedBackend) {
+	if n.Path = os.Getenv(backendPath); n.Path == "" {
+		return n
+	}
+	c := C.CString(n.Path)
+	defer C.free(unsafe.Pointer(c))
+	if C.bl_is_open(c) {
+		return n
+	}
+	n.Problem = "the library does not say why"
+	for _, s := range said {
+		if strings.Contains(s, n.Path) {
+			n.Problem = s
+		}
+	}
+	return n
 }
 
 // whyIdle says why an installed back-end has no device. It is empty if the back-end has
@@ -177,15 +265,8 @@ func opened() error {
 	return nil
 }
 
-// CUDAModule is the path of the CUDA back-end beside the library. It is empty if
-// that file does not exist.
-func CUDAModule() string {
-	path := filepath.Join(LibraryDir(), backendDir, "libggml-cuda.so")
-	if _, err := os.Stat(path); err != nil {
-		return ""
-	}
-	return path
-}
+// CUDAModule is the path of the CUDA back-end. It is empty if there is none.
+func CUDAModule() string { return module("libggml-cuda.so") }
 
 // HIPModule is the path of the HIP back-end. It is empty if there is none.
 func HIPModule() string { return module("libggml-hip.so") }
@@ -203,9 +284,9 @@ func loadBestCPU(dir string) error {
 	if C.ggml_backend_dev_by_type(C.GGML_BACKEND_DEVICE_TYPE_CPU) != nil {
 		return nil // linked in
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "libggml-cpu*.so"))
+	files, err := filepath.Glob(filepath.Join(dir, cpuModules))
 	if err != nil || len(files) == 0 {
-		return fmt.Errorf("%w: no libggml-cpu*.so in %s", ErrNoBackend, dir)
+		return fmt.Errorf("%w: no %s in %s", ErrNoBackend, cpuModules, dir)
 	}
 	var owned []unsafe.Pointer
 	paths := cArray[*C.char](len(files), &owned)

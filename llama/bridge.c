@@ -285,6 +285,12 @@ static void *cpu_proc(const char *name) {
 
 bool bl_cpu_module(char *buf, size_t size) { return object_path(cpu_proc("ggml_threadpool_new"), buf, size); }
 
+bool bl_is_open(const char *path) {
+	void *so = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+	if (so != NULL) dlclose(so);
+	return so != NULL;
+}
+
 bool bl_load_best_cpu(const char **paths, size_t n) {
 	// ggml's own rule: the module with the highest ggml_backend_score.
 	int best = 0;

@@ -112,6 +112,9 @@ void bl_log_all(bool all);
 bool bl_library_dir(char *buf, size_t size);
 bool bl_cpu_module(char *buf, size_t size);
 
+// Whether the shared object at a path is open.
+bool bl_is_open(const char *path);
+
 // Loads the best CPU back-end module out of n files, and no other module. Returns
 // false if none runs on this CPU.
 bool bl_load_best_cpu(const char **paths, size_t n);

@@ -41,6 +41,7 @@ var (
 	ErrCancelled               = errors.New("loading was cancelled")
 	ErrUnsupportedArchitecture = errors.New("the library does not know this architecture")
 	ErrOutOfMemory             = errors.New("memory could not be allocated")
+	ErrDeviceLost              = errors.New("a device was lost")
 	ErrInvalidModel            = errors.New("the library refused the model")
 	ErrInvalidContext          = errors.New("the library refused the context")
 	ErrNoBackend               = errors.New("no back-end of the library could be loaded")
@@ -82,7 +83,7 @@ func decodeError(code int) error {
 // finds the class.
 type LoadError struct {
 	Source string   // what failed: a path, a stream's name, a context's or a memory's size; empty: the caller names it
-	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrInvalidModel, ErrInvalidContext
+	Class  error    // ErrUnsupportedArchitecture, ErrOutOfMemory, ErrDeviceLost, ErrInvalidModel, ErrInvalidContext
 	Log    []string // the errors that the library logged, oldest first, at most 16
 }
 
@@ -141,6 +142,9 @@ func newLoadError(source string, refused error, log []string) *LoadError {
 		switch {
 		case strings.Contains(line, "unknown model architecture"):
 			e.Class = ErrUnsupportedArchitecture
+			return e
+		case strings.Contains(line, "device lost"), strings.Contains(line, "ErrorDeviceLost"): // of Vulkan
+			e.Class = ErrDeviceLost
 			return e
 		case strings.Contains(line, "failed to allocate"), strings.Contains(line, "unable to allocate"),
 			strings.Contains(line, "alloc_tensor_range"), strings.Contains(line, "out of memory"),

@@ -65,8 +65,9 @@ func (t Timed) Prime(d time.Duration, prompt, gen []Token, batch int) error {
 
 // PrimedRepetition is Prime, Context.ClearMemory and Repetition in one C call.
 // In separate calls the repetition takes about 0.2 ms longer where every CPU
-// computes: Go's monitor thread wakes about fifty times in the first 10 ms of
-// each C call. In one call these 10 ms belong to the priming.
+// computes, unless Go has one processor (runtime.GOMAXPROCS): otherwise Go's monitor
+// thread wakes about fifty times in the first 10 ms of each C call. In one call these
+// 10 ms belong to the priming.
 func (t Timed) PrimedRepetition(d time.Duration, prompt, gen []Token, batch int) (time.Duration, error) {
 	p, err := t.c.ptr()
 	if err != nil {

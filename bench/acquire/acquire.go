@@ -99,6 +99,7 @@ type Kind int
 const (
 	NoFile       Kind = iota // the file is not on this machine or cannot be used
 	NotFetched               // the file did not arrive
+	NotChosen                // the repository has no such file, or its list of files did not arrive
 	NoDirectory              // the models directory cannot be used
 	UnknownModel             // no default model has that name
 	NoShape                  // synthetic weights cannot be made from the header

@@ -53,6 +53,7 @@ type Models struct {
 	downloaded int64              // bytes of the queue when the current repetition began
 	pending    []bench.TestBudget // of the current model
 	measured   []policy.Measured  // of the current model
+	warmsAlone bool               // the current test warms up in a burst of its own
 }
 
 // model is a model that is being acquired.

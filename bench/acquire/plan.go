@@ -67,7 +67,8 @@ type PlannedDevice struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
 	FreeBytes uint64 `json:"free_bytes,omitempty"`
-	Kernels   string `json:"kernels,omitempty"` // of a CUDA device: "native", or "ptx", compiled by its driver at first use
+	Kernels   string `json:"kernels,omitempty"`  // of a CUDA device: "native", or "ptx", compiled by its driver at first use
+	NotUsed   string `json:"not_used,omitempty"` // why it is used only if settings name it; empty: it is used
 }
 
 // PlannedModel is a model of a plan. Unless it is Bad, either its file is at Path, or DownloadBytes must

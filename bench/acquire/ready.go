@@ -50,6 +50,7 @@ func (m *Models) Ready(ctx context.Context, i int) (bench.Job, error) {
 			return c.job, nil
 		}
 		loadUnmapped(&c.job, c.header, len(c.file.Paths))
+		planLimits(&c.job, c.header)
 	}
 	if err := m.fits(&c.job, c.header); err != nil {
 		return c.job, err
@@ -277,7 +278,7 @@ func (m *Models) readIn(ctx context.Context, job bench.Job, paths []string) (rea
 }
 
 // Downloaded returns how many bytes were downloaded since its last call, or since the
-// repetitions began.
+// burst began.
 func (m *Models) Downloaded() int64 {
 	if m.queue == nil {
 		return 0
@@ -292,17 +293,30 @@ func (m *Models) Event(s bench.Stamped) error {
 	if m.queue == nil {
 		return nil
 	}
-	switch s.Event.(type) {
+	switch e := s.Event.(type) {
+	case bench.TestStarted:
+		m.warmsAlone = m.warmsUpAlone(e.Test)
 	case bench.ContextReady:
 		m.downloaded = m.queue.Passed()
-		m.queue.Timing(m.options.Job.NoWarmup)
+		m.queue.Timing(!m.warmsAlone)
 	case bench.WarmupDone:
-		m.downloaded = m.queue.Passed()
+		if s.More == 0 { // it ran alone
+			m.downloaded = m.queue.Passed()
+		}
 		m.queue.Timing(true)
 	case bench.TestDone, bench.LoadDone, bench.WorkerLost, bench.JobDone:
 		m.queue.Timing(false)
 	}
 	return nil
+}
+
+// warmsUpAlone tells whether the warm-up of a test lasts longer than a burst, because a
+// pass of a shorter test did. The repetitions of other tests follow their warm-up directly.
+func (m *Models) warmsUpAlone(t result.Test) bool {
+	return !m.options.Job.NoWarmup && t.Kind() == result.PromptProcessing &&
+		slices.ContainsFunc(m.measured, func(done policy.Measured) bool {
+			return done.Test.ShorterInSeries(t) && len(done.Repetitions) > 0 && slices.Min(done.Repetitions) >= bench.BurstTime
+		})
 }
 
 // Outcome removes a test from the pending tests of the current model.

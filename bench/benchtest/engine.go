@@ -9,6 +9,7 @@ package benchtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type Method string
 
 // The methods whose behaviour a script decides.
 const (
+	Limits Method = "limits"
 	Load   Method = "load"
 	Begin  Method = "begin"
 	Warmup Method = "warmup"
@@ -42,7 +44,7 @@ type Call struct {
 // String is the call in the form that tests list: "repeat 2 pp512".
 func (c Call) String() string {
 	switch c.Method {
-	case Load, Close:
+	case Limits, Load, Close:
 		return string(c.Method)
 	case Repeat:
 		return fmt.Sprintf("repeat %d %v", c.N, c.Test)
@@ -58,6 +60,8 @@ type Step struct {
 	Err   error         // returned after Takes
 	Lag   time.Duration // delay between an abort and the return
 	Deaf  bool          // ignores aborts
+
+	Primes time.Duration // duration of the untimed pass before a repetition that follows a rest
 
 	Reports bool // Tokens reports the progress
 	Offload int  // layers that Load tries to offload to devices
@@ -106,18 +110,23 @@ type Engine struct {
 	engine bench.EngineFacts
 	model  bench.ModelFacts
 
-	mu       sync.Mutex
-	aborting chan struct{} // closed while the abort flag is set
-	busy     bool
-	calls    []Call
-	test     result.Test
-	memory   *result.Memory
-	n        int
-	step     Step // current step
-	began    time.Time
+	mu        sync.Mutex
+	aborting  chan struct{} // closed while the abort flag is set
+	busy      bool
+	calls     []Call
+	test      result.Test
+	memory    *result.Memory
+	n         int
+	rested    bool     // before the current repetition
+	afterRest []string // repetitions that followed a rest
+	step      Step     // current step
+	began     time.Time
 }
 
-var _ bench.Engine = (*Engine)(nil)
+var (
+	_ bench.Engine  = (*Engine)(nil)
+	_ bench.Limiter = (*Engine)(nil)
+)
 
 // New makes an engine that follows a script and returns the given facts.
 func New(s Script, engine bench.EngineFacts, model bench.ModelFacts) *Engine {
@@ -137,6 +146,23 @@ func (e *Engine) Calls() []string {
 
 // Facts returns the engine facts given to New.
 func (e *Engine) Facts() bench.EngineFacts { return e.engine }
+
+// Limits follows the script and returns limits of the CPU for each type: 1 GB/s and 1
+// GFLOP/s for the first, twice that for the second, and so on.
+func (e *Engine) Limits(ctx context.Context, plan result.LimitsPlan) ([]result.DeviceLimits, error) {
+	c, leave := e.enter(Limits)
+	defer leave()
+	step := e.script(c)
+	if _, err := step.run(ctx.Done()); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	d := result.DeviceLimits{Device: "CPU", Threads: 2}
+	for i, name := range plan.Types {
+		rate := float64(i+1) * 1e9
+		d.Types = append(d.Types, result.TypeLimits{Type: name, VectorBytesPerSecond: rate, MatrixOpsPerSecond: rate})
+	}
+	return []result.DeviceLimits{d}, nil
+}
 
 // Load follows the script and reports its progress ten times.
 func (e *Engine) Load(ctx context.Context, tell func(bench.Event)) (bench.ModelFacts, error) {
@@ -174,12 +200,29 @@ func (e *Engine) Begin(t result.Test) error {
 // Warmup follows the script and returns its duration.
 func (e *Engine) Warmup() (time.Duration, error) { return e.follow(Warmup) }
 
-// Repeat follows the script and returns its duration.
-func (e *Engine) Repeat(n int) (time.Duration, error) {
+// Repeat follows the script and returns its duration, without that of Step.Primes.
+func (e *Engine) Repeat(n int, rested bool) (time.Duration, error) {
 	e.mu.Lock()
-	e.n = n
+	e.n, e.rested = n, rested
 	e.mu.Unlock()
 	return e.follow(Repeat)
+}
+
+// Priming returns the step's Primes if the last repetition followed a rest.
+func (e *Engine) Priming() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.rested {
+		return 0
+	}
+	return e.step.Primes
+}
+
+// AfterRest lists the repetitions so far that followed a rest, in the form of Calls.
+func (e *Engine) AfterRest() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.afterRest)
 }
 
 // Context returns no facts: the settings are used as they were requested.
@@ -267,7 +310,14 @@ func (e *Engine) follow(m Method) (time.Duration, error) {
 	if m == Begin {
 		e.memory = step.Memory
 	}
+	primes := m == Repeat && e.rested
+	if primes {
+		e.afterRest = append(e.afterRest, c.String())
+	}
 	e.mu.Unlock()
+	if primes {
+		time.Sleep(step.Primes)
+	}
 	return step.run(aborted)
 }
 

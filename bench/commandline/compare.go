@@ -19,6 +19,9 @@ Tests pair if model, test, settings, library and machine agree. What is compared
 differ: name it with --across. Each pair has the ratio of its speeds, its interval
 of 95 % confidence, and a verdict: faster, slower, same or unclear.
 
+With --price, a second table says what a million tokens cost on each side, and which is
+cheaper. Records of a run with --price have their price already.
+
 With --fail-below, the exit code is 8 if a row is slower than that, and stderr names
 the rows.`
 
@@ -26,6 +29,7 @@ the rows.`
 type CompareFlags struct {
 	Format     string
 	ResultsDir string
+	Prices     PriceFlags
 
 	across                    Words
 	margin, spread, failBelow Share
@@ -52,6 +56,7 @@ func (c *CompareFlags) Register(f *pflag.FlagSet) {
 	f.StringVarP(&c.Format, "output", "o", c.formats[0], "output `format`: "+strings.Join(c.formats, ", "))
 	f.Var(&c.failBelow, "fail-below", "exit with code 8 if a row is shown to be below this `share` of the base, such as 0.97")
 	f.BoolVar(&c.failUnclear, "fail-unclear", false, "with --fail-below: fail also if that cannot be told")
+	c.Prices.Register(f, true)
 	f.StringVar(&c.ResultsDir, "results-dir", "", "`directory` of the runs that last names; by default where run puts them")
 }
 

@@ -170,7 +170,7 @@ func valueFailure(invalid *pflag.InvalidValueError) error {
 		return mistake("give it once", "%s: %w", name, cause)
 	case errors.Is(cause, errBlank), errors.Is(cause, errNext):
 		return mistake("leave "+name+" out, or check that the variable with its value is set", "%s: %w", name, cause)
-	case slices.Contains([]string{"int", "uint64", "float64", "bool"}, typ) && IsList(value, nil):
+	case slices.Contains([]string{"int", "uint64", "float64"}, typ) && IsList(value, nil):
 		return oneValue(name, value)
 	case errors.Is(cause, strconv.ErrRange):
 		return mistake(hint, "%s: %q is too large", name, value)

@@ -4,10 +4,10 @@ import (
 	"strings"
 )
 
-// Hub replaces llama-bench's flags of Hugging Face. A repository with its file becomes a
-// model, and the token and offline mode become the hub's environment variables, which
-// env has. The token is in no note. A repository without a file stays, and is refused by
-// its name.
+// Hub replaces llama-bench's flags of Hugging Face. A repository becomes a model, with its
+// file if one is given for each. The token and offline mode become the hub's environment
+// variables, which env has. The token is in no note. Files that do not belong to
+// repositories stay, and are refused by their name.
 func Hub(args []string) (ours []string, env map[string]string, notes []Note) {
 	var repositories, files []string
 	env = map[string]string{}
@@ -54,7 +54,7 @@ func Hub(args []string) (ours []string, env map[string]string, notes []Note) {
 		}
 		*list = append(*list, strings.Split(value, ",")...)
 	}
-	if len(repositories) == 0 || len(repositories) != len(files) {
+	if len(repositories) == 0 || files != nil && len(repositories) != len(files) {
 		for _, l := range []struct {
 			flag   string
 			values []string
@@ -67,10 +67,13 @@ func Hub(args []string) (ours []string, env map[string]string, notes []Note) {
 	}
 	var models []string
 	for i, r := range repositories {
-		r, _, _ = strings.Cut(r, ":") // the file overrides the quantisation, as in llama-bench
-		model := "hf:" + r + "/" + files[i]
+		given, model := "--hf-repo "+r, "hf:"+r
+		if files != nil {
+			r, _, _ = strings.Cut(r, ":") // the file overrides the quantisation, as in llama-bench
+			given, model = given+" --hf-file "+files[i], "hf:"+r+"/"+files[i]
+		}
 		models = append(models, "--model", model)
-		notes = append(notes, Note{"--hf-repo " + repositories[i] + " --hf-file " + files[i], "--model " + model})
+		notes = append(notes, Note{given, "--model " + model})
 	}
 	return append(ours[:first:first], append(models, ours[first:]...)...), env, notes
 }

@@ -12,7 +12,9 @@ func TestHub(t *testing.T) {
 		{"-m a -p 1", "-m a -p 1", "", ""},
 		{"-p 1 -hf u/r:Q4_K_M -hff f.gguf -n 2", "-p 1 --model hf:u/r/f.gguf -n 2", "", "--hf-repo u/r:Q4_K_M --hf-file f.gguf: --model hf:u/r/f.gguf"},
 		{"--hf-file=a.gguf,b.gguf -hfr u/r,v/s", "--model hf:u/r/a.gguf --model hf:v/s/b.gguf", "", "--hf-repo u/r --hf-file a.gguf: --model hf:u/r/a.gguf; --hf-repo v/s --hf-file b.gguf: --model hf:v/s/b.gguf"},
-		{"-hf u/r -p 1", "-p 1 --hf-repo=u/r", "", ""}, // refused by its name
+		{"-hf u/r -p 1", "--model hf:u/r -p 1", "", "--hf-repo u/r: --model hf:u/r"},
+		{"-hf u/r:Q8_0,v/s", "--model hf:u/r:Q8_0 --model hf:v/s", "", "--hf-repo u/r:Q8_0: --model hf:u/r:Q8_0; --hf-repo v/s: --model hf:v/s"},
+		{"-hf u/r,v/s -hff f.gguf -p 1", "-p 1 --hf-repo=u/r,v/s --hf-file=f.gguf", "", ""}, // refused by its name
 		{"-hff f.gguf", "--hf-file=f.gguf", "", ""},
 		{"-hft secret --offline -m a", "-m a", "HF_HUB_OFFLINE=1 HF_TOKEN=secret", "--hf-token: HF_TOKEN; --offline: HF_HUB_OFFLINE=1"},
 		{"-m a -- --offline", "-m a -- --offline", "", ""},

@@ -4,6 +4,7 @@
 package commandline
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -60,8 +61,9 @@ type ForeignFlag struct {
 
 // foreign are the flags that this program lacks.
 var foreign = []ForeignFlag{
-	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "name its file, too, with --hf-file, or use -m hf:user/repository/file"},
+	{"-hf, -hfr, --hf-repo", "names a repository on Hugging Face", "give as many files with --hf-file as repositories, or none"},
 	{"-hff, --hf-file", "names the file of --hf-repo", "use -m hf:user/repository/file"},
+	{"--delay", "waits so many whole seconds before each test", "give whole seconds, or use --cool-down 1.5s"},
 	{"--repack", "repacks the weights for the CPU", "leave it out, or use --no-repack"},
 	{"-mmp, --mmap", "maps the model file into memory", "use --load-mode mmap, or --load-mode none for 0"},
 	{"--no-mmap", "reads the model file instead of mapping it", "use --load-mode none"},
@@ -90,6 +92,9 @@ type Note struct{ Given, As string }
 // bit is a value of a switch, or a list of them in llama-bench.
 var bit = regexp.MustCompile(`^[01](,[01])*$`)
 
+// noBit is a word that is meant as the value of a switch, but is neither 0 nor 1.
+var noBit = regexp.MustCompile(`^([0-9,]+|on|off|true|false|yes|no)$`)
+
 // seconds is a number of whole seconds.
 var seconds = regexp.MustCompile(`^[0-9]+$`)
 
@@ -110,12 +115,12 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 			arg, name = long+arg[len(name):], long
 		}
 		takesBit := slices.Contains(Switches, name) || modeFlags[name] != nil || name == "--repack"
-		if takesBit && !attached && i+1 < len(args) && bit.MatchString(args[i+1]) {
+		if takesBit && !attached && i+1 < len(args) && (bit.MatchString(args[i+1]) || noBit.MatchString(args[i+1])) {
 			i++
 			value, attached = args[i], true
 			arg, given = arg+"="+value, given+" "+value
 		}
-		if name == "--delay" && !attached && i+1 < len(args) {
+		if name == "--delay" && !attached && i+1 < len(args) && seconds.MatchString(args[i+1]) {
 			i++
 			value, attached, given = args[i], true, given+" "+args[i]
 		}
@@ -131,14 +136,14 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 		case name == "--verbose", name == "-v" && len(args) > 1 && !slices.Contains(args, "version"):
 			arg = "--log-level=debug"
 			notes = append(notes, Note{given, arg})
-		case set != nil && strings.Contains(value, ",") && listedModes[name] != [2]string{}:
-			arg = "--load-mode=" + listOf(value, listedModes[name])
-			notes = append(notes, Note{given, arg})
-		case set != nil && (value == "0" || value == "1" || !attached):
+		case set != nil && (bit.MatchString(value) || !attached):
 			if mode.given == nil {
 				mode.at = len(ours)
 			}
-			set(&mode, value != "0")
+			if !attached {
+				value = "1"
+			}
+			set(&mode, value)
 			mode.given = append(mode.given, given)
 			continue
 		case name == "--repack" && bit.MatchString(value):
@@ -148,15 +153,12 @@ func FromLlamaBench(args []string) (ours []string, notes []Note) {
 		ours = append(ours, arg)
 	}
 	if mode.given != nil {
-		as := "--load-mode=" + mode.name()
+		as := "--load-mode=" + mode.names()
 		ours = slices.Insert(ours, mode.at, as)
 		notes = append(notes, Note{strings.Join(mode.given, " "), as})
 	}
 	return ours, notes
 }
-
-// listedModes are the load modes that 0 and 1 of a flag stand for in a list.
-var listedModes = map[string][2]string{"--mmap": {"none", "mmap"}, "--direct-io": {"none", "dio"}}
 
 // listOf replaces each 0 and 1 of a list.
 func listOf(bits string, as [2]string) string {
@@ -165,29 +167,51 @@ func listOf(bits string, as [2]string) string {
 
 // loadMode is what the flags of llama-bench's predecessors say about loading.
 type loadMode struct {
-	given               []string
-	at                  int // where the first stood
-	mapped, locked, dio bool
+	given                  []string
+	at                     int    // where the first stood
+	mapped, locked, direct string // a digit for each value in turn, 0 or 1; empty if the flag is missing
 }
 
-// modeFlags are the flags that became values of --load-mode.
-var modeFlags = map[string]func(m *loadMode, on bool){
-	"--mmap":      func(m *loadMode, on bool) { m.mapped = on },
-	"--no-mmap":   func(m *loadMode, on bool) { m.mapped = !on },
-	"--mlock":     func(m *loadMode, on bool) { m.locked = on },
-	"--direct-io": func(m *loadMode, on bool) { m.dio = on },
+// modeFlags are the flags that became values of --load-mode. Like any list of
+// llama-bench, --mmap and --direct-io add to what was given before.
+var modeFlags = map[string]func(m *loadMode, bits string){
+	"--mmap":      func(m *loadMode, bits string) { m.mapped += digits(bits, "0", "1") },
+	"--no-mmap":   func(m *loadMode, bits string) { m.mapped = digits(bits, "1", "0") },
+	"--mlock":     func(m *loadMode, bits string) { m.locked = digits(bits, "0", "1") },
+	"--direct-io": func(m *loadMode, bits string) { m.direct += digits(bits, "0", "1") },
 }
 
-// name is the value of --load-mode.
-func (m *loadMode) name() string {
+// digits returns a list of 0 and 1 without commas, as the given digits.
+func digits(bits, zero, one string) string {
+	return strings.NewReplacer(",", "", "0", zero, "1", one).Replace(bits)
+}
+
+// names is the value of --load-mode: each combination of the flags' values, once. A
+// file was mapped unless a flag said otherwise.
+func (m *loadMode) names() string {
+	locked, direct := cmp.Or(m.locked, "0"), cmp.Or(m.direct, "0")
+	var names []string
+	for _, l := range locked {
+		for _, mapped := range cmp.Or(m.mapped, digits(string(l), "1", "0")) {
+			for _, d := range direct {
+				if name := loadModeName(mapped == '1', l == '1', d == '1'); !slices.Contains(names, name) {
+					names = append(names, name)
+				}
+			}
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func loadModeName(mapped, locked, direct bool) string {
 	switch {
-	case m.dio:
+	case direct:
 		return "dio"
-	case m.mapped && m.locked:
+	case mapped && locked:
 		return "mmap+mlock"
-	case m.locked:
+	case locked:
 		return "mlock"
-	case m.mapped:
+	case mapped:
 		return "mmap"
 	default:
 		return "none"

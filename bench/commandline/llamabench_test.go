@@ -31,6 +31,18 @@ func TestFromLlamaBench(t *testing.T) {
 		{"-mmp 1 --mlock --no-mmap", "--load-mode=mlock", "-mmp 1 --mlock --no-mmap: --load-mode=mlock"},
 		{"-dio 1 -p 1", "--load-mode=dio -p 1", "-dio 1: --load-mode=dio"},
 		{"-mmp 0,1", "--load-mode=none,mmap", "-mmp 0,1: --load-mode=none,mmap"},
+		{"-mmp 0 -mmp 1", "--load-mode=none,mmap", "-mmp 0 -mmp 1: --load-mode=none,mmap"},
+		{"--direct-io 0", "--load-mode=mmap", "--direct-io 0: --load-mode=mmap"}, // a file was mapped by default
+		{"--mlock 0 -p 1", "--load-mode=mmap -p 1", "--mlock 0: --load-mode=mmap"},
+		{"-mmp 0 -dio 0", "--load-mode=none", "-mmp 0 -dio 0: --load-mode=none"},
+		{"-dio 0,1", "--load-mode=mmap,dio", "-dio 0,1: --load-mode=mmap,dio"},
+		{"-mmp 0,1 -p 1 -dio 0,1", "--load-mode=none,dio,mmap -p 1", "-mmp 0,1 -dio 0,1: --load-mode=none,dio,mmap"},
+		{"-nkvo 2 -p 1", "--no-kv-offload=2 -p 1", ""}, // the flag refuses it
+		{"-embd on", "--embeddings=on", ""},
+		{"--no-host m.gguf", "--no-host m.gguf", ""},
+		{"-mmp 2", "--mmap=2", ""},
+		{"--delay soon", "--delay soon", ""},
+		{"--no-mmap 0", "--load-mode=mmap", "--no-mmap 0: --load-mode=mmap"},
 		{"--repack 1,0 -nkvo 0,1", "--no-repack=0,1 --no-kv-offload=0,1", "--repack 1,0: --no-repack=0,1"},
 		{"-- -mmp 0", "-- -mmp 0", ""},
 

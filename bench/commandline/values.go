@@ -100,8 +100,11 @@ func (m *Models) String() string { return strings.Join(*m, " ") }
 // Set takes the text of one use of the flag.
 func (m *Models) Set(text string) error {
 	parts := strings.Split(text, ",")
-	if !slices.ContainsFunc(parts, func(p string) bool { return !strings.HasSuffix(p, ".gguf") }) {
-		*m = append(*m, parts...) // llama-bench's list
+	if !slices.ContainsFunc(parts, func(p string) bool { return p != "" && !strings.HasSuffix(p, ".gguf") }) { // llama-bench's list
+		if slices.Contains(parts, "") {
+			return errors.New("a model of the list is empty")
+		}
+		*m = append(*m, parts...)
 		return nil
 	}
 	*m = append(*m, text)

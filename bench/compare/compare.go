@@ -102,6 +102,7 @@ type Cell struct {
 	Runs            int           `json:"runs"`
 	Doubtful        bool          `json:"doubtful"`          // a record of it is doubtful
 	Ratio           *Relative     `json:"ratio"`             // to the base; nil for the base, and if one was not measured
+	Cost            *CellCost     `json:"cost,omitempty"`    // of a million tokens; nil: not known
 	Status          result.Status `json:"status,omitempty"`  // if it was not measured; empty: not known
 	Samples         [][]float64   `json:"samples,omitempty"` // speeds of each run's repetitions; a run without samples has its mean
 }
@@ -411,7 +412,7 @@ func (t *tables) rows(sides []Side) []Row {
 		row := Row{Model: names[e.key.model], Type: e.key.model.kind, Test: e.key.test}
 		tests[row.Model+row.Test.String()]++
 		for side, records := range e.records {
-			cell := Cell{Runs: len(records)}
+			cell := Cell{Runs: len(records), Cost: costOf(records)}
 			for _, r := range records {
 				cell.Samples = append(cell.Samples, speedsOf(r))
 				cell.Doubtful = cell.Doubtful || r.Ext.Verdict != nil && r.Ext.Verdict.Verdict == result.Doubtful
@@ -530,6 +531,7 @@ func (c *Comparison) judge(o Options) error {
 		}
 	}
 	settle(relatives, o.Margin)
+	c.weigh(o.Margin)
 	return c.average(o)
 }
 

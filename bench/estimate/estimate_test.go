@@ -14,6 +14,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/supervise"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -46,29 +47,41 @@ func clock(f *gguf.File, t result.Test) time.Duration {
 	return time.Millisecond + time.Duration(float64(w.Operations)/1000+float64(w.AttentionOps)/400)
 }
 
-// run gives a plan the outcomes of its thin models on such a machine, whose speed drifts
-// by a share from one load to the next.
-func run(t *testing.T, p *estimate.Plan, drift float64) (depths []int) {
+// run gives a plan the repetitions of its models on such a machine, whose speed drifts by
+// a share from one repetition to the next. The models take turns.
+func run(t *testing.T, p *estimate.Plan, rounds, repetitions int, drift float64) (depths []int) {
 	t.Helper()
-	jobs, err := p.Jobs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	slower := 1.0
-	for _, job := range jobs {
-		f, err := synth.ReadHeaderFile(job.Model.Path)
+	for round := range rounds {
+		jobs, err := p.Jobs(round)
 		if err != nil {
 			t.Fatal(err)
 		}
-		depths = append(depths, job.Model.Layers-1)
-		for _, test := range job.Tests {
-			elapsed := time.Duration(float64(clock(f, test.Test)) * slower)
-			o := &result.Outcome{Model: job.Model.Name, Test: test.Test, Status: result.OK, Samples: []result.Sample{{Repetition: 1, Elapsed: elapsed}}}
-			if err := p.Outcome(o); err != nil {
+		files := make(map[string]*gguf.File)
+		takers := make(map[string]supervise.Consumer)
+		for _, job := range jobs {
+			if files[job.Model.Name], err = synth.ReadHeaderFile(job.Model.Path); err != nil {
 				t.Fatal(err)
 			}
+			takers[job.Model.Name] = p.Taker(round, job)
+			depths = append(depths, job.Model.Layers-1)
 		}
-		slower *= 1 + drift
+		for i := range max(len(jobs[0].Tests), len(jobs[len(jobs)-1].Tests)) {
+			for n := range repetitions {
+				for _, job := range jobs {
+					if i >= len(job.Tests) {
+						continue
+					}
+					elapsed := time.Duration(float64(clock(files[job.Model.Name], job.Tests[i].Test)) * slower)
+					for _, e := range []bench.Event{bench.TestStarted{Test: job.Tests[i].Test}, bench.RepetitionDone{Sample: result.Sample{Repetition: n + 1, Elapsed: elapsed}}} {
+						if err := takers[job.Model.Name].Event(bench.Stamped{Event: e}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					slower *= 1 + drift
+				}
+			}
+		}
 	}
 	return depths
 }
@@ -83,7 +96,7 @@ func TestEstimate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		run(t, p, 0)
+		run(t, p, 3, 1, 0)
 		for i, row := range p.Rows() {
 			want := float64(tests[i].Tokens()) / clock(f, tests[i]).Seconds()
 			if tests[i].Prompt > 0 && tests[i].Gen > 0 {
@@ -107,7 +120,7 @@ func TestCost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, p, 0)
+	run(t, p, 3, 1, 0)
 	row := p.Rows()[0]
 	if c := row.Cost; math.Abs(c.PerMillion-100/row.Speed) > 1e-9 || math.Abs(c.Low-100/row.High) > 1e-9 || math.Abs(c.High-100/row.Low) > 1e-9 {
 		t.Errorf("%+v of %+v", c, row)
@@ -120,24 +133,24 @@ func TestCost(t *testing.T) {
 	}
 }
 
-// Thin models take turns forwards and backwards, so a steady drift cancels.
+// Thin models take turns, forwards and backwards, so a drift of the machine's speed
+// cancels. The full model, in turn with them, tells how far the estimate is off.
 func TestDriftCancels(t *testing.T) {
 	const name = "llama-7b.Q4_K_M.gguf"
 	f, test := shape(t, name), result.Test{Gen: 32}
 	o := options(t, test)
-	o.Rounds = 4
+	o.Check = true
 	p, err := estimate.New(name, f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	depths := run(t, p, 0.01)
-	if diff := cmp.Diff([]int{6, 16, 16, 6, 6, 16, 16, 6}, depths); diff != "" {
+	depths := run(t, p, 4, 3, 0.01)
+	if diff := cmp.Diff([]int{6, 18, 32, 32, 18, 6, 6, 18, 32, 32, 18, 6}, depths); diff != "" {
 		t.Error(diff)
 	}
-	// The middle of the drift: 7 loads after the first are 7 % slower.
-	want := 32 / (clock(f, test).Seconds() * math.Pow(1.01, 3.5))
-	if row := p.Rows()[0]; math.Abs(row.Speed/want-1) > 0.005 {
-		t.Errorf("%.4g t/s, want %.4g", row.Speed, want)
+	row := p.Rows()[0]
+	if full := row.Full; full == nil || math.Abs(full.Off) > 0.01 || full.Again < 0.1 || math.Abs(row.Speed/full.Speed/(1+full.Off)-1) > 0.02 {
+		t.Errorf("%+v of %+v", full, row)
 	}
 }
 
@@ -149,13 +162,13 @@ func TestDepths(t *testing.T) {
 		want             []int
 		err              error
 	}{
-		"small caches":            {"llama-7b.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{1, 3}, nil},
-		"large caches":            {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{6, 16}, nil},
-		"a small model":           {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{5, 15}, nil},
-		"a model larger than all": {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 24 << 30, 300 << 20, []int{2, 6}, nil},
-		"memory for two":          {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 3300 << 20, 300 << 20, []int{1, 2}, nil},
-		"memory for none":         {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 1 << 30, 300 << 20, nil, estimate.ErrMemory},
-		"too few layers":          {synth.Tiny, 1 << 30, 1 << 20, nil, synth.ErrThin},
+		"small caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{1, 3}, nil},
+		"large caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{16, 27}, nil},
+		"a small model":                {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{15, 25}, nil},
+		"a model larger than all":      {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 24 << 30, 300 << 20, []int{2, 6}, nil},
+		"memory for one after another": {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 3300 << 20, 300 << 20, []int{1, 2}, nil},
+		"memory for none":              {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 1 << 30, 300 << 20, nil, estimate.ErrMemory},
+		"too few layers":               {synth.Tiny, 1 << 30, 1 << 20, nil, synth.ErrThin},
 	} {
 		o := options(t, result.Test{Gen: 32})
 		o.Rounds, o.AvailableBytes, o.CacheBytes = 1, tt.available, tt.cache
@@ -169,7 +182,7 @@ func TestDepths(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if diff := cmp.Diff(tt.want, run(t, p, 0)); diff != "" {
+		if diff := cmp.Diff(tt.want, run(t, p, 1, 1, 0)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
@@ -180,21 +193,26 @@ func TestNoEstimate(t *testing.T) {
 	const name = "llama-7b.Q4_K_M.gguf"
 	test := result.Test{Gen: 32}
 	for reason, outcome := range map[string]result.Outcome{
-		"tg32 of 6 layers: it crashed":        {Status: result.Crashed, Reason: "it crashed"},
-		"tg32: the values do not rise with x": {Status: result.OK, Samples: []result.Sample{{Elapsed: time.Second}}},
+		"tg32 of 6 layers: it crashed": {Test: test, Status: result.Crashed, Reason: "it crashed"},
+		"tg32: models with more layers were not slower, because other processes disturbed them": {Status: result.OK},
 	} {
 		p, err := estimate.New(name, shape(t, name), options(t, test))
 		if err != nil {
 			t.Fatal(err)
 		}
-		jobs, err := p.Jobs()
+		jobs, err := p.Jobs(0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, i := range []int{1, 0} {
-			o := outcome
-			o.Model, o.Test = jobs[i].Model.Name, test
-			if err := p.Outcome(&o); err != nil {
+			taker := p.Taker(0, jobs[i])
+			if err := taker.Event(bench.Stamped{Event: bench.TestStarted{Test: test}}); err != nil {
+				t.Fatal(err)
+			}
+			if outcome.Status == result.OK {
+				err = taker.Event(bench.Stamped{Event: bench.RepetitionDone{Sample: result.Sample{Elapsed: time.Second}}})
+			}
+			if err := errors.Join(err, taker.Outcome(&outcome)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -212,11 +230,11 @@ func TestWrite(t *testing.T) {
 	fits := false
 	off := 0.0125
 	rows := []estimate.Row{
-		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "tg128", Speed: 9.21, Low: 8.8, High: 9.65, Level: 0.95, Layers: 32, Measured: []int{4, 12}, From: []string{"tg32"}, CheckOff: &off, Needs: 4 << 30, Fits: &fits},
+		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "tg128", Speed: 9.21, Low: 8.8, High: 9.65, Level: 0.95, Layers: 32, Measured: []int{4, 12}, From: []string{"tg32"}, CheckOff: &off, Needs: 4 << 30, Fits: &fits, Full: &estimate.Full{Speed: 9.3, Off: -0.0097}, GPUs: []string{"CUDA0", "CUDA1"}},
 		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "pp512", Layers: 32, Measured: []int{4, 12}, Reason: "it crashed"},
 	}
 	want := map[string][]string{
-		"table": {"≈ 9.210", "8.800 … 9.650", "4 and 12 of 32 layers", "4.0 GiB", "no", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %"},
+		"table": {"≈ 9.210", "8.800 … 9.650", "4 and 12 of 32 layers", "4.0 GiB", "no", "measured t/s", "9.300", "-1.0 %", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %", "m.gguf, tg128: estimated as if CUDA0 and CUDA1 had the memory for all layers"},
 		"md":    {"| m.gguf | tg128 | ≈ 9.210 |", "not measured", "pp512: not estimated: it crashed"},
 		"json":  {`"estimated": true`, `"kind": "estimate"`, `"ts": 9.21`, `"reason": "it crashed"`},
 	}
@@ -240,12 +258,12 @@ func TestJobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := p.Jobs()
+	jobs, err := p.Jobs(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := bench.Model{Name: "dir/llama-7b.Q4_K_M.gguf (6 of 32 layers)", Path: filepath.Join(o.Dir, "llama-7b.Q4_K_M.gguf.6.gguf-header"), Weights: result.SyntheticWeights, Seed: 1, Layers: 7}
-	if diff := cmp.Diff(want, jobs[0].Model); diff != "" || len(jobs) != 6 || len(jobs[0].Tests) != 1 {
+	if diff := cmp.Diff(want, jobs[0].Model); diff != "" || len(jobs) != 2 || len(jobs[0].Tests) != 1 {
 		t.Errorf("%d jobs: %s", len(jobs), diff)
 	}
 }

@@ -31,6 +31,10 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 		return e.Encode(rows)
 	}
 	header := table.Row{"model", "test", "estimated t/s", "interval", "measured with", "needs", "fits"}
+	checked := slices.ContainsFunc(rows, func(r Row) bool { return r.Full != nil })
+	if checked {
+		header = append(header, "measured t/s", "estimate off")
+	}
 	priced := slices.ContainsFunc(rows, func(r Row) bool { return r.Cost != nil })
 	if priced {
 		header = append(header, perMillion)
@@ -52,6 +56,11 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 		}
 		with := fmt.Sprintf("%s of %d layers", strings.Join(depths, " and "), r.Layers)
 		row := table.Row{report.OneLine(r.Model), r.Test, speed, interval, with, humanize.IBytes(r.Needs), fits}
+		if full := r.Full; full != nil {
+			row = append(row, result.FormatRate(full.Speed), fmt.Sprintf("%+.1f %%", 100*full.Off))
+		} else if checked {
+			row = append(row, "-", "-")
+		}
 		if c := r.Cost; c != nil {
 			row = append(row, strings.TrimSpace(mark+result.FormatRate(c.PerMillion)+" "+report.OneLine(c.Currency)))
 		} else if priced {
@@ -66,7 +75,7 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 		_, err := fmt.Fprintf(w, "%s\n\n%s\n", t.RenderMarkdown(), strings.Join(lines(rows), "\n\n"))
 		return err
 	}
-	text := report.Table(header, cells, report.TableOptions{Right: []string{"estimated t/s", "needs", perMillion}, Expendable: []string{"measured with", "needs", "fits"}, Width: width})
+	text := report.Table(header, cells, report.TableOptions{Right: []string{"estimated t/s", "needs", "measured t/s", "estimate off", perMillion}, Expendable: []string{"measured with", "needs", "fits"}, Width: width})
 	_, err := fmt.Fprintf(w, "%s\n%s\n", text, strings.Join(lines(rows), "\n"))
 	return err
 }
@@ -77,6 +86,9 @@ func lines(rows []Row) []string {
 	for _, r := range rows {
 		if r.Reason != "" {
 			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: not estimated: %s", r.Model, r.Test, r.Reason)))
+		}
+		if r.Speed > 0 && len(r.GPUs) > 0 && r.Fits != nil && !*r.Fits {
+			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: estimated as if %s had the memory for all layers; with layers on the CPU it is slower", r.Model, r.Test, strings.Join(r.GPUs, " and "))))
 		}
 		if r.CheckOff != nil {
 			all = append(all, report.OneLine(fmt.Sprintf("%s, %s: the length that checks the cost of attention is off by %+.1f %%", r.Model, r.Test, 100**r.CheckOff)))

@@ -244,7 +244,7 @@ func (c *Client) stallTime() time.Duration {
 
 // retry repeats a request without state until it succeeds or a retry cannot help.
 // Downloads have state and use download.repeat.
-func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() (T, error)) (T, error) {
+func retry[T any](ctx context.Context, c *Client, what fmt.Stringer, ask func() (T, error)) (T, error) {
 	tries := 0
 	got, err := backoff.Retry(ctx, func() (T, error) {
 		got, err := ask()
@@ -254,7 +254,7 @@ func retry[T any](ctx context.Context, c *Client, src source.Source, ask func() 
 		return got, err
 	}, backoff.WithBackOff(c.newBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			c.logRetry(tries, err, "trying again", "model", src.String(), "retry_in_s", wait.Round(time.Millisecond).Seconds())
+			c.logRetry(tries, err, "trying again", "model", what.String(), "retry_in_s", wait.Round(time.Millisecond).Seconds())
 		}))
 	var permanent *backoff.PermanentError // the library does not unwrap it at the last try
 	if errors.As(err, &permanent) {
@@ -274,9 +274,9 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	if c.Offline && src.Repository != "" {
 		return nil, Remote{}, backoff.Permanent(c.offline(src))
 	}
-	hub, err := url.Parse(c.hub())
-	if err != nil || hub.Host == "" {
-		return nil, Remote{}, backoff.Permanent(fmt.Errorf("%w: %s is not the address of a hub", source.ErrBad, source.Bare(c.hub())))
+	hub, err := c.hubAddress()
+	if err != nil {
+		return nil, Remote{}, backoff.Permanent(err)
 	}
 	from, err := src.Address(hub)
 	if err != nil {
@@ -285,51 +285,17 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	if c.Offline && onHub(from, hub) {
 		return nil, Remote{}, backoff.Permanent(c.offline(src))
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), http.NoBody)
-	if err != nil {
-		return nil, Remote{}, backoff.Permanent(c.clean(err))
-	}
-	req.Header.Set("Accept-Encoding", "identity")
+	header := http.Header{"Accept-Encoding": {"identity"}}
 	if span != "" {
-		req.Header.Set("Range", span)
+		header.Set("Range", span)
 		if validator != "" {
-			req.Header.Set("If-Range", validator)
+			header.Set("If-Range", validator)
 		}
 	}
-	if c.UserAgent != "" {
-		req.Header.Set("User-Agent", c.UserAgent)
-	}
-
 	linked := linked{hub: hub}
-	client := http.Client{
-		Transport: &tokenTransport{c.transport(), hub, c},
-		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			linked.look(via[len(via)-1].URL, req.Response.Header)
-			req.Header.Del("Referer") // may hold the query of a signed address
-			if len(via) >= maxRedirects {
-				return backoff.Permanent(fmt.Errorf("more than %d redirects", maxRedirects))
-			}
-			if c.Offline && onHub(req.URL, hub) {
-				return backoff.Permanent(fmt.Errorf("%w, and the server redirects to the hub", ErrOffline))
-			}
-			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-				return backoff.Permanent(fmt.Errorf("redirected from https to %s://%s", req.URL.Scheme, req.URL.Host))
-			}
-			return nil
-		},
-	}
-	resp, err := client.Do(req)
+	resp, err := c.send(ctx, src, hub, from, header, linked.look)
 	if err != nil {
-		return nil, Remote{}, c.transportError(ctx, src, err)
-	}
-	linked.look(resp.Request.URL, resp.Header)
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		defer resp.Body.Close()
-		failure := c.statusError(resp)
-		if !failure.temporary() {
-			return nil, Remote{}, backoff.Permanent(failure)
-		}
-		return nil, Remote{}, failure
+		return nil, Remote{}, err
 	}
 	remote := Remote{SHA256: linked.sha256, validator: strongValidator(resp.Header)}
 	remote.Bytes = fullSize(resp)
@@ -351,6 +317,51 @@ func (c *Client) get(ctx context.Context, src source.Source, span, validator str
 	}
 	remote.Bytes = max(remote.Bytes, 0)
 	return resp, remote, nil
+}
+
+// send requests an address, which what names in messages. look sees each address on the
+// way, and the header of its answer. The answer has the status 200 or 206. The error is
+// permanent, for package backoff, if a retry cannot help.
+func (c *Client) send(ctx context.Context, what fmt.Stringer, hub, from *url.URL, header http.Header, look func(*url.URL, http.Header)) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from.String(), http.NoBody)
+	if err != nil {
+		return nil, backoff.Permanent(c.clean(err))
+	}
+	req.Header = header
+	if c.UserAgent != "" {
+		req.Header.Set("User-Agent", c.UserAgent)
+	}
+	client := http.Client{
+		Transport: &tokenTransport{c.transport(), hub, c},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			look(via[len(via)-1].URL, req.Response.Header)
+			req.Header.Del("Referer") // may hold the query of a signed address
+			if len(via) >= maxRedirects {
+				return backoff.Permanent(fmt.Errorf("more than %d redirects", maxRedirects))
+			}
+			if c.Offline && onHub(req.URL, hub) {
+				return backoff.Permanent(fmt.Errorf("%w, and the server redirects to the hub", ErrOffline))
+			}
+			if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+				return backoff.Permanent(fmt.Errorf("redirected from https to %s://%s", req.URL.Scheme, req.URL.Host))
+			}
+			return nil
+		},
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, c.transportError(ctx, what, err)
+	}
+	look(resp.Request.URL, resp.Header)
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+		defer resp.Body.Close()
+		failure := c.statusError(resp)
+		if !failure.temporary() {
+			return nil, backoff.Permanent(failure)
+		}
+		return nil, failure
+	}
+	return resp, nil
 }
 
 // linked is what the hub says about a file when it redirects to another host: the
@@ -493,6 +504,15 @@ func (c *Client) hub() string {
 	return DefaultHub
 }
 
+// hubAddress returns the address of the hub.
+func (c *Client) hubAddress() (*url.URL, error) {
+	hub, err := url.Parse(c.hub())
+	if err != nil || hub.Host == "" {
+		return nil, fmt.Errorf("%w: %s is not the address of a hub", source.ErrBad, source.Bare(c.hub()))
+	}
+	return hub, nil
+}
+
 func (c *Client) log() *slog.Logger {
 	if c.Log != nil {
 		return c.Log
@@ -541,7 +561,7 @@ func retryAfter(h http.Header) time.Duration {
 // transportError is the error of a request that got no answer, without secrets.
 // If the context has ended, it is the cause of the context. It is permanent, for
 // package backoff, if a retry cannot help.
-func (c *Client) transportError(ctx context.Context, src source.Source, err error) error {
+func (c *Client) transportError(ctx context.Context, what fmt.Stringer, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -550,9 +570,9 @@ func (c *Client) transportError(ctx context.Context, src source.Source, err erro
 		return backoff.Permanent(dead)
 	}
 	if errors.As(err, new(*backoff.PermanentError)) {
-		return backoff.Permanent(fmt.Errorf("%v: %w", src, c.clean(err)))
+		return backoff.Permanent(fmt.Errorf("%v: %w", what, c.clean(err)))
 	}
-	host := src.String()
+	host := what.String()
 	var u *url.Error
 	if errors.As(err, &u) {
 		if to, err := url.Parse(u.URL); err == nil {

@@ -37,8 +37,24 @@ func (w *Work) plus(o Work) {
 // the tokens of a pass; its Tokens are not used. The prompt is processed in passes of
 // c.UBatch tokens, then each token is generated in a pass of its own. The cells that
 // hold the test's depth are read but not written.
-func (f *File) Work(t result.Test, c Context) Work {
-	m := f.machine(c)
+func (f *File) Work(t result.Test, c Context) Work { return f.workOf(t, c, nil) }
+
+// WorkByType divides the weights' part of Work by the types of the weights. The parts of
+// a mixture of experts may lack a few bytes, because shares are rounded.
+func (f *File) WorkByType(t result.Test, c Context) map[Type]Work {
+	all := map[Type]Work{}
+	for _, tensor := range f.Tensors {
+		if _, done := all[tensor.Type]; !done {
+			w := f.workOf(t, c, func(o Tensor) bool { return o.Type == tensor.Type })
+			all[tensor.Type] = Work{WeightBytes: w.WeightBytes, Operations: w.Operations}
+		}
+	}
+	return all
+}
+
+// workOf is Work with only some of the tensors; nil: all.
+func (f *File) workOf(t result.Test, c Context, only func(Tensor) bool) Work {
+	m := f.machine(c, only)
 	var sum Work
 	cells := uint64(max(t.Depth, 0))
 	pass := uint64(max(c.UBatch, 1))
@@ -120,7 +136,7 @@ func (l layerWork) attended(n, cells uint64) uint64 {
 // lookedUp are the weights of which a token needs one row, whatever their size.
 var lookedUp = []string{"token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
 
-func (f *File) machine(c Context) *machine {
+func (f *File) machine(c Context, only func(Tensor) bool) *machine {
 	a := f.attention()
 	m := &machine{}
 	experts, _ := f.Uint(f.Architecture() + ".expert_count")
@@ -135,7 +151,7 @@ func (f *File) machine(c Context) *machine {
 			ops = mul(2, t.Elements())
 		}
 		switch {
-		case in && layer >= run:
+		case only != nil && !only(t), in && layer >= run:
 		case t.Name == "output.weight", tied && t.Name == "token_embd.weight":
 			m.output, m.outOps = add(m.output, bytes), add(m.outOps, ops)
 		case slices.Contains(lookedUp, t.Name):

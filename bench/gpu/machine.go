@@ -33,6 +33,7 @@ type Machine struct {
 	DeviceNode  bool              // a device node of NVIDIA's driver exists
 	OtherNode   bool              // a device node of another GPU's driver exists, or WSL's of any
 	Vulkan      bool              // a render node exists, or the environment names Vulkan drivers or devices
+	Drivers     bool              // Vulkan drivers are installed where their loader finds them
 	RenderNode  bool              // a device node exists through which Vulkan drivers reach a GPU
 	NoAccess    []Node            // render nodes that this process may not open
 	gfx         map[string]string // code target of AMD's GPUs ("gfx1030"), by PCI address
@@ -127,9 +128,9 @@ func (m Machine) Ask(ctx context.Context, probe Probe) (Answer, error) {
 	}
 	lost := func(err error) bool { return errors.Is(err, bench.ErrWorkerLost) && ctx.Err() == nil }
 	err := ask()
-	if lost(err) && m.Vulkan { // a Vulkan driver first: a CUDA back-end may be left
+	if lost(err) && (m.Vulkan || m.Drivers) { // a Vulkan driver first: a CUDA back-end may be left
 		a.NoVulkan = true
-		reason := "a Vulkan driver cannot be opened: " + err.Error()
+		reason := vulkanNotOpened + err.Error()
 		if again := ask(); again == nil {
 			a.Usage = m.judge(a.Engine, readLibraries(a.Engine), a.Usage.LimitReason)
 			a.Usage.NoVulkan = true

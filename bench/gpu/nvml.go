@@ -40,6 +40,7 @@ type NVML struct {
 	clock       func(uintptr, uint32, *uint32) uint32
 	temperature func(uintptr, uint32, *uint32) uint32
 	throttle    func(uintptr, *uint64) uint32
+	utilization func(uintptr, *nvmlUtilization) uint32
 	processes   func(uintptr, *uint32, *nvmlProcess) uint32
 }
 
@@ -50,8 +51,9 @@ type (
 		_       [5]uint32
 		address [32]byte // "00000000:01:00.0"
 	}
-	nvmlMemory  struct{ total, _, used uint64 }
-	nvmlProcess struct {
+	nvmlMemory      struct{ total, _, used uint64 }
+	nvmlUtilization struct{ gpu, memory uint32 } // percent of the last sample, 1/6 to 1 s
+	nvmlProcess     struct {
 		pid uint32
 		_   uint32
 		_   uint64    // memory in use
@@ -130,6 +132,7 @@ func openNVML(path string) (*NVML, error) {
 		"nvmlDeviceGetCudaComputeCapability": &n.capability, "nvmlDeviceGetMemoryInfo": &n.memory,
 		"nvmlDeviceGetPowerUsage": &n.power, "nvmlDeviceGetTotalEnergyConsumption": &n.energy,
 		"nvmlDeviceGetClockInfo": &n.clock, "nvmlDeviceGetTemperature": &n.temperature,
+		"nvmlDeviceGetUtilizationRates": &n.utilization,
 		// Version 3 has two layouts of nvmlProcess, depending on the driver.
 		"nvmlDeviceGetComputeRunningProcesses_v2": &n.processes,
 	} {
@@ -241,6 +244,11 @@ func (n *NVML) Read(i int) result.GPUReading {
 	}
 	if n.temperature != nil {
 		r.TemperatureC = number(func(v *uint32) uint32 { return n.temperature(h, nvmlTemperatureGPU, v) }, 1)
+	}
+	var busy nvmlUtilization
+	if n.utilization != nil && n.utilization(h, &busy) == nvmlSuccess {
+		percent := float64(busy.gpu)
+		r.BusyPercent = &percent
 	}
 	var energy, reasons uint64
 	if n.energy != nil && n.energy(h, &energy) == nvmlSuccess {

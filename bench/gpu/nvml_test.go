@@ -55,7 +55,7 @@ func TestNVML(t *testing.T) {
 	for name, v := range map[string]struct {
 		got  *float64
 		want float64
-	}{"power": {r.PowerWatts, 71.5}, "SM clock": {r.SMClockMHz, 2040}, "memory clock": {r.MemoryClockMHz, 6251}, "temperature": {r.TemperatureC, 54}} {
+	}{"power": {r.PowerWatts, 71.5}, "SM clock": {r.SMClockMHz, 2040}, "memory clock": {r.MemoryClockMHz, 6251}, "temperature": {r.TemperatureC, 54}, "busy": {r.BusyPercent, 97}} {
 		if v.got == nil || *v.got != v.want {
 			t.Errorf("%s: %v, want %v", name, v.got, v.want)
 		}

@@ -20,12 +20,13 @@ import (
 // and fails for all cards if one file of one card is missing.
 //
 // Sources: the kernel's documentation "AMDGPU hwmon interfaces", "GPU sysfs", "i915 hwmon",
-// "Xe GT Frequency Management" and "DRM client usage stats"; struct gpu_metrics_v1_3 of
-// kgd_pp_interface.h.
+// "Xe GT Frequency Management" and "DRM client usage stats"; structs gpu_metrics_v1_3 and
+// gpu_metrics_v2_2 of kgd_pp_interface.h.
 type sysfs struct {
 	root  string
 	cards []card
 	spent map[string]uint64 // of a client (process and id) on a card's engines, in ns, at the last count
+	last  map[int]work      // of the worker on each card, at the last reading
 }
 
 // card is one GPU. Its directory is that of the PCI device.
@@ -39,7 +40,7 @@ var cardDrivers = []string{"amdgpu", "i915", "xe"}
 
 // openSysfs finds the cards. It returns nil if there is none.
 func openSysfs(root string) *sysfs {
-	s := &sysfs{root: root, spent: map[string]uint64{}}
+	s := &sysfs{root: root, spent: map[string]uint64{}, last: map[int]work{}}
 	for _, node := range glob(root, "sys/class/drm/card[0-9]*") {
 		if strings.Contains(filepath.Base(node), "-") {
 			continue // a connector
@@ -94,7 +95,7 @@ func first(values ...*float64) *float64 {
 }
 
 // read implements source.
-func (s *sysfs) read(i int) result.GPUReading {
+func (s *sysfs) read(i, worker int) result.GPUReading {
 	c := s.cards[i]
 	sensor := func(name string, scale float64) *float64 {
 		if c.hwmon == "" {
@@ -109,6 +110,7 @@ func (s *sysfs) read(i int) result.GPUReading {
 		TemperatureC: first(sensor("temp2_input", 1e-3), sensor("temp1_input", 1e-3)), // amdgpu's hot spot, xe's package; else the only one
 	}
 	if c.driver == "amdgpu" {
+		r.BusyPercent = number(c.dir+"/gpu_busy_percent", 1)
 		r.SMClockMHz = first(sensor("freq1_input", 1e-6), activeClock(readText(c.dir+"/pp_dpm_sclk")))
 		r.MemoryClockMHz = first(sensor("freq2_input", 1e-6), activeClock(readText(c.dir+"/pp_dpm_mclk")))
 		// An integrated GPU keeps weights in memory of the host (GTT).
@@ -123,6 +125,11 @@ func (s *sysfs) read(i int) result.GPUReading {
 			r.Throttled = amdThrottle(b)
 		}
 		return r
+	}
+	now := s.work(c, worker, r.At)
+	r.BusyPercent = now.since(s.last[i])
+	if s.last[i] = now; now.memory > 0 {
+		r.UsedBytes = &now.memory
 	}
 	r.SMClockMHz = first(
 		number(c.dir+"/tile0/gt0/freq0/act_freq", 1), // xe
@@ -150,11 +157,23 @@ func activeClock(list string) *float64 {
 	return nil
 }
 
-// amdThrottle reads the reasons for lower clocks from gpu_metrics, version 1.3, of
-// cards. Other versions have another layout and give no reason.
+// metricsVersion is the version of a gpu_metrics file: format_revision and
+// content_revision of struct metrics_table_header.
+type metricsVersion struct{ format, content byte }
+
+// throttleAt is where indep_throttle_status is in gpu_metrics, in bytes from its
+// beginning. Version 1.3 is of cards; 2.2 to 2.4 are of processors with a GPU, and add
+// fields behind it. Other versions do not have it.
+var throttleAt = map[metricsVersion]int{{1, 3}: 112, {2, 2}: 120, {2, 3}: 120, {2, 4}: 120}
+
+// amdThrottle reads the reasons for lower clocks from gpu_metrics: the bits
+// SMU_THROTTLER_*_BIT of amdgpu_smu.h. It returns nil for a version without them.
 func amdThrottle(b []byte) (reasons []string) {
-	const at = 112 // indep_throttle_status, SMU_THROTTLER_*_BIT of amdgpu_smu.h
-	if len(b) < at+8 || b[2] != 1 || b[3] != 3 {
+	if len(b) < 4 {
+		return nil
+	}
+	at, ok := throttleAt[metricsVersion{b[2], b[3]}]
+	if !ok || len(b) < at+8 {
 		return nil
 	}
 	status := binary.LittleEndian.Uint64(b[at:])
@@ -187,6 +206,82 @@ func intelThrottle(dir, prefix string) (reasons []string) {
 	return reasons
 }
 
+// work is what a process did on a card so far, by its fdinfo.
+type work struct {
+	worker int
+	spent  map[string]span // by engine
+	memory uint64          // bytes that it has allocated for the card
+}
+
+// span is how much of some time an engine worked, both in ns or in cycles of the GPU.
+type span struct{ busy, of uint64 }
+
+// work reads what the worker did on a card. File descriptors of one client report the
+// same.
+func (s *sysfs) work(c card, worker int, at time.Time) work {
+	w := work{worker: worker, spent: map[string]span{}}
+	if worker == 0 {
+		return w
+	}
+	var seen []string
+	for _, file := range glob(s.root, "proc/"+strconv.Itoa(worker)+"/fdinfo/*") {
+		text := readText(file)
+		client := field(text, "drm-client-id:")
+		if field(text, "drm-pdev:") != c.address || slices.Contains(seen, client) {
+			continue
+		}
+		seen = append(seen, client)
+		for _, engine := range engines {
+			busy, ok := quantity(text, engine)
+			if !ok {
+				continue
+			}
+			total, cycles := quantity(text, strings.Replace(engine, "drm-cycles-", "drm-total-cycles-", 1))
+			if !strings.HasPrefix(engine, "drm-cycles-") || !cycles {
+				total = uint64(at.UnixNano())
+			}
+			w.spent[engine] = span{w.spent[engine].busy + busy, total}
+		}
+		for line := range strings.Lines(text) { // each kind of memory: of the card, and of the host, which an integrated GPU uses
+			if key, _, _ := strings.Cut(line, ":"); strings.HasPrefix(key, "drm-total-") && !strings.HasPrefix(key, "drm-total-cycles-") {
+				n, _ := quantity(line, key)
+				w.memory += n
+			}
+		}
+	}
+	return w
+}
+
+// since returns the share of the time since an earlier reading in which the busiest
+// engine worked, in percent; nil: not known.
+func (w work) since(before work) (percent *float64) {
+	for engine, now := range w.spent {
+		then, known := before.spent[engine]
+		if !known || w.worker != before.worker || now.of <= then.of || now.busy < then.busy {
+			continue
+		}
+		share := min(100, 100*float64(now.busy-then.busy)/float64(now.of-then.of))
+		if percent == nil || share > *percent {
+			percent = &share
+		}
+	}
+	return percent
+}
+
+// quantity reads "KEY:\tN UNIT" of a file in fdinfo. A number of bytes may be in KiB or
+// MiB.
+func quantity(text, key string) (n uint64, ok bool) {
+	value, unit, _ := strings.Cut(field(text, key+":"), " ")
+	n, err := strconv.ParseUint(value, 10, 64)
+	switch unit {
+	case "KiB":
+		n <<= 10
+	case "MiB":
+		n <<= 20
+	}
+	return n, err == nil
+}
+
 // engines are the parts of a GPU that compute, as drivers name them in fdinfo.
 var engines = []string{"drm-engine-gfx", "drm-engine-compute", "drm-engine-render", "drm-cycles-rcs", "drm-cycles-ccs"}
 
@@ -207,10 +302,8 @@ func (s *sysfs) others(i, worker int) (n int, ok bool) {
 			}
 			var spent uint64
 			for _, engine := range engines {
-				value, _, _ := strings.Cut(field(text, engine+":"), " ")
-				if v, err := strconv.ParseUint(value, 10, 64); err == nil {
-					spent += v
-				}
+				n, _ := quantity(text, engine)
+				spent += n
 			}
 			client := c.address + " " + filepath.Base(dir) + " " + field(text, "drm-client-id:")
 			before, known := s.spent[client]

@@ -26,7 +26,7 @@ const (
 // sorted by time. A value without a reading in the windows is absent.
 func summarise(readings []result.GPUReading, windows []window) result.GPUTelemetry {
 	var t result.GPUTelemetry
-	var power []float64
+	var power, busy []float64
 	for _, r := range readings {
 		if !slices.ContainsFunc(windows, func(w window) bool { return !r.At.Before(w.Start) && r.At.Sub(w.End) <= readingLag }) {
 			continue
@@ -42,26 +42,35 @@ func summarise(readings []result.GPUReading, windows []window) result.GPUTelemet
 		if r.PowerWatts != nil {
 			power = append(power, *r.PowerWatts)
 		}
+		if r.BusyPercent != nil {
+			busy = append(busy, *r.BusyPercent)
+		}
 		for _, reason := range r.Throttled {
 			if !slices.Contains(t.Throttled, reason) {
 				t.Throttled = append(t.Throttled, reason)
 			}
 		}
 	}
-	if len(power) > 0 {
-		var sum float64
-		for _, p := range power {
-			sum += p
-		}
-		mean := sum / float64(len(power))
-		t.PowerWatts = &mean
-	}
+	t.PowerWatts, t.BusyPercent = mean(power), mean(busy)
 	// The energy counter is exact; power is sampled now and then.
 	if joules, seconds, ok := energyOf(readings, windows); ok && seconds >= minEnergySeconds {
-		mean := joules / seconds
-		t.EnergyJoules, t.PowerWatts = &joules, &mean
+		watts := joules / seconds
+		t.EnergyJoules, t.PowerWatts = &joules, &watts
 	}
 	return t
+}
+
+// mean returns the mean of values; nil if there is none.
+func mean(values []float64) *float64 {
+	if len(values) == 0 {
+		return nil
+	}
+	var sum float64
+	for _, v := range values {
+		sum += v
+	}
+	sum /= float64(len(values))
+	return &sum
 }
 
 // widen extends the range to include the value, if there is one.

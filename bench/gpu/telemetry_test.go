@@ -45,13 +45,13 @@ func TestSummarise(t *testing.T) {
 		{"too short for a counter", []result.GPUReading{counter(0.5, 100), counter(4.5, 500), reading(1.2, 60, 2000)}, []window{{at(1), at(1.5)}},
 			result.GPUTelemetry{PowerWatts: ptr(60), SMClockMHz: &result.Range{Min: 2000, Max: 2000}}},
 		{"the rest", []result.GPUReading{
-			{At: at(1.1), TemperatureC: ptr(50), UsedBytes: bytes(5), Throttled: []string{"power cap"}, MemoryClockMHz: ptr(6000)},
+			{At: at(1.1), BusyPercent: ptr(90), TemperatureC: ptr(50), UsedBytes: bytes(5), Throttled: []string{"power cap"}, MemoryClockMHz: ptr(6000)},
 			{At: at(1.2), TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap", "power brake"}},
-			{At: at(1.3), TemperatureC: ptr(40), UsedBytes: bytes(6)},
+			{At: at(1.3), BusyPercent: ptr(100), TemperatureC: ptr(40), UsedBytes: bytes(6)},
 			{At: at(1.4)},
-			{At: at(2.5), TemperatureC: ptr(99), Throttled: []string{"sync boost"}},
+			{At: at(2.5), BusyPercent: ptr(0), TemperatureC: ptr(99), Throttled: []string{"sync boost"}},
 		}, windows, result.GPUTelemetry{
-			TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap", "power brake"}, MemoryClockMHz: &result.Range{Min: 6000, Max: 6000},
+			BusyPercent: ptr(95), TemperatureC: ptr(60), UsedBytes: bytes(7), Throttled: []string{"power cap", "power brake"}, MemoryClockMHz: &result.Range{Min: 6000, Max: 6000},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

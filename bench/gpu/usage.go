@@ -18,26 +18,52 @@ const (
 	PTXKernels    = "ptx"    // the driver compiles the library's PTX at first use
 )
 
+// KernelWords says how a GPU gets its kernels; empty: it is not known.
+func KernelWords(kernels string) string {
+	switch kernels {
+	case NativeKernels:
+		return "native kernels"
+	case PTXKernels:
+		return "kernels compiled by the driver at first use (PTX)"
+	}
+	return ""
+}
+
+// Unused stands before the reason why no GPU is used.
+const Unused = "a GPU cannot be used"
+
 // ErrNotUsed means that a GPU is required and none is used.
 var ErrNotUsed = errors.New("no GPU is used")
 
 // Usage says which of the machine's GPUs the engine uses, and why it does
 // not use the others. Reasons are texts for a person, empty if they do not apply.
 type Usage struct {
-	UnusedReason  string            // why no GPU is used although there is one
-	LeftOut       []string          // devices that nothing can run on, by the engine's name: "CUDA0"
-	LeftOutReason string            // why some devices are left out while others are used
-	LimitReason   string            // why not all of the usable devices are used
-	Doubts        []string          // devices that are used but may fail, each with its reason
-	Visible       string            // CUDA_VISIBLE_DEVICES that workers need; empty: as inherited
-	NoHIP         bool              // workers must be kept from HIP, which has no code for the GPU
-	NoVulkan      bool              // workers must be kept from Vulkan drivers, whose use ends or holds them
-	Kernels       map[string]string // NativeKernels or PTXKernels by PCI address, where known
+	UnusedReason  string                // why no GPU is used although there is one
+	LeftOut       []string              // devices that nothing can run on, by the engine's name: "CUDA0"
+	LeftOutReason string                // why some devices are left out while others are used
+	LimitReason   string                // why not all of the usable devices are used
+	Doubts        []string              // devices that are used but may fail, each with its reason
+	Visible       string                // CUDA_VISIBLE_DEVICES that workers need; empty: as inherited
+	NoHIP         bool                  // workers must be kept from HIP, which has no code for the GPU
+	NoVulkan      bool                  // workers must be kept from Vulkan drivers, whose use ends or holds them
+	Unused        []result.UnusedDevice // devices that the engine uses only by name
+	Kernels       map[string]string     // NativeKernels or PTXKernels by PCI address, where known
 }
 
-// Usable reports whether a device of the engine can be used.
+// Usable reports whether a device of the engine can be used, and is if no settings say
+// otherwise.
 func (u Usage) Usable(device string) bool {
-	return u.UnusedReason == "" && !slices.Contains(u.LeftOut, device)
+	return u.UnusedReason == "" && !slices.Contains(u.LeftOut, device) && u.WhyUnused(device) == ""
+}
+
+// WhyUnused returns why the engine uses a device only by name; empty: it does not.
+func (u Usage) WhyUnused(device string) string {
+	for _, d := range u.Unused {
+		if d.Name == device {
+			return d.Reason
+		}
+	}
+	return ""
 }
 
 // Env returns the environment that makes a worker use these devices only.
@@ -70,7 +96,11 @@ func (u Usage) Warnings() []result.Warning {
 		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured without one of the GPUs: " + u.LeftOutReason})
 	}
 	if u.UnusedReason != "" {
-		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured on the CPU although there is a GPU: " + u.UnusedReason})
+		but := " although there is a GPU"
+		if strings.HasPrefix(u.UnusedReason, vulkanNotOpened) { // a driver may be installed without one
+			but = ""
+		}
+		w = append(w, result.Warning{Code: result.WarnGPUNotUsed, Message: "measured on the CPU" + but + ": " + u.UnusedReason})
 	}
 	return w
 }
@@ -244,6 +274,11 @@ func (m Machine) kernels(device bench.EngineGPU, libs libraries) (kernels, probl
 	}
 }
 
-// KernelsOf returns how the device at a PCI address gets its kernels, "" if that is
-// not known.
-func (u Usage) KernelsOf(pciAddress string) string { return u.Kernels[strings.ToLower(pciAddress)] }
+// KernelsOf returns how a device gets its kernels, "" if that is not known or its back-end
+// is not CUDA.
+func (u Usage) KernelsOf(backend, pciAddress string) string {
+	if backend != "CUDA" {
+		return ""
+	}
+	return u.Kernels[strings.ToLower(pciAddress)]
+}

@@ -215,6 +215,9 @@ func TestRequired(t *testing.T) {
 }
 
 func TestUsageWarnings(t *testing.T) {
+	if w := (Usage{UnusedReason: vulkanNotOpened + "why"}).Warnings(); len(w) != 1 || w[0].Message != "measured on the CPU: a Vulkan driver cannot be opened: why" {
+		t.Errorf("a driver that may be without a GPU: %q", w)
+	}
 	got := Usage{UnusedReason: "a", LeftOutReason: "b", LimitReason: "c"}.Warnings()
 	want := []result.Warning{
 		{Code: "devices_limited", Message: "c"},

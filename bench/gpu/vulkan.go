@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,12 +36,33 @@ var noVulkan = []string{"VK_DRIVER_FILES=/dev/null", "VK_LOADER_LAYERS_DISABLE=~
 // node: they name drivers, or devices.
 var vulkanVariables = []string{"VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES", "GGML_VK_VISIBLE_DEVICES"}
 
+// vulkanNotOpened begins the reason why workers are kept from Vulkan drivers.
+const vulkanNotOpened = "a Vulkan driver cannot be opened: "
+
+// driverFiles returns the files that name Vulkan drivers to the loader, below root. See
+// "Driver Discovery on Linux" of the loader's documentation. Without them and the variables
+// it opens no driver.
+func driverFiles(root string) (files []string) {
+	home := os.Getenv("HOME")
+	var dirs []string
+	for _, places := range []string{
+		cmp.Or(os.Getenv("XDG_CONFIG_HOME"), filepath.Join(home, ".config")), cmp.Or(os.Getenv("XDG_CONFIG_DIRS"), "/etc/xdg"), "/usr/local/etc:/etc",
+		cmp.Or(os.Getenv("XDG_DATA_HOME"), filepath.Join(home, ".local/share")), cmp.Or(os.Getenv("XDG_DATA_DIRS"), "/usr/local/share:/usr/share"),
+	} {
+		dirs = append(dirs, filepath.SplitList(places)...)
+	}
+	for _, dir := range dirs {
+		files = append(files, glob(root, filepath.Join(dir, "vulkan/icd.d/*.json"))...)
+	}
+	return files
+}
+
 // vulkan adds to m what device nodes below root and the environment tell of Vulkan.
 // open opens a node for reading and writing.
 func (m *Machine) vulkan(root string, open func(path string) error) {
 	nodes := glob(root, "dev/dri/renderD*")
 	m.Vulkan = len(nodes) > 0 || len(glob(root, "dev/dxg")) > 0
-	m.RenderNode = m.Vulkan
+	m.RenderNode, m.Drivers = m.Vulkan, len(driverFiles(root)) > 0
 	for _, name := range vulkanVariables {
 		m.Vulkan = m.Vulkan || os.Getenv(name) != ""
 	}
@@ -109,8 +131,9 @@ func (m Machine) others() []Facts {
 	})
 }
 
-// HasGPU reports whether there is a GPU that a back-end may use, or a sign of one.
-func (m Machine) HasGPU() bool { return m.HasNVIDIA() || m.Vulkan || len(m.others()) > 0 }
+// HasGPU reports whether there is a GPU that a back-end may use, or a sign of one, such as
+// an installed Vulkan driver.
+func (m Machine) HasGPU() bool { return m.HasNVIDIA() || m.Vulkan || m.Drivers || len(m.others()) > 0 }
 
 // whyNoVulkan returns the reasons why the engine lists no GPU of AMD or Intel. There
 // is one.

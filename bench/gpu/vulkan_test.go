@@ -24,6 +24,11 @@ func TestVulkanSigns(t *testing.T) {
 	if m := NewMachine(root, nil, ""); m.Vulkan || m.HasGPU() {
 		t.Errorf("a sign of Vulkan on a machine without one: %+v", m)
 	}
+	t.Setenv("XDG_DATA_DIRS", "/opt/share:/usr/share")
+	drivers := files(t, map[string]string{"opt/share/vulkan/icd.d/lvp_icd.json": "{}"})
+	if m := NewMachine(drivers, nil, ""); m.Vulkan || !m.Drivers || !m.HasGPU() {
+		t.Errorf("a driver that is installed: %+v", m)
+	}
 	t.Setenv("GGML_VK_VISIBLE_DEVICES", "0")
 	if m := NewMachine(root, nil, ""); !m.Vulkan || m.RenderNode {
 		t.Errorf("a device that the environment names: %+v", m)
@@ -115,6 +120,7 @@ func TestAskWithoutVulkan(t *testing.T) {
 		{"CUDA is left", Machine{Vulkan: true, DeviceNode: true}, cuda, []error{lost, nil}, []string{"", none}, "", "a Vulkan driver cannot be opened: hung", nil},
 		{"CUDA is lost, too", Machine{Vulkan: true, DeviceNode: true}, bench.EngineFacts{}, []error{lost, lost, nil}, []string{"", none, VisibleDevices + "=-1 " + none},
 			"the GPU cannot be opened: hung", "", nil},
+		{"a driver without a GPU", Machine{Drivers: true}, bench.EngineFacts{}, []error{lost, nil}, []string{"", none}, "a Vulkan driver cannot be opened: hung", "", nil},
 		{"it is lost without them", Machine{Vulkan: true}, bench.EngineFacts{}, []error{lost, lost}, []string{"", none}, "", "", lost},
 		{"no Vulkan", Machine{}, bench.EngineFacts{}, []error{lost}, []string{""}, "", "", lost},
 	} {

@@ -22,7 +22,7 @@ const replyLimit = time.Second
 
 // Watcher reads the GPUs during the tests. It runs in the parent process, where
 // it does not disturb the worker. One goroutine asks the driver, every interval while
-// a test runs and at the end of each repetition, while the worker waits. The readings
+// a test runs and at the end of each burst of repetitions, while the worker waits. The readings
 // of a test become one event, bench.GPUObserved. A nil Watcher does nothing.
 type Watcher struct {
 	sources  []source
@@ -32,6 +32,8 @@ type Watcher struct {
 	quit     chan struct{}
 	ended    chan struct{} // closed when the goroutine has ended
 	stuck    bool          // the driver did not answer in time and is not asked again
+	more     int           // events that follow, of a burst
+	idle     []*float64    // power of each device in W before the first test; nil: not known
 
 	mu       sync.Mutex
 	testing  bool
@@ -44,7 +46,7 @@ type Watcher struct {
 // source reports what GPUs do. A Watcher calls it from one goroutine.
 type source interface {
 	list() []watched
-	read(i int) result.GPUReading
+	read(i, worker int) result.GPUReading  // worker is the process that computes; 0: none
 	others(i, worker int) (n int, ok bool) // other processes that compute; ok false: not known
 	close()
 }
@@ -63,8 +65,8 @@ func (n *NVML) list() (devices []watched) {
 	return devices
 }
 
-func (n *NVML) read(i int) result.GPUReading { return n.Read(i) }
-func (n *NVML) close()                       { n.Close() }
+func (n *NVML) read(i, _ int) result.GPUReading { return n.Read(i) }
+func (n *NVML) close()                          { n.Close() }
 
 func (n *NVML) others(i, worker int) (int, bool) {
 	pids, ok := n.Processes(i)
@@ -159,13 +161,13 @@ func (w *Watcher) ask(f func()) {
 // read reads all devices if a test runs.
 func (w *Watcher) read() {
 	w.mu.Lock()
-	testing := w.testing
+	testing, worker := w.testing, w.worker
 	w.mu.Unlock()
 	if !testing {
 		return
 	}
 	for i, d := range w.devices {
-		r := d.read(d.index)
+		r := d.read(d.index, worker)
 		w.mu.Lock()
 		w.readings[i] = append(w.readings[i], r)
 		w.mu.Unlock()
@@ -209,18 +211,19 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 		w.worker, w.testing = e.PID, false
 		w.mu.Unlock()
 	case bench.TestStarted:
+		w.more = 0
 		w.mu.Lock()
 		w.testing, w.windows = true, nil
 		w.readings, w.others = make([][]result.GPUReading, len(w.devices)), make([]int, len(w.devices))
 		w.mu.Unlock()
 		w.ask(w.count)
 	case bench.ContextReady, bench.WarmupDone:
-		w.ask(w.read)
+		w.readOnce(s)
 	case bench.RepetitionDone:
 		w.mu.Lock()
 		w.windows = append(w.windows, window{Start: s.At.Add(-e.Sample.Elapsed), End: s.At})
 		w.mu.Unlock()
-		w.ask(w.read)
+		w.readOnce(s)
 	case bench.TestDone:
 		w.ask(w.count)
 		w.mu.Lock()
@@ -231,12 +234,23 @@ func (w *Watcher) Observe(s bench.Stamped) []bench.Event {
 	return nil
 }
 
+// readOnce reads all devices at the first event of a burst.
+func (w *Watcher) readOnce(s bench.Stamped) {
+	if w.more == 0 {
+		w.ask(w.read)
+	}
+	w.more = s.More
+}
+
 // observed returns the telemetry of the test. The caller holds the lock.
 func (w *Watcher) observed() bench.GPUObserved {
 	var o bench.GPUObserved
 	for i, d := range w.devices {
 		t := summarise(w.readings[i], w.windows)
 		t.Driver, t.Kernels, t.Others = d.driver, w.kernels[d.address], w.others[i]
+		if i < len(w.idle) {
+			t.IdleWatts = w.idle[i]
+		}
 		o.Devices = append(o.Devices, bench.GPUObservation{PCIAddress: d.address, GPUTelemetry: t})
 	}
 	return o
@@ -251,7 +265,7 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 	answer := make(chan float64, len(w.devices))
 	w.ask(func() {
 		for _, d := range w.devices {
-			if t := d.read(d.index).TemperatureC; t != nil {
+			if t := d.read(d.index, 0).TemperatureC; t != nil {
 				answer <- *t
 			}
 		}
@@ -263,5 +277,38 @@ func (w *Watcher) Temperature() (celsius float64, ok bool) {
 		default:
 			return celsius, ok
 		}
+	}
+}
+
+// Idle reads the power of each device. Call it before the first test, when nothing has run
+// for a second: recent GPUs report the mean of that time. The goroutine that calls Observe
+// must call it.
+func (w *Watcher) Idle() {
+	if w != nil {
+		w.idle = w.power()
+	}
+}
+
+// TellsPower tells whether a device reports its power. The goroutine that calls Observe
+// must call it.
+func (w *Watcher) TellsPower() bool {
+	return w != nil && slices.ContainsFunc(w.power(), func(watts *float64) bool { return watts != nil })
+}
+
+// power reads the power of each device in W; nil: it is not reported.
+func (w *Watcher) power() []*float64 {
+	answer := make(chan []*float64, 1)
+	w.ask(func() {
+		var all []*float64
+		for _, d := range w.devices {
+			all = append(all, d.read(d.index, 0).PowerWatts)
+		}
+		answer <- all
+	})
+	select {
+	case all := <-answer:
+		return all
+	default: // it did not answer in time
+		return nil
 	}
 }

@@ -37,6 +37,7 @@ type Facts struct {
 	OS             string            `json:"os,omitempty"`          // PRETTY_NAME of /etc/os-release
 	Environment    map[string]string `json:"environment,omitempty"` // variables that change speed; secrets redacted
 	Nice           *int              `json:"nice,omitempty"`        // getpriority(2) of this process, -20…19
+	Energy         Energy            `json:"energy,omitzero"`       // how it is measured
 	Build          string            `json:"build,omitempty"`       // fingerprint of the files of this program, libllama and ggml; see build
 }
 
@@ -112,6 +113,9 @@ func Collect(root string) Facts {
 		OS:             m.osName(),
 	}
 	f.GPUs, f.NVMLProblem = gpu.Collect(root)
+	energy := NewEnergyMeter(root)
+	defer energy.Close()
+	f.Energy = energy.Facts()
 	if m.cpu != nil {
 		f.Environment, f.Nice, f.Build = environment(os.Environ()), niceness(), build("/proc/self")
 	}

@@ -126,7 +126,7 @@ func TestNonsense(t *testing.T) {
 			m := NewMeter(root, nil)
 			m.Worker(7)
 			m.Begin(result.PromptProcessing)
-			if c := m.Repetition(); c.OtherCPU != nil || c.CPUWait != nil || c.FrequencyMHz != nil {
+			if c := m.Burst(); c.OtherCPU != nil || c.CPUWait != nil || c.FrequencyMHz != nil {
 				t.Errorf("%s of %q: conditions out of nothing: %+v", path, nonsense, c)
 			}
 			m.Close()

@@ -11,8 +11,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-// Meter tells what the machine did during each repetition of a test. It reads
-// counters before the first repetition and after each, while the worker waits for its
+// Meter tells what the machine did during each burst of repetitions of a test. It reads
+// counters before the first burst and after each, while the worker waits for its
 // parent, and returns their differences. One goroutine uses it.
 //
 // Its sources, below the root:
@@ -237,14 +237,14 @@ func (m *Meter) Worker(pid int) {
 // worker is the worker's directory of /proc.
 func (m *Meter) worker() string { return m.m.path("proc/" + strconv.Itoa(m.pid)) }
 
-// Begin reads the counters before a repetition of a test of this kind.
+// Begin reads the counters before a burst of a test of this kind.
 func (m *Meter) Begin(kind result.Kind) {
 	m.kind, m.debt, m.last = kind, 0, m.read()
 }
 
-// Repetition reads the counters after a repetition. It returns what they counted
-// since the last call of Begin or Repetition; nil if there was none.
-func (m *Meter) Repetition() *result.Conditions {
+// Burst reads the counters after a burst. It returns what they counted since the last call
+// of Begin or Burst; nil if there was none.
+func (m *Meter) Burst() *result.Conditions {
 	before, now := m.last, m.read()
 	m.last = now
 	if before.counters == nil {

@@ -57,7 +57,7 @@ var quiet = map[string]string{
 
 // madeUp writes the files of a machine. Content of a file is replaced in place, as
 // the kernel does.
-func madeUp(t *testing.T, root string, files map[string]string) {
+func madeUp(t testing.TB, root string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(root, name)
@@ -101,7 +101,7 @@ func window(t *testing.T, cpus []int, without []string, moments ...moment) []*re
 	for _, next := range moments {
 		madeUp(t, root, next.files)
 		now = moment{monotonic: start.monotonic + next.monotonic, wall: start.wall + next.wall, up: start.up + next.up}
-		all = append(all, m.Repetition())
+		all = append(all, m.Burst())
 	}
 	return all
 }
@@ -302,7 +302,7 @@ func TestMeterReference(t *testing.T) {
 	}{{result.TextGeneration, "3000000"}, {result.PromptProcessing, "2600000"}, {result.PromptProcessing, "2100000"}, {result.TextGeneration, "2900000"}} {
 		m.Begin(step.kind)
 		madeUp(t, root, map[string]string{"sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": step.khz})
-		got = append(got, *m.Repetition().ReferenceMHz)
+		got = append(got, *m.Burst().ReferenceMHz)
 	}
 	if diff := cmp.Diff([]float64{3000, 2600, 2600, 3000}, got); diff != "" {
 		t.Errorf("reference (-want +got):\n%s", diff)
@@ -319,7 +319,7 @@ func TestMeterSlowClocks(t *testing.T) {
 	m.Begin(result.TextGeneration)
 	var got []bool
 	for range 4 {
-		got = append(got, m.Repetition().FrequencyMHz != nil)
+		got = append(got, m.Burst().FrequencyMHz != nil)
 	}
 	if diff := cmp.Diff([]bool{true, true, false, false}, got); diff != "" {
 		t.Errorf("clocks are known (-want +got):\n%s", diff)
@@ -333,11 +333,11 @@ func TestMeterNothing(t *testing.T) {
 	m.Clock = func() Clock { return Clock{} }
 	defer m.Close()
 	m.Worker(9)
-	if c := m.Repetition(); c != nil {
+	if c := m.Burst(); c != nil {
 		t.Errorf("before Begin: %+v", c)
 	}
 	m.Begin(result.TextGeneration)
-	if diff := cmp.Diff(&result.Conditions{}, m.Repetition()); diff != "" {
+	if diff := cmp.Diff(&result.Conditions{}, m.Burst()); diff != "" {
 		t.Errorf("conditions (-want +got):\n%s", diff)
 	}
 }
@@ -348,7 +348,7 @@ func TestMeterThisMachine(t *testing.T) {
 	defer m.Close()
 	m.Worker(os.Getpid())
 	m.Begin(result.TextGeneration)
-	c := m.Repetition()
+	c := m.Burst()
 	if c == nil || c.Seconds <= 0 {
 		t.Fatalf("%+v", c)
 	}
@@ -367,7 +367,7 @@ func BenchmarkMeter(b *testing.B) {
 	m.Worker(os.Getpid())
 	m.Begin(result.TextGeneration)
 	for b.Loop() {
-		if m.Repetition() == nil {
+		if m.Burst() == nil {
 			b.Fatal("nothing was read")
 		}
 	}

@@ -28,7 +28,7 @@ var (
 	ErrDevices   = errors.New("settings do not match the devices")
 )
 
-// Code returns the code of an error of New for the event EngineFailed; empty: it has none.
+// Code returns the code of an error of New or Limits; empty: it has none.
 func Code(err error) bench.Code {
 	for _, c := range []struct {
 		err  error

@@ -57,7 +57,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	var first *result.Generated
 	for n := 1; n <= 3; n++ {
-		elapsed, err := e.Repeat(n)
+		elapsed, err := e.Repeat(n, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestEndToEnd(t *testing.T) {
 	if err := e.Begin(result.Test{Gen: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Repeat(1); err != nil || e.Generated() != nil {
+	if _, err := e.Repeat(1, true); err != nil || e.Generated() != nil {
 		t.Errorf("tg2 generated %v, %v", e.Generated(), err)
 	}
 }
@@ -99,7 +99,7 @@ func TestGreedy(t *testing.T) {
 		if err := e.Begin(result.Test{Prompt: 16, Gen: 8, E2E: true}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.Repeat(1); err != nil {
+		if _, err := e.Repeat(1, true); err != nil {
 			t.Fatal(err)
 		}
 		return e.Generated().Tokens

@@ -42,6 +42,7 @@ type Engine struct {
 	pcg     rand.PCG
 	rng     *rand.Rand    // over pcg
 	last    time.Duration // time of the test's last pass; 0 before the first
+	priming time.Duration // time of the untimed pass before it; 0: none
 	prompt  []llama.Token
 	gen     []llama.Token // tokens to decode; in an end-to-end test, tokens that were sampled
 	e2e     endToEnd
@@ -138,6 +139,9 @@ func (e *Engine) stop() {
 func facts(s bench.Settings, o Options) (bench.EngineFacts, error) {
 	commit, number := Build()
 	f := bench.EngineFacts{BuildCommit: commit, BuildNumber: number, Library: Library(), CPUVariant: llama.CPUVariant(), Problems: llama.BackendProblems(), Idle: llama.IdleBackends()}
+	if n := llama.Named(); n.Path != "" {
+		f.Named = &result.NamedBackend{Path: n.Path, Problem: n.Problem}
+	}
 	if backends == llama.AllBackends {
 		f.HIPModule = llama.HIPModule()
 		f.CUDAModule, f.CUBLASModule = cmp.Or(llama.CUDAModule(), loadedLibrary("libggml-cuda")), loadedLibrary("libcublas.so")
@@ -498,31 +502,39 @@ func (e *Engine) Warmup() (time.Duration, error) {
 	return elapsed, translate(err)
 }
 
-// Repeat draws the tokens of repetition n, counted from 1, primes the CPUs, empties
-// the KV cache, fills it to the test's depth, and times the repetition.
-func (e *Engine) Repeat(n int) (time.Duration, error) {
+// Repeat draws the tokens of repetition n, counted from 1, empties the KV cache, fills it
+// to the test's depth, and times the repetition. A short one that follows a rest is primed.
+func (e *Engine) Repeat(n int, rested bool) (time.Duration, error) {
 	e.drawFor(n)
 	var elapsed time.Duration
 	var err error
+	e.priming = 0
 	e.do(func() {
-		elapsed, err = e.repeat(e.last < primedBelow && (n > 1 || !e.job.NoWarmup))
+		elapsed, err = e.repeat(rested && e.last < primedBelow && (n > 1 || !e.job.NoWarmup))
 		e.last = elapsed
 	})
 	return elapsed, translate(err)
 }
 
+// Priming returns the time of the untimed pass that primed the last repetition.
+func (e *Engine) Priming() time.Duration { return e.priming }
+
 // repeat times one repetition, primed or not. It runs on the engine's thread.
-func (e *Engine) repeat(primed bool) (time.Duration, error) {
+func (e *Engine) repeat(primed bool) (elapsed time.Duration, err error) {
 	if err := e.ctx.ClearMemory(); err != nil {
 		return 0, err
 	}
+	start := time.Now()
 	if primed && e.test.Depth == 0 && !e.test.E2E {
-		return e.ctx.Timed().PrimedRepetition(primedFor, e.prompt, e.gen, e.now.Batch)
+		elapsed, err = e.ctx.Timed().PrimedRepetition(primedFor, e.prompt, e.gen, e.now.Batch)
+		e.priming = time.Since(start) - elapsed
+		return elapsed, err
 	}
 	if primed {
 		if err := errors.Join(e.prime(), e.ctx.ClearMemory()); err != nil {
 			return 0, err
 		}
+		e.priming = time.Since(start)
 	}
 	if err := e.fill(); err != nil {
 		return 0, err
@@ -530,10 +542,10 @@ func (e *Engine) repeat(primed bool) (time.Duration, error) {
 	return e.pass(len(e.gen))
 }
 
-// In llama-bench a repetition follows the previous one directly. Here the parent
-// first writes the previous one to disk. Meanwhile the pool's threads fall asleep
-// and the clocks go down, which costs the next repetition about 1 ms. So an untimed
-// pass primes it. The pass has the repetition's shape (the prompt, or single
+// In llama-bench a repetition follows the previous one directly. Here it does so within a
+// burst (bench.BurstTime). After a burst the parent writes to disk. Meanwhile the pool's
+// threads fall asleep and the clocks go down, which costs the next repetition about 1 ms.
+// So an untimed pass primes it. The pass has the repetition's shape (the prompt, or single
 // tokens), because the library then keeps its graph.
 const (
 	// primedBelow is the time from which on a repetition is not primed: 1 ms does not
@@ -706,6 +718,7 @@ func translate(err error) error {
 		{llama.ErrOutOfMemory, bench.ErrOutOfMemory},
 		{llama.ErrAllocCompute, bench.ErrOutOfMemory},
 		{llama.ErrUnsupportedArchitecture, bench.ErrUnsupported},
+		{llama.ErrDeviceLost, bench.ErrDeviceLost},
 		{llama.ErrNoTokenizer, bench.ErrUnsupported},
 	} {
 		if errors.Is(err, m.from) {

@@ -66,7 +66,7 @@ func runTest(t *testing.T, e *Engine, test bench.TestBudget, emit func(bench.Eve
 	t.Helper()
 	job := e.job
 	job.Tests, job.NoPrecompile = []bench.TestBudget{test}, true
-	return bench.RunJob(t.Context(), loadedEngine{e}, job, nil, emit)
+	return bench.RunJob(t.Context(), loadedEngine{e}, job, nil, func(s bench.Stamped) error { return emit(s.Event) })
 }
 
 // loadedEngine does not load its model again.
@@ -84,12 +84,12 @@ func TestGenerationIsPrimed(t *testing.T) {
 		if err := e.Begin(test); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.Repeat(1); err != nil { // which fills the cache to the depth
+		if _, err := e.Repeat(1, true); err != nil { // which fills the cache to the depth
 			t.Fatal(err)
 		}
 		e.last = 0 // short, however slow this machine is
 		start := time.Now()
-		elapsed, err := e.Repeat(2)
+		elapsed, err := e.Repeat(2, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestOneThreadAndOneTeam(t *testing.T) {
 				return
 			}
 			_, err := e.Warmup()
-			_, err2 := e.Repeat(1)
+			_, err2 := e.Repeat(1, true)
 			done <- errors.Join(err, err2)
 		}()
 		if err := <-done; err != nil {
@@ -249,7 +249,7 @@ func TestNotAutoregressive(t *testing.T) {
 	} {
 		err := e.Begin(tt.test)
 		if err == nil {
-			_, err = e.Repeat(1)
+			_, err = e.Repeat(1, true)
 		}
 		if !errors.Is(err, tt.want) || (tt.want != nil) != errors.Is(err, bench.ErrUnsupported) {
 			t.Errorf("%v: %v, want %v", tt.test, err, tt.want)

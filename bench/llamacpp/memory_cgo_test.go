@@ -215,7 +215,7 @@ func TestMemoryOfTests(t *testing.T) {
 		if err := e.Begin(test); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.Repeat(1); err != nil {
+		if _, err := e.Repeat(1, true); err != nil {
 			t.Fatal(err)
 		}
 		return *e.Memory()

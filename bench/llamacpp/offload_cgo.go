@@ -253,9 +253,14 @@ func whyUnused(d llama.Device, all []llama.Device) string {
 	}
 	if d.Backend == "Vulkan" {
 		for _, o := range all {
-			if o.Backend != d.Backend && sameGPU(o, d) {
-				return "it is " + o.Name + " (" + strings.ToLower(o.ID) + "), which " + o.Backend + " uses"
+			if !sameGPU(o, d) {
+				continue
 			}
+			at := strings.ToLower(d.ID)
+			if o.ID == "" || at == "" {
+				at = "by its name"
+			}
+			return "it is " + o.Name + " (" + at + "), which " + o.Backend + " uses"
 		}
 	}
 	if d.Type == llama.IntegratedDevice {
@@ -268,9 +273,24 @@ func whyUnused(d llama.Device, all []llama.Device) string {
 	return ""
 }
 
-// sameGPU tells whether two devices of this machine are one GPU, by PCI address.
+// sameGPU tells whether two devices of this machine that different back-ends list are one
+// GPU: by PCI address, else, if one of them has none, by name. ggml gives no UUID.
 func sameGPU(a, b llama.Device) bool {
-	return a.Backend != "RPC" && b.Backend != "RPC" && a.ID != "" && strings.EqualFold(a.ID, b.ID)
+	if a.Backend == b.Backend || a.Backend == "RPC" || b.Backend == "RPC" {
+		return false
+	}
+	if a.ID != "" && b.ID != "" {
+		return strings.EqualFold(a.ID, b.ID)
+	}
+	return names(a.Description, b.Description) || names(b.Description, a.Description)
+}
+
+// names tells whether a device's description has the name of a GPU. Vulkan drivers put
+// their own name around it: "AMD Radeon RX 7900 XTX (RADV NAVI31)", "Microsoft Direct3D12
+// (NVIDIA L4)".
+func names(description, gpu string) bool {
+	before, after, ok := strings.Cut(description, gpu)
+	return ok && gpu != "" && (before == "" || strings.HasSuffix(before, "(")) && (after == "" || after[0] == ')' || strings.HasPrefix(after, " ("))
 }
 
 // software tells whether a device is a Vulkan driver that computes on the CPU, by the

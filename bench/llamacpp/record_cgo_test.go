@@ -33,8 +33,8 @@ func TestRecords(t *testing.T) {
 	a := record.Assembler{Job: job}
 	a.Add(bench.Stamped{At: time.Now(), Event: bench.EngineReady{Facts: e.Facts()}})
 	var got []*result.Outcome
-	err = bench.RunJob(t.Context(), e, job, nil, func(ev bench.Event) error {
-		if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
+	err = bench.RunJob(t.Context(), e, job, nil, func(ev bench.Stamped) error {
+		if o := a.Add(ev); o != nil {
 			got = append(got, o)
 		}
 		return nil

@@ -92,7 +92,7 @@ func TestVulkanOffload(t *testing.T) {
 			if err := e.Begin(result.Test{Prompt: 8}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := e.Repeat(1); err != nil {
+			if _, err := e.Repeat(1, true); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -117,7 +117,7 @@ func TestVulkanMemory(t *testing.T) {
 	if !slices.ContainsFunc(facts.Warnings, func(w result.Warning) bool { return w.Code == result.WarnPartialOffload }) {
 		t.Errorf("warnings %q", facts.Warnings)
 	}
-	if err := errors.Join(e.Begin(result.Test{Prompt: 8}), second(e.Repeat(1))); err != nil {
+	if err := errors.Join(e.Begin(result.Test{Prompt: 8}), second(e.Repeat(1, true))); err != nil {
 		t.Error(err)
 	}
 }
@@ -134,7 +134,7 @@ func TestVulkanMemoryOfContext(t *testing.T) {
 	if err := e.Begin(result.Test{Prompt: 60000}); !errors.Is(err, bench.ErrOutOfMemory) {
 		t.Errorf("a context that does not fit: %v", err)
 	}
-	if err := errors.Join(e.Begin(result.Test{Prompt: 8}), second(e.Repeat(1))); err != nil {
+	if err := errors.Join(e.Begin(result.Test{Prompt: 8}), second(e.Repeat(1, true))); err != nil {
 		t.Errorf("one that fits: %v", err)
 	}
 }
@@ -168,13 +168,13 @@ func TestVulkanAbort(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := time.AfterFunc(300*time.Millisecond, e.Abort)
-		_, err := e.Repeat(1)
+		_, err := e.Repeat(1, true)
 		stop.Stop()
 		if !errors.Is(err, bench.ErrAborted) || e.Tokens() >= test.Tokens() {
 			t.Errorf("%v: %v after %d tokens", test, err, e.Tokens())
 		}
 		e.ClearAbort()
-		if err := errors.Join(e.Begin(result.Test{Prompt: 8, Gen: 2}), second(e.Repeat(1))); err != nil {
+		if err := errors.Join(e.Begin(result.Test{Prompt: 8, Gen: 2}), second(e.Repeat(1, true))); err != nil {
 			t.Errorf("after an abort: %v", err)
 		}
 	}

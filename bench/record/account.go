@@ -34,6 +34,7 @@ const (
 	testing                   // booked to the current test
 	waiting                   // booked as wait
 	cooling                   // booked as cool-down
+	limiting                  // booked as limits
 )
 
 // testAccount is the time of the current test. It is booked when the test ends.
@@ -76,10 +77,18 @@ func (a *Account) Add(s bench.Stamped) {
 		a.Begin(s.At)
 	}
 	step := a.step(s.At)
-	a.last = s.At
+	if s.More == 0 || a.last.Before(s.At) { // the parent may have written an event while a burst ran
+		a.last = s.At
+	}
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.leave(step)
+	case bench.LimitsStarted:
+		a.leave(step)
+		a.phase = limiting
+	case bench.LimitsDone:
+		a.stay(step)
+		a.leave(0)
 	case bench.LoadStarted:
 		a.leave(step)
 		a.phase, a.model = loading, e.Model.Name
@@ -99,13 +108,14 @@ func (a *Account) Add(s bench.Stamped) {
 	case bench.ContextReady:
 		a.part(step, e.Elapsed, &a.test.context)
 	case bench.WarmupDone:
-		a.part(step, e.Elapsed, &a.test.warmup)
+		a.part(step, e.Elapsed+e.Priming, &a.test.warmup)
 	case bench.RepetitionDone:
-		var timed time.Duration
-		a.part(step, e.Sample.Elapsed, &timed)
+		timed := clamp(e.Sample.Elapsed, step)
 		if a.phase == testing {
 			a.test.repetitions[e.Sample.Repetition] += timed
+			step -= timed
 		}
+		a.part(step, e.Priming, &a.test.warmup)
 	case bench.TestDone:
 		a.stay(step)
 		if a.phase == testing && e.Status == result.OK {
@@ -180,6 +190,8 @@ func (a *Account) stay(step time.Duration) {
 		a.booked.Wait += step
 	case cooling:
 		a.booked.CoolDown += step
+	case limiting:
+		a.booked.Limits += step
 	default:
 		a.booked.Other += step
 	}

@@ -20,6 +20,12 @@ type timeline []struct {
 	event bench.Event // nil: a run begins
 }
 
+// ofBurst is an event of a burst, of which more follow.
+type ofBurst struct {
+	bench.Event
+	more int
+}
+
 var accountStart = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func secs(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
@@ -36,7 +42,11 @@ func (l timeline) account(t *testing.T) result.Accounting {
 			a.Begin(at)
 			continue
 		}
-		line, err := bench.Stamped{At: at, Event: e.event}.MarshalLine()
+		event, more := e.event, 0
+		if b, ok := event.(ofBurst); ok {
+			event, more = b.Event, b.more
+		}
+		line, err := bench.Stamped{At: at, Event: event, More: more}.MarshalLine()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,6 +100,10 @@ func TestAccount(t *testing.T) {
 				{0, bench.TestSkipped{Test: pp, Status: result.DownloadFailed}}, {0, bench.TestSkipped{Test: tg, Status: result.DownloadFailed}},
 			},
 			result.Accounting{Wall: secs(21), Wait: secs(20), Other: secs(1)},
+		},
+		"limits": {
+			timeline{{0, bench.EngineReady{}}, {0.5, bench.LimitsStarted{}}, {2, bench.LimitsDone{Status: result.OK}}, {0.5, load}, {4, loaded}},
+			result.Accounting{Wall: secs(8), Limits: secs(2), Load: secs(4), Other: secs(0.5 + 0.5 + 1)},
 		},
 		"cooling down": {
 			timeline{{0, load}, {4, loaded}, {0.5, bench.CoolDownStarted{}}, {30, bench.CoolDownDone{Elapsed: secs(30)}}, {0, start(pp)}, {2, done(pp, result.OK)}},
@@ -175,6 +189,22 @@ func TestAccount(t *testing.T) {
 				{0, bench.LoadStarted{Model: bench.Model{Name: "b.gguf"}}}, {0, start(pp, result.Sample{Repetition: 1})}, {6, rep(2, 6)}, {0, done(pp, result.OK)},
 			},
 			result.Accounting{Wall: secs(12), Timed: secs(6), Lost: secs(5), Other: secs(1)},
+		},
+		"primed repetitions": {
+			// A second of each step of six is the passing on of events.
+			timeline{
+				{0, start(pp)}, {2, rep(1, 2)}, {3, rep(2, 3)}, {6, bench.RepetitionDone{Sample: rep(3, 2).Sample, Priming: secs(3)}},
+				{6, bench.WarmupDone{Elapsed: secs(2), Priming: secs(3)}}, {1, bench.RepetitionDone{Sample: rep(4, 2).Sample, Priming: secs(3)}},
+				{0, done(pp, result.OK)},
+			},
+			result.Accounting{Wall: secs(19), Timed: secs(8), Warmup: secs(3 + 5), Other: secs(1 + 1 + 1)},
+		},
+		"a burst beside an event of the parent": {
+			// The repetitions end at 2 s, 5 s and 8 s, and the file is read at 4 s.
+			timeline{
+				{0, start(pp)}, {4, bench.ReadInDone{}}, {-2, ofBurst{rep(1, 2), 2}}, {3, ofBurst{rep(2, 3), 1}}, {3, rep(3, 3)}, {0, done(pp, result.OK)},
+			},
+			result.Accounting{Wall: secs(9), Timed: secs(1 + 3), Other: secs(4 + 1)},
 		},
 		"under way": {
 			timeline{{0, start(pp)}, {5, rep(1, 5)}},

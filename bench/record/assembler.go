@@ -30,6 +30,7 @@ type Assembler struct {
 	Job     bench.Job
 
 	engine     bench.EngineFacts
+	limits     []result.DeviceLimits // measured by this worker
 	model      bench.ModelFacts
 	load       time.Duration
 	precompile time.Duration
@@ -42,6 +43,7 @@ type Assembler struct {
 	warmups int // passes
 	samples []result.Sample
 	gpus    []bench.GPUObservation
+	energy  *bench.EnergyObserved // nil: no part of the machine tells it
 	memory  *result.Memory
 
 	precision *result.Precision // nil: the number of repetitions was fixed
@@ -52,6 +54,8 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.engine = e.Facts
+	case bench.LimitsDone:
+		a.limits = e.Devices
 	case bench.LoadStarted:
 		a.Job.Adjusted, a.Job.Warnings = e.Settings, e.Warnings
 		if e.Model.Weights != "" { // the fallback may be in use since the job was written
@@ -64,7 +68,7 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 	case bench.TestStarted:
 		a.test, a.started = &e, s.At
 		a.context, a.warmup, a.warmups, a.samples, a.gpus, a.memory, a.precision = 0, 0, 0, slices.Clone(e.Done), nil, nil, nil
-		a.made = bench.ContextFacts{}
+		a.made, a.energy = bench.ContextFacts{}, nil
 	case bench.ContextReady:
 		a.context, a.made = e.Elapsed, e.Facts
 	case bench.WarmupDone:
@@ -74,6 +78,8 @@ func (a *Assembler) Add(s bench.Stamped) *result.Outcome {
 		a.samples = append(a.samples, e.Sample)
 	case bench.GPUObserved:
 		a.gpus = e.Devices
+	case bench.EnergyObserved:
+		a.energy = &e
 	case bench.TestDone:
 		a.precision, a.memory = e.Precision, e.Memory
 		return a.finish(e.Status, e.Reason)
@@ -191,19 +197,22 @@ func (a *Assembler) record() (*result.Record, error) {
 		PrecompileSeconds: a.precompile.Seconds(),
 		UnusedDevices:     a.engine.Unused,
 		IdleBackends:      a.engine.Idle,
+		NamedBackend:      a.engine.Named,
 		Offload:           a.model.Offload,
 		Memory:            a.memory,
 		Warnings:          append(slices.Concat(a.Job.Warnings, a.engine.Warnings, a.model.Warnings, a.made.Warnings, changed), warnings(a.samples, ts, rates, a.warmup > 0 || len(a.test.Done) == len(a.samples))...),
 	}
 	r.Ext.Precision = a.precision
+	r.Ext.Limits = a.limitsOf(settings, time.Duration(float64(t.Tokens())/rates.Median()*float64(time.Second)))
 	if a.warmups > 1 {
 		r.Ext.Warmups = a.warmups
 	}
 	a.claimGPU(r)
-	c := result.SumConditions(a.samples)
+	a.addEnergy(r, rates.Median())
+	c, bursts := result.SumConditions(a.samples)
 	r.Ext.Conditions = c
 	r.Ext.Warnings = append(r.Ext.Warnings, readFromDisk(c)...)
-	r.Ext.Verdict = judge(evidence{Conditions: c, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
+	r.Ext.Verdict = judge(evidence{Conditions: c, bursts: bursts, rates: rates, threads: r.Threads, gpu: r.Ext.GPU != nil, warnings: r.Ext.Warnings})
 	return r, nil
 }
 

@@ -18,9 +18,13 @@ func (a *Assembler) gpu() *result.GPU {
 		}
 		for _, d := range a.engine.GPUs {
 			if d.Name == p.Device {
+				seen := a.observed(d.PCIAddress)
+				if d.Backend != "CUDA" {
+					seen.Kernels = "" // those of CUDA on the same GPU
+				}
 				g.Devices = append(g.Devices, result.GPUDevice{
 					Name: d.Name, Model: d.Model, PCIAddress: d.PCIAddress, Layers: p.Layers, WeightsBytes: p.WeightsBytes,
-					GPUTelemetry: a.observed(d.PCIAddress),
+					GPUTelemetry: seen,
 				})
 			}
 		}

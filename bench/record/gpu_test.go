@@ -159,3 +159,27 @@ func TestRecordOfGPUTelemetry(t *testing.T) {
 		})
 	}
 }
+
+// How CUDA's kernels are made is said of CUDA's devices only, not of Vulkan's on the same
+// GPU.
+func TestKernelsOfBackend(t *testing.T) {
+	for backend, want := range map[string]string{"CUDA": "ptx", "Vulkan": ""} {
+		a := record.Assembler{Job: jobOf()}
+		var r *result.Record
+		for _, e := range []bench.Event{
+			bench.EngineReady{Facts: bench.EngineFacts{Backends: backend, GPUs: []bench.EngineGPU{{Name: "a", Backend: backend, PCIAddress: "0000:01:00.0"}}}},
+			bench.LoadDone{Status: result.OK, Facts: bench.ModelFacts{Placed: []bench.Placement{{Device: "a", Layers: 1, WeightsBytes: 1}}}},
+			bench.TestStarted{Test: pp512, Repetitions: 1},
+			bench.RepetitionDone{Sample: result.Sample{Repetition: 1, Elapsed: s}},
+			bench.GPUObserved{Devices: []bench.GPUObservation{{PCIAddress: "0000:01:00.0", GPUTelemetry: result.GPUTelemetry{Kernels: "ptx"}}}},
+			bench.TestDone{Test: pp512, Status: result.OK},
+		} {
+			if o := a.Add(bench.Stamped{At: time.Now(), Event: e}); o != nil {
+				r = o.Record
+			}
+		}
+		if r.Ext.GPU == nil || r.Ext.GPU.Devices[0].Kernels != want {
+			t.Errorf("%s: %+v, want kernels %q", backend, r.Ext.GPU, want)
+		}
+	}
+}

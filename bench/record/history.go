@@ -50,12 +50,14 @@ type History struct {
 	planned   map[plannedTest]string // the key of each test's job
 	spans     []Span                 // that have not begun yet
 
-	program string         // version of this program in the current span
-	engine  *bench.Stamped // EngineReady of the current worker
-	worker  *Worker        // nil: no load has begun
-	model   string         // name of the current worker's model
-	key     string         // of the current worker's job
-	lost    *lostTest      // nil: none
+	program  string          // version of this program in the current span
+	engine   *bench.Stamped  // EngineReady of the current worker
+	worker   *Worker         // nil: no load has begun
+	model    string          // name of the current worker's model
+	key      string          // of the current worker's job
+	lost     *lostTest       // nil: none
+	limits   Limits          // that workers have measured
+	measured []bench.Stamped // LimitsDone of the current worker, which comes before its load
 }
 
 // plannedTest is a test of a model.
@@ -103,7 +105,10 @@ func (h *History) Add(line int, s bench.Stamped) error {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		h.cut()
-		h.engine = &s
+		h.engine, h.measured = &s, nil
+		return nil
+	case bench.LimitsDone:
+		h.measured = append(h.measured, s)
 		return nil
 	case bench.LoadStarted:
 		r, ok := h.remaining[e.Model.Key()]
@@ -163,10 +168,16 @@ func (h *History) begin(r *Remaining, e bench.LoadStarted) {
 		}
 	}
 	r.Job.Adjusted, r.Job.Warnings = e.Settings, e.Warnings
+	r.Job.LimitsKnown = h.limits.Of(r.Job)
 	h.worker, h.model, h.key = NewWorker(h.program, r.Job), e.Model.Name, e.Model.Key()
 	if h.engine != nil {
 		h.worker.Add(*h.engine)
 	}
+	for _, s := range h.measured {
+		h.worker.Add(s)
+		h.limits.Add(r.Job, s.Event)
+	}
+	h.measured = nil
 }
 
 // skipped takes a test that was not run. It may be the lost test.
@@ -291,7 +302,9 @@ func (h *History) interrupted() {
 func (h *History) End() Left {
 	h.interrupted()
 	for _, name := range h.order {
-		h.left.Jobs = append(h.left.Jobs, h.remaining[name].Job)
+		job := h.remaining[name].Job
+		job.LimitsKnown = h.limits.Of(job)
+		h.left.Jobs = append(h.left.Jobs, job)
 	}
 	return h.left
 }

@@ -125,8 +125,8 @@ func TestEndToEndRun(t *testing.T) {
 		var o *result.Outcome
 		engine := benchtest.New(benchtest.AtSpeed(100), engineFacts, modelFacts)
 		job.Tests = []bench.TestBudget{{Test: test}}
-		err := bench.RunJob(t.Context(), engine, job, nil, func(e bench.Event) error {
-			if done := a.Add(bench.Stamped{At: time.Now(), Event: e}); done != nil {
+		err := bench.RunJob(t.Context(), engine, job, nil, func(e bench.Stamped) error {
+			if done := a.Add(e); done != nil {
 				o = done
 			}
 			return nil

@@ -82,7 +82,7 @@ func (r *Remaining) Recover(w *Worker, l Loss) (description string, ok bool) {
 	if !final(l.Status) { // the run is being stopped
 		return "", false
 	}
-	if l.crash() && w.precompiling == nil {
+	if l.crash() && w.precompiling == nil && !w.limiting {
 		culprit := r.culprit(w)
 		r.crashes[culprit.Settings]++
 		r.crashed[culprit]++
@@ -155,7 +155,17 @@ func (r *Remaining) Postpone(crashed result.Test) {
 type remedy func(r *Remaining, w *Worker, l Loss) (description string, ok bool)
 
 // remedies are tried in this order. The first that applies is used.
-var remedies = []remedy{skipPrecompile, fewerLayers, tryAgain, noRepack}
+var remedies = []remedy{skipLimits, skipPrecompile, fewerLayers, tryAgain, noRepack}
+
+// skipLimits leaves the limits out after a worker was lost while it measured them. Its
+// tests are not to blame.
+func skipLimits(r *Remaining, w *Worker, l Loss) (string, bool) {
+	if !w.limiting {
+		return "", false
+	}
+	r.Job.Limits = nil
+	return "without the limits of the machine", true
+}
 
 // skipPrecompile skips the shape whose precompile pass ended a worker. Only the tests
 // that need it may fail then. After a second such loss, or a pass that hung, nothing

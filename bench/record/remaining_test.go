@@ -23,6 +23,7 @@ func TestRecover(t *testing.T) {
 	stopped := record.Loss{Status: result.Aborted, Reason: "why", Gone: true}
 
 	loading := []bench.Event{benchtest.EngineReady, bench.LoadStarted{Model: bench.Model{Name: "a.gguf"}}}
+	limiting := []bench.Event{benchtest.EngineReady, bench.LimitsStarted{Types: []string{"q4_K"}}}
 	offloading := benchtest.Join(loading, bench.OffloadTry{Layers: 30, Of: 31})
 	loaded := benchtest.Loaded("a.gguf")
 	precompiling := benchtest.Join(loaded, bench.PrecompileStarted{}, bench.PrecompilePass{Shape: historyPP})
@@ -37,6 +38,10 @@ func TestRecover(t *testing.T) {
 		steps []step
 		want  []string // what is done; empty: the loss is final
 	}{
+		{"a crash while limits are measured", []step{{limiting, crash}, {loading, crash}, {loading, crash}}, []string{"without the limits of the machine", "once more", ""}},
+		{"a hang while limits are measured", []step{{limiting, hang}}, []string{"without the limits of the machine"}},
+		{"a stop while limits are measured", []step{{limiting, stopped}}, []string{""}},
+		{"a crash after limits were measured", []step{{benchtest.Join(limiting, bench.LimitsDone{Status: result.OK}), crash}}, []string{"once more"}},
 		{"a crash", []step{{testing1, crash}}, []string{"once more"}},
 		{"a second crash of the test", []step{{testing1, crash}, {testing1, crash}}, []string{"once more", ""}},
 		{"a hang", []step{{testing1, hang}}, []string{""}},
@@ -80,7 +85,9 @@ func TestRecover(t *testing.T) {
 func TestRemedies(t *testing.T) {
 	after := func(l record.Loss, events ...bench.Event) bench.Job {
 		t.Helper()
-		r := record.NewRemaining(twoJobs()[0])
+		job := twoJobs()[0]
+		job.Limits = &result.LimitsPlan{}
+		r := record.NewRemaining(job)
 		w := record.NewWorker("v1", r.Job)
 		for _, e := range events {
 			w.Add(bench.Stamped{Event: e})
@@ -97,6 +104,9 @@ func TestRemedies(t *testing.T) {
 
 	if job := after(crash, benchtest.Join(benchtest.Loaded("a.gguf"), benchtest.Begun(historyPP, 0, 1))...); len(job.Tests[0].Done) != 1 {
 		t.Errorf("%d repetitions are kept, want 1", len(job.Tests[0].Done))
+	}
+	if job := after(crash, benchtest.EngineReady, bench.LimitsStarted{}); job.Limits != nil || len(job.Tests) != 2 {
+		t.Errorf("after a crash while limits are measured: %+v", job)
 	}
 	if job := after(crash, precompiling...); job.PrecompileSkip == nil || *job.PrecompileSkip != historyPP || job.NoPrecompile {
 		t.Errorf("after a crash while precompiling: %+v", job)

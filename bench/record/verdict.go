@@ -14,6 +14,7 @@ import (
 // evidence is what a verdict is based on.
 type evidence struct {
 	*result.Conditions              // of the repetitions; nil: not observed
+	bursts             int          // in which they ran
 	rates              stats.Sample // of the repetitions
 	threads            int          // that compute
 	gpu                bool         // a GPU computes
@@ -45,9 +46,9 @@ const (
 	// idleWeight is how much CPU time of others counts that no thread of the test waited
 	// for. It still takes caches, memory bandwidth and the other half of a core.
 	idleWeight = 0.3
-	// ownWait is how long threads may wait around each repetition because of this
-	// program: between repetitions, collecting garbage and writing the event compete with
-	// threads that still spin. On two CPUs that takes 1 ms.
+	// ownWait is how long threads may wait around each burst because of this program:
+	// between bursts, collecting garbage and writing events compete with threads that
+	// still spin. On two CPUs that takes 1 ms.
 	ownWait = 2 * time.Millisecond
 	// faultTime is the least time of a major page fault: one read of a fast SSD.
 	faultTime = 100 * time.Microsecond
@@ -325,7 +326,7 @@ func (e evidence) wait() (float64, bool) {
 	if e.Throttled != nil {
 		wait -= *e.Throttled
 	}
-	return max(wait-float64(e.rates.N())*ownWait.Seconds(), 0), ok
+	return max(wait-float64(e.bursts)*ownWait.Seconds(), 0), ok
 }
 
 // otherProcesses is the share of time that other processes may explain. On a GPU only

@@ -240,6 +240,54 @@ func TestRecordConditions(t *testing.T) {
 	}
 }
 
+// The first repetition of a burst has the conditions of all of them. A burst may be cut
+// off, because the process ended while its events were written.
+func TestConditionsOfBursts(t *testing.T) {
+	burst := func(repetitions int, seconds, wait float64) *result.Conditions {
+		c := undisturbed()
+		c.Repetitions, c.Seconds, c.CPUWait, c.OtherCPU = repetitions, seconds, new(wait), new(0.0)
+		return &c
+	}
+	for name, tc := range map[string]struct {
+		conditions []*result.Conditions // of the repetitions
+		seconds    float64              // of the record; 0: it has none
+		codes      []string
+	}{
+		"one burst":                    {[]*result.Conditions{burst(3, 1, 0), nil, nil}, 1, nil},
+		"two bursts":                   {[]*result.Conditions{burst(2, 1, 0), nil, burst(0, 0.5, 0)}, 1.5, nil},
+		"a burst that was cut off":     {[]*result.Conditions{burst(3, 1, 0), burst(2, 0.75, 0), nil}, 1.75, nil},
+		"a repetition without a burst": {[]*result.Conditions{burst(2, 1, 0), nil, nil}, 0, nil},
+		"none at first":                {[]*result.Conditions{nil, burst(2, 1, 0), nil}, 0, nil},
+		// Around each burst threads may wait for 2 ms. Waiting of 3 % of the time counts, by
+		// the root of two threads.
+		"little waiting around bursts": {[]*result.Conditions{burst(2, 0.1, 0.006), nil, burst(0, 0.05, 0.004)}, 0.15, nil},
+		"waiting within a burst":       {[]*result.Conditions{burst(3, 0.15, 0.01), nil, nil}, 0.15, []string{"cpu_wait"}},
+	} {
+		job := jobOf()
+		job.Settings = bench.DefaultSettings(2)
+		a := record.Assembler{Job: job}
+		a.Add(bench.Stamped{At: at, Event: bench.TestStarted{Test: pp512, Repetitions: 3}})
+		for i, c := range tc.conditions {
+			a.Add(bench.Stamped{At: at, Event: bench.RepetitionDone{Sample: result.Sample{Repetition: i + 1, Elapsed: s, Conditions: c}}})
+		}
+		ext := a.Add(bench.Stamped{At: at, Event: bench.TestDone{Test: pp512, Status: result.OK}}).Record.Ext
+		var seconds float64
+		if c := ext.Conditions; c != nil {
+			seconds = c.Seconds
+			if c.Repetitions != 0 {
+				t.Errorf("%s: the record's conditions are those of %d repetitions", name, c.Repetitions)
+			}
+		}
+		var codes []string
+		for _, r := range ext.Verdict.Reasons {
+			codes = append(codes, r.Code)
+		}
+		if diff := cmp.Diff(tc.codes, codes); seconds != tc.seconds || diff != "" {
+			t.Errorf("%s: %g s, want %g; reasons (-want +got):\n%s", name, seconds, tc.seconds, diff)
+		}
+	}
+}
+
 // The start of a test that continues has the conditions of all its repetitions, which
 // fit a line of events.
 func TestLongestTestFitsALine(t *testing.T) {

@@ -15,6 +15,7 @@ type Worker struct {
 
 	loaded       bool            // a model is loaded
 	loadFailed   *bench.LoadDone // nil: no load failed
+	limiting     bool            // it measures limits
 	offload      int             // layers tried on devices by the current load; 0: none
 	precompiling *result.Test    // the shape of the current precompile pass; nil: none
 	setup        time.Duration   // of the current test, before its first pass
@@ -30,6 +31,10 @@ func NewWorker(program string, job bench.Job) *Worker {
 // Add takes the next event. It returns the outcome that the event completes, or nil.
 func (w *Worker) Add(s bench.Stamped) *result.Outcome {
 	switch e := s.Event.(type) {
+	case bench.LimitsStarted:
+		w.limiting = true
+	case bench.LimitsDone:
+		w.limiting = false
 	case bench.OffloadTry:
 		w.offload = e.Layers
 	case bench.LoadDone:

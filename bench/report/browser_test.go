@@ -28,6 +28,15 @@ const misplaced = `(() => {
 	return bad;
 })()`
 
+// inRow counts the plots in the first row of the first group that has several.
+const inRow = `(() => {
+	const several = [...document.querySelectorAll('.plots')].find(p => p.children.length > 1), top = several.children[0].getBoundingClientRect().top;
+	return String([...several.children].filter(f => Math.abs(f.getBoundingClientRect().top - top) < 1).length);
+})()`
+
+// smallest is the scale of the plot that is drawn smallest.
+const smallest = `(() => Math.min(...[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width / s.viewBox.baseVal.width)).toFixed(2))()`
+
 // TestBrowser shows the page of a whole suite in Chromium: without an error or a request,
 // and with all plots in their places at every width, on paper and in the dark.
 func TestBrowser(t *testing.T) {
@@ -89,9 +98,15 @@ func TestBrowser(t *testing.T) {
 	if n := evaluated(`String(document.querySelectorAll('svg').length)`); n != "12" {
 		t.Errorf("%s plots", n)
 	}
-	for _, width := range []int64{400, 800, 1600} {
-		do(chromedp.EmulateViewport(width, 900))
-		check(fmt.Sprintf("%d pixels", width))
+	for _, window := range []struct{ width, inRow int64 }{{400, 1}, {800, 1}, {899, 1}, {900, 2}, {1600, 2}} {
+		do(chromedp.EmulateViewport(window.width, 900))
+		check(fmt.Sprintf("%d pixels", window.width))
+		if n := evaluated(inRow); n != fmt.Sprint(window.inRow) {
+			t.Errorf("%d pixels: %s plots in a row, want %d", window.width, n, window.inRow)
+		}
+		if size := evaluated(smallest); window.width > 400 && size < "0.80" { // of 12 pixels
+			t.Errorf("%d pixels: text of plots is scaled by %s", window.width, size)
+		}
 	}
 	const background = `getComputedStyle(document.body).backgroundColor`
 	light := evaluated(background)

@@ -229,6 +229,7 @@ func comparisonTable(w io.Writer, c *compare.Comparison, o Options) error {
 	for _, note := range comparisonNotes(c) {
 		b.WriteString(wrap(printable(note), "", width) + "\n")
 	}
+	b.WriteString(costTable(c, width))
 	return write(w, []byte(b.String()))
 }
 
@@ -280,6 +281,7 @@ func comparisonMarkdown(w io.Writer, c *compare.Comparison, _ Options) error {
 	for _, note := range comparisonNotes(c) {
 		b.WriteString(escapeMarkdown(printable(note)) + "\n")
 	}
+	b.WriteString(costMarkdown(c))
 	return write(w, []byte(b.String()))
 }
 
@@ -290,6 +292,7 @@ func comparisonCSV(w io.Writer, c *compare.Comparison, _ Options) error {
 	lines := [][]string{{
 		"model", "model_type", "test", "settings", "base", "side", "base_tokens_per_second", "tokens_per_second",
 		"ratio", "low", "high", "p_corrected", "verdict", "base_runs", "runs", "doubtful",
+		"base_cost_per_million", "cost_per_million", "currency", "cost_ratio", "cost_low", "cost_high", "cost_verdict",
 	}}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 8, 64) }
 	for _, r := range c.Rows {
@@ -302,6 +305,17 @@ func comparisonCSV(w io.Writer, c *compare.Comparison, _ Options) error {
 			if q := cell.Ratio; q != nil {
 				copy(line[8:], []string{number(q.Value), number(q.Low), number(q.High), number(q.P), string(q.Verdict)})
 			}
+			costs := make([]string, 7)
+			if base := r.Cells[0].Cost; base != nil && cell.Cost != nil && base.Currency == cell.Cost.Currency {
+				costs[0] = number(base.PerMillion)
+			}
+			if cost := cell.Cost; cost != nil {
+				costs[1], costs[2] = number(cost.PerMillion), noFormula(cost.Currency)
+			}
+			if q := costRatio(cell); q != nil {
+				copy(costs[3:], []string{number(q.Value), number(q.Low), number(q.High), string(q.Verdict)})
+			}
+			line = append(line, costs...)
 			lines = append(lines, line)
 		}
 	}

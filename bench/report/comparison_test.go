@@ -19,6 +19,25 @@ import (
 // comparison compares sides of speeds: runs of pp512, pp1024 and tg128.
 func comparison(t *testing.T, model string, labels []string, factor ...float64) *compare.Comparison {
 	t.Helper()
+	return compared(t, model, labels, nil, factor...)
+}
+
+// pricedComparison has prices in these currencies, from 0.53 an hour on.
+func pricedComparison(t *testing.T, currencies []string, factor ...float64) *compare.Comparison {
+	t.Helper()
+	labels := []string{"small", "large", "other"}
+	return compared(t, "m.gguf", labels[:len(factor)], func(side int, r *result.Record) {
+		if side == 1 && r.PromptTokens == 1024 {
+			return // a record without a price
+		}
+		if err := AddCost(r, &result.Prices{Machine: &result.Price{PerHour: 0.53 * (1 + 0.1*float64(side)), Currency: currencies[side]}}); err != nil {
+			t.Fatal(err)
+		}
+	}, factor...)
+}
+
+func compared(t *testing.T, model string, labels []string, change func(side int, r *result.Record), factor ...float64) *compare.Comparison {
+	t.Helper()
 	var sides []compare.Side
 	for i, label := range labels {
 		var runs []compare.Run
@@ -36,6 +55,9 @@ func comparison(t *testing.T, model string, labels []string, factor ...float64) 
 				r := result.Record{
 					ModelFilename: model, ModelType: "llama 1B", PromptTokens: test.test.Prompt, GenTokens: test.test.Gen, AvgTS: speed,
 					SamplesTS: []float64{speed, speed * 1.01, speed * 0.99, speed * 1.005, speed * 0.995}, CPUInfo: "CPU " + label,
+				}
+				if change != nil {
+					change(i, &r)
 				}
 				records = append(records, r)
 			}
@@ -58,6 +80,9 @@ func TestComparisonGolden(t *testing.T) {
 	for name, c := range map[string]*compare.Comparison{
 		"two":   comparison(t, "m.gguf", []string{"old", "new"}, 1, 1.2),
 		"three": comparison(t, "m.gguf", []string{"a", "b", "c"}, 1, 1.2, 0.8),
+
+		"cost":       pricedComparison(t, []string{"EUR", "EUR"}, 1, 1.2),
+		"cost-three": pricedComparison(t, []string{"EUR", "EUR", "=USD"}, 1, 1.2, 0.8),
 	} {
 		for _, format := range ComparisonFormats() {
 			t.Run(name+" "+format, func(t *testing.T) {
@@ -230,7 +255,7 @@ func TestComparisonDoubtful(t *testing.T) {
 	for format, want := range map[string]string{
 		"table": "1482 !",
 		"md":    "1482 !",
-		"csv":   ",true\n",
+		"csv":   ",true,",
 		"json":  `"doubtful": true`,
 	} {
 		c := comparison(t, "m.gguf", []string{"old", "new"}, 1, 1.2)

@@ -57,6 +57,10 @@ func WriteDocument(w io.Writer, d Document) error {
 			}
 			blocks = append(blocks, m.markdown())
 			blocks = append(blocks, latencies(m.records)...)
+			for _, line := range costs(m.records) {
+				blocks = append(blocks, markdownText(line))
+			}
+			blocks = append(blocks, limitsLines(m.records)...)
 		}
 		if missing := m.missing(); len(missing) > 0 {
 			blocks = append(blocks, "Not completed:", strings.Join(missing, "\n"))
@@ -157,7 +161,7 @@ func (l *lines) text() []string {
 func (m *model) markdown() string {
 	w := table.NewWriter()
 	w.Style().Markdown.PadContent = true
-	names := append(slices.DeleteFunc(slices.Clone(tableColumns), func(c string) bool { return c == "status" }), "notes")
+	names := append(slices.DeleteFunc(columnsFor([]*model{m}), func(c string) bool { return c == "status" }), "notes")
 	setColumns(w, names)
 	for _, r := range m.rows {
 		if r.outcome.Status != result.OK {

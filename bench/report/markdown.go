@@ -43,7 +43,7 @@ var settings = []struct{ field, heading, standard string }{
 	{"fit_min_ctx", "fitc", "0"},
 }
 
-// markdown writes llama-bench's Markdown table, then the builds, the latencies,
+// markdown writes llama-bench's Markdown table, then the builds, the latencies, the costs,
 // the warnings and the tests that did not complete. It writes nothing before
 // Close, because the columns depend on all records.
 type markdown struct {
@@ -61,13 +61,16 @@ func (m *markdown) Write(o result.Outcome) error {
 
 func (m *markdown) Close() error {
 	var records []*result.Record
-	var builds, times, warned, missing []string
+	var builds, times, spent, warned, missing []string
 	for _, o := range m.outcomes {
 		name := fmt.Sprintf("%s, %s", printable(o.Model), o.Test)
 		if o.Status == result.OK {
 			records = append(records, o.Record)
 			for _, line := range latencies([]*result.Record{o.Record}) {
 				times = append(times, "- "+printable(o.Model)+", "+line)
+			}
+			for _, line := range costs([]*result.Record{o.Record}) {
+				spent = append(spent, "- "+printable(o.Model)+", "+line)
 			}
 			build := fmt.Sprintf("build: %s (%d)", printable(o.Record.BuildCommit), o.Record.BuildNumber)
 			if !slices.Contains(builds, build) {
@@ -84,7 +87,7 @@ func (m *markdown) Close() error {
 	for _, block := range []struct {
 		title string
 		lines []string
-	}{{"", builds}, {"Latency:\n\n", times}, {"Warnings:\n\n", warned}, {"Not completed:\n\n", missing}} {
+	}{{"", builds}, {"Latency:\n\n", times}, {"Cost and energy:\n\n", spent}, {"Warnings:\n\n", warned}, {"Not completed:\n\n", missing}} {
 		if len(block.lines) > 0 {
 			blocks = append(blocks, block.title+strings.Join(block.lines, "\n"))
 		}

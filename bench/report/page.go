@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"slices"
 	"strings"
 
@@ -51,6 +50,9 @@ type (
 		Views           []runView
 		Header          []string
 		Rows            [][]string
+		CostHeader      []string
+		CostRows        [][]string
+		CostNote        string
 		Differ, Remarks []string
 	}
 	runView struct {
@@ -67,6 +69,7 @@ type (
 		Name, Anchor string
 		Lines        []string
 		Header       []string
+		Cells        int // of a row, without the test and the notes
 		Rows         []rowView
 		Repetitions  []figure
 	}
@@ -100,6 +103,8 @@ func WritePage(w io.Writer, p Page) (err error) {
 	if c := p.Comparison; c != nil {
 		v.Header, v.Rows = comparisonRows(c)
 		v.Differ, v.Remarks = differenceLines(c), comparisonNotes(c)
+		v.CostHeader, v.CostRows = costRows(c)
+		v.CostNote = costNote(c)
 	}
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, v); err != nil {
@@ -112,12 +117,15 @@ func viewRun(run PageRun) runView {
 	v := runView{PageRun: run, Headline: headline(run.Outcomes)}
 	v.Label = printable(run.Label)
 	v.Facts = slices.DeleteFunc(slices.Clone(run.Facts), func(f Fact) bool { return f.Value == "" })
-	names := append(slices.DeleteFunc(slices.Clone(tableColumns), func(c string) bool { return c == "status" }), "notes")
-	for _, m := range group(run.Outcomes, &v.Notes, nil) {
-		mv := modelView{Name: m.name, Header: names}
+	models := group(run.Outcomes, &v.Notes, nil)
+	names := append(slices.DeleteFunc(columnsFor(models), func(c string) bool { return c == "status" }), "notes")
+	for _, m := range models {
+		mv := modelView{Name: m.name, Header: names, Cells: len(names) - 2}
 		if len(m.records) > 0 {
 			mv.Lines = slices.DeleteFunc(append(slices.Clone(m.facts), settingsLine(m.records), memoryLine(m.records)), func(s string) bool { return s == "" })
 			mv.Lines = append(mv.Lines, latencies(m.records)...)
+			mv.Lines = append(mv.Lines, costs(m.records)...)
+			mv.Lines = append(mv.Lines, limitsLines(m.records)...)
 		}
 		if m.absent() {
 			v.Absent = append(v.Absent, fmt.Sprintf("%s (%s): %s", m.name, result.Count(len(m.rows), "test"), stopText(m.rows[0].outcome)))
@@ -158,41 +166,13 @@ func stopText(o result.Outcome) string {
 	return s
 }
 
-// headline is the Quote of the largest model: of the pp test nearest to 512 tokens and
-// the tg test nearest to 128, llama-bench's defaults. Without these it is that of the
-// first test.
+// headline is the Quote of the tests that tell most.
 func headline(outcomes []result.Outcome) string {
 	outcomes = slices.DeleteFunc(slices.Clone(outcomes), func(o result.Outcome) bool { return o.Record == nil })
 	if len(outcomes) == 0 {
 		return "No test has a record."
 	}
-	largest := outcomes[0]
-	for _, o := range outcomes {
-		if o.Record.ModelSizeBytes > largest.Record.ModelSizeBytes {
-			largest = o
-		}
-	}
-	var chosen []result.Outcome
-	for _, want := range []struct {
-		kind   result.Kind
-		tokens float64
-	}{{result.PromptProcessing, 512}, {result.TextGeneration, 128}} {
-		best := math.Inf(1)
-		var nearest result.Outcome
-		for _, o := range outcomes {
-			far := math.Abs(math.Log(float64(o.Test.Tokens()) / want.tokens))
-			if o.Model == largest.Model && o.Test.Kind() == want.kind && o.Test.Depth == 0 && far < best {
-				best, nearest = far, o
-			}
-		}
-		if nearest.Record != nil {
-			chosen = append(chosen, nearest)
-		}
-	}
-	if len(chosen) == 0 {
-		chosen = []result.Outcome{largest}
-	}
-	return Quote(chosen)
+	return Quote(telling(outcomes))
 }
 
 // reports are the formats of a report beside those of New.

@@ -40,7 +40,11 @@ func Quote(records []result.Outcome) string {
 	if r.Ext.Weights == result.SyntheticWeights {
 		name += " (synthetic weights)"
 	}
-	machine := fmt.Sprintf("%s, %s, build %s (%d)", cmp.Or(r.GPUInfo, r.CPUInfo), result.Count(r.Threads, "thread"), r.BuildCommit, r.BuildNumber)
+	all := make([]*result.Record, len(records))
+	for i, o := range records {
+		all[i] = o.Record
+	}
+	machine := joined(common(all, func(r *result.Record) string { return cmp.Or(r.GPUInfo, r.CPUInfo) }), common(all, threads), fmt.Sprintf("build %s (%d)", r.BuildCommit, r.BuildNumber))
 	line := fmt.Sprintf("%s: %s; %s", name, strings.Join(tests, ", "), machine)
 	if noted > 0 {
 		line += "; " + result.Count(noted, "warning")

@@ -58,8 +58,18 @@ func ReadRecords(r io.Reader) ([]result.Record, error) {
 	return records, nil
 }
 
+// ErrEstimate says that a row is an estimate: it is shown to nobody as a measurement.
+var ErrEstimate = errors.New("an estimate, not a measurement")
+
 func readRecord(line []byte) (result.Record, error) {
 	var r result.Record
+	// First of all: an estimate may have fields of a record with other types.
+	var row struct {
+		Estimated any `json:"estimated"`
+	}
+	if json.Unmarshal(line, &row) == nil && row.Estimated != nil && row.Estimated != false {
+		return result.Record{}, fmt.Errorf("read record: %w", ErrEstimate)
+	}
 	// The outer fields hide those of the record.
 	outer := struct {
 		*result.Record

@@ -391,6 +391,9 @@ func TestQuote(t *testing.T) {
 	one := completed(result.Test{Gen: 128}, 45.678)
 	other := five
 	other.Model = "other.gguf"
+	more := five
+	more.Record = new(*five.Record)
+	more.Record.Threads = 7
 	unsteady := five
 	unsteady.Warnings = []result.Warning{{Code: result.WarnUnsteady, Message: "varied"}}
 	for _, test := range []struct {
@@ -402,12 +405,39 @@ func TestQuote(t *testing.T) {
 		{"one", []result.Outcome{five}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %; AMD EPYC, 2 threads, build Debian (11669)"},
 		{"two", []result.Outcome{five, one}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %, tg128 45.68 t/s; AMD EPYC, 2 threads, build Debian (11669)"},
 		{"with a warning", []result.Outcome{unsteady}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %; AMD EPYC, 2 threads, build Debian (11669); 1 warning"},
+		{"of two threads", []result.Outcome{five, more}, "SmolLM-135M.Q4_K_M.gguf (synthetic weights): pp512 100.0 t/s ± 10 %, pp512 100.0 t/s ± 10 %; AMD EPYC, build Debian (11669)"},
 		{"of two models", []result.Outcome{five, other}, ""},
 		{"too many", []result.Outcome{five, one, five, one, five}, ""},
 	} {
 		if diff := cmp.Diff(test.want, Quote(test.records)); diff != "" {
 			t.Errorf("%s: (-want +got):\n%s", test.name, diff)
 		}
+	}
+}
+
+// The lines below a model's name say what all its records have.
+func TestFacts(t *testing.T) {
+	one := completed(result.Test{Prompt: 512}, 100).Record
+	two := new(*one)
+	two.Threads = 7
+	three := new(*two)
+	three.Backends, three.GPUInfo = "CUDA", "NVIDIA H200"
+	first := facts([]*result.Record{one})
+	for name, test := range map[string]struct {
+		records []*result.Record
+		want    string
+	}{
+		"one":          {[]*result.Record{one}, "CPU, AMD EPYC, 2 threads; rates in tokens/second"},
+		"the same":     {[]*result.Record{one, one}, "CPU, AMD EPYC, 2 threads; rates in tokens/second"},
+		"threads vary": {[]*result.Record{one, two}, "CPU, AMD EPYC; rates in tokens/second"},
+		"devices vary": {[]*result.Record{two, three}, "AMD EPYC, 7 threads; rates in tokens/second"},
+	} {
+		if diff := cmp.Diff([]string{first[0], test.want}, facts(test.records)); diff != "" {
+			t.Errorf("%s: (-want +got):\n%s", name, diff)
+		}
+	}
+	if got := facts(nil); got != nil {
+		t.Errorf("of no records: %q", got)
 	}
 }
 

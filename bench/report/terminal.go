@@ -57,8 +57,14 @@ func (t *terminal) Close() error {
 			b.WriteString(wrap(line, "  ", width) + "\n")
 		}
 		b.WriteString("\n" + m.render(columns, t.style) + "\n\n")
-		for _, line := range latencies(m.records) {
+		for _, line := range append(latencies(m.records), limitsLines(m.records)...) {
 			b.WriteString(wrap(line, "  ", width) + "\n\n")
+		}
+		if lines := costs(m.records); len(lines) > 0 {
+			for _, line := range lines {
+				b.WriteString(wrap(line, "  ", width) + "\n")
+			}
+			b.WriteString("\n")
 		}
 	}
 	for i, note := range notes {
@@ -98,12 +104,12 @@ func group(outcomes []result.Outcome, notes, reasons *footnotes) []*model {
 		}
 		m := models[i]
 		if o.Record != nil {
-			if m.records == nil {
-				m.facts = facts(o.Record)
-			}
 			m.records = append(m.records, o.Record)
 		}
 		m.rows = append(m.rows, makeRow(o, notes, reasons))
+	}
+	for _, m := range models {
+		m.facts = facts(m.records)
 	}
 	return models
 }
@@ -123,15 +129,49 @@ func (m *model) fold() {
 	}
 }
 
-// facts are the lines about the model and the machine of a record.
-func facts(r *result.Record) []string {
-	model := []string{r.ModelType, size(r.ModelSizeBytes), params(r.ModelParams) + " parameters"}
-	if r.Ext.Weights != "" {
-		model = append(model, string(r.Ext.Weights)+" weights")
+// facts are the lines about the model and the machine of records. What differs between
+// them is left out: a sweep names it in each row.
+func facts(records []*result.Record) []string {
+	if len(records) == 0 {
+		return nil
 	}
-	device := []string{r.Backends, r.CPUInfo, r.GPUInfo, result.Count(r.Threads, "thread")}
-	device = slices.DeleteFunc(device, func(s string) bool { return s == "" })
-	return []string{printable(strings.Join(model, ", ")), printable(strings.Join(device, ", ")) + "; rates in tokens/second"}
+	model := []string{
+		common(records, func(r *result.Record) string { return r.ModelType }),
+		common(records, func(r *result.Record) string { return size(r.ModelSizeBytes) }),
+		common(records, func(r *result.Record) string { return params(r.ModelParams) + " parameters" }),
+		common(records, func(r *result.Record) string {
+			if r.Ext.Weights == "" {
+				return ""
+			}
+			return string(r.Ext.Weights) + " weights"
+		}),
+	}
+	device := []string{
+		common(records, func(r *result.Record) string { return r.Backends }),
+		common(records, func(r *result.Record) string { return r.CPUInfo }),
+		common(records, func(r *result.Record) string { return r.GPUInfo }),
+		common(records, threads),
+	}
+	return []string{printable(joined(model...)), printable(joined(device...)) + "; rates in tokens/second"}
+}
+
+// threads is the number of threads of a record, as "2 threads".
+func threads(r *result.Record) string { return result.Count(r.Threads, "thread") }
+
+// common is what all records say; empty if they differ.
+func common(records []*result.Record, what func(*result.Record) string) string {
+	text := what(records[0])
+	for _, r := range records[1:] {
+		if what(r) != text {
+			return ""
+		}
+	}
+	return text
+}
+
+// joined joins the texts that are not empty.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), ", ")
 }
 
 // footnotes are texts, numbered from 1 in the order of their first mark.
@@ -157,7 +197,7 @@ var (
 // fitting are the columns with which the tables of all models fit the width. The
 // columns that are never dropped may still be too wide.
 func (t *terminal) fitting(models []*model, width int) []string {
-	columns := slices.Clone(tableColumns)
+	columns := columnsFor(models)
 	for _, drop := range dropped {
 		if !slices.ContainsFunc(models, func(m *model) bool { return text.LongestLineLen(m.render(columns, t.style)) > width }) {
 			break
@@ -254,6 +294,9 @@ func makeRow(o result.Outcome, feet, reasons *footnotes) row {
 	}
 	if ci, ok := s.MedianCI(confidence); ok {
 		c["CI of median"] = fmt.Sprintf("%s–%s (%.0f %%)", result.FormatRate(ci.Low), result.FormatRate(ci.High), 100*ci.Confidence)
+	}
+	if r.Ext.Cost != nil {
+		c[costColumn] = printable(r.Ext.Cost.String())
 	}
 	row.cells = c
 	return row

@@ -2,15 +2,19 @@ package result
 
 import "math"
 
-// Conditions says what else the machine did during timed repetitions: of one
-// repetition in a Sample, of all repetitions together in a record. A value that the
-// machine does not tell is nil. No value is negative. bench/host names the source of
-// each.
+// Conditions says what else the machine did during timed repetitions: of a burst of
+// repetitions in the first Sample of the burst, of all repetitions together in a record. A
+// value that the machine does not tell is nil. No value is negative. bench/host names the
+// source of each.
 //
-// A repetition's values cover the time from one reading to the next: the timed
-// repetition and the untimed pass that primes it. The machine is never read while the
-// clock runs.
+// A burst's values cover the time from one reading to the next: its repetitions, and the
+// warm-up or the untimed pass before the first. The machine is never read while a pass
+// runs.
 type Conditions struct {
+	// Repetitions is how many repetitions a burst has: that of the Sample, and those that
+	// follow it. 0: that of the Sample alone, or all of a record.
+	Repetitions int `json:"repetitions,omitempty"`
+
 	Seconds float64 `json:"seconds"` // between the readings
 	CPUs    int     `json:"cpus"`    // that the test may use
 
@@ -35,7 +39,7 @@ type Conditions struct {
 	NUMAMisses     *uint64  `json:"numa_miss_pages,omitempty"`     // allocated on another node than wanted, on the whole machine
 
 	// Clocks.
-	FrequencyMHz     *float64 `json:"frequency_mhz,omitempty"`       // mean over the CPUs at the end of each repetition
+	FrequencyMHz     *float64 `json:"frequency_mhz,omitempty"`       // mean over the CPUs at the end of each burst
 	ReferenceMHz     *float64 `json:"reference_mhz,omitempty"`       // highest frequency_mhz of such tests in this process, or the base frequency
 	ThermalThrottles *uint64  `json:"thermal_throttles,omitempty"`   // times that the CPUs lowered their clock because of heat
 	ThermalSeconds   *float64 `json:"thermal_throttled_s,omitempty"` // how long, on the CPU that was throttled longest
@@ -58,22 +62,28 @@ func (c *Conditions) counts() []**uint64 {
 	}
 }
 
-// SumConditions adds up the conditions of the samples. It is nil if a sample has none:
-// the others would not tell about the whole test. A value that one of them lacks is
-// absent for the same reason.
-func SumConditions(samples []Sample) *Conditions {
-	var sum *Conditions
+// SumConditions adds up the conditions of the samples' bursts. The sum is nil if a sample
+// belongs to none: the others would not tell about the whole test. A value that one of
+// them lacks is absent for the same reason.
+func SumConditions(samples []Sample) (sum *Conditions, bursts int) {
+	covered := 0 // samples that follow, of the last burst
 	for _, s := range samples {
 		switch {
-		case s.Conditions == nil:
-			return nil
-		case sum == nil:
-			sum = clone(s.Conditions)
+		case s.Conditions != nil: // the burst before may have been cut off
+			covered = max(s.Conditions.Repetitions-1, 0)
+			bursts++
+			if sum == nil {
+				sum = clone(s.Conditions)
+			} else {
+				sum.add(s.Conditions)
+			}
+		case covered > 0:
+			covered--
 		default:
-			sum.add(s.Conditions)
+			return nil, 0
 		}
 	}
-	return sum
+	return sum, bursts
 }
 
 // clone copies c with its values.

@@ -27,3 +27,14 @@ func Count(n int, noun string) string {
 	}
 	return strconv.Itoa(n) + " " + noun
 }
+
+// FormatBytesPerSecond is a rate of memory in decimal units: "61.30 GB/s".
+func FormatBytesPerSecond(rate float64) string { return FormatRate(rate/1e9) + " GB/s" }
+
+// FormatOpsPerSecond is a rate of arithmetic: "1.900 TFLOP/s", "310.0 GFLOP/s".
+func FormatOpsPerSecond(rate float64) string {
+	if rate >= 1e12 {
+		return FormatRate(rate/1e12) + " TFLOP/s"
+	}
+	return FormatRate(rate/1e9) + " GFLOP/s"
+}

@@ -11,6 +11,7 @@ type GPUReading struct {
 	SMClockMHz     *float64
 	MemoryClockMHz *float64
 	TemperatureC   *float64
+	BusyPercent    *float64 // share of the time in which it computed, 0 to 100, over a span that the driver chooses
 	UsedBytes      *uint64  // memory in use, of all processes together
 	Throttled      []string // why clocks are lower than they could be; empty: they are not, or the driver does not report it
 }
@@ -40,6 +41,12 @@ type UnusedDevice struct {
 	Reason string `json:"reason"` // why it is not used
 }
 
+// NamedBackend is a back-end module that the environment named (GGML_BACKEND_PATH).
+type NamedBackend struct {
+	Path    string `json:"path"`
+	Problem string `json:"problem,omitempty"` // why it was not opened; empty: it was
+}
+
 // GPUTelemetry is what the driver reported of one GPU during the timed repetitions
 // of a test.
 type GPUTelemetry struct {
@@ -47,9 +54,11 @@ type GPUTelemetry struct {
 	Kernels        string   `json:"kernels,omitempty"` // "native", or "ptx": compiled by the driver at first use
 	PowerWatts     *float64 `json:"power_w,omitempty"` // mean
 	EnergyJoules   *float64 `json:"energy_j,omitempty"`
+	IdleWatts      *float64 `json:"idle_w,omitempty"` // before the first test of this process
 	SMClockMHz     *Range   `json:"sm_clock_mhz,omitempty"`
 	MemoryClockMHz *Range   `json:"memory_clock_mhz,omitempty"`
 	TemperatureC   *float64 `json:"temperature_max_c,omitempty"`
+	BusyPercent    *float64 `json:"busy_percent,omitempty"`          // mean share of the time in which it computed, 0 to 100
 	UsedBytes      *uint64  `json:"memory_used_max_bytes,omitempty"` // of all processes together
 	Throttled      []string `json:"throttled,omitempty"`             // why clocks were lower than they could be
 	Others         int      `json:"other_processes,omitempty"`       // the most that computed on it before or after the test

@@ -83,10 +83,14 @@ type Ext struct {
 	GPU               *GPU              `json:"gpu,omitempty"`            // absent when no GPU holds layers
 	UnusedDevices     []UnusedDevice    `json:"unused_devices,omitempty"` // that the engine lists and does not use by default
 	IdleBackends      map[string]string `json:"idle_backends,omitempty"`  // back-end for GPUs that is installed and has no device → why
+	NamedBackend      *NamedBackend     `json:"named_backend,omitempty"`  // module that GGML_BACKEND_PATH named; absent: none
 	Offload           *Offload          `json:"offload,omitempty"`        // absent where no device but the CPU was to be used
 	Memory            *Memory           `json:"memory,omitempty"`         // absent if the engine does not know it, and in records of earlier versions
+	Limits            *Limits           `json:"limits,omitempty"`         // of a pp or tg test in a run that measured the machine's limits; absent from others
 	E2E               *E2E              `json:"e2e,omitempty"`            // of an end-to-end test; absent from all others
 	Conditions        *Conditions       `json:"conditions,omitempty"`     // of the machine during the repetitions; absent where they were not observed
+	Energy            *Energy           `json:"energy,omitempty"`         // absent where no part of the machine tells it
+	Cost              *Cost             `json:"cost,omitempty"`           // absent where no price was given
 	Verdict           *Verdict          `json:"verdict,omitempty"`        // how far the speed can be trusted; absent from records of earlier versions
 	Warnings          []Warning         `json:"warnings,omitempty"`       //
 }

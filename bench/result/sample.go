@@ -2,17 +2,17 @@ package result
 
 import "time"
 
-// Sample is one timed repetition. It is on disk before the next one starts. All
-// figures of a record are derived from its samples.
+// Sample is one timed repetition. It is on disk before the next burst of repetitions
+// starts. All figures of a record are derived from its samples.
 type Sample struct {
 	Repetition int           `json:"repetition"` // from 1
-	Start      time.Time     `json:"start"`      // wall clock, UTC; not used for timing
+	Start      time.Time     `json:"start"`      // wall clock, UTC, before the preparation; not used for timing
 	Elapsed    time.Duration `json:"elapsed_ns"` // monotonic clock, nanoseconds
 
 	Generated       *Generated `json:"generated,omitempty"`        // of an end-to-end test; nil for the others
 	DownloadedBytes int64      `json:"downloaded_bytes,omitempty"` // by this program during the repetition
 
-	Conditions *Conditions `json:"conditions,omitempty"` // of the machine during the repetition; nil: not observed
+	Conditions *Conditions `json:"conditions,omitempty"` // of the machine, from the beginning of the burst; nil: not observed, or an earlier sample has those of the burst
 }
 
 // Generated is what one repetition of an end-to-end test generated.

@@ -30,5 +30,6 @@ const (
 	WarnSoftwareGPU         = "software_gpu"          // a device that computes on the CPU was used as a GPU
 	WarnGPUThrottled        = "gpu_throttled"         // a GPU was slower than it could be
 	WarnConditionsChanged   = "conditions_changed"    // the run was resumed under other conditions
+	WarnNoEnergy            = "no_energy"             // the cost of electricity was asked for, and no part of the machine tells its energy
 	WarnGPUShared           = "gpu_shared"            // other processes computed on the same GPU
 )

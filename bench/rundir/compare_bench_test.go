@@ -129,7 +129,7 @@ func comparing(b *testing.B, args []string, o compare.Options) {
 	b.Helper()
 	rows := 0
 	for b.Loop() {
-		c, err := rundir.Compare(args, "", o)
+		c, err := rundir.Compare(args, "", o, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -92,6 +92,25 @@ func (d *Description) facts(running bool) []report.Fact {
 		hypervisor = "hypervisor " + v.Hypervisor
 	}
 	add("system", v.System, hypervisor, v.Container, d.Host.OS, d.Host.Kernel)
+	var energy []string
+	for part, source := range d.Host.Energy.Sources {
+		energy = append(energy, part+" by "+source)
+	}
+	slices.Sort(energy)
+	if n := len(d.Host.Energy.Denied); n > 0 {
+		energy = append(energy, fmt.Sprintf("only root may read %s: %s", result.Count(n, "counter"), d.Host.Energy.Hint))
+	}
+	add("energy", energy...)
+	if len(d.Jobs) > 0 && d.Jobs[0].Prices != nil {
+		var prices []string
+		if m := d.Jobs[0].Prices.Machine; m != nil {
+			prices = append(prices, m.String())
+		}
+		if e := d.Jobs[0].Prices.Electricity; e != nil {
+			prices = append(prices, "electricity "+e.String())
+		}
+		add("price", prices...)
+	}
 	if d.After != nil {
 		if share, ok := d.After.StealShare(d.Before); ok {
 			add("stolen by other guests", fmt.Sprintf("%.1f %% of the CPU time asked for", 100*share))

@@ -12,24 +12,37 @@ import (
 )
 
 // Page reads sources as Sides does, for a report. Several sources are compared, across
-// machines and libraries. Errors are those of Sides.
-func Page(args []string, parent string) (report.Page, error) {
+// machines and libraries. A Pricer adds costs; it may be nil. Errors are those of Sides and
+// of the Pricer, and result.ErrCurrencies.
+func Page(args []string, parent string, priced Pricer) (report.Page, error) {
 	sides, err := Sides(args, parent)
+	if err != nil {
+		return report.Page{}, err
+	}
+	prices, err := addCosts(sides, priced)
 	if err != nil {
 		return report.Page{}, err
 	}
 	var labels []string
 	var page report.Page
-	for _, side := range sides {
+	for i, side := range sides {
 		labels = append(labels, side.Label)
 		for _, source := range side.Runs {
 			run, err := pageOf(source, parent)
 			if err != nil {
 				return report.Page{}, err
 			}
+			for _, o := range run.Outcomes {
+				if o.Record == nil {
+					continue
+				}
+				if err := report.AddCost(o.Record, prices[i]); err != nil {
+					return report.Page{}, err
+				}
+			}
 			run.Label = side.Label
 			if len(side.Runs) > 1 {
-				run.Label += " " + source.Name
+				run.Label += " " + filepath.Base(source.Name)
 			}
 			page.Runs = append(page.Runs, run)
 		}
@@ -61,7 +74,9 @@ func pageOf(source compare.Run, parent string) (report.PageRun, error) {
 	case !errors.Is(err, ErrNotRun):
 		return report.PageRun{}, err
 	}
-	run := report.PageRun{Document: report.Document{Title: "Results of " + source.Name}}
+	run := report.PageRun{Document: report.Document{
+		Title: "Results of " + filepath.Base(source.Name), Facts: []report.Fact{{Name: "file", Value: source.Name}},
+	}}
 	for i := range source.Records {
 		run.Outcomes = append(run.Outcomes, outcomeOf(source.Records[i]))
 	}

@@ -78,10 +78,42 @@ func Sides(args []string, parent string) ([]compare.Side, error) {
 	return sides, nil
 }
 
-// Compare compares the Sides of args. Errors are those of Sides and of compare.Compare.
-func Compare(args []string, parent string, o compare.Options) (*compare.Comparison, error) {
+// A Pricer returns the prices of sides by their labels; nil: none is known for a side.
+type Pricer func(labels []string) ([]*result.Prices, error)
+
+// addCosts gives the records of sides the costs at the prices of a Pricer, which may be nil.
+// Records without a price of their side keep those that they have. It returns the prices.
+func addCosts(sides []compare.Side, priced Pricer) (prices []*result.Prices, err error) {
+	if priced == nil {
+		return make([]*result.Prices, len(sides)), nil
+	}
+	var labels []string
+	for _, side := range sides {
+		labels = append(labels, side.Label)
+	}
+	if prices, err = priced(labels); err != nil {
+		return nil, err
+	}
+	for i, side := range sides {
+		for _, run := range side.Runs {
+			for j := range run.Records {
+				if err := report.AddCost(&run.Records[j], prices[i]); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return prices, nil
+}
+
+// Compare compares the Sides of args with the costs of a Pricer, which may be nil. Errors
+// are those of Sides, of the Pricer and of compare.Compare, and result.ErrCurrencies.
+func Compare(args []string, parent string, o compare.Options, priced Pricer) (*compare.Comparison, error) {
 	sides, err := Sides(args, parent)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := addCosts(sides, priced); err != nil {
 		return nil, err
 	}
 	return compare.Compare(sides, o)
@@ -257,7 +289,10 @@ func distinctLabels(given []string, sources [][]string) []string {
 		}
 		labels[i] = end(i, n)
 		if !alone(n) { // as a.json beside a.csv
-			labels[i] = sources[i][0]
+			labels[i] = filepath.Base(sources[i][0])
+			if slices.ContainsFunc(sources, func(s []string) bool { return s[0] != sources[i][0] && filepath.Base(s[0]) == labels[i] }) {
+				labels[i] = sources[i][0]
+			}
 		}
 		if more := len(sources[i]) - 1; more > 0 {
 			labels[i] += fmt.Sprintf("+%d", more)

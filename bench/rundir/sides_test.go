@@ -145,7 +145,7 @@ func TestSidesRefuse(t *testing.T) {
 	if _, err := Sides([]string{"untimed.jsonl", "untimed2.jsonl"}, ""); err != nil {
 		t.Errorf("equal records without times are no proof: %v", err)
 	}
-	if _, err := Compare([]string{"a.jsonl"}, "", compare.DefaultOptions()); !errors.Is(err, compare.ErrFewSides) {
+	if _, err := Compare([]string{"a.jsonl"}, "", compare.DefaultOptions(), nil); !errors.Is(err, compare.ErrFewSides) {
 		t.Errorf("one side: %v", err)
 	}
 }

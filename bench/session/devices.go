@@ -26,6 +26,18 @@ func (e *NoCUDAError) Error() string { return e.Err.Error() }
 // Unwrap returns why the GPU is not used.
 func (e *NoCUDAError) Unwrap() error { return e.Err }
 
+// NoAccessError is a GPU that is not used because this user may not open its device
+// node.
+type NoAccessError struct {
+	Err   error
+	Group string // whose members may
+}
+
+func (e *NoAccessError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why the GPU is not used.
+func (e *NoAccessError) Unwrap() error { return e.Err }
+
 // machineGPUs returns what is known about this machine's GPUs.
 func machineGPUs(facts host.Facts) gpu.Machine {
 	return gpu.NewMachine("/", facts.GPUs, facts.NVMLProblem)
@@ -49,6 +61,21 @@ func AskGPUs(ctx context.Context, workers supervise.Options) (answer gpu.Answer,
 		return answer, nil
 	}
 	return machine.Ask(ctx, probe(bench.Job{AllowCPU: true}, workers))
+}
+
+// LogBackends logs why the CUDA back-end has no device, if the text is not empty, and what
+// became of the module that GGML_BACKEND_PATH names; nil: it names none.
+func LogBackends(withoutCUDA string, named *result.NamedBackend) {
+	if withoutCUDA != "" {
+		slog.Info("the CUDA back-end has no device", "reason", withoutCUDA)
+	}
+	switch {
+	case named == nil:
+	case named.Problem != "":
+		slog.Warn("the back-end that GGML_BACKEND_PATH names is not used", "file", named.Path, "reason", named.Problem)
+	default:
+		slog.Info("the back-end that GGML_BACKEND_PATH names is used", "file", named.Path)
+	}
 }
 
 // LogDoubts logs which devices are left out, and which may fail.
@@ -100,6 +127,9 @@ func (r *Session) ask(ctx context.Context) error {
 	if err := answer.Required(); err != nil && r.Job.RequireGPU {
 		if answer.Engine.CUDAModule == "" && machine.HasNVIDIA() {
 			return &NoCUDAError{err}
+		}
+		if len(machine.NoAccess) > 0 {
+			return &NoAccessError{err, machine.NoAccess[0].Group}
 		}
 		return err
 	}

@@ -58,14 +58,21 @@ func (r *Session) Measure(ctx context.Context, to Watchers) (end End) {
 	for i, err := range errs {
 		to.Bad(names[i], err)
 	}
-	r.Models.Start()
+	watch := gpu.Watch("/", gpu.NVMLName, r.Sampling, r.gpus.Kernels)
+	defer watch.Close()
+	meter := host.NewEnergyMeter("/")
+	defer meter.Close()
+	if slices.ContainsFunc(jobs, func(j bench.Job) bool { return len(j.Tests) > 0 }) {
+		observeIdle(ctx, meter, watch)
+	}
+	r.Models.Start()           // downloads begin
 	for i := range r.earlier { // the reader of stdout gets earlier records too
 		if err := errors.Join(to.Summary.Outcome(&r.earlier[i]), all.Earlier(&r.earlier[i])); err != nil && end.Err == nil {
 			end.Err = err
 		}
 	}
 	if end.Err == nil {
-		end.Err = r.runModels(ctx, jobs, workers)
+		end.Err = r.runModels(ctx, jobs, workers, watch, meter)
 	}
 	r.Models.Close()
 	end.Accounting, end.Missing = account.Accounting(time.Now()), r.Models.Missing()
@@ -78,9 +85,7 @@ func (r *Session) Measure(ctx context.Context, to Watchers) (end End) {
 }
 
 // runModels measures with the sensors of the machine.
-func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers supervise.Options) error {
-	watch := gpu.Watch("/", gpu.NVMLName, r.Sampling, r.gpus.Kernels)
-	defer watch.Close()
+func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers supervise.Options, watch *gpu.Watcher, joules *host.EnergyMeter) error {
 	cpus := r.Job.Settings.CPUs
 	for _, s := range r.TestSettings { // all, if they differ
 		if !slices.Equal(s.CPUs, cpus) {
@@ -91,7 +96,9 @@ func (r *Session) runModels(ctx context.Context, jobs []bench.Job, workers super
 	meter := host.NewMeter("/", cpus)
 	defer meter.Close()
 	workers.Meter = meter
-	workers.Observe, workers.Downloaded = watch.Observe, r.Models.Downloaded
+	counted := &energy{meter: joules}
+	workers.Observe = func(s bench.Stamped) []bench.Event { return slices.Concat(counted.Observe(s), watch.Observe(s)) }
+	workers.Downloaded = r.Models.Downloaded
 	cool, err := coolDownOf(r.CoolDown, watch)
 	if err != nil {
 		return err

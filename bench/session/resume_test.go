@@ -39,6 +39,7 @@ func TestResume(t *testing.T) {
 	s.Models, s.GivenOrder = []suite.Entry{{Source: from, Name: from.Name(), Tests: []result.Test{{Prompt: 16}}}}, true
 	o := options(t)
 	o.Job.NoWarmup, o.Job.AllowCPU, o.Sampling = true, true, 7*time.Second
+	o.Job.Prices = &result.Prices{Machine: &result.Price{PerHour: 0.5, Currency: "EUR"}, Electricity: &result.PowerPrice{PerKWh: 0.3}}
 	r, err := session.New(t.Context(), s, o)
 	if err != nil {
 		t.Fatal(err)
@@ -58,9 +59,10 @@ func TestResume(t *testing.T) {
 		Layers                         int
 		NoWarmup, AllowCPU, RequireGPU bool
 		Sampling                       time.Duration
+		Prices                         *result.Prices
 	}
-	got := resumed{again.Weights, again.Job.Settings.GPULayers, again.Models.Jobs()[0].NoWarmup, again.Job.AllowCPU, again.Job.RequireGPU, again.Sampling}
-	if diff := cmp.Diff(resumed{"synthetic", 0, true, true, false, 7 * time.Second}, got); diff != "" {
+	got := resumed{again.Weights, again.Job.Settings.GPULayers, again.Models.Jobs()[0].NoWarmup, again.Job.AllowCPU, again.Job.RequireGPU, again.Sampling, again.Models.Jobs()[0].Prices}
+	if diff := cmp.Diff(resumed{"synthetic", 0, true, true, false, 7 * time.Second, o.Job.Prices}, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -45,6 +45,7 @@ type Options struct {
 
 	ResultsDir string // as rundir.Start takes it
 	NoResults  bool   // the run has no directory
+	Limits     bool   // the machine's limits are measured
 	Output     string // format of stdout, for the run that resumes this one; may be empty
 
 	Span     rundir.Span                                       // this process
@@ -158,6 +159,9 @@ func (r *Session) begin(ctx context.Context, s suite.Suite) (err error) {
 	if err := r.askDevices(ctx); err != nil {
 		return err
 	}
+	if r.Limits {
+		r.planLimits()
+	}
 	a := r.acquireOptions()
 	a.Job.Repetitions = s.Repetitions
 	if len(r.Host.GPUs) == 0 { // else a GPU's sensor may do
@@ -217,7 +221,7 @@ func (r *Session) goOn(ctx context.Context, run string) error {
 			r.TestSettings[name] = s
 		}
 	}
-	r.Job.NoWarmup, r.Job.Warmups = first.NoWarmup, first.Warmups
+	r.Job.NoWarmup, r.Job.Warmups, r.Job.Limits = first.NoWarmup, first.Warmups, first.Limits
 	r.CoolDown = about.Selection.CoolDown
 	if s := about.Selection.GPUSampling; s != nil {
 		r.Sampling = *s

@@ -76,10 +76,8 @@ func Parse(text string) (Source, error) {
 		if !given {
 			revision = "main"
 		}
-		for _, part := range strings.Split(name+"/"+revision, "/") {
-			if part == "" || part == "." || part == ".." || strings.ContainsAny(part, `\?#%`) {
-				return refuse("%q cannot be part of a name on the hub", part)
-			}
+		if part := badPart(name + "/" + revision); part != nil {
+			return refuse("%q cannot be part of a name on the hub", *part)
 		}
 		s.Repository, s.Revision, s.File = parts[0]+"/"+parts[1], revision, parts[2]
 	case strings.EqualFold(m[1], "http"), strings.EqualFold(m[1], "https"):
@@ -106,6 +104,17 @@ func Parse(text string) (Source, error) {
 		return refuse("%w", err)
 	}
 	return s, nil
+}
+
+// badPart returns the first part, between slashes, that no name on the hub can have;
+// nil: there is none.
+func badPart(name string) *string {
+	for _, part := range strings.Split(name, "/") {
+		if part == "" || part == "." || part == ".." || strings.ContainsAny(part, `\?#%`) {
+			return &part
+		}
+	}
+	return nil
 }
 
 // Explicit reports whether a word on a command line can only be meant as a

@@ -3,6 +3,7 @@ package supervise_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sparecores/benchmark-llm/bench"
+	"github.com/sparecores/benchmark-llm/bench/benchtest"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -19,6 +21,12 @@ import (
 const outputEnv = "SUPERVISE_TEST_OUTPUT"
 
 func init() {
+	scenarios["earlier words"] = func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		if c.Method == benchtest.Begin {
+			return benchtest.Step{Do: func() { fmt.Fprintln(os.Stderr, "ggml_aligned_malloc: insufficient memory") }}, c.Test == pp16
+		}
+		return benchtest.Step{Do: func() { _ = syscall.Kill(os.Getpid(), syscall.SIGABRT); select {} }}, c == third
+	}
 	scenarios["last words"] = at(third, always, do(func() {
 		fmt.Fprint(os.Stderr, os.Getenv(outputEnv))
 		_ = syscall.Kill(os.Getpid(), syscall.SIGABRT)
@@ -54,7 +62,7 @@ func TestKilledForMemory(t *testing.T) {
 		{"the first time alone", "kill twice", 0, counts(true, 7, 8, 8), outcome{"pp32 crashed 2", another}},
 		{"not counted", "kill twice", 0, counts(true, 7), outcome{"pp32 crashed 2", another}},
 		{"another process was killed", "abort twice", 0, counts(true, 7, 8, 8, 9), outcome{"pp32 crashed 2", "the worker crashed (exit code 2): SIGABRT"}},
-		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not abort within 1."}},
+		{"ended by us", "hang", time.Second, counts(true, 7, 8), outcome{"pp32 timeout 2", "the worker did not abort within 2."}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +149,23 @@ func TestLastWords(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a worker says in a test that it survives does not explain its end in a later one.
+func TestEarlierWords(t *testing.T) {
+	t.Parallel()
+	h := history{dir: t.TempDir()}
+	if err := supervise.Run(t.Context(), jobOf(0), h.options("earlier words")); err != nil {
+		t.Fatal(err)
+	}
+	checkPP32(t, h, outcome{"pp32 crashed 2", "the worker crashed (exit code 2): SIGABRT"})
+	i := slices.IndexFunc(h.events, func(e bench.Stamped) bool { _, ok := e.Event.(bench.WorkerLost); return ok })
+	if i < 0 {
+		t.Fatal("no worker was lost")
+	}
+	if lost := h.events[i].Event.(bench.WorkerLost); !strings.Contains(lost.Output[0], "insufficient memory") { // the first worker ran pp16, too
+		t.Errorf("the output does not have all that the worker said: %q", lost.Output)
 	}
 }
 

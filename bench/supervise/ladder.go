@@ -85,6 +85,10 @@ func (l *ladder) follow(e bench.Event) {
 	switch e := e.(type) {
 	case bench.EngineReady:
 		l.set(betweenLimit, result.Crashed, "did not begin to load")
+	case bench.LimitsStarted:
+		l.within(e.Budget, bench.Grace(0), "budget of the limits")
+	case bench.LimitsDone:
+		l.set(betweenLimit, result.Crashed, "did not begin to load")
 	case bench.LoadStarted:
 		l.within(e.Budget, bench.Grace(0), "load budget")
 	case bench.LoadDone:

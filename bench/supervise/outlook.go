@@ -270,11 +270,14 @@ func (o *Outlook) testTime(i int, t bench.TestBudget, repetitions int) (took tim
 		return likely, true
 	}
 	perToken, known := o.perToken(i, t.Test)
-	tokens := repetitions * t.Test.Tokens()
+	seconds := perToken * float64(repetitions*t.Test.Tokens())
 	if !m.job.NoWarmup {
-		tokens += t.Test.Prompt + min(1, t.Test.Gen)
+		warmup := t.Test
+		warmup.Gen = min(1, warmup.Gen)
+		perToken, _ := o.perToken(i, warmup)
+		seconds += perToken * float64(warmup.Tokens())
 	}
-	return m.setup + scaled(time.Second, perToken*float64(tokens)), known
+	return m.setup + scaled(time.Second, seconds), known
 }
 
 // perToken predicts the time per token of a test of model i, in seconds, from tests of
@@ -340,7 +343,11 @@ func (o *Outlook) rest(i int, now time.Time) (left time.Duration, known bool) {
 	case t.pass.IsZero(), len(t.passes) == 0 && t.warm == 0:
 	default:
 		if each, known := t.each(); each > 0 {
-			return time.Duration(repetitions-1)*each + max(0, each-now.Sub(t.pass)), known
+			longest := each // since the last report, if the pass is not slow
+			if each < bench.BurstTime {
+				longest += bench.BurstTime
+			}
+			return max(0, time.Duration(repetitions)*each-min(now.Sub(t.pass), longest)), known
 		}
 	}
 	whole, known := o.testTime(i, bench.TestBudget{Test: t.Test}, repetitions)

@@ -37,8 +37,7 @@ func forecasts(t *testing.T, jobs []bench.Job, sizes []uint64, script func(model
 			for i, job := range jobs {
 				a := record.Assembler{Job: job}
 				e := benchtest.New(script(i), bench.EngineFacts{}, bench.ModelFacts{})
-				err := bench.RunJob(context.Background(), e, job, policy.Default(), func(ev bench.Event) error {
-					s := bench.Stamped{At: time.Now(), Event: ev}
+				err := bench.RunJob(context.Background(), e, job, policy.Default(), func(s bench.Stamped) error {
 					_ = o.Event(s)
 					if r := a.Add(s); r != nil {
 						_ = o.Outcome(r)

@@ -24,9 +24,9 @@ func decided(t *testing.T, script benchtest.Script, job bench.Job) (outcomes []s
 		start := time.Now()
 		a := record.Assembler{Job: job}
 		e := benchtest.New(script, bench.EngineFacts{}, bench.ModelFacts{})
-		err := bench.RunJob(context.Background(), e, job, policy.Default(), func(ev bench.Event) error {
-			events = append(events, ev)
-			if o := a.Add(bench.Stamped{At: time.Now(), Event: ev}); o != nil {
+		err := bench.RunJob(context.Background(), e, job, policy.Default(), func(ev bench.Stamped) error {
+			events = append(events, ev.Event)
+			if o := a.Add(ev); o != nil {
 				outcomes = append(outcomes, fmt.Sprintf("%v %s %d", o.Test, o.Status, len(o.Samples)))
 			}
 			return nil

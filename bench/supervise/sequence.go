@@ -37,9 +37,10 @@ func (m *Missing) Error() string { return m.Reason }
 func RunModels(ctx context.Context, jobs []bench.Job, ready func(ctx context.Context, i int) (bench.Job, error), o Options) error {
 	var smaller *findings // of the model that rules out larger ones, or of the last one that ran
 	started := false
+	var limits record.Limits
 	for i, job := range jobs {
 		m := newModel(job, o)
-		m.started = started
+		m.started, m.limits = started, &limits
 		found := newFindings(job)
 		m.options.Consumers = append(Consumers{found}, o.Consumers...)
 		l := smaller.lossOfLarger()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/sparecores/benchmark-llm/bench"
 )
@@ -30,7 +29,7 @@ const repeatByte = 'r'
 // of run ends with ErrOrphaned, and Serve calls orphaned from another goroutine,
 // because the engine may not see the end of the context.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
-	run func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error,
+	run func(ctx context.Context, job bench.Job, emit func(bench.Stamped) error) error,
 ) error {
 	r := bufio.NewReader(in)
 	line, err := readJob(r)
@@ -66,10 +65,10 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, orphaned func(),
 	}()
 
 	var mu sync.Mutex
-	emit := func(e bench.Event) error {
+	emit := func(e bench.Stamped) error {
 		mu.Lock()
 		defer mu.Unlock()
-		line, err := bench.Stamped{At: time.Now(), Event: e}.MarshalLine()
+		line, err := e.MarshalLine()
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func TestServeRefuses(t *testing.T) {
 		{"another type", `{"tests":1}` + "\n", "decode job: json: cannot unmarshal number into Go struct field Job.tests of type []bench.TestBudget"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			run := func(context.Context, bench.Job, func(bench.Event) error) error {
+			run := func(context.Context, bench.Job, func(bench.Stamped) error) error {
 				t.Error("a job was run")
 				return nil
 			}
@@ -59,7 +59,7 @@ func TestServeLongJob(t *testing.T) {
 	}
 	errDone := errors.New("done")
 	err = supervise.Serve(t.Context(), bytes.NewReader(append(line, '\n')), io.Discard, func() {},
-		func(_ context.Context, got bench.Job, _ func(bench.Event) error) error {
+		func(_ context.Context, got bench.Job, _ func(bench.Stamped) error) error {
 			if got.E2E == nil || got.E2E.Prompt != want.E2E.Prompt {
 				t.Error("the prompt has changed")
 			}
@@ -79,14 +79,14 @@ func TestServe(t *testing.T) {
 	want := bench.Job{Model: bench.Model{Name: "m.gguf"}, Repetitions: 3, Tests: []bench.TestBudget{}}
 	go func() {
 		served <- supervise.Serve(t.Context(), in, out, func() { close(orphaned) },
-			func(ctx context.Context, got bench.Job, emit func(bench.Event) error) error {
+			func(ctx context.Context, got bench.Job, emit func(bench.Stamped) error) error {
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Error(diff)
 				}
-				if err := emit(bench.LoadProgress{Share: 0.5}); err != nil {
+				if err := emit(bench.Now(bench.LoadProgress{Share: 0.5})); err != nil {
 					t.Error(err)
 				}
-				err := emit(bench.JobDone{}) // never acknowledged
+				err := emit(bench.Now(bench.JobDone{})) // never acknowledged
 				<-ctx.Done()
 				if cause := context.Cause(ctx); !errors.Is(cause, supervise.ErrOrphaned) {
 					t.Errorf("the context ended with %v", cause)
@@ -134,7 +134,9 @@ func TestServeCannotWrite(t *testing.T) {
 	_ = events.Close()
 	go func() { _, _ = parent.Write([]byte("{}\n")) }()
 	err := supervise.Serve(t.Context(), in, out, func() {},
-		func(_ context.Context, _ bench.Job, emit func(bench.Event) error) error { return emit(bench.JobDone{}) })
+		func(_ context.Context, _ bench.Job, emit func(bench.Stamped) error) error {
+			return emit(bench.Now(bench.JobDone{}))
+		})
 	if !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("error %v, want %v", err, io.ErrClosedPipe)
 	}
@@ -147,9 +149,9 @@ func FuzzServe(f *testing.F) {
 		orphaned := make(chan struct{})
 		ran := false
 		err := supervise.Serve(t.Context(), bytes.NewReader(in), io.Discard, func() { close(orphaned) },
-			func(_ context.Context, _ bench.Job, emit func(bench.Event) error) error {
+			func(_ context.Context, _ bench.Job, emit func(bench.Stamped) error) error {
 				ran = true
-				_ = emit(bench.JobDone{}) // acknowledged or not, as the input goes on
+				_ = emit(bench.Now(bench.JobDone{})) // acknowledged or not, as the input goes on
 				return nil
 			})
 		if ran != (err == nil) {

@@ -6,12 +6,14 @@
 // standard input. The worker writes events, one line each, to file descriptor 3.
 // After each event it waits for one byte on its standard input, with which the parent
 // acknowledges that the event is safe. Another byte, 'r', says that the event was not kept,
-// because a process was stopped during the step, and that the step is to be repeated. So every repetition is on disk before the next
-// one starts, and the parent is idle while the clock runs. The end of standard input
-// tells the worker that the parent is gone.
+// because a process was stopped during the step, and that the step is to be repeated. So every
+// burst of repetitions (bench.BurstTime) is on disk before the next one starts, and the parent
+// is idle while the clock runs. The end of standard input tells the worker that the parent is
+// gone.
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +33,12 @@ type Options struct {
 	Env      []string  // added to the environment, "KEY=value"
 	Version  string    // of this program, for the records
 	Deadline time.Time // of the run; zero: none
-	Log      *slog.Logger
+
+	// StartupLimit is how long a worker may take to open back-ends, which may start a
+	// GPU's driver. 0 is two minutes.
+	StartupLimit time.Duration
+
+	Log *slog.Logger
 
 	// OOMKills counts the processes that the kernel has killed because memory ran
 	// out. It may be nil.
@@ -47,8 +54,9 @@ type Options struct {
 	// Meter reads the conditions of the machine while the worker waits. It may be nil.
 	Meter Meter
 
-	// Downloaded returns how many bytes were downloaded since the last repetition, or
-	// since the warm-up. It is called after each repetition and may be nil.
+	// Downloaded returns how many bytes were downloaded since its last call, or since the
+	// burst began. It is called after each burst, whose repetitions get equal parts, and
+	// may be nil.
 	Downloaded func() int64
 
 	// Stops stops workers together with this process. It may be nil.
@@ -108,12 +116,13 @@ func (e lostError) Is(target error) bool {
 type model struct {
 	*record.Remaining
 	options Options
-	loads   time.Duration // spent on loading
-	started bool          // an engine has started, for this model or another
+	loads   time.Duration  // spent on loading
+	started bool           // an engine has started, for this model or another
+	limits  *record.Limits // that workers of the run have measured
 }
 
 func newModel(job bench.Job, o Options) *model {
-	return &model{Remaining: record.NewRemaining(job), options: o}
+	return &model{Remaining: record.NewRemaining(job), options: o, limits: &record.Limits{}}
 }
 
 func (m *model) run(ctx context.Context) error {
@@ -175,7 +184,9 @@ func (m *model) attempt(ctx context.Context) (*attempt, *record.Loss, error) {
 	if !m.options.Deadline.IsZero() {
 		job.TimeLeft = max(time.Until(m.options.Deadline), 1)
 	}
+	job.LimitsKnown = slices.Concat(job.LimitsKnown, m.limits.Of(job))
 	a := newAttempt(job, m.options)
+	a.limits = m.limits
 	a.outcome = func(o *result.Outcome) error {
 		m.Done(a.worker.Past(o))
 		return m.options.Consumers.Outcome(o)
@@ -271,6 +282,27 @@ type attempt struct {
 	stops   stopCount     // that the attempt has noticed
 	paused  time.Duration // stopped during the current load
 	spoiled bool          // the current step, by a stop
+	burst   burst
+	limits  *record.Limits // gets those that the worker measures; nil: nothing does
+}
+
+// burst is what is known of a burst whose events are arriving.
+type burst struct {
+	begun      bool               // more of its events follow
+	conditions *result.Conditions // nil: not known, or a repetition has them
+	rest       int                // repetitions that follow
+	bytes      int64              // downloaded beside them
+}
+
+// part takes the part of the bytes that belongs to the next repetition. more is the number
+// of repetitions that follow it. bytes returns those of the burst.
+func (b *burst) part(more int, bytes func() int64) int64 {
+	if b.rest == 0 {
+		b.rest, b.bytes = more+1, bytes()
+	}
+	part := b.bytes / int64(b.rest)
+	b.rest, b.bytes = b.rest-1, b.bytes-part
+	return part
 }
 
 func newAttempt(job bench.Job, o Options) *attempt {
@@ -285,8 +317,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 	}
 	defer w.end()
 	defer a.loadEnded()
-	a.ladder.set(startupLimit, result.Crashed, "did not start")
-	if left := a.job.TimeLeft; left > 0 && left < startupLimit {
+	limit := cmp.Or(a.options.StartupLimit, startupLimit)
+	a.ladder.set(limit, result.Crashed, "did not start")
+	if left := a.job.TimeLeft; left > 0 && left < limit {
 		a.ladder.set(left+margin, result.TimeLimit, "did not start within the time limit of the run")
 	}
 	defer a.ladder.stop()
@@ -333,6 +366,9 @@ func (a *attempt) run(ctx context.Context) (lost *record.Loss, err error) {
 			if _, expired := ev.Event.(bench.GraceExpired); expired {
 				end(a.ladder.loss)
 				continue
+			}
+			if _, starts := ev.Event.(bench.TestStarted); starts {
+				w.output.testStarts()
 			}
 			if _, wait := ev.Event.(bench.CoolDownStarted); wait && a.options.CoolDown != nil {
 				waited := a.options.CoolDown(ctx)
@@ -385,13 +421,14 @@ func (a *attempt) noticeStops() error {
 
 // A Meter reads what else the machine does. It is called from one goroutine.
 type Meter interface {
-	Worker(pid int)                 // another worker has started
-	Begin(kind result.Kind)         // the next repetition of such a test may begin
-	Repetition() *result.Conditions // since the last call of Begin or Repetition; nil: not known
+	Worker(pid int)            // another worker has started
+	Begin(kind result.Kind)    // the next burst of such a test may begin
+	Burst() *result.Conditions // since the last call of Begin or Burst; nil: not known
 }
 
-// meter reads the conditions at a worker's event and adds them to a repetition. It
-// comes first, so that the work of this process is not part of the repetition.
+// meter reads the conditions when the events of a burst begin to arrive, and adds them to
+// its first repetition. It comes first, so that the work of this process is not part of
+// the repetitions.
 func (a *attempt) meter(s bench.Stamped) bench.Stamped {
 	if a.options.Meter == nil {
 		return s
@@ -399,15 +436,31 @@ func (a *attempt) meter(s bench.Stamped) bench.Stamped {
 	switch e := s.Event.(type) {
 	case bench.EngineReady:
 		a.options.Meter.Worker(e.PID)
-	case bench.ContextReady, bench.WarmupDone:
+	case bench.ContextReady:
 		if t, ok := a.worker.Running(); ok {
 			a.options.Meter.Begin(t.Kind())
 		}
+	case bench.WarmupDone:
+		a.readBurst(s)
 	case bench.RepetitionDone:
-		e.Sample.Conditions = a.options.Meter.Repetition()
-		s.Event = e
+		a.readBurst(s)
+		if c := a.burst.conditions; c != nil {
+			if s.More > 0 { // only repetitions follow one
+				c.Repetitions = s.More + 1
+			}
+			e.Sample.Conditions, a.burst.conditions = c, nil
+			s.Event = e
+		}
 	}
 	return s
+}
+
+// readBurst reads the conditions if the event is the first of a burst.
+func (a *attempt) readBurst(s bench.Stamped) {
+	if !a.burst.begun {
+		a.burst.conditions = a.options.Meter.Burst()
+	}
+	a.burst.begun = s.More > 0
 }
 
 // observe takes the events of the parent that come before a worker's event.
@@ -427,9 +480,11 @@ func (a *attempt) observe(s bench.Stamped) error {
 // the event completes.
 func (a *attempt) take(s bench.Stamped) error {
 	switch e := s.Event.(type) {
+	case bench.ContextReady:
+		a.burst = burst{} // the rest of one that was spoiled does not arrive
 	case bench.RepetitionDone:
 		if a.options.Downloaded != nil {
-			e.Sample.DownloadedBytes = a.options.Downloaded()
+			e.Sample.DownloadedBytes = a.burst.part(s.More, a.options.Downloaded)
 			s.Event = e
 		}
 	case bench.LoadDone:
@@ -446,11 +501,15 @@ func (a *attempt) take(s bench.Stamped) error {
 	switch e := s.Event.(type) {
 	case bench.EngineFailed:
 		return fmt.Errorf("%w: %w", ErrEngine, &EngineError{e.Code, e.Reason})
+	case bench.LimitsDone:
+		if a.limits != nil {
+			a.limits.Add(a.job, e)
+		}
 	case bench.LoadStarted:
 		a.began, a.paused, a.spoiled = time.Now(), 0, false
 	case bench.LoadDone:
 		a.loadEnded()
-	case bench.PrecompileStarted, bench.TestStarted:
+	case bench.LimitsStarted, bench.PrecompileStarted, bench.TestStarted:
 		a.spoiled = false
 	case bench.AbortRequested:
 		a.spoiled = a.spoiled || e.Stopped
@@ -471,13 +530,14 @@ func (a *attempt) loadEnded() {
 // gone returns how a worker was lost; nil if it finished. killed says why the parent
 // killed the worker; nil: it did not.
 func (a *attempt) gone(w *worker, killed *record.Loss) (*record.Loss, error) {
-	output, loss := w.output.lines(), killed
+	output, recent := w.output.lines()
+	loss := killed
 	switch {
 	case killed != nil:
 	case a.worker.Finished():
 		return nil, nil
 	default:
-		loss = w.describe(output)
+		loss = w.describe(recent)
 	}
 	e := bench.WorkerLost{Status: loss.Status, Reason: loss.Reason, Code: loss.Code, Output: output}
 	return loss, a.options.Consumers.Event(bench.Stamped{At: time.Now(), Event: e})

@@ -61,8 +61,11 @@ func workerMain(scenario string) int {
 	script := benchtest.Script(func(c benchtest.Call) benchtest.Step {
 		note("%v", c)
 		step := benchtest.Step{Takes: time.Millisecond}
-		if c.Method == benchtest.Load {
+		switch c {
+		case load:
 			step.Takes = 10 * time.Millisecond
+		case second: // it ends a burst
+			step.Takes = bench.BurstTime
 		}
 		return step
 	})
@@ -80,16 +83,16 @@ func workerMain(scenario string) int {
 		return step, ok
 	})
 	err := supervise.Serve(ctx, os.Stdin, events, func() { os.Exit(9) },
-		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
+		func(ctx context.Context, job bench.Job, emit func(bench.Stamped) error) error {
 			if scenario == noEngine {
-				return emit(bench.EngineFailed{Reason: "no back-end"})
+				return emit(bench.Now(bench.EngineFailed{Reason: "no back-end"}))
 			}
 			model := bench.ModelFacts{Type: "llama"}
 			if strings.HasPrefix(scenario, onGPU) {
 				model.Placed = []bench.Placement{{Device: "CUDA0", Layers: 1, WeightsBytes: 1}}
 			}
 			e := benchtest.New(script, bench.EngineFacts{Backends: "CPU"}, model)
-			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
+			if err := emit(bench.Now(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()})); err != nil {
 				return err
 			}
 			err := bench.RunJob(ctx, e, job, nil, emit)
@@ -135,9 +138,11 @@ var (
 	pp32 = result.Test{Prompt: 32}
 	tg8  = result.Test{Gen: 8}
 	// Where most workers come to grief: in the second of three tests, with two of
-	// its three repetitions done.
-	third = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 3}
-	load  = benchtest.Call{Method: benchtest.Load}
+	// its three repetitions done and reported.
+	third  = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 3}
+	second = benchtest.Call{Method: benchtest.Repeat, Test: pp32, N: 2}
+	load   = benchtest.Call{Method: benchtest.Load}
+	limits = benchtest.Call{Method: benchtest.Limits}
 )
 
 // at is a scenario that differs from an untroubled run in one call of the
@@ -226,6 +231,9 @@ var scenarios = map[string]scenario{
 		step.Offload = 31
 		return step, c == load
 	},
+	"exit 7 in limits":     at(limits, always, exit(7)),
+	"no memory for limits": at(limits, always, benchtest.Step{Err: bench.ErrOutOfMemory}),
+	"obedient in limits":   at(limits, always, obedient),
 	"assertion": at(third, always, say("x\nggml.c:1: GGML_ASSERT(ok) failed\n"+
 		`{"level":"WARN","msg":"odd tensor","source":"llama"}`+"\nstack", 134)),
 	"three crashes": func(attempt int, c benchtest.Call) (benchtest.Step, bool) {
@@ -269,8 +277,11 @@ var scenarios = map[string]scenario{
 	"crash after the end": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
 		return die(syscall.SIGSEGV), c.Method == benchtest.Close
 	},
+	"slower than a burst": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
+		return benchtest.Step{Takes: bench.BurstTime + 10*time.Millisecond}, c.Method == benchtest.Repeat && c.Test == pp16
+	},
 	"slow": func(_ int, c benchtest.Call) (benchtest.Step, bool) {
-		return benchtest.Step{Takes: 3 * time.Millisecond}, c.Method == benchtest.Repeat
+		return benchtest.Step{Takes: bench.BurstTime/2 + time.Millisecond}, c.Method == benchtest.Repeat
 	},
 }
 
@@ -459,7 +470,7 @@ func TestRun(t *testing.T) {
 			[]string{exited7, exited7, exited7},
 		},
 		{"three tests crash once", 0, []outcome{
-			{Line: "pp16 ok 3"}, {Line: "pp32 ok 3"}, {"tg8 crashed 1", exited2},
+			{Line: "pp16 ok 3"}, {Line: "pp32 ok 3"}, {"tg8 crashed 0", exited2}, // its burst is lost
 		}, []string{exited2, exited2, exited2}},
 		{
 			"three crashes", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", exited2}, {"tg8 crashed 0", "not run after 3 crashes: " + exited2}},
@@ -474,10 +485,10 @@ func TestRun(t *testing.T) {
 		{onGPU + "a test crashes", 0, ok(pp16, pp32, tg8), []string{exited2}},
 
 		// A worker that hangs is ended after its grace, once.
-		{"hang", time.Second, []outcome{{Line: "pp16 ok 3"}, {"pp32 timeout 2", late + "1."}, {Line: "tg8 ok 3"}}, []string{late + "1."}},
+		{"hang", time.Second, []outcome{{Line: "pp16 ok 3"}, {"pp32 timeout 2", late + "2."}, {Line: "tg8 ok 3"}}, []string{late + "2."}},
 		{"stop", time.Second, []outcome{
-			{Line: "pp16 ok 3"}, {"pp32 timeout 2", "the worker exceeded the test's budget and 1."}, {Line: "tg8 ok 3"},
-		}, []string{"the worker exceeded the test's budget and 1."}},
+			{Line: "pp16 ok 3"}, {"pp32 timeout 2", "the worker exceeded the test's budget and 2."}, {Line: "tg8 ok 3"},
+		}, []string{"the worker exceeded the test's budget and 2."}},
 
 		// A worker that does not speak the protocol.
 		{"garbage", 0, []outcome{{Line: "pp16 ok 3"}, {"pp32 crashed 2", noEvent}, {Line: "tg8 ok 3"}}, []string{noEvent, noEvent}},
@@ -717,28 +728,29 @@ func TestEventFails(t *testing.T) {
 	}
 }
 
-// What was downloaded beside a repetition is in its event.
+// What was downloaded beside a burst is in the events of its repetitions, in equal parts.
 func TestDownloaded(t *testing.T) {
 	t.Parallel()
 	var h history
 	h.dir = t.TempDir()
 	o := h.options("untroubled")
-	var bytes int64
-	o.Downloaded = func() int64 { bytes++; return bytes }
+	bursts := []int64{11, 20, 5, 7} // of pp16, of pp32, which has two, and of tg8
+	o.Downloaded = func() int64 {
+		bytes := bursts[0]
+		bursts = bursts[1:]
+		return bytes
+	}
 	if err := supervise.Run(t.Context(), jobOf(0), o); err != nil {
 		t.Fatal(err)
 	}
-	var last int64
+	var got []int64
 	for _, e := range h.events {
 		if e, ok := e.Event.(bench.RepetitionDone); ok {
-			if e.Sample.DownloadedBytes != last+1 {
-				t.Errorf("%+v after %d", e, last)
-			}
-			last++
+			got = append(got, e.Sample.DownloadedBytes)
 		}
 	}
-	if last == 0 || last != bytes {
-		t.Errorf("%d repetitions, asked %d times", last, bytes)
+	if diff := cmp.Diff([]int64{3, 4, 4, 10, 10, 5, 2, 2, 3}, got); diff != "" || len(bursts) > 0 {
+		t.Errorf("%d bursts were not asked for; bytes (-want +got):\n%s", len(bursts), diff)
 	}
 }
 
@@ -750,13 +762,13 @@ type fakeMeter struct {
 
 func (m *fakeMeter) Worker(pid int)         { m.calls, m.pid = append(m.calls, "worker"), pid }
 func (m *fakeMeter) Begin(kind result.Kind) { m.calls = append(m.calls, "begin "+string(kind)) }
-func (m *fakeMeter) Repetition() *result.Conditions {
-	m.calls = append(m.calls, "repetition")
+func (m *fakeMeter) Burst() *result.Conditions {
+	m.calls = append(m.calls, "burst")
 	return &result.Conditions{CPUs: len(m.calls)}
 }
 
-// The conditions are read before the first repetition and after each, while the worker
-// waits. They are in the events of the repetitions.
+// The conditions are read before the first burst and after each, while the worker waits.
+// They are in the event of the first repetition of the burst.
 func TestMeter(t *testing.T) {
 	t.Parallel()
 	var h history
@@ -765,22 +777,22 @@ func TestMeter(t *testing.T) {
 	meter := &fakeMeter{}
 	o.Meter = meter
 	job := jobOf(0)
-	job.Tests, job.Repetitions = job.Tests[:1], 2
+	job.Tests = job.Tests[1:2] // pp32, whose second repetition ends a burst
 	if err := supervise.Run(t.Context(), job, o); err != nil {
 		t.Fatal(err)
 	}
 	kind := string(job.Tests[0].Test.Kind())
-	want := []string{"worker", "begin " + kind, "begin " + kind, "repetition", "repetition"} // the context, the warm-up
+	want := []string{"worker", "begin " + kind, "burst", "burst"}
 	if diff := cmp.Diff(want, meter.calls); diff != "" || meter.pid == 0 {
 		t.Errorf("worker %d, calls (-want +got):\n%s", meter.pid, diff)
 	}
-	var got []int
+	var got []*result.Conditions
 	for _, e := range h.events {
 		if e, ok := e.Event.(bench.RepetitionDone); ok {
-			got = append(got, e.Sample.Conditions.CPUs)
+			got = append(got, e.Sample.Conditions)
 		}
 	}
-	if diff := cmp.Diff([]int{4, 5}, got); diff != "" {
+	if diff := cmp.Diff([]*result.Conditions{{CPUs: 3, Repetitions: 2}, nil, {CPUs: 4}}, got); diff != "" {
 		t.Errorf("conditions of the repetitions (-want +got):\n%s", diff)
 	}
 }
@@ -812,7 +824,7 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
-// No repetition starts before the one before it is safe.
+// No burst starts before the one before it is safe.
 func TestAcknowledgement(t *testing.T) {
 	t.Parallel()
 	var h history
@@ -824,28 +836,29 @@ func TestAcknowledgement(t *testing.T) {
 		return nil
 	}
 	job := jobOf(0)
-	job.Tests = job.Tests[:1]
+	job.Tests = job.Tests[1:2]
+	job.Repetitions = 4
 	if err := run(t.Context(), t, &h, "untroubled", job); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"worker 1", "load", "begin pp16", "warmup pp16",
-		"repeat 1 pp16", "safe 1", "repeat 2 pp16", "safe 2", "repeat 3 pp16", "safe 3",
-		"end pp16", "close",
+		"worker 1", "load", "begin pp32", "warmup pp32",
+		"repeat 1 pp32", "repeat 2 pp32", "safe 1", "safe 2", "repeat 3 pp32", "repeat 4 pp32", "safe 3", "safe 4",
+		"end pp32", "close",
 	}
 	if diff := cmp.Diff(want, h.journal(t)); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// A worker is killed at any moment: no repetition that was followed by another
-// is lost, and another worker does the rest.
+// A worker is killed at any moment: no repetition is lost that was followed by two others,
+// since two of them last longer than a burst. Another worker does the rest.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	const seed = 1
 	rng := rand.New(rand.NewPCG(seed, seed))
 	for i := range 30 {
-		after := time.Duration(rng.Int64N(int64(80 * time.Millisecond)))
+		after := time.Duration(rng.Int64N(int64(4 * time.Second)))
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
 			var once sync.Once
@@ -859,16 +872,18 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				}
 				return nil
 			}
-			err := run(t.Context(), t, &h, "slow", jobOf(0))
+			job := jobOf(0)
+			job.Repetitions = 5
+			err := run(t.Context(), t, &h, "slow", job)
 			killer.Stop()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(ok(pp16, pp32, tg8), h.outcomes); diff != "" {
+			if diff := cmp.Diff([]outcome{{Line: "pp16 ok 5"}, {Line: "pp32 ok 5"}, {Line: "tg8 ok 5"}}, h.outcomes); diff != "" {
 				t.Errorf("killed after %v: %s", after, diff)
 			}
-			// A repetition that started proves that the one before it is in the
-			// events, of this worker or handed on to it.
+			// A repetition that started proves that all but the one before it are in
+			// the events, of this worker or handed on to it.
 			done := make(map[string]bool)
 			test, worker := "", 0
 			for _, e := range h.events {
@@ -889,10 +904,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				if _, err := fmt.Sscanf(line, "worker %d", &worker); err == nil {
 					continue
 				}
-				if _, err := fmt.Sscanf(line, "repeat %d %s", &n, &test); err != nil || n == 1 {
+				if _, err := fmt.Sscanf(line, "repeat %d %s", &n, &test); err != nil || n < 3 {
 					continue
 				}
-				if before := fmt.Sprintf("%d: repeat %d %s", worker, n-1, test); !done[before] {
+				if before := fmt.Sprintf("%d: repeat %d %s", worker, n-2, test); !done[before] {
 					t.Errorf("killed after %v: %q is not in the events", after, before)
 				}
 			}

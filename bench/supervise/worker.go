@@ -214,13 +214,13 @@ func causeOf(output []string) string {
 	near := output[max(0, end-fatalLines):min(end+1, len(output))]
 	for _, line := range near {
 		if noMemory(line) {
-			return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+			return bare(line)
 		}
 	}
 	for _, mark := range slices.Concat(causes, signals) {
 		for _, line := range output {
 			if strings.Contains(line, mark) {
-				return strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+				return bare(line)
 			}
 		}
 	}
@@ -228,6 +228,13 @@ func causeOf(output []string) string {
 		return strings.TrimSpace(output[len(output)-1])
 	}
 	return ""
+}
+
+// bare is a line without the prefix of this program or of C++, which prints an exception's
+// text after "what():".
+func bare(line string) string {
+	line = strings.TrimSpace(strings.TrimPrefix(line, errorPrefix))
+	return strings.TrimSpace(strings.TrimPrefix(line, "what():"))
 }
 
 // fatalLines is how many lines before the end of a crash explain it: the failure, the
@@ -292,9 +299,31 @@ type tail struct {
 
 	mu      sync.Mutex // guards all below
 	partial []byte     // line without its end
-	head    []string
-	last    []string
-	stack   int // lines since the signal; 0: no signal yet
+	all     kept
+	recent  kept // of the current test; before the first test, all
+	stack   int  // lines since the signal; 0: no signal yet
+}
+
+// kept are lines of an output: the first and the last.
+type kept struct{ head, last []string }
+
+func (k *kept) add(line string) {
+	switch {
+	case len(k.head) < tailLines:
+		k.head = append(k.head, line)
+		return
+	case len(k.last) == tailLines:
+		k.last = k.last[1:]
+	}
+	k.last = append(k.last, line)
+}
+
+// testStarts notes that the worker has survived what it printed until now. A failure of
+// an earlier test does not explain its end.
+func (t *tail) testStarts() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.recent = kept{}
 }
 
 // Write takes a part of the output.
@@ -335,25 +364,20 @@ func (t *tail) line(s string) {
 			t.stack++
 		}
 	}
-	switch {
-	case t.stack > stackLines: // keep the lines before the signal
-		return
-	case len(t.head) < tailLines:
-		t.head = append(t.head, s)
-		return
-	case len(t.last) == tailLines:
-		t.last = t.last[1:]
+	if t.stack <= stackLines { // keep the lines before the signal
+		t.all.add(s)
+		t.recent.add(s)
 	}
-	t.last = append(t.last, s)
 }
 
-// lines returns the lines that were kept, oldest first.
-func (t *tail) lines() []string {
+// lines returns the lines that were kept, oldest first, and those of the current test
+// among them.
+func (t *tail) lines() (all, recent []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := append(append([]string(nil), t.head...), t.last...)
+	all, recent = slices.Concat(t.all.head, t.all.last), slices.Concat(t.recent.head, t.recent.last)
 	if len(t.partial) > 0 {
-		lines = append(lines, string(t.partial))
+		all, recent = append(all, string(t.partial)), append(recent, string(t.partial))
 	}
-	return lines
+	return all, recent
 }

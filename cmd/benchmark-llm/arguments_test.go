@@ -133,7 +133,7 @@ func TestCompletion(t *testing.T) {
 		{"run --model-urls=models/", []string{"models/a.gguf"}, words},
 		{"models inspect=Smol", []string{defaults[0]}, words},
 		{"models inspect x=", []string{}, words},
-		{"help=", []string{"compare", "completion", "devices", "estimate", "models", "plan", "replay", "report", "run", "runs", "version"}, words},
+		{"help=", []string{"compare", "completion", "devices", "estimate", "limits", "models", "plan", "quick", "replay", "report", "run", "runs", "version"}, words},
 		{"help models=", []string{"inspect", "synth"}, words},
 		{"compare -o=", report.ComparisonFormats(), words},
 		{"compare --across=", compare.FactorNames(), words},

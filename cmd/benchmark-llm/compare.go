@@ -22,7 +22,7 @@ func newCompareCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := rundir.Compare(args, o.ResultsDir, o.Options())
+			c, err := rundir.Compare(args, o.ResultsDir, o.Options(), o.Prices.Sides)
 			if err != nil {
 				return err
 			}

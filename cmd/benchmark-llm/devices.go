@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/session"
 )
 
@@ -33,38 +33,15 @@ func newDevicesCommand(global *globalOptions) *cobra.Command {
 				return err
 			}
 			if found.gpus.UnusedReason != "" {
-				slog.Warn(gpuUnused, "reason", found.gpus.UnusedReason)
+				slog.Warn(gpu.Unused, "reason", found.gpus.UnusedReason)
 			}
-			logWithoutCUDA(found.withoutCUDA)
+			session.LogBackends(found.withoutCUDA, found.named)
 			session.LogDoubts(found.gpus)
 			return printTable(cmd.OutOrStdout(), table.Row{"device", "type", "back-end", "free", "total", "description"}, found.rows(), "free", "total")
 		},
 	}
 	cmd.Flags().Var(&rpc, "rpc", rpcUsage)
 	return cmd
-}
-
-// kernelWords say how a device gets its kernels.
-var kernelWords = map[string]string{
-	gpu.NativeKernels: "native kernels",
-	gpu.PTXKernels:    "kernels compiled by the driver at first use (PTX)",
-}
-
-func bytesOrUnknown(n uint64) string {
-	if n == 0 {
-		return "?"
-	}
-	return humanize.IBytes(n)
-}
-
-// gpuUnused stands before the reason.
-const gpuUnused = "a GPU cannot be used"
-
-// logWithoutCUDA logs why the CUDA back-end has no device; empty: it logs nothing.
-func logWithoutCUDA(reason string) {
-	if reason != "" {
-		slog.Info("the CUDA back-end has no device", "reason", reason)
-	}
 }
 
 // engineError is an engine of this process that could not start.
@@ -76,6 +53,7 @@ func (e *engineError) Unwrap() error { return e.error }
 type foundDevices struct {
 	devices []llamacpp.Device
 	gpus    gpu.Usage // of the machine's GPUs
+	named   *result.NamedBackend
 
 	// withoutCUDA says why the CUDA back-end has no device on a machine without a GPU.
 	// It is empty if the back-end has one or is not installed.
@@ -101,6 +79,7 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 	if err != nil {
 		return f, &engineError{err}
 	}
+	f.gpus.Unused, f.named = engine.Unused, engine.Named
 	if f.gpus.UnusedReason == "" {
 		f.withoutCUDA = engine.WithoutCUDA()
 	}
@@ -110,12 +89,15 @@ func findDevices(ctx context.Context, level slog.Level, rpc []string) (f foundDe
 // rows are the rows of the table.
 func (f *foundDevices) rows() (rows []table.Row) {
 	for _, d := range f.devices {
-		if how := f.gpus.KernelsOf(d.ID); how != "" {
-			d.Description += ", " + kernelWords[how]
+		if how := f.gpus.KernelsOf(d.Backend, d.ID); how != "" {
+			d.Description += ", " + gpu.KernelWords(how)
+		}
+		if why := f.gpus.WhyUnused(d.Name); why != "" {
+			d.Description += ", not used: " + why
 		}
 		rows = append(rows, table.Row{
 			oneLine(d.Name), d.Type, oneLine(d.Backend),
-			bytesOrUnknown(d.MemoryFreeBytes), bytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
+			acquire.BytesOrUnknown(d.MemoryFreeBytes), acquire.BytesOrUnknown(d.MemoryTotalBytes), oneLine(d.Description),
 		})
 	}
 	return rows
@@ -125,7 +107,7 @@ func (f *foundDevices) rows() (rows []table.Row) {
 // all usable GPUs with memory of their own; nil if there is no such GPU.
 func (f *foundDevices) plan() (devices []acquire.PlannedDevice, freeBytes *uint64) {
 	for _, d := range f.devices {
-		devices = append(devices, acquire.PlannedDevice{Name: d.Name, Type: string(d.Type), FreeBytes: d.MemoryFreeBytes, Kernels: f.gpus.KernelsOf(d.ID)})
+		devices = append(devices, acquire.PlannedDevice{Name: d.Name, Type: string(d.Type), FreeBytes: d.MemoryFreeBytes, Kernels: f.gpus.KernelsOf(d.Backend, d.ID), NotUsed: f.gpus.WhyUnused(d.Name)})
 		if string(d.Type) == "gpu" && d.MemoryTotalBytes > 0 && f.gpus.Usable(d.Name) {
 			if freeBytes == nil {
 				freeBytes = new(uint64)

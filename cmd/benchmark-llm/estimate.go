@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -15,10 +14,10 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/estimate"
+	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
@@ -30,13 +29,13 @@ type estimateOptions struct {
 	repetitions        int
 	rounds             int
 	format             string
+	check              bool
 	price              string
 	settings           bench.Settings
 }
 
 func newEstimateCommand(global *globalOptions) *cobra.Command {
 	o := &estimateOptions{global: global, settings: bench.DefaultSettings(0)}
-	o.settings.LoadMode = "none"
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	cmd := &cobra.Command{
 		Use:   "estimate MODEL|URL…",
@@ -66,6 +65,7 @@ Estimates are no records: every output marks them.`,
 	f.IntVarP(&o.repetitions, "repetitions", "r", 3, "`number` of timed repetitions of each test of each model, 1…10000")
 	f.IntVar(&o.rounds, "rounds", 3, "`number` of times that the models take turns, 1…100")
 	f.IntVarP(&o.settings.Threads, "threads", "t", host.DefaultThreads(), "`number` of CPU threads")
+	f.BoolVar(&o.check, "check", false, "measure the full model, too, in turn with those with fewer layers, and show how far the estimate is off")
 	f.StringVar(&o.price, "price", "", "`price` of the machine per hour, as 0.53/h or €0.53/h: adds the cost of a million tokens")
 	f.StringVarP(&o.format, "output", "o", "table", "output `format`: "+strings.Join(estimate.Formats(), ", "))
 	return cmd
@@ -81,49 +81,21 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	if o.rounds < 1 || o.rounds > 100 {
 		return usage("try 3, the default", "--rounds: %d is outside 1…100", o.rounds)
 	}
-	if err := o.settings.Validate(); err != nil {
-		return settingFailure(err)
-	}
 	tests, err := suite.Lengths{Prompt: o.prompt.Values, Gen: o.gen.Values, Depth: o.depth.Values}.Tests()
 	if err != nil || len(tests) == 0 {
 		return usage("try -p 512 -n 128, the default", "no test that can be estimated")
 	}
-	price, err := result.ParsePrice(o.price)
-	if err != nil && o.price != "" {
-		return usage("try 0.53/h, €0.53/h or \"0.53 USD/h\"", "--price: %w", err)
-	}
-	if _, err := llamacpp.Version(); err != nil {
-		return err
-	}
 	ctx, stop := interruptible(nil)
 	defer stop()
-	dir, err := host.OwnTempDir()
-	if err == nil {
-		dir, err = os.MkdirTemp(dir, "estimate-")
-	}
-	if err != nil {
-		return fail(exitNothing, fmt.Errorf("directory for headers: %w", err), causeHint(err, "choose another place with TMPDIR"))
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the system clears it
-	options := estimate.Options{
-		Tests: tests, Rounds: o.rounds, Context: acquire.ContextOf(o.settings), Dir: dir,
-		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
-	}
-	if o.price != "" {
-		options.Price = &price
-	}
-	options.CacheBytes = host.Collect("/").CPU.LargestCacheBytes()
-	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
-		options.AvailableBytes = *free
-	}
-	level, err := o.global.level()
+	t, err := o.global.thinModels(ctx, &o.settings, o.price)
 	if err != nil {
 		return err
 	}
-	if found, err := findDevices(ctx, level, nil); err == nil {
-		if _, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
-			options.AvailableBytes = *free
-		}
+	defer os.RemoveAll(t.dir) //nolint:errcheck // the system clears it
+	options := estimate.Options{
+		Tests: tests, Rounds: o.rounds, Check: o.check, Context: t.context, Dir: t.dir, Price: t.price,
+		AvailableBytes: t.availableBytes, GPUs: t.gpus, CacheBytes: host.Collect("/").CPU.LargestCacheBytes(),
+		Job: bench.Job{Repetitions: o.repetitions, Seed: 1, Settings: o.settings, AllowCPU: true},
 	}
 	var plans []*estimate.Plan
 	for _, model := range models {
@@ -135,16 +107,12 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 	}
 	var rows []estimate.Row
 	for _, p := range plans {
-		if err := o.measure(ctx, level, p); err != nil {
+		if err := p.Measure(ctx, t.workers); err != nil {
 			return causeOf(ctx, "nothing was estimated", err)
 		}
 		rows = append(rows, p.Rows()...)
 	}
-	columns := 0
-	if isTerminal(stdout) {
-		columns = width(stdout)
-	}
-	if err := printed(estimate.Write(stdout, o.format, rows, columns)); err != nil {
+	if err := printed(estimate.Write(stdout, o.format, rows, columns(stdout))); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(rows, func(r estimate.Row) bool { return r.Speed > 0 }) {
@@ -155,7 +123,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 
 // planEstimate plans the estimate of a model by its header.
 func planEstimate(ctx context.Context, model string, o estimate.Options) (*estimate.Plan, error) {
-	src, err := source.Parse(model)
+	src, err := acquire.Named(ctx, newClient(false), model)
 	if err != nil {
 		return nil, err
 	}
@@ -170,16 +138,61 @@ func planEstimate(ctx context.Context, model string, o estimate.Options) (*estim
 	return estimate.New(found.Name, outline, o)
 }
 
-// measure runs the thin models of a plan.
-func (o *estimateOptions) measure(ctx context.Context, level slog.Level, p *estimate.Plan) error {
-	jobs, err := p.Jobs()
-	if err != nil {
-		return err
+// thinModels is what commands need that run thin models.
+type thinModels struct {
+	dir            string        // for headers; the caller removes it
+	price          *result.Price // nil: none was given
+	context        gguf.Context
+	availableBytes uint64   // of the memory that must hold them: the GPUs', if there are any; 0: not known
+	gpus           []string // these GPUs
+	workers        supervise.Options
+}
+
+// thinModels checks settings and a price, and prepares to run thin models.
+func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price string) (t thinModels, err error) {
+	s.LoadMode = "none"
+	if err := s.Validate(); err != nil {
+		return t, settingFailure(err)
 	}
-	workers := workersOf(level)
-	workers.Env, workers.Apart, workers.Consumers = []string{"GGML_NO_BACKTRACE=1"}, true, supervise.Consumers{p}
-	return supervise.RunModels(ctx, jobs, func(_ context.Context, i int) (bench.Job, error) {
-		slog.Info("measuring a thin model", "model", jobs[i].Model.Name)
-		return jobs[i], ctx.Err()
-	}, workers)
+	if price != "" {
+		p, err := result.ParsePrice(price)
+		if err != nil {
+			return t, usage("try 0.53/h, €0.53/h or \"0.53 USD/h\"", "--price: %w", err)
+		}
+		t.price = &p
+	}
+	level, err := g.level()
+	if err != nil {
+		return t, err
+	}
+	if _, err := llamacpp.Version(); err != nil {
+		return t, err
+	}
+	if t.dir, err = host.OwnTempDir(); err == nil {
+		t.dir, err = os.MkdirTemp(t.dir, "thin-")
+	}
+	if err != nil {
+		return t, fail(exitNothing, fmt.Errorf("directory for headers: %w", err), causeHint(err, "choose another place with TMPDIR"))
+	}
+	t.context, t.workers = acquire.ContextOf(*s), workersOf(level)
+	t.workers.Env = []string{"GGML_NO_BACKTRACE=1"}
+	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
+		t.availableBytes = *free
+	}
+	if found, err := findDevices(ctx, level, nil); err == nil {
+		if devices, free := found.plan(); free != nil { // thin models must fit the GPUs, as the full one is estimated there
+			t.availableBytes = *free
+			for _, d := range devices {
+				if d.Type == "gpu" && d.NotUsed == "" {
+					t.gpus = append(t.gpus, d.Name)
+				}
+			}
+		}
+	}
+	return t, nil
+}
+
+// run runs jobs in turn.
+func (t *thinModels) run(ctx context.Context, jobs []bench.Job, consumers func(int) supervise.Consumers) error {
+	return supervise.RunInTurns(ctx, jobs, consumers, t.workers)
 }

@@ -22,7 +22,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -100,7 +102,7 @@ func printed(err error) error {
 
 const (
 	hostHint        = "check the network and the proxy, or use --weights auto or --weights synthetic"
-	sourcesHint     = "give a path, an https URL of a GGUF file, or hf:user/repository/file[@revision]"
+	sourcesHint     = "give a path, an https URL of a GGUF file, hf:user/repository[:quant] or hf:user/repository/file[@revision]"
 	otherModelsDir  = "choose another place with --models-dir"
 	otherResultsDir = "choose another place with --results-dir (none: no directory)"
 	limitsHint      = "raise the limits on processes (ulimit -u, the pids limit of the container) and address space (ulimit -v)"
@@ -197,6 +199,7 @@ var rules = []rule{
 	{is(errStdout), exitOutput, byCause("check that stdout is open and has room")},
 
 	// The run's directory.
+	{is(report.ErrEstimate), exitModel, hint("measure the model with run; estimates are not compared")},
 	{is(rundir.ErrSource), exitModel, byCause("give a run's directory, or a whole results file of this program or of llama-bench")},
 	{is(rundir.ErrTwice, compare.ErrFewSides), exitUsage, hint("give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last")},
 	{is(compare.ErrNoRow), exitUsage, compare.Hint},
@@ -235,12 +238,17 @@ var rules = []rule{
 	{is(source.ErrBad), exitModel, hint(sourcesHint)},
 	{modelKind(acquire.NoFile), exitModel, noFileHint},
 	{modelKind(acquire.NotFetched), exitModel, notFetchedHint},
+	{modelKind(acquire.NotChosen), exitModel, notChosenHint},
 	{modelKind(acquire.NoDirectory), exitModel, byCause(otherModelsDir)},
 	{modelKind(acquire.UnknownModel), exitModel, hint("benchmark-llm models lists the names")},
 	{modelKind(acquire.NoTensor), exitModel, hint("check the pattern: names are like blk.0.ffn_down_exps.weight")},
 	{modelKind(acquire.NoShape), exitModel, func(err error) string { return cmp.Or(headerHint(err), "use --weights file") }},
 	{is(synth.ErrThin), exitModel, hint("run measures the model itself")},
+	{is(result.ErrCurrencies), exitUsage, hint("give both prices in one currency")},
 	{is(estimate.ErrTest), exitUsage, hint("use -p and -n")},
+	{is(roofline.ErrType), exitUsage, hint("try --type q4_K")},
+	{is(roofline.ErrMemory), exitNothing, hint("free memory")},
+	{is(supervise.ErrNoLimits), exitNothing, hint("free memory, or name another device with --device")},
 	{is(estimate.ErrMemory), exitModel, hint("free memory, or use shorter lengths: -p, -n and -d")},
 	{is(gguf.ErrUnsupported), exitModel, headerHint},
 	{modelKind(acquire.OtherFile), exitModel, hint("put the file back, or start a new run")},
@@ -261,7 +269,11 @@ func finishedHint(err error) string {
 
 func gpuHint(err error) string {
 	text := "leave --require-gpu out to measure the CPU"
-	if ofType[*session.NoCUDAError](err) {
+	var denied *session.NoAccessError
+	switch {
+	case errors.As(err, &denied):
+		text = fmt.Sprintf("sudo usermod -aG %s USER, and log in again (in a container: --group-add %s); %s", denied.Group, denied.Group, text)
+	case ofType[*session.NoCUDAError](err):
 		text = "`make cuda build` gets the CUDA back-end; " + text
 	}
 	return text
@@ -346,6 +358,28 @@ func notFetchedHint(err error) string {
 	return "run the same command again to resume the download, or use --weights synthetic"
 }
 
+// notChosenHint is the hint for a repository of which no file was chosen.
+func notChosenHint(err error) string {
+	var choice *fetch.ChoiceError
+	switch {
+	case !errors.As(err, &choice):
+	case len(choice.Quants) > 0:
+		return "give one of them: -hf " + choice.Repository.Name + ":" + choice.Quants[0]
+	default:
+		return "choose a repository of GGUF files; the names of many end in -GGUF"
+	}
+	switch {
+	case errors.Is(err, fetch.ErrRefused):
+		return notFetchedHint(err)
+	case errors.Is(err, fetch.ErrOffline):
+		return "unset HF_HUB_OFFLINE, or give the path of a file"
+	case errors.Is(err, fetch.ErrNotFound):
+		return "check the repository and the revision"
+	default:
+		return "check the network and the proxy, or give the path of a file"
+	}
+}
+
 // lookup makes a failure of err if a rule knows it.
 func lookup(err error) (*failure, bool) {
 	if err == nil {
@@ -412,6 +446,12 @@ func because(err error, above string) {
 	}
 }
 
+// deviceLost tells whether a worker or a load ended because a driver lost its device.
+// Reasons arrive as text.
+func deviceLost(err error) bool {
+	return strings.Contains(err.Error(), bench.ErrDeviceLost.Error()) || strings.Contains(err.Error(), "ErrorDeviceLost")
+}
+
 // noRecordError is a run that printed no record, or, with --strict, one in which
 // tests have none.
 type noRecordError struct {
@@ -458,6 +498,8 @@ func (e *noRecordError) hint() string {
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
 		return "try a newer llama.cpp; " + trace
+	case deviceLost(e.err):
+		return "dmesg says why the driver lost it; --device none measures the CPU; " + trace
 	case e.status == result.OutOfMemory:
 		return "use shorter lengths or a smaller model; " + trace
 	case e.status == result.TimeLimit:

@@ -16,7 +16,9 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
+	"github.com/sparecores/benchmark-llm/bench/report"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
 	"github.com/sparecores/benchmark-llm/bench/rundir"
 	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/source"
@@ -43,12 +45,18 @@ func TestRules(t *testing.T) {
 		{fmt.Errorf("%w: %w", rundir.ErrSource, errors.New("line 3")), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, syscall.EACCES), 3, "get permission for the path, or give a run's directory, or a whole results file of this program or of llama-bench"},
 		{at(rundir.ErrSource, rundir.ErrBroken), 3, "give a run's directory, or a whole results file of this program or of llama-bench"},
+		{at(rundir.ErrSource, report.ErrEstimate), 3, "measure the model with run; estimates are not compared"},
+		{fmt.Errorf("pp512 of m.gguf: %w: EUR and USD", result.ErrCurrencies), 2, "give both prices in one currency"},
 		{rundir.ErrTwice, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{compare.ErrFewSides, 2, "give two sides or more, the base first, with a label and sources of their own: benchmark-llm compare last~1 last"},
 		{&compare.NoRowError{}, 2, "give results of the same models and tests"},
 		{&compare.NoRowError{Across: []string{"machine", "type_k"}}, 2, "compare them with --across machine,type_k"},
 		{&compare.GateError{}, 8, "the table shows how sure that is; more runs of a side, separated by commas, narrow the intervals"},
 		{fmt.Errorf("m.gguf: %w", synth.ErrThin), 3, "run measures the model itself"},
+		{fmt.Errorf("\"q9\": %w", roofline.ErrType), 2, "try --type q4_K"},
+		{fmt.Errorf("%w: 2.0 GiB", roofline.ErrMemory), 1, "free memory"},
+		{fmt.Errorf("%w: limits of CPU: no memory", supervise.ErrNoLimits), 1, "free memory, or name another device with --device"},
+		{fmt.Errorf("%w: %w", supervise.ErrNoLimits, &supervise.EngineError{Code: bench.DeviceMissing}), 4, "benchmark-llm devices lists the devices"},
 		{fmt.Errorf("m.gguf: %w", estimate.ErrMemory), 3, "free memory, or use shorter lengths: -p, -n and -d"},
 		{fmt.Errorf("m.gguf, e2e1+1: %w", estimate.ErrTest), 2, "use -p and -n"},
 		{fmt.Errorf("m.gguf, tg128: %w", gguf.ErrEncoder), 3, "measure prompts only: -n 0"},
@@ -80,6 +88,7 @@ func TestRules(t *testing.T) {
 		{llamacpp.ErrNoRPC, 4, "install libggml0-backend-rpc, or leave --rpc out"},
 		{llamacpp.ErrNoCUDA, 4, "`make cuda build` gets the CUDA back-end, which needs NVIDIA's driver; --allow-cpu measures the CPU"},
 		{gpu.ErrNotUsed, 4, "leave --require-gpu out to measure the CPU"},
+		{&session.NoAccessError{Err: gpu.ErrNotUsed, Group: "render"}, 4, "sudo usermod -aG render USER, and log in again (in a container: --group-add render); leave --require-gpu out to measure the CPU"},
 		{&session.NoCUDAError{Err: gpu.ErrNotUsed}, 4, "`make cuda build` gets the CUDA back-end; leave --require-gpu out to measure the CPU"},
 		{session.ErrDevices, 4, devicesHint},
 		{&supervise.EngineError{Code: bench.NoRPC}, 4, "install libggml0-backend-rpc, or leave --rpc out"},
@@ -105,11 +114,19 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoFile, gguf.ErrUnknownType), 3, "use a file of another quantisation, or a newer llama.cpp"},
 		{model(acquire.NoFile, gguf.ErrNotFirst), 3, "give the first file, whose name has -00001-of-"},
 		{model(acquire.NoFile, gguf.ErrAdapter), 3, "give the model that it adapts"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{Repository: source.Repository{Name: "u/r", Quant: "F16"}, Quants: []string{"Q8_0", "Q4_0"}}), 3, "give one of them: -hf u/r:Q8_0"},
+		{model(acquire.NotChosen, &fetch.ChoiceError{}), 3, "choose a repository of GGUF files; the names of many end in -GGUF"},
+		{model(acquire.NotChosen, fetch.ErrRefused), 3, "set HF_TOKEN to a token that may read the file"},
+		{model(acquire.NotChosen, fetch.ErrOffline), 3, "unset HF_HUB_OFFLINE, or give the path of a file"},
+		{model(acquire.NotChosen, fetch.ErrNotFound), 3, "check the repository and the revision"},
+		{model(acquire.NotChosen, fetch.ErrUnavailable), 3, "check the network and the proxy, or give the path of a file"},
 		{model(acquire.NotFetched, gguf.ErrProjector), 3, "give the language model that it belongs to"},
 		{model(acquire.NotFetched, gguf.ErrCorrupt), 3, "give the address of another file: this one is incomplete or damaged"},
 		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
 		{&noRecordError{err: errors.New("pp1024 of m: " + gguf.TooLong(1024, 512).Error()), status: result.Unsupported}, 3, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"}, // as a run says it
 		{&noRecordError{err: errors.New("tg8 of m: " + gguf.ErrEncoder.Error()), status: result.Unsupported}, 3, "measure prompts only: -n 0"},
+		{&noRecordError{err: errors.New("m not loaded: " + bench.ErrDeviceLost.Error() + ": device lost on Vulkan0"), loading: true, status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
+		{&noRecordError{err: errors.New("tg8 of m: the worker crashed: vk::Queue::submit: ErrorDeviceLost"), status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
 		{model(acquire.NoFile, fs.ErrPermission), 3, "get permission for the path, or give the path of a GGUF file"},
 		{model(acquire.NoFile, syscall.EMFILE), 3, "raise the limit on open files (ulimit -n)"},
 		{model(acquire.NotFetched, plain), 3, "run the same command again to resume the download, or use --weights synthetic"},

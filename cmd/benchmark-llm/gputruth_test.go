@@ -129,7 +129,7 @@ func TestGPUThatCannotBeOpened(t *testing.T) {
 	if out, log := output(t, exitOK, "devices"); !strings.HasPrefix(out, "device ") || !strings.Contains(log, reason) {
 		t.Errorf("devices:\n%s%s", out, log)
 	}
-	if out, log := output(t, exitOK, "plan", "-m", embedded, "--weights", "synthetic"); !strings.Contains(out, gpuUnused+": "+reason+"\n") {
+	if out, log := output(t, exitOK, "plan", "-m", embedded, "--weights", "synthetic"); !strings.Contains(out, gpu.Unused+": "+reason+"\n") {
 		t.Errorf("plan:\n%s%s", out, log)
 	}
 }
@@ -186,14 +186,16 @@ func TestDevicesOfCUDA(t *testing.T) {
 		devices: []llamacpp.Device{
 			{Name: "CUDA0", Description: "NVIDIA L4", Type: "gpu", Backend: "CUDA", ID: "0000:C1:00.0", MemoryFreeBytes: 23 << 30, MemoryTotalBytes: 24 << 30},
 			{Name: "CUDA1", Description: "NVIDIA T4", Type: "gpu", Backend: "CUDA", ID: "0000:c2:00.0", MemoryFreeBytes: 15 << 30, MemoryTotalBytes: 16 << 30},
+			{Name: "Vulkan0", Description: "NVIDIA L4", Type: "gpu", Backend: "Vulkan", ID: "0000:c1:00.0", MemoryFreeBytes: 23 << 30, MemoryTotalBytes: 24 << 30},
 			{Name: "CPU", Description: "a CPU", Type: "cpu", Backend: "CPU"},
 		},
-		gpus: gpu.Usage{Kernels: map[string]string{"0000:c1:00.0": gpu.NativeKernels, "0000:c2:00.0": gpu.PTXKernels}, Doubts: []string{"CUDA1 (NVIDIA T4): why"}},
+		gpus: gpu.Usage{Kernels: map[string]string{"0000:c1:00.0": gpu.NativeKernels, "0000:c2:00.0": gpu.PTXKernels}, Doubts: []string{"CUDA1 (NVIDIA T4): why"}, Unused: []result.UnusedDevice{{Name: "Vulkan0", Reason: "it is CUDA0"}}},
 	}
-	gpuType, cpuType := found.devices[0].Type, found.devices[2].Type
+	gpuType, cpuType := found.devices[0].Type, found.devices[3].Type
 	want := []table.Row{
 		{"CUDA0", gpuType, "CUDA", "23 GiB", "24 GiB", "NVIDIA L4, native kernels"},
 		{"CUDA1", gpuType, "CUDA", "15 GiB", "16 GiB", "NVIDIA T4, kernels compiled by the driver at first use (PTX)"},
+		{"Vulkan0", gpuType, "Vulkan", "23 GiB", "24 GiB", "NVIDIA L4, not used: it is CUDA0"},
 		{"CPU", cpuType, "CPU", "?", "?", "a CPU"},
 	}
 	if diff := cmp.Diff(want, found.rows()); diff != "" {
@@ -203,11 +205,18 @@ func TestDevicesOfCUDA(t *testing.T) {
 	if free == nil || *free != 38<<30 {
 		t.Errorf("free: %v", free)
 	}
-	p := planText{Devices: devices, GPUDoubts: found.gpus.Doubts}
-	text := p.devicesLine() + "\n" + p.gpuLines()
-	if diff := cmp.Diff("devices: CUDA0 (gpu, 23 GiB free, native kernels), CUDA1 (gpu, 15 GiB free, kernels compiled by the driver at first use (PTX)), "+
-		"CPU (cpu, ? free)\na GPU may not work: CUDA1 (NVIDIA T4): why", text); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
+	p := acquire.Plan{Devices: devices, GPUDoubts: found.gpus.Doubts}
+	var text strings.Builder
+	if err := p.Write(&text, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"devices: CUDA0 (gpu, 23 GiB free, native kernels), CUDA1 (gpu, 15 GiB free, kernels compiled by the driver at first use (PTX)), Vulkan0 (gpu, 23 GiB free, not used: it is CUDA0), CPU (cpu, ? free)\n",
+		"a GPU may not work: CUDA1 (NVIDIA T4): why\n",
+	} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("no %q in\n%s", line, text.String())
+		}
 	}
 	found.gpus = gpu.Usage{UnusedReason: "why"}
 	if _, free := found.plan(); free != nil {

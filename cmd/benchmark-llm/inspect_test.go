@@ -190,21 +190,6 @@ func TestInspectDefaultModels(t *testing.T) {
 	}
 }
 
-// What GPUs can hold stands beside what the machine can.
-func TestInspectGPUs(t *testing.T) {
-	in := acquire.Inspection{Model: "m", Memory: []gguf.Memory{{Tokens: 512, Weights: 3 << 30}}, Available: new(uint64), DevicesFree: new(uint64)}
-	*in.Available, *in.DevicesFree = 1<<30, 4<<30
-	var out bytes.Buffer
-	if err := printInspection(&out, in); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"GPU memory    4.0 GiB free\n", " fits here  fits GPUs", " no         yes"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, out.String())
-		}
-	}
-}
-
 // The outline of a model on a server is kept, and serves when the server cannot
 // be asked.
 func TestKeepOutline(t *testing.T) {

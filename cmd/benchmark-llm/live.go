@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -76,4 +77,18 @@ func (l *liveLine) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, _ = io.WriteString(l.terminal, clearLine)
+}
+
+// showLine shows a live line instead of the log, which then has warnings and errors only,
+// if stderr is a terminal that can redraw it. hide ends it.
+func (g *globalOptions) showLine(stderr io.Writer, text func() string) (hide func()) {
+	if !moves(stderr) || g.quiet || g.still || g.logFormat != "text" {
+		return func() {}
+	}
+	line, before := newLiveLine(stderr, text), slog.Default()
+	slog.SetDefault(newLogger(line, g.logFormat, slog.LevelWarn, stderr))
+	return func() {
+		line.close()
+		slog.SetDefault(before)
+	}
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
@@ -118,16 +116,5 @@ func TestPlanShards(t *testing.T) {
 	missing := files["big-00001-of-00003.gguf"].size + files["big-00003-of-00003.gguf"].size
 	if m := p.Models[0]; m.SizeBytes != tensors || m.DownloadBytes != missing || p.DownloadBytes != missing || len(m.Notes) > 0 || m.Disk == acquire.Unknown || m.Path != "" {
 		t.Errorf("%+v", m)
-	}
-}
-
-func TestDurationText(t *testing.T) {
-	got := make(map[float64]string)
-	want := map[float64]string{0.2: "0s", 59.6: "1m", 90: "1m30s", 600: "10m", 3600: "1h", 4800: "1h20m", 7205: "2h0m5s"}
-	for s := range want {
-		got[s] = durationText(s)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
 	}
 }

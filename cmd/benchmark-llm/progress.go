@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
 	"github.com/sparecores/benchmark-llm/bench/result"
+	"github.com/sparecores/benchmark-llm/bench/roofline"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -194,7 +197,7 @@ func (p *progress) Event(s bench.Stamped) error {
 			on = e.Facts.GPUInfo
 		}
 		slog.Info("engine ready", "backends", e.Facts.Backends, "device", on, "cpu_variant", e.Facts.CPUVariant, "threads", p.threads)
-		logWithoutCUDA(e.Facts.WithoutCUDA())
+		session.LogBackends(e.Facts.WithoutCUDA(), e.Facts.Named)
 	case bench.WaitStarted:
 		p.mu.Lock()
 		p.model = e.Model
@@ -216,6 +219,16 @@ func (p *progress) Event(s bench.Stamped) error {
 		}
 	case bench.ReadInDone:
 		p.step("model file in memory", "model", e.Model, "size_bytes", e.Bytes, "took_s", inSeconds(e.Elapsed))
+	case bench.LimitsStarted:
+		p.set("measuring the machine's limits")
+		p.step("measuring limits", "types", strings.Join(e.Types, ","))
+	case bench.LimitsDone:
+		if e.Status != result.OK {
+			slog.Warn("limits not measured", "status", e.Status, "reason", e.Reason)
+		}
+		for _, d := range e.Devices {
+			slog.Info("limits measured", "limits", roofline.Sentence(d), "took_s", inSeconds(e.Elapsed))
+		}
 	case bench.LoadStarted:
 		p.mu.Lock()
 		p.model, p.weights, p.noLoad = e.Model.Name, e.Model.Weights, false

@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/policy"
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
@@ -18,6 +19,7 @@ type replayOptions struct {
 	overhead string
 	censored string
 	halves   bool
+	prices   commandline.PriceFlags
 }
 
 func newReplayCommand() *cobra.Command {
@@ -44,6 +46,7 @@ servers with at least one record. It leaves out waits for downloads.`,
 	f.StringVar(&o.overhead, "overhead", "recorded", "count load `time`: recorded (in every test) or once (per model)")
 	f.StringVar(&o.censored, "censored", string(policy.CensoredPredicted),
 		"assumed `time` of a pass in a killed test: pred (as shorter tests say), fast, slow")
+	o.prices.RegisterMachine(f, ": adds what the hours cost")
 	f.BoolVar(&o.halves, "halves", false, "also replay each half of the servers, split by a hash of the name")
 	return cmd
 }
@@ -63,11 +66,16 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 	if err != nil {
 		return usage(causeHint(err, hint), "%w", result.AtPath(path, err))
 	}
+	prices, err := o.prices.Prices()
+	if err != nil {
+		return err
+	}
 	var rows []table.Row
 	add := func(of string, servers []policy.RecordedServer) {
 		for _, rule := range policy.Rules() {
 			as := policy.ReplayOptions{LoadOnce: o.overhead == "once", Censored: policy.Censored(o.censored)}
-			rows = append(rows, replayRow(rule.Name, of, policy.Replay(servers, rule, as), wall(servers, rule, as)))
+			r := policy.Replay(servers, rule, as)
+			rows = append(rows, append(replayRow(rule.Name, of, r, wall(servers, rule, as)), prices.CostOf(r.Total, r.Lost)...))
 		}
 	}
 	add("all", servers)
@@ -78,8 +86,11 @@ func runReplay(cmd *cobra.Command, o replayOptions, path string) error {
 		}
 	}
 	header := table.Row{"rule", "servers", "n", "total h", "lost h", "lost %", "records", "wrong", "wrong %", "wall median s", "wall p95 s"}
+	if prices != nil {
+		header = append(header, "cost", "lost cost")
+	}
 	return printTable(cmd.OutOrStdout(), header, rows,
-		"n", "total h", "lost h", "lost %", "records", "wrong", "wrong %", "wall median s", "wall p95 s")
+		"n", "total h", "lost h", "lost %", "records", "wrong", "wrong %", "wall median s", "wall p95 s", "cost", "lost cost")
 }
 
 // wall is the replay that gives the wall times: a model is loaded once, as this

@@ -41,6 +41,25 @@ func TestReplayCommand(t *testing.T) {
 	}
 }
 
+// A price adds what the hours cost.
+func TestReplayPrice(t *testing.T) {
+	fixture := filepath.Join("..", "..", "bench", "policy", "testdata", "recorded.jsonl")
+	plain, err := replay(fixture)
+	if err != nil || strings.Contains(plain, "cost") {
+		t.Errorf("%v: %s", err, plain)
+	}
+	priced, err := replay(fixture, "--price", "2 EUR/h")
+	lines, before := strings.Split(priced, "\n"), strings.Split(plain, "\n")
+	if err != nil || len(lines) != len(before) || !strings.HasSuffix(strings.TrimSpace(lines[0]), "lost cost") {
+		t.Fatalf("%v: %s", err, priced)
+	}
+	for i, line := range lines[1:] {
+		if strings.Contains(before[i+1], "all") && strings.Count(line, " EUR") != 2 {
+			t.Errorf("no two costs: %s", line)
+		}
+	}
+}
+
 func TestReplayCommandErrors(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad.jsonl")
 	if err := os.WriteFile(bad, []byte("{}\n"), 0o600); err != nil {

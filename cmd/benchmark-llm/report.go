@@ -13,6 +13,7 @@ import (
 
 func newReportCommand() *cobra.Command {
 	var format, parent string
+	var prices commandline.PriceFlags
 	cmd := &cobra.Command{
 		Use: "report [LABEL=]SOURCE...", Short: "Show the results of runs as a page with plots, or as tables", Long: commandline.ReportHelp,
 		Example: "  benchmark-llm report last > report.html",
@@ -31,7 +32,7 @@ func newReportCommand() *cobra.Command {
 			if err := oneOf("--output", format, report.PageFormats()); err != nil {
 				return err
 			}
-			page, err := rundir.Page(args, parent)
+			page, err := rundir.Page(args, parent, prices.Sides)
 			if err != nil {
 				return err
 			}
@@ -41,6 +42,7 @@ func newReportCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVarP(&format, "output", "o", "", "output `format`: "+strings.Join(report.PageFormats(), ", ")+" (default: table on a terminal, else html)")
+	prices.Register(f, true)
 	f.StringVar(&parent, "results-dir", "", "`directory` of the runs that last names; by default where run puts them")
 	return cmd
 }

@@ -64,7 +64,7 @@ of llama-bench. Without a command it runs "run", which measures the default suit
 	root.PersistentFlags().StringVar(&global.logFormat, "log-format", "text", "`format` of the log on stderr: "+strings.Join(logFormats, ", "))
 	root.PersistentFlags().BoolVarP(&global.quiet, "quiet", "q", false, "log only warnings and errors on stderr")
 	root.SetFlagErrorFunc(commandline.FlagError)
-	root.AddCommand(run, newPlanCommand(&global), newEstimateCommand(&global), newDevicesCommand(&global), newModelsCommand(), newCompareCommand(), newReportCommand(), newRunsCommand(), newReplayCommand(),
+	root.AddCommand(run, newQuickCommand(&global), newPlanCommand(&global), newEstimateCommand(&global), newLimitsCommand(&global), newDevicesCommand(&global), newModelsCommand(), newCompareCommand(), newReportCommand(), newRunsCommand(), newReplayCommand(),
 		newVersionCommand(), newWorkerCommand())
 	root.SetHelpCommand(commandline.NewHelpCommand())
 	for _, more := range moreCommands {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench"
 	"github.com/sparecores/benchmark-llm/bench/acquire"
+	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/database"
 	"github.com/sparecores/benchmark-llm/bench/gpu"
 	"github.com/sparecores/benchmark-llm/bench/host"
@@ -46,6 +47,8 @@ type runOptions struct {
 	sampling     time.Duration
 	waitQuiet    time.Duration // 0: do not wait
 	requireQuiet bool
+	prices       commandline.PriceFlags
+	limits       bool
 	settings     bench.Settings
 }
 
@@ -82,6 +85,7 @@ and records to a directory of its own below --results-dir.`,
 	o.sweepOptions.register(f)
 	inGroup(f, groupHow, func() {
 		f.DurationVar(&o.waitQuiet, "wait-quiet", 0, "wait until the machine is quiet, at most this `time` (default 0s)")
+		f.BoolVar(&o.limits, "limits", false, "measure the machine's limits first (default: for a suite, not with -m)")
 		f.BoolVar(&o.requireQuiet, "require-quiet", false, "exit with code 7 if the machine is busy")
 	})
 	inGroup(f, groupWhere, func() {
@@ -92,6 +96,7 @@ and records to a directory of its own below --results-dir.`,
 	inGroup(f, groupOutput, func() {
 		f.StringVarP(&o.format, "output", "o", "", "output `format` of stdout: jsonl, json, csv, sql, md, table (default: table on a terminal, else jsonl)")
 		f.StringVar(&o.formatErr, "output-err", "", "also print the results on stderr, in this `format`")
+		o.prices.Register(f, false)
 		f.StringVar(&o.db, "db", "", "`file` of a SQLite database to add the records to")
 		f.StringVar(&o.resultsDir, "results-dir", "", "`directory` in which each run makes its own; none: no directory (default: the user's state directory)")
 		f.StringVar(&o.resume, "resume", "", "`directory` of an interrupted run to continue; last: the newest in --results-dir")
@@ -231,14 +236,18 @@ func (o *runOptions) session(stops *supervise.Stops) (how session.Options, err e
 	if err != nil {
 		return how, err
 	}
+	prices, err := o.prices.Prices()
+	if err != nil {
+		return how, err
+	}
 	e2e := o.endToEnd
 	how = session.Options{
-		Job:      bench.Job{Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU, E2E: &e2e},
+		Job:      bench.Job{Seed: o.seed, Settings: o.settings, AllowCPU: o.allowCPU, RequireGPU: o.requireGPU, E2E: &e2e, Prices: prices},
 		CoolDown: o.coolDown, Sampling: o.sampling,
 		Weights: o.weights, ModelsDir: o.modelsDir, Finder: o.finder,
 		Timeout: o.timeout(), Scale: o.scale, TimeLimit: o.timeLimit, DownloadTime: o.downloadTime,
 		WaitQuiet: o.waitQuiet, RequireQuiet: o.requireQuiet,
-		ResultsDir: o.resultsDir, NoResults: o.resultsDir == noResults, Output: o.format,
+		ResultsDir: o.resultsDir, NoResults: o.resultsDir == noResults, Limits: o.limits || len(o.models) == 0 && !o.flags.Changed("limits"), Output: o.format,
 		Span: rundir.Span{Version: versionLine(), Program: version, Command: os.Args, Started: started.UTC()},
 		Host: host.Collect("/"), Workers: workersOf(level), CheckRPC: llamacpp.CheckRPC,
 	}

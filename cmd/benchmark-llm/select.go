@@ -16,7 +16,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/commandline"
 	"github.com/sparecores/benchmark-llm/bench/fetch"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/suite"
 )
 
@@ -52,7 +51,7 @@ func (o *selectOptions) register(f *pflag.FlagSet) {
 	o.diskReserve = fetch.DefaultReserveBytes
 	o.prompt.Values, o.gen.Values, o.depth.Values = []int{512}, []int{128}, []int{0}
 	inGroup(f, groupWhat, func() {
-		f.VarP(&o.models, "model", "m", "`model`: path, URL, hf:user/repo/file[@revision], or a default name (on disk or synthetic); repeatable")
+		f.VarP(&o.models, "model", "m", "`model`: name, path, URL, hf:user/repo[:quant] or hf:user/repo/file[@revision]; repeatable")
 		f.Var(&o.modelURLs, "model-urls", "`models` for the suite's tests, separated by spaces or commas (default: the six default models)")
 		f.StringVar(&o.suiteFile, "suite", "", "suite `file` (YAML): models, lengths, targets, repetitions")
 		f.VarP(&o.prompt, "n-prompt", "p", "prompt lengths in `tokens`, one test each: 16,128 or 16-512*2; 0: none")
@@ -194,11 +193,13 @@ func (o *selectOptions) chosen() (suite.Suite, error) {
 			return s, usage("https://github.com/sparecores/benchmark-llm/blob/main/bench/suite/README.md describes suite files", "%w", err)
 		}
 	case o.given(), len(o.modelURLs) > 0:
+		ctx, stop := interruptible(nil)
+		defer stop()
 		tests := s.Models[0].Tests
 		s.Models, s.GivenOrder = nil, o.given()
 		for _, text := range slices.Concat(o.models, commandline.Models(o.modelURLs)) {
-			from, err := source.Parse(text)
-			if err != nil {
+			from, err := acquire.Named(ctx, newClient(false), text)
+			if err = causeOf(ctx, "nothing was measured", err); err != nil {
 				return s, err
 			}
 			m := suite.Entry{Source: from, Name: from.Name(), Tests: tests}

@@ -10,7 +10,6 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/gguf"
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
-	"github.com/sparecores/benchmark-llm/bench/source"
 	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
@@ -56,7 +55,7 @@ makes no sense. --tokenizer adds a made-up byte-level vocabulary of the model's 
 
 // synthHeader is the header of the model to write.
 func synthHeader(ctx context.Context, model string, tokenizer bool) (acquire.Header, *gguf.File, error) {
-	src, err := source.Parse(model)
+	src, err := acquire.Named(ctx, newClient(false), model)
 	if err != nil {
 		return acquire.Header{}, nil, err
 	}

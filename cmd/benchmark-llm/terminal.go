@@ -34,6 +34,14 @@ func width(w io.Writer) int {
 	return 80
 }
 
+// columns is the width that limits a table: that of a terminal, else 0.
+func columns(w io.Writer) int {
+	if isTerminal(w) {
+		return width(w)
+	}
+	return 0
+}
+
 var oneLine = report.OneLine
 
 // newLogger logs to w as plain lines or as JSON. screen is what w writes to in the end.
@@ -43,16 +51,12 @@ func newLogger(w io.Writer, format string, level slog.Level, screen io.Writer) *
 }
 
 // expendable are columns that a narrow terminal does without, the first one first.
-var expendable = []string{"repository", "elements", "load within", "disk", "devices", "file", "back-end", "tests", "wall p95 s", "wrong %", "lost %"}
+var expendable = []string{"repository", "back-end", "tests", "wall p95 s", "wrong %", "lost %"}
 
 // printTable prints a table. The columns named in right are aligned to the right. On a
 // terminal it is as wide as that at most.
 func printTable(w io.Writer, header table.Row, rows []table.Row, right ...string) error {
-	o := report.TableOptions{Right: right, Expendable: expendable}
-	if isTerminal(w) {
-		o.Width = width(w)
-	}
-	_, err := io.WriteString(w, report.Table(header, rows, o))
+	_, err := io.WriteString(w, report.Table(header, rows, report.TableOptions{Right: right, Expendable: expendable, Width: columns(w)}))
 	return printed(err)
 }
 

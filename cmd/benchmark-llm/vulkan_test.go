@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,8 +65,8 @@ func TestVulkanRecords(t *testing.T) {
 			code: exitLibrary, stderr: "no GPU is used: Vulkan0 (llvmpipe 0) is not used: it computes on the CPU",
 		},
 		{
-			name: "a driver that ends the process", devices: 1, settings: []string{"FAKEVULKAN_CRASH=1"}, backends: "CPU",
-			warning: "gpu_not_used: measured on the CPU although there is a GPU: a Vulkan driver cannot be opened: the worker crashed",
+			name: "a driver that ends the process", devices: 1, settings: []string{"FAKEVULKAN_CRASH=0"}, backends: "CPU",
+			warning: "gpu_not_used: measured on the CPU: a Vulkan driver cannot be opened: the worker crashed",
 		},
 		{
 			name: "a driver whose library is missing", settings: []string{"VK_DRIVER_FILES=" + missing}, backends: "CPU",
@@ -73,14 +74,28 @@ func TestVulkanRecords(t *testing.T) {
 		},
 		{
 			name: "a device without 16-bit storage", devices: 1, settings: []string{"FAKEVULKAN_NO16=1"}, backends: "CPU",
-			warning: "gpu_not_used: measured on the CPU although there is a GPU: a Vulkan driver cannot be opened: the worker crashed (exit code 2): what():  Unsupported device",
+			warning: "gpu_not_used: measured on the CPU: a Vulkan driver cannot be opened: the worker crashed (exit code 2): Unsupported device",
 			record:  `"idle_backends":{"Vulkan":"VK_DRIVER_FILES=/dev/null keeps it from all drivers"}`,
 		},
 		{
-			name: "a device that is lost while weights are copied", devices: 1, settings: []string{"FAKEVULKAN_LOST=3"}, code: exitModel, stderr: "device lost on Vulkan0",
+			name: "a device that is lost while weights are copied", devices: 1, settings: []string{"FAKEVULKAN_LOST=3"}, code: exitNothing,
+			stderr: "not loaded: a device was lost: device lost on Vulkan0\nhint: dmesg says why the driver lost it; --device none measures the CPU; ",
 		},
 		{
-			name: "a device that is lost in a test", devices: 1, settings: []string{"FAKEVULKAN_LOST=70"}, args: []string{"-ngl", "99", "-r", "50"}, code: exitNothing, stderr: "the worker crashed",
+			name: "a device that is lost in a test", devices: 1, settings: []string{"FAKEVULKAN_LOST=70"}, args: []string{"-ngl", "99", "-r", "50"}, code: exitNothing,
+			stderr: "the worker crashed (exit code 2): vk::Queue::submit: ErrorDeviceLost\nhint: dmesg says why the driver lost it; --device none measures the CPU; ",
+		},
+		{
+			name: "a driver that ends the process in a test", devices: 1, settings: []string{"FAKEVULKAN_CRASH=70"}, args: []string{"-ngl", "99", "-r", "50"}, code: exitNothing,
+			stderr: "benchmark-llm: nothing was measured: pp8 of tiny.Q4_K_M.gguf: the worker crashed (exit code 2): SIGABRT: abort\nhint: see each step in ",
+		},
+		{
+			name: "a driver that does not return in a test", devices: 1, settings: []string{"FAKEVULKAN_HANG=70"}, args: []string{"-ngl", "99", "-r", "50", "--timeout", "3s"}, code: exitNothing,
+			stderr: "benchmark-llm: nothing was measured: pp8 of tiny.Q4_K_M.gguf: the worker did not abort within ",
+		},
+		{
+			name: "a GPU whose memory runs out while it computes", devices: 1, settings: []string{"FAKEVULKAN_FULL=13"}, args: []string{"-ngl", "99", "-p", "64"}, code: exitNothing,
+			stderr: "benchmark-llm: nothing was measured: pp64 of tiny.Q4_K_M.gguf: the worker ran out of memory: ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory\nhint: use shorter lengths",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,6 +148,12 @@ func TestVulkanShadersAreCompiledBefore(t *testing.T) {
 	r.Env = append(r.Env, benchtest.Lavapipe(t, 1, "FAKEVULKAN_LOG="+log)...)
 	r.start()
 	r.over(exitOK)
+	for line := range strings.Lines(r.stdout.String()) {
+		var rec result.Record
+		if err := json.Unmarshal([]byte(line), &rec); err != nil || rec.Ext.PrecompileSeconds <= 0 {
+			t.Errorf("no precompile_s (%v) in %s", err, line)
+		}
+	}
 	var ready time.Time
 	for line := range strings.Lines(r.events()) {
 		var s bench.Stamped
@@ -161,6 +182,31 @@ func TestVulkanShadersAreCompiledBefore(t *testing.T) {
 	}
 	if shaders < 5 {
 		t.Errorf("%d shaders", shaders)
+	}
+}
+
+// A driver that keeps compiled shaders keeps them beside the models, which outlive a
+// container.
+func TestVulkanShaderCache(t *testing.T) {
+	t.Parallel()
+	models := t.TempDir()
+	r := newFaulty(t, "run", "-m", synth.Tiny, "--weights", "synthetic", "--models-dir", models, "-r", "1", "-p", "8", "-n", "0", "-ngl", "1")
+	r.Env = slices.DeleteFunc(append(r.Env, benchtest.Lavapipe(t, 1)...), func(v string) bool { return strings.HasPrefix(v, "MESA_SHADER_CACHE_DIR=") })
+	r.start()
+	r.over(exitOK)
+	size := int64(0)
+	err := filepath.WalkDir(filepath.Join(models, "shader-cache"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil || size == 0 {
+		t.Errorf("%d bytes of shaders: %v", size, err)
 	}
 }
 

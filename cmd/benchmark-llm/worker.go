@@ -63,17 +63,18 @@ func work(cmd *cobra.Command, level string) error {
 	ctx = bench.WithContinued(ctx, continued)
 	orphaned := func() { os.Exit(exitNothing) }
 	return supervise.Serve(ctx, cmd.InOrStdin(), events, orphaned,
-		func(ctx context.Context, job bench.Job, emit func(bench.Event) error) error {
+		func(ctx context.Context, job bench.Job, emit func(bench.Stamped) error) error {
 			e, err := llamacpp.New(job, llamacpp.Options{Log: log, LogLevel: least, AllowCPU: job.AllowCPU})
 			if err != nil {
-				return emit(bench.EngineFailed{Reason: err.Error(), Code: llamacpp.Code(err)})
+				return emit(bench.Now(bench.EngineFailed{Reason: err.Error(), Code: llamacpp.Code(err)}))
 			}
 			log.Ready()
-			if err := emit(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()}); err != nil {
+			if err := emit(bench.Now(bench.EngineReady{PID: os.Getpid(), Facts: e.Facts()})); err != nil {
 				return err
 			}
-			if len(job.Tests) == 0 { // the parent asked only for the engine's facts
-				return errors.Join(emit(bench.JobDone{}), e.Close())
+			if len(job.Tests) == 0 { // the parent asked only for the engine's facts, or its limits
+				now := func(ev bench.Event) error { return emit(bench.Now(ev)) }
+				return errors.Join(bench.MeasureLimits(ctx, e, job, now), now(bench.JobDone{}), e.Close())
 			}
 			err = bench.RunJob(ctx, e, job, policy.Default(), emit)
 			if errors.Is(err, bench.ErrNoModel) {

@@ -1,6 +1,9 @@
-// Estimates compares estimated speeds with measured ones: `benchmark-llm estimate` and
-// `run` take turns on the same machine. It prints the error of each case, and how often
-// the interval holds the measured speed.
+// Estimates compares estimated speeds with measured ones: `benchmark-llm estimate --check`
+// measures the full model in turn with the thin ones. It prints the error of each case,
+// how often the interval holds the measured speed, and how far the full model is from
+// itself: its repetitions' first half against their second. Without -keep, all of it has
+// to run at once; with it, several calls with few -models add their cases to one file,
+// which -from prints.
 //
 // With -fleet it does something else: it takes the speeds of two small models on many
 // servers, predicts a third model from them by layers, bytes and operations, and compares
@@ -9,24 +12,26 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 
-	"github.com/sparecores/benchmark-llm/bench/report"
+	"github.com/sparecores/benchmark-llm/bench/estimate"
 	"github.com/sparecores/benchmark-llm/bench/stats"
 )
 
 type options struct {
 	program, models, prompt, gen string
-	rounds                       int
-	fleet                        string
+	cases, rounds, repetitions   int
+	keep, from, fleet            string
 }
 
 func main() {
@@ -35,7 +40,11 @@ func main() {
 	flag.StringVar(&o.models, "models", "SmolLM-135M.Q4_K_M.gguf,qwen1_5-0_5b-chat-q4_k_m.gguf,gemma-2b.Q4_K_M.gguf,llama-7b.Q4_K_M.gguf", "default `models`, with synthetic weights")
 	flag.StringVar(&o.prompt, "p", "128,512", "prompt `lengths`")
 	flag.StringVar(&o.gen, "n", "32", "generation `lengths`")
-	flag.IntVar(&o.rounds, "rounds", 3, "`number` of pairs of estimate and run of each model")
+	flag.IntVar(&o.cases, "cases", 3, "`number` of estimates of each model")
+	flag.IntVar(&o.rounds, "rounds", 2, "`number` of loads of each model in an estimate")
+	flag.IntVar(&o.repetitions, "r", 3, "`number` of repetitions of each load")
+	flag.StringVar(&o.keep, "keep", "", "`file` to which the estimates are added")
+	flag.StringVar(&o.from, "from", "", "`file` of kept estimates, to be printed instead of measuring")
 	flag.StringVar(&o.fleet, "fleet", "", "`file` of the fleet's results, as JSON lines in gzip")
 	flag.Parse()
 	run := check
@@ -48,90 +57,104 @@ func main() {
 	}
 }
 
-// row is what this program reads of an estimate.
-type row struct {
-	Test   string  `json:"test"`
-	Speed  float64 `json:"ts"`
-	Low    float64 `json:"ts_low"`
-	High   float64 `json:"ts_high"`
-	Reason string  `json:"reason"`
-}
-
-// check lets estimates and runs take turns.
+// check estimates and measures, or reads what was kept, and prints all cases.
 func check(o options) error {
-	var all []float64
-	held := 0
-	fmt.Println("| model | test | estimated t/s | interval | measured t/s | error |\n|---|---|---|---|---|---|")
-	for _, model := range strings.Split(o.models, ",") {
-		for range o.rounds {
-			rows, err := estimated(o, model)
-			if err != nil {
-				return err
-			}
-			speeds, err := measured(o, model)
-			if err != nil {
-				return err
-			}
-			for _, r := range rows {
-				speed, ok := speeds[r.Test]
-				if !ok || r.Speed == 0 {
-					fmt.Printf("| %s | %s | - | | %.4g | %s |\n", model, r.Test, speed, r.Reason)
-					continue
-				}
-				off := 100 * (r.Speed/speed - 1)
-				all = append(all, math.Abs(off))
-				if r.Low <= speed && speed <= r.High {
-					held++
-				}
-				fmt.Printf("| %s | %s | %.4g | %.4g … %.4g | %.4g | %+.1f %% |\n", model, r.Test, r.Speed, r.Low, r.High, speed, off)
-			}
-		}
-	}
-	s, err := stats.New(all)
+	rows, err := kept(o.from)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%d cases: median error %.1f %%, largest %.1f %%; the interval holds %d of them\n", s.N(), s.Median(), s.Max(), held)
+	if o.from == "" {
+		if rows, err = estimated(o); err != nil {
+			return err
+		}
+	}
+	var all, apart, again []float64
+	held := 0
+	fmt.Println("| model | test | estimated t/s | interval | measured t/s | error | measured again |\n|---|---|---|---|---|---|---|")
+	for _, r := range rows {
+		if r.Full == nil || r.Speed == 0 {
+			fmt.Printf("| %s | %s | - | | | %s | |\n", r.Model, r.Test, r.Reason)
+			all = append(all, math.Inf(1))
+			continue
+		}
+		apart = append(apart, 100*math.Abs(r.Speed/r.Full.Speed-1))
+		all, again = append(all, 100*math.Abs(r.Full.Off)), append(again, 100*math.Abs(r.Full.Again))
+		if r.Low <= r.Full.Speed && r.Full.Speed <= r.High {
+			held++
+		}
+		fmt.Printf("| %s | %s | %.4g | %.4g … %.4g | %.4g | %+.1f %% | %+.1f %% |\n", r.Model, r.Test, r.Speed, r.Low, r.High, r.Full.Speed, 100*r.Full.Off, 100*r.Full.Again)
+	}
+	off, err := stats.New(all)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%d cases: median error %.1f %%, largest %.1f %%; the interval holds %d of them\n", off.N(), off.Median(), off.Max(), held)
+	if medians, err := stats.New(apart); err == nil {
+		fmt.Printf("the same by the medians of all repetitions, without their turns: median %.1f %%, largest %.1f %%\n", medians.Median(), medians.Max())
+	}
+	if floor, err := stats.New(again); err == nil {
+		fmt.Printf("the full model against itself: median %.1f %%, largest %.1f %%\n", floor.Median(), floor.Max())
+	}
 	return nil
 }
 
-func output(program string, args ...string) ([]byte, error) {
-	cmd := exec.Command(program, args...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil && len(out) == 0 {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
+// estimated runs the estimates and keeps them.
+func estimated(o options) (all []estimate.Row, err error) {
+	for range o.cases {
+		for _, model := range strings.Split(o.models, ",") {
+			cmd := exec.Command(o.program, "estimate", "-q", "--check", "-o", "json", "-p", o.prompt, "-n", o.gen, "--rounds", fmt.Sprint(o.rounds), "-r", fmt.Sprint(o.repetitions), model)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			if err != nil && len(out) == 0 {
+				return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, stderr.Bytes())
+			}
+			var rows []estimate.Row
+			if err := json.Unmarshal(out, &rows); err != nil {
+				return nil, err
+			}
+			if err := keep(o.keep, rows); err != nil {
+				return nil, err
+			}
+			all = append(all, rows...)
+		}
 	}
-	return out, nil
+	return all, nil
 }
 
-func estimated(o options, model string) (rows []row, err error) {
-	out, err := output(o.program, "estimate", "-q", "-o", "json", "-p", o.prompt, "-n", o.gen, model)
-	if err != nil {
-		return nil, err
+// keep adds rows to a file of JSON lines; without a name it does nothing.
+func keep(name string, rows []estimate.Row) error {
+	if name == "" {
+		return nil
 	}
-	return rows, json.Unmarshal(out, &rows)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewEncoder(f).Encode(rows), f.Close())
 }
 
-// measured are the medians of a run, by test.
-func measured(o options, model string) (map[string]float64, error) {
-	out, err := output(o.program, "run", "-q", "-o", "jsonl", "-m", model, "--weights", "synthetic", "--timeout", "0s", "--results-dir", "none", "-p", o.prompt, "-n", o.gen)
+// kept reads what keep wrote, ordered by models.
+func kept(name string) (all []estimate.Row, err error) {
+	if name == "" {
+		return nil, nil
+	}
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	records, err := report.ReadRecords(bytes.NewReader(out))
-	if err != nil {
-		return nil, err
+	defer f.Close()
+	for d := json.NewDecoder(f); ; {
+		var rows []estimate.Row
+		if err := d.Decode(&rows); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, rows...)
 	}
-	speeds := make(map[string]float64)
-	for _, r := range records {
-		speeds[r.Test().String()] = r.Ext.Statistics.Median
-	}
-	if len(speeds) == 0 {
-		return nil, errors.New("the run has no record")
-	}
-	return speeds, nil
+	slices.SortStableFunc(all, func(a, b estimate.Row) int { return cmp.Compare(a.Needs, b.Needs) })
+	return all, nil
 }
 
 // quantiles describes errors, in percent.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/stats"
+	"github.com/sparecores/benchmark-llm/bench/synth"
 )
 
 const confidence = 0.95
@@ -32,7 +33,9 @@ func devices(o *options) (map[string]any, error) {
 	figures := make(map[string]any)
 	for line := range strings.Lines(string(out)) {
 		// device, type, back-end, …
-		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[1], "gpu") && (o.device == "" || f[0] == o.device) && (f[2] == "RPC") == (o.rpc != "") {
+		f := strings.Fields(line)
+		chosen := o.device == "" && !strings.Contains(line, ", not used: ") || len(f) > 0 && f[0] == o.device
+		if len(f) > 3 && strings.HasSuffix(f[1], "gpu") && chosen && (f[2] == "RPC") == (o.rpc != "") {
 			figures[f[0]] = strings.Join(f[3:], " ")
 		}
 	}
@@ -142,6 +145,9 @@ func aborts(o *options) (map[string]any, error) {
 	if o.rpc != "" {
 		args = append(args, "-rpc", o.rpc)
 	}
+	if o.device != "" {
+		args = append(args, "-device", o.device)
+	}
 	if _, err := o.command(o.parity, args...); err != nil {
 		return nil, err
 	}
@@ -187,8 +193,9 @@ func unsteady(rates []float64) int {
 	return i
 }
 
-// plausible are figures that a record must have for a GPU at work, with their limits.
-// The names are those of ext.gpu in the record.
+// plausible are figures that a record must have for an NVIDIA GPU at work, with their
+// limits. Other drivers do not report all of them. The names are those of ext.gpu in the
+// record.
 var plausible = []struct {
 	name        string
 	least, most float64
@@ -201,7 +208,7 @@ var plausible = []struct {
 }
 
 // telemetry reports the figures of the GPU in records, and fails if they are
-// implausible.
+// implausible, or if CUDA is used and some are missing.
 func telemetry(o *options) (map[string]any, error) {
 	records, err := o.records(o.model, "-p", strconv.Itoa(o.pp), "-n", strconv.Itoa(o.tg), "-r", "5")
 	if err != nil {
@@ -209,6 +216,7 @@ func telemetry(o *options) (map[string]any, error) {
 	}
 	figures := make(map[string]any)
 	var wrong []error
+	reported := false
 	for _, r := range records {
 		data, err := json.Marshal(r.Ext.GPU)
 		if err != nil {
@@ -224,19 +232,24 @@ func telemetry(o *options) (map[string]any, error) {
 			figures[r.Test().String()+" "+name] = x
 		}
 		if o.rpc == "" {
-			wrong = append(wrong, implausible(r.Test().String(), facts))
+			wrong = append(wrong, implausible(r.Test().String(), facts, strings.Contains(r.Backends, "CUDA")))
 		}
+		reported = reported || facts["devices.0.driver"] != nil
+	}
+	if o.rpc == "" && !reported {
+		return figures, fmt.Errorf("%w: no driver reports figures of this device", errSkipped)
 	}
 	return figures, errors.Join(wrong...)
 }
 
 // implausible returns an error about the figures of a record's first device that are
-// missing or beyond their limits.
-func implausible(test string, facts map[string]any) error {
+// beyond their limits or, if all are needed, missing.
+func implausible(test string, facts map[string]any, all bool) error {
 	var wrong []error
 	for _, p := range plausible {
 		x, present := facts["devices.0."+p.name].(float64)
 		switch {
+		case !present && !all:
 		case !present:
 			wrong = append(wrong, fmt.Errorf("%s: %s is missing", test, p.name))
 		case x < p.least || x > p.most:
@@ -293,13 +306,18 @@ func deep(o *options) (map[string]any, error) {
 	return map[string]any{r.Test().String() + " first / others": r.SamplesTS[0] / median(r.SamplesTS[1:])}, nil
 }
 
-// tooDeep is a context that fits no device, in tokens.
+// tooDeep is a context that fits no device, in tokens. That of the model for first tries
+// might fit, so another is taken in its place.
 const tooDeep = 16_000_000
 
 // outOfMemory runs a test that does not fit and one that does. The run must go on
 // after the first and have the record of the second.
 func outOfMemory(o *options) (map[string]any, error) {
-	records, err := o.records(o.model, "-ngl", "999", "-p", "16", "-n", "0", "-r", "1", "-d", fmt.Sprintf("%d,0", tooDeep))
+	model := o.model
+	if model == synth.Tiny {
+		model = "SmolLM-135M.Q4_K_M.gguf"
+	}
+	records, err := o.records(model, "-ngl", "999", "-p", "16", "-n", "0", "-r", "1", "-d", fmt.Sprintf("%d,0", tooDeep))
 	if err != nil {
 		return nil, err
 	}

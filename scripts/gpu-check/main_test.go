@@ -71,12 +71,17 @@ func TestImplausible(t *testing.T) {
 		}
 		facts := make(map[string]any)
 		flatten("", gpu, facts)
-		got := ""
-		if err := implausible("pp512", facts); err != nil {
-			got = err.Error()
+		text := func(all bool) string {
+			if err := implausible("pp512", facts, all); err != nil {
+				return err.Error()
+			}
+			return ""
 		}
-		if got != tt.want {
+		if got := text(true); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		if got, missing := text(false), strings.HasSuffix(tt.want, "is missing"); missing && got != "" || !missing && got != tt.want {
+			t.Errorf("%s: %q of a driver that reports less", tt.name, got)
 		}
 	}
 }
@@ -123,8 +128,8 @@ func TestRunFindsFailures(t *testing.T) {
 	if len(got) != 1 || got[0].Status != "failed" || !strings.Contains(got[0].Note, "no device but the CPU") || !strings.Contains(got[0].Note, "the driver is too old") {
 		t.Errorf("%+v", got)
 	}
-	o.program = program("echo 'Vulkan0 igpu Vulkan 3 GiB'; echo 'RPC0 gpu RPC 1 GiB'; echo 'CPU cpu CPU 1 GiB'")
-	for _, tt := range []struct{ device, rpc, want string }{{"", "", "Vulkan0"}, {"Vulkan0", "", "Vulkan0"}, {"", "host:1", "RPC0"}, {"Vulkan7", "", ""}} {
+	o.program = program("echo 'Vulkan0 igpu Vulkan 3 GiB'; echo 'Vulkan1 gpu Vulkan 3 GiB llvmpipe, not used: it computes on the CPU'; echo 'RPC0 gpu RPC 1 GiB'; echo 'CPU cpu CPU 1 GiB'")
+	for _, tt := range []struct{ device, rpc, want string }{{"", "", "Vulkan0"}, {"Vulkan0", "", "Vulkan0"}, {"Vulkan1", "", "Vulkan1"}, {"", "host:1", "RPC0"}, {"Vulkan7", "", ""}} {
 		o.device, o.rpc = tt.device, tt.rpc
 		found, err := devices(o)
 		if _, ok := found[tt.want]; ok != (tt.want != "") || len(found) > 1 || (err == nil) != ok {

@@ -50,7 +50,11 @@ func aborts(o options, model string) (bool, error) {
 				return err
 			}
 		}
-		m, err := llama.LoadModelStream(model, weights, llama.ModelParams{LoadMode: llama.LoadNone, GPULayers: o.gpuLayers}, nil)
+		params := llama.ModelParams{LoadMode: llama.LoadNone, GPULayers: o.gpuLayers}
+		if o.device != "" {
+			params.Devices = []string{o.device}
+		}
+		m, err := llama.LoadModelStream(model, weights, params, nil)
 		if err != nil {
 			return err
 		}

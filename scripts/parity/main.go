@@ -50,7 +50,7 @@ type options struct {
 	loadMode                        string // load mode of the file, for -equivalence
 	arch                            string // architectures or models, for -equivalence
 	gpuLayers                       int
-	rpc, json                       string
+	rpc, json, device               string
 	only                            string // half of -prefetch
 
 	dir     string        // temporary directory
@@ -101,6 +101,7 @@ func main() {
 	prefetch := flag.Bool("prefetch", false, "measure tests beside downloads, and the wall times of runs that hold downloads back")
 	flag.IntVar(&o.gpuLayers, "ngl", 0, "for -abort: `number` of layers on devices; -1: all")
 	flag.StringVar(&o.rpc, "rpc", "", "for -abort: `address` of an RPC server whose device to use")
+	flag.StringVar(&o.device, "device", "", "for -abort: `name` of the device to use (default: the library's choice)")
 	flag.StringVar(&o.json, "json", "", "for -abort: `file` to write the figures to, in milliseconds")
 	peers := flag.Bool("peers", false, "compare llama-bench with this program and go-llama.cpp")
 	abort := flag.String("abort", "", "measure aborts on the shape of the default model of this `name`")

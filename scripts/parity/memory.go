@@ -48,7 +48,7 @@ func watchMemory(o options) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if err := bench.RunJob(context.Background(), e, job, nil, func(bench.Event) error { return nil }); err != nil {
+		if err := bench.RunJob(context.Background(), e, job, nil, func(bench.Stamped) error { return nil }); err != nil {
 			return false, err
 		}
 		if err := e.Close(); err != nil {

@@ -59,7 +59,7 @@ func fromGollama(printed io.Reader, t result.Test) ([]sample, error) {
 	}
 	samples := make([]sample, len(output.Repetitions))
 	for i, r := range output.Repetitions {
-		samples[i] = sample{t.TokensPerSecond(time.Duration(r.NS)), r.parts}
+		samples[i] = sample{rate: t.TokensPerSecond(time.Duration(r.NS)), parts: r.parts}
 	}
 	return samples, nil
 }

@@ -33,10 +33,10 @@ import (
 // sample is timed, none of this is called and no other process computes.
 //
 // A wait could affect the next sample, because the pool's threads are asleep and the
-// clocks are low. So a turn of short passes has two passes, and only the last sample
-// counts. This program makes the first of them as an untimed pass of its own, so its
-// turn has one sample; llama-bench's has two. The effect on a long pass is
-// negligible.
+// clocks are low. So a turn of short passes has two passes, and only a sample of the
+// last one counts. This program runs passes in bursts, like llama-bench. Between
+// two bursts it makes an untimed pass. If that is the last pass of a turn, the turn has
+// no sample. The effect of a wait on a long pass is negligible.
 
 // longPass is the shortest time of a pass for turns of one pass. It is well above the
 // time from which on this program makes no untimed pass. A pass near that time,
@@ -59,6 +59,15 @@ type side struct{ process, passes int }
 type sample struct {
 	rate  float64 // tokens/second
 	parts parts   // parts of the time, if the program reports them
+
+	begin, end time.Time // of the pass, if the program reports them
+}
+
+// turn is a turn of a process.
+type turn struct {
+	passes     int
+	last       int       // number of the last pass, from 0, without the warm-up
+	begin, end time.Time // passes were granted; the process waits again
 }
 
 // ratesOf are the rates of samples, by load and turn.
@@ -111,23 +120,17 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 			return nil, fmt.Errorf("%s: warm-up: %w", p.name, err)
 		}
 	}
-	last := make([][]int, len(sides)) // index of each turn's last sample, -1 for none
-	for turn := range turns + 1 {
-		for _, s := range order(len(sides), round+turn) {
+	taken := make([][]turn, len(sides))
+	for n := range turns + 1 {
+		for _, s := range order(len(sides), round+n) {
 			p := processes[sides[s].process]
-			before, err := p.sampled()
-			if err == nil {
-				err = p.turn(sides[s].passes)
+			t := turn{passes: sides[s].passes, begin: time.Now()}
+			if err := p.turn(t.passes); err != nil {
+				return nil, fmt.Errorf("%s: turn %d: %w", p.name, n, err)
 			}
-			after := before
-			if err == nil {
-				after, err = p.sampled()
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: turn %d: %w", p.name, turn, err)
-			}
-			if turn > 0 {
-				last[s] = append(last[s], lastSample(before, after))
+			t.last, t.end = p.passes-1, time.Now()
+			if n > 0 {
+				taken[s] = append(taken[s], t)
 			}
 		}
 	}
@@ -138,7 +141,11 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 		}
 	}
 	for i, s := range sides {
-		chosen, err := choose(ended[s.process], last[i])
+		choose := byNumber
+		if programs[s.process].keepsEvents {
+			choose = byTime
+		}
+		chosen, err := choose(ended[s.process], taken[i])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", programs[s.process].name, err)
 		}
@@ -147,24 +154,32 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 	return samples, nil
 }
 
-// lastSample is the index of the last sample of a turn, or -1 if the turn had none.
-// before and after are the numbers of samples before and after the turn.
-func lastSample(before, after int) int {
-	if after == before {
-		return -1
+// byNumber returns the samples of the turns' last passes, for a program all of whose passes
+// are samples.
+func byNumber(samples []sample, turns []turn) ([]sample, error) {
+	chosen := make([]sample, len(turns))
+	for i, t := range turns {
+		if t.last >= len(samples) {
+			return nil, fmt.Errorf("turn %d ended with pass %d, but there are %d samples", i+1, t.last+1, len(samples))
+		}
+		chosen[i] = samples[t.last]
 	}
-	return after - 1
+	return chosen, nil
 }
 
-// choose returns the samples at the indices, and no sample for a negative index.
-func choose(samples []sample, indices []int) ([]sample, error) {
-	chosen := make([]sample, len(indices))
-	for i, index := range indices {
-		switch {
-		case index >= len(samples):
-			return nil, fmt.Errorf("turn %d ended with sample %d, but there are %d samples", i+1, index+1, len(samples))
-		case index >= 0:
-			chosen[i] = samples[index]
+// byTime returns the samples of the turns' last passes, for a program some of whose passes
+// are untimed. A turn whose last pass was untimed has no sample.
+func byTime(samples []sample, turns []turn) ([]sample, error) {
+	chosen := make([]sample, len(turns))
+	for i, t := range turns {
+		for _, s := range samples {
+			if s.end.Before(t.begin) || s.end.After(t.end) {
+				continue
+			}
+			chosen[i] = sample{}
+			if second := s.begin.Sub(t.begin) > s.end.Sub(s.begin)/2; second || t.passes == 1 {
+				chosen[i] = s
+			}
 		}
 	}
 	return chosen, nil
@@ -307,15 +322,6 @@ func rest(pid int) error {
 	return fmt.Errorf("threads of process %d are still running after %v", pid, patience)
 }
 
-// sampled is the number of samples so far.
-func (p *process) sampled() (int, error) {
-	if !p.keepsEvents {
-		return max(0, p.passes), nil // every pass but the warm-up is a sample, which end checks
-	}
-	samples, err := p.fromEvents()
-	return len(samples), err
-}
-
 // fromEvents reads the samples from this program's event file.
 func (p *process) fromEvents() ([]sample, error) {
 	files, err := filepath.Glob(filepath.Join(p.results, "*", "events.jsonl"))
@@ -334,7 +340,7 @@ func (p *process) fromEvents() ([]sample, error) {
 			return nil, err
 		}
 		if r, ok := e.Event.(bench.RepetitionDone); ok {
-			samples = append(samples, sample{rate: p.test.TokensPerSecond(r.Sample.Elapsed)})
+			samples = append(samples, sample{rate: p.test.TokensPerSecond(r.Sample.Elapsed), begin: e.At.Add(-r.Sample.Elapsed), end: e.At})
 		}
 	}
 	return samples, nil
@@ -345,7 +351,6 @@ func (p *process) fromEvents() ([]sample, error) {
 // event file.
 func (p *process) end() ([]sample, error) {
 	if p.keepsEvents {
-		samples, err := p.fromEvents()
 		if !p.done {
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				return nil, err
@@ -353,7 +358,7 @@ func (p *process) end() ([]sample, error) {
 			_ = p.turns.Close() // aborts the pass that the process waits for
 			<-p.exited
 		}
-		return samples, err
+		return p.fromEvents()
 	}
 	if !p.done || p.err != nil {
 		return nil, fmt.Errorf("the process did not end with its turns: %w", p.failure())

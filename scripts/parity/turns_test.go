@@ -15,29 +15,42 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/result"
 )
 
-func TestLastSampleOfTurn(t *testing.T) {
-	for name, test := range map[string]struct{ before, after, want int }{
-		"llama-bench, two passes":        {4, 6, 5},
-		"one pass":                       {4, 5, 4},
-		"an untimed pass and a sample":   {3, 4, 3},
-		"an untimed pass and no sample":  {3, 3, -1},
-		"the first, and none before it":  {0, 1, 0},
-		"long passes, all of them timed": {2, 4, 3},
-	} {
-		if got := lastSample(test.before, test.after); got != test.want {
-			t.Errorf("%s: sample %d, want %d", name, got, test.want)
-		}
+func TestByNumber(t *testing.T) {
+	samples := []sample{{rate: 10}, {rate: 11}, {rate: 12}, {rate: 13}}
+	got, err := byNumber(samples, []turn{{last: 1}, {last: 3}})
+	if diff := cmp.Diff([][]float64{{11, 13}}, ratesOf([][]sample{got})); err != nil || diff != "" {
+		t.Errorf("error %v, difference:\n%s", err, diff)
+	}
+	if _, err := byNumber(samples[:1], []turn{{last: 0}, {last: 1}}); err == nil {
+		t.Error("a sample that is not there was chosen")
 	}
 }
 
-func TestChoose(t *testing.T) {
-	samples := []sample{{rate: 10}, {rate: 11}, {rate: 12}, {rate: 13}}
-	got, err := choose(samples, []int{1, -1, 3})
-	if diff := cmp.Diff([][]float64{{11, 0, 13}}, ratesOf([][]sample{got})); err != nil || diff != "" {
-		t.Errorf("error %v, difference:\n%s", err, diff)
-	}
-	if _, err := choose(samples[:1], []int{0, 1}); err == nil {
-		t.Error("a sample that is not there was chosen")
+// Passes take 100 ms. A turn begins at each second.
+func TestByTime(t *testing.T) {
+	start := time.Now()
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	for name, test := range map[string]struct {
+		passes int
+		begins []int // of timed passes
+		want   []float64
+	}{
+		"two samples":                     {2, []int{1, 101, 1001, 1101}, []float64{101, 1101}},
+		"an untimed pass and a sample":    {2, []int{101, 1101}, []float64{101, 1101}},
+		"a sample and an untimed pass":    {2, []int{1, 1001, 1101}, []float64{0, 1101}},
+		"two untimed passes, or none":     {2, []int{1101}, []float64{0, 1101}},
+		"after the last turn":             {2, []int{101, 1101, 2101}, []float64{101, 1101}},
+		"turns of one pass":               {1, []int{1, 1001}, []float64{1, 1001}},
+		"one pass, of which one is timed": {1, []int{1001}, []float64{0, 1001}},
+	} {
+		var samples []sample
+		for _, begin := range test.begins {
+			samples = append(samples, sample{rate: float64(begin), begin: at(begin), end: at(begin + 100)})
+		}
+		got, err := byTime(samples, []turn{{passes: test.passes, begin: at(0), end: at(300)}, {passes: test.passes, begin: at(1000), end: at(1300)}})
+		if diff := cmp.Diff([][]float64{test.want}, ratesOf([][]sample{got})); err != nil || diff != "" {
+			t.Errorf("%s: error %v, difference:\n%s", name, err, diff)
+		}
 	}
 }
 
@@ -113,8 +126,8 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// The real programs wait before every pass, and each turn has a sample. This program's
-// untimed pass counts as a pass.
+// The real programs wait before every pass, and each turn has a sample. One of this program
+// may lack it, because its untimed pass counts as a pass.
 func TestRealProgramsTakeTurns(t *testing.T) {
 	t.Chdir("../..")
 	o := options{dir: t.TempDir(), threads: 1, tool: "scripts/llama-tool", model: "SmolLM-135M.Q4_K_M.gguf"}
@@ -136,14 +149,16 @@ func TestRealProgramsTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b, c := o.llamaBench(model), o.ours(model, "file"), o.goLlama(model)
+	const turns = 3
 	for _, test := range []result.Test{{Prompt: 2}, {Gen: 2}} {
-		samples, err := o.takeTurns(0, []program{a, a, b, c}, []side{{0, 2}, {1, 2}, {2, 2}, {3, 2}}, test, 2)
+		samples, err := o.takeTurns(0, []program{a, a, b, c}, []side{{0, 2}, {1, 2}, {2, 2}, {3, 2}}, test, turns)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, side := range ratesOf(samples) {
-			if len(side) != 2 || slices.Min(side) <= 0 {
-				t.Errorf("%v: side %d has rates %v, not two", test, i, side)
+			missing := slices.DeleteFunc(slices.Clone(side), func(rate float64) bool { return rate > 0 })
+			if len(side) != turns || len(missing) > 1 || len(missing) > 0 && i != 2 {
+				t.Errorf("%v: side %d has rates %v, not %d", test, i, side, turns)
 			}
 		}
 		for _, s := range samples[3] {

@@ -6,8 +6,10 @@
 //   FAKEVULKAN_BUS=N          it is on the PCI bus N (hexadecimal): 0000:N:00.0
 //   FAKEVULKAN_MEMORY_MIB=N   memory of the device
 //   FAKEVULKAN_NO16=1         it has no 16-bit storage
+//   FAKEVULKAN_FULL=N         it has no more memory from the Nth allocation on
 //   FAKEVULKAN_LOST=N         it is lost at the Nth submission
-//   FAKEVULKAN_CRASH=1        the driver ends the process when it is opened
+//   FAKEVULKAN_CRASH=N        the driver ends the process at the Nth submission; 0: when it is opened
+//   FAKEVULKAN_HANG=N         the driver does not return from the Nth submission; 0: when it is opened
 //   FAKEVULKAN_LOG=FILE       one line for each pipeline (compiled shader): its time in nanoseconds since 1970
 //
 // INDEX, a macro, counts the copies of this driver. Each has another UUID, because ggml takes devices with the same UUID for
@@ -21,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef void (*fn)(void);
 typedef struct { uint32_t type; const void *next; } base;
@@ -31,6 +34,16 @@ static fn (*real_device_get)(void *, const char *);
 static long number(const char *name) {
 	const char *value = getenv(name);
 	return value ? strtol(value, NULL, strcmp(name, "FAKEVULKAN_BUS") == 0 ? 16 : 10) : 0;
+}
+
+static long submissions;
+
+// reached tells whether the event that a variable asks for is due: at so many submissions.
+static int reached(const char *name) { return getenv(name) && submissions >= number(name); }
+
+static void fail(void) {
+	if (reached("FAKEVULKAN_CRASH")) abort();
+	while (reached("FAKEVULKAN_HANG")) pause();
 }
 
 static void *driver(void) {
@@ -94,6 +107,7 @@ static void my_features2(void *dev, base *f) {
 // ---- memory
 
 static uint64_t used;
+static long allocations;
 static struct { uint64_t handle, size; } blocks[4096];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -121,6 +135,8 @@ static void my_memory2(void *dev, base *p) {
 static int (*real_allocate)(void *, const void *, const void *, uint64_t *);
 static int my_allocate(void *dev, const void *info, const void *a, uint64_t *memory) {
 	uint64_t size = *(const uint64_t *)((const char *)info + 16);
+	++allocations;
+	if (getenv("FAKEVULKAN_FULL") && allocations >= number("FAKEVULKAN_FULL")) return -2;
 	if (limit() && used + size > limit()) return -2; // VK_ERROR_OUT_OF_DEVICE_MEMORY
 	int rc = real_allocate(dev, info, a, memory);
 	if (rc != 0) return rc;
@@ -147,8 +163,9 @@ static void my_free(void *dev, uint64_t memory, const void *a) {
 
 static int (*real_submit)(void *, uint32_t, const void *, uint64_t);
 static int my_submit(void *queue, uint32_t n, const void *submits, uint64_t fence) {
-	static long submissions;
-	if (number("FAKEVULKAN_LOST") && ++submissions >= number("FAKEVULKAN_LOST")) return -4; // VK_ERROR_DEVICE_LOST
+	++submissions;
+	fail();
+	if (reached("FAKEVULKAN_LOST")) return -4; // VK_ERROR_DEVICE_LOST
 	return real_submit(queue, n, submits, fence);
 }
 
@@ -195,7 +212,7 @@ static fn my_device_get(void *dev, const char *name) { return replaced(name, rea
 
 fn vk_icdGetInstanceProcAddr(void *instance, const char *name) {
 	driver();
-	if (number("FAKEVULKAN_CRASH")) abort();
+	fail();
 	return replaced(name, real_get(instance, name));
 }
 

@@ -17,6 +17,7 @@
 
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, sub; char address[32]; } pci_info;
 typedef struct { unsigned long long total, free, used; } memory_info;
+typedef struct { unsigned gpu, memory; } utilization;
 typedef struct { unsigned pid; unsigned long long used; unsigned gpu, compute; } process_info;
 
 static long setting(const char *name, long standard) {
@@ -45,6 +46,7 @@ int nvmlDeviceGetMemoryInfo(void *d, memory_info *m) {
 int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) { *mw = 71500; return 0; }
 int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) { *mhz = type == 1 ? 2040 : 6251; return 0; }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *c) { *c = 54; return 0; }
+int nvmlDeviceGetUtilizationRates(void *d, utilization *u) { *u = (utilization){97, 40}; return 0; }
 #ifndef OLD
 int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = (int)setting("NVML_CUDA", 12040); return 0; }
 int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) {
