@@ -40,7 +40,7 @@ var rules = []struct {
 	allowed *regexp.Regexp // nil: no exception
 }{
 	{"part of NVIDIA's driver, which comes from the host", regexp.MustCompile(`(^|/)(libcuda\.so|libnvidia-|libcudadebugger)`), nil},
-	{"a compiler", regexp.MustCompile(`^usr/(local/)?bin/([^/]*-linux-gnu-)?(cc|c\+\+|gcc|g\+\+|cpp|clang|ld|as|go|gofmt|make|nvcc)(-[0-9.]+)?$|^usr/lib/(go|gcc|cuda)[^/]*/|^usr/(local/)?include/`), nil},
+	{"a compiler", regexp.MustCompile(`^usr/(local/)?bin/([^/]*-linux-gnu-)?(cc|c\+\+|gcc|g\+\+|cpp|clang|ld|as|go|gofmt|make|nvcc)(-[0-9.]+)?$|^usr/lib/(go|gcc|cuda)[^/]*/|^usr/(local/)?include/`), regexp.MustCompile(`^usr/include/clang/`)}, // ROCm compiles at run time
 	{"a cache", regexp.MustCompile(`^var/cache/(apt|man|fontconfig)/.|^var/lib/apt/lists/.|^var/log/apt/.|^root/(\.cache|go)/.|\.deb$`), regexp.MustCompile(`^var/(cache/apt/archives|lib/apt/lists)/lock$`)},
 	{"documentation", regexp.MustCompile(`^usr/share/(doc|man|info|locale|lintian)/.`), regexp.MustCompile(`^usr/share/doc/[^/]+(/copyright)?$|^usr/share/locale/locale\.alias$|^usr/share/man/man1/benchmark-llm[^/]*\.1\.gz$`)},
 }

@@ -27,6 +27,7 @@ func TestForbidden(t *testing.T) {
 		"usr/bin/ld":                          "compiler",
 		"usr/lib/go-1.27/bin/go":              "compiler",
 		"usr/include/llama.h":                 "compiler",
+		"usr/include/clang/21/include":        "", // a link of libclang-common, which ROCm's libamd-comgr needs
 		"usr/bin/gpgv":                        "",
 		"usr/local/bin/benchmark-llm":         "",
 		"var/cache/apt/pkgcache.bin":          "cache",
