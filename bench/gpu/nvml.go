@@ -52,7 +52,7 @@ type (
 		address [32]byte // "00000000:01:00.0"
 	}
 	nvmlMemory      struct{ total, _, used uint64 }
-	nvmlUtilization struct{ gpu, memory uint32 } // percent of the last sample, 1/6 to 1 s
+	nvmlUtilization struct{ gpu, _ uint32 } // of GPU and memory, in percent of the last sample, 1/6 to 1 s
 	nvmlProcess     struct {
 		pid uint32
 		_   uint32

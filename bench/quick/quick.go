@@ -254,14 +254,14 @@ func (q *Quick) first(ctx context.Context, m *model, later []*model) error {
 // round runs a round of a model's estimate. Other lengths than before begin it anew.
 func (q *Quick) round(ctx context.Context, m *model, l lengths) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // Result says that the time is over
 	}
 	plan, rounds := m.plan, m.rounds
 	if plan == nil || m.lengths != l {
 		var err error
 		if plan, err = q.planOf(m, l); err != nil {
 			m.reason = err.Error()
-			return nil
+			return nil //nolint:nilerr // the table has the reason
 		}
 		rounds = 0
 	}
@@ -387,13 +387,13 @@ func (q *Quick) needs(m *model, l lengths) time.Duration {
 // run runs jobs and learns from them.
 func (q *Quick) run(ctx context.Context, jobs []bench.Job, consumers func(i int) supervise.Consumers) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // Result says that the time is over
 	}
 	err := q.options.Run(ctx, jobs, func(i int) supervise.Consumers {
 		return append(supervise.Consumers{q.learner(jobs[i])}, consumers(i)...)
 	})
-	if ctx.Err() != nil { // what a stopped worker says about it does not matter
-		return nil
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // what a stopped worker says about it does not matter
 	}
 	return err
 }
