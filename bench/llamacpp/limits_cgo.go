@@ -163,8 +163,8 @@ func (m *measurement) prepare(types []string, rows int) error {
 	return nil
 }
 
-// measure times the passes. Weights of all types take turns, so that each pass finds the
-// caches full of others.
+// measure times the passes. Weights of all types take turns. So each pass finds other
+// weights in the caches.
 func (m *measurement) measure(ctx context.Context) error {
 	best := func(rate *float64, amount float64, elapsed time.Duration) {
 		*rate = max(*rate, amount/max(elapsed, 1).Seconds())

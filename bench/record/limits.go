@@ -10,8 +10,8 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/roofline"
 )
 
-// Limits keeps the limits that workers of a run have measured, so that no other worker
-// measures them again. The zero value is ready to use. It is used from one goroutine.
+// Limits keeps the limits that workers of a run have measured. Later workers do not measure
+// them again. The zero value is ready to use. It is used from one goroutine.
 type Limits struct {
 	known map[string][]result.DeviceLimits
 }

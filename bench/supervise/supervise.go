@@ -427,8 +427,8 @@ type Meter interface {
 }
 
 // meter reads the conditions when the events of a burst begin to arrive, and adds them to
-// its first repetition. It comes first, so that the work of this process is not part of
-// the repetitions.
+// its first repetition. It runs before everything else that the parent does at an event,
+// which would count as work of another process.
 func (a *attempt) meter(s bench.Stamped) bench.Stamped {
 	if a.options.Meter == nil {
 		return s
