@@ -10,7 +10,8 @@ import (
 // BurstTime is how long passes of a test run back to back before they are reported: a
 // burst ends with the first pass that ends later. So the warm-up and the repetitions of a
 // short test follow one another directly, as in llama-bench, and the CPUs never rest
-// between them. A process that ends by itself loses the passes of at most one burst.
+// between them. A process that ends by itself loses the passes of at most one burst. The
+// warm-up of a long generation is a burst of its own.
 const BurstTime = 500 * time.Millisecond
 
 // reporter passes on the events of a job. An event that ends a pass can be held: it is

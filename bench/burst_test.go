@@ -95,6 +95,15 @@ func TestBursts(t *testing.T) {
 			[]string{"started after 0", "700ms: warm-up 700ms", "1.3s: 1 1.3s", "1.9s: 2 1.9s", "ok"}, []int{1, 2},
 		},
 		{
+			"a short generation", passes(10*ms, 100*ms), func(j *bench.Job) { j.Tests[0].Test, j.Repetitions = result.Test{Gen: 16}, 2 },
+			[]string{"started after 0", "210ms: warm-up 10ms, 1 110ms, 2 210ms", "ok"}, nil,
+		},
+		{
+			// The parent learns the time of a token before a repetition that takes long.
+			"a long generation", passes(10*ms, 900*ms), func(j *bench.Job) { j.Tests[0].Test, j.Repetitions = result.Test{Gen: 200}, 2 },
+			[]string{"started after 0", "10ms: warm-up 10ms", "910ms: 1 910ms", "1.81s: 2 1.81s", "ok"}, []int{1, 2},
+		},
+		{
 			"exactly a burst", passes(0, bench.BurstTime), func(j *bench.Job) { j.Repetitions = 2 },
 			[]string{"started after 0", "500ms: warm-up 0s, 1 500ms", "1s: 2 1s", "ok"}, []int{2},
 		},
@@ -152,7 +161,7 @@ func TestBursts(t *testing.T) {
 				}
 				var rested []string
 				for _, n := range tt.rested {
-					rested = append(rested, fmt.Sprintf("repeat %d pp512", n))
+					rested = append(rested, fmt.Sprintf("repeat %d %v", n, job.Tests[0].Test))
 				}
 				if diff := cmp.Diff(rested, e.AfterRest()); diff != "" {
 					t.Errorf("repetitions after a rest (-want +got):\n%s", diff)
@@ -244,14 +253,15 @@ func TestBurstRepeated(t *testing.T) {
 // A test that is repeated twice, after another one, has each of its repetitions once.
 func TestBurstRepeatedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		job := jobOf(bench.TestBudget{Test: pp512}, bench.TestBudget{Test: tg128})
+		tg2 := result.Test{Gen: 2}
+		job := jobOf(bench.TestBudget{Test: pp512}, bench.TestBudget{Test: tg2})
 		job.Repetitions = 4
 		refusals := map[int]int{2: 1, 3: 1} // by repetition of the second test
 		second := false
 		r := reports{refuse: func(s bench.Stamped) bool {
 			switch e := s.Event.(type) {
 			case bench.TestStarted:
-				second = e.Test == tg128
+				second = e.Test == tg2
 			case bench.RepetitionDone:
 				if n := e.Sample.Repetition; second && refusals[n] > 0 {
 					refusals[n]--

@@ -296,6 +296,11 @@ func (r *testRun) run() error {
 		if !r.hold(WarmupDone{Elapsed: elapsed, UBatch: r.dog.saw(r.ubatchTime(elapsed, true))}) {
 			return nil
 		}
+		// A long repetition would keep the parent waiting for the warm-up, whose time tells how
+		// soon the worker must answer. The first token may take four times as long as later ones.
+		if !whole && elapsed*time.Duration(r.test.Test.Gen) >= 4*BurstTime && !r.flush() {
+			return nil
+		}
 	}
 	if r.job.WarmUntilStable {
 		if err := r.warmUntilStable(); err != nil || r.emitErr != nil {
@@ -351,6 +356,12 @@ func (r *testRun) warmUntilStable() error {
 // fails.
 func (r *testRun) report(e Event) bool {
 	r.emitErr = r.reports.report(e)
+	return r.emitErr == nil
+}
+
+// flush reports what is held. It returns false if that fails.
+func (r *testRun) flush() bool {
+	r.emitErr = r.reports.flush()
 	return r.emitErr == nil
 }
 

@@ -37,8 +37,11 @@ func (p *prices) Set(text string) error {
 	if err := p.set(new(result.Prices), price); err != nil {
 		return err
 	}
-	if slices.Contains(p.labels, label) {
-		return errTwice
+	if i := slices.Index(p.labels, label); i >= 0 {
+		if p.texts[i] != text {
+			return errTwice
+		}
+		return nil
 	}
 	p.texts, p.labels = append(p.texts, text), append(p.labels, label)
 	return nil

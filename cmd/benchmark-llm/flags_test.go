@@ -24,8 +24,9 @@ func TestFlagsGivenTwice(t *testing.T) {
 		"names": {"machine", "n_threads"}, "share": {"1%", "0.02"},
 		"number": {"1", "2"}, "layers": {"1", "2"}, "index": {"1", "2"}, "level": {"1", "2"}, "MiB": {"1", "2"},
 		"split-mode": {"layer", "none"}, "load-mode": {"none", "mmap"}, "lazy-mode": {"on", "off"}, "flash-attn": {"on", "off"}, "older-than": {"30d", "12h"}, // by name
+		"price": {"0.5/h", "0.6/h"}, "power-price": {"0.3/kWh", "0.4/kWh"},
 	}
-	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus", "across"}
+	adding := []string{"model", "model-urls", "n-prompt", "n-gen", "n-depth", "pg", "e2e", "rpc", "cpus", "across", "type"}
 	lists := sweep.New(bench.Settings{}).Flags() // where they take lists
 	short := map[string]string{}
 	for s, long := range commandline.Short {
