@@ -47,7 +47,6 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emitted func(
 	if err != nil {
 		return err
 	}
-	defer oneProcessor()()
 	for _, t := range job.Tests {
 		if ctx.Err() != nil {
 			break
@@ -67,16 +66,6 @@ func RunJob(ctx context.Context, e Engine, job Job, policy Policy, emitted func(
 		j.past = append(j.past, past)
 	}
 	return emit(JobDone{})
-}
-
-// oneProcessor limits Go to one processor until the function that it returns is called.
-// While a pass computes in C, Go's monitor thread watches the processor of the goroutine
-// that called it. It wakes about fifty times in the first 10 ms, in order to give that
-// processor away, and each time takes a CPU from a thread of the engine. If there is no
-// other processor, it gives the only one away at once, and then sleeps.
-func oneProcessor() (restore func()) {
-	before := runtime.GOMAXPROCS(1)
-	return func() { runtime.GOMAXPROCS(before) }
 }
 
 func newJobRun(e Engine, job Job, policy Policy, emit func(Stamped) error) *jobRun {

@@ -60,6 +60,13 @@ type Options struct {
 	// AnyThread makes calls on the caller's OS thread, to measure what the thread
 	// rule of package llama is worth. Measurements must not set it.
 	AnyThread bool
+	// OneProcessor limits Go to one processor from the first test on, until the process ends.
+	// It is for a process that only measures. While a pass computes in C, Go's monitor
+	// thread watches the processor of the goroutine that called it. It wakes about fifty
+	// times in the first 10 ms, in order to give that processor away, and each time takes a
+	// CPU from a thread of the engine. If there is no other processor, it gives the only one
+	// away at once, and then sleeps.
+	OneProcessor bool
 }
 
 // Facts of the build, set by the linker (-X) from the library that scripts/llama-env

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ type Engine struct {
 
 	devices   []llama.Device   // all that there are, as Load found them
 	peakSince result.PeakSince // of the process's resident memory
+
+	oneProcessor bool // Options.OneProcessor
 
 	// Of the current test.
 	test    result.Test
@@ -63,7 +66,7 @@ func Version() (string, error) { return llama.Version(), nil }
 // job's model. Close ends the thread.
 func New(job bench.Job, o Options) (*Engine, error) {
 	job.Settings = job.Effective()
-	e := &Engine{job: job, thread: llama.StartThread()}
+	e := &Engine{job: job, thread: llama.StartThread(), oneProcessor: o.OneProcessor}
 	if o.AnyThread {
 		e.thread.Stop()
 		e.thread = nil
@@ -406,6 +409,9 @@ func headerOf(m bench.Model) (*gguf.File, error) {
 
 // Begin creates the context and the threads of a test.
 func (e *Engine) Begin(t result.Test) error {
+	if e.oneProcessor {
+		runtime.GOMAXPROCS(1)
+	}
 	if err := e.End(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -47,6 +48,11 @@ func TestMain(m *testing.M) {
 		os.Exit(parentMain(scenario))
 	case isWorker:
 		os.Exit(workerMain(scenario))
+	}
+	// The workers of these tests sleep, they do not compute: many run beside one another.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

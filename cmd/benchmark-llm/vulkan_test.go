@@ -90,7 +90,7 @@ func TestVulkanRecords(t *testing.T) {
 			stderr: "benchmark-llm: nothing was measured: pp8 of tiny.Q4_K_M.gguf: the worker crashed (exit code 2): SIGABRT: abort\nhint: see each step in ",
 		},
 		{
-			name: "a driver that does not return in a test", devices: 1, settings: []string{"FAKEVULKAN_HANG=70"}, args: []string{"-ngl", "99", "-r", "50", "--timeout", "3s"}, code: exitNothing,
+			name: "a driver that does not return in a test", devices: 1, settings: []string{"FAKEVULKAN_HANG=70"}, args: []string{"-ngl", "99", "-r", "50", "--timeout", "10s"}, code: exitNothing,
 			stderr: "benchmark-llm: nothing was measured: pp8 of tiny.Q4_K_M.gguf: the worker did not abort within ",
 		},
 		{

@@ -64,7 +64,7 @@ func work(cmd *cobra.Command, level string) error {
 	orphaned := func() { os.Exit(exitNothing) }
 	return supervise.Serve(ctx, cmd.InOrStdin(), events, orphaned,
 		func(ctx context.Context, job bench.Job, emit func(bench.Stamped) error) error {
-			e, err := llamacpp.New(job, llamacpp.Options{Log: log, LogLevel: least, AllowCPU: job.AllowCPU})
+			e, err := llamacpp.New(job, llamacpp.Options{Log: log, LogLevel: least, AllowCPU: job.AllowCPU, OneProcessor: true})
 			if err != nil {
 				return emit(bench.Now(bench.EngineFailed{Reason: err.Error(), Code: llamacpp.Code(err)}))
 			}
