@@ -33,10 +33,12 @@ import (
 // sample is timed, none of this is called and no other process computes.
 //
 // A wait could affect the next sample, because the pool's threads are asleep and the
-// clocks are low. So a turn of short passes has two passes, and only a sample of the
-// last one counts. This program runs passes in bursts, like llama-bench. Between
-// two bursts it makes an untimed pass. If that is the last pass of a turn, the turn has
-// no sample. The effect of a wait on a long pass is negligible.
+// clocks are low. So the first of a turn's short passes does not count, and a turn has
+// two of them. The effect of a wait on a long pass is negligible.
+//
+// This program runs passes in bursts, like llama-bench, and may make an untimed pass
+// between two bursts. Its turns have three short passes: after the first, at least one
+// is timed, because no two untimed passes follow each other. The last one counts.
 
 // longPass is the shortest time of a pass for turns of one pass. It is well above the
 // time from which on this program makes no untimed pass. A pass near that time,
@@ -54,6 +56,14 @@ func passesOfTurn(pass time.Duration) int {
 // side is one of the series to compare: turns of a process, with a number of passes
 // each.
 type side struct{ process, passes int }
+
+// passesOf is the number of passes in a turn of a side.
+func (s side) passesOf(p program) int {
+	if p.keepsEvents && s.passes > 1 {
+		return s.passes + 1 // one may be untimed
+	}
+	return s.passes
+}
 
 // sample is the result of a timed pass. The zero value means no sample.
 type sample struct {
@@ -95,12 +105,12 @@ func order(sides, round int) []int { return orders[sides][round%len(orders[sides
 
 // takeTurns starts the programs, which load their model, and runs a test in turns of
 // the sides, each time in another order. round is the number of earlier calls. It
-// returns the last sample of each turn, by side. The first turn of each side does not
+// returns a sample of each turn, by side. The first turn of each side does not
 // count, because the speed is not yet steady after a load and a warm-up of one token.
 func (o options) takeTurns(round int, programs []program, sides []side, t result.Test, turns int) (samples [][]sample, err error) {
 	repetitions := make([]int, len(programs))
 	for _, s := range sides {
-		repetitions[s.process] += (turns + 1) * s.passes
+		repetitions[s.process] += (turns + 1) * s.passesOf(programs[s.process])
 	}
 	processes := make([]*process, len(programs))
 	defer func() {
@@ -124,7 +134,7 @@ func (o options) takeTurns(round int, programs []program, sides []side, t result
 	for n := range turns + 1 {
 		for _, s := range order(len(sides), round+n) {
 			p := processes[sides[s].process]
-			t := turn{passes: sides[s].passes, begin: time.Now()}
+			t := turn{passes: sides[s].passesOf(p.program), begin: time.Now()}
 			if err := p.turn(t.passes); err != nil {
 				return nil, fmt.Errorf("%s: turn %d: %w", p.name, n, err)
 			}
@@ -167,8 +177,9 @@ func byNumber(samples []sample, turns []turn) ([]sample, error) {
 	return chosen, nil
 }
 
-// byTime returns the samples of the turns' last passes, for a program some of whose passes
-// are untimed. A turn whose last pass was untimed has no sample.
+// byTime returns the last sample of each turn, for a program some of whose passes are
+// untimed. In a turn of several passes, the first does not count. A turn can be without a
+// sample.
 func byTime(samples []sample, turns []turn) ([]sample, error) {
 	chosen := make([]sample, len(turns))
 	for i, t := range turns {
@@ -176,8 +187,7 @@ func byTime(samples []sample, turns []turn) ([]sample, error) {
 			if s.end.Before(t.begin) || s.end.After(t.end) {
 				continue
 			}
-			chosen[i] = sample{}
-			if second := s.begin.Sub(t.begin) > s.end.Sub(s.begin)/2; second || t.passes == 1 {
+			if later := s.begin.Sub(t.begin) > s.end.Sub(s.begin)/2; later || t.passes == 1 {
 				chosen[i] = s
 			}
 		}
