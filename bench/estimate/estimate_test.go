@@ -234,8 +234,8 @@ func TestWrite(t *testing.T) {
 		{Kind: "estimate", Estimated: true, Model: "m.gguf", Test: "pp512", Layers: 32, Measured: []int{4, 12}, Reason: "it crashed"},
 	}
 	want := map[string][]string{
-		"table": {"≈ 9.210", "8.800 … 9.650", "4 and 12 of 32 layers", "4.0 GiB", "no", "measured t/s", "9.300", "-1.0 %", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %", "m.gguf, tg128: estimated as if CUDA0 and CUDA1 had the memory for all layers"},
-		"md":    {"| m.gguf | tg128 | ≈ 9.210 |", "not measured", "pp512: not estimated: it crashed"},
+		"table": {"≈ 9.21", "8.80 … 9.65", "4 and 12 of 32 layers", "4.0 GiB", "no", "measured t/s", "9.300", "-1.0 %", "estimated from models with fewer layers, not measured", "pp512: not estimated: it crashed", "off by +1.2 %", "m.gguf, tg128: estimated as if CUDA0 and CUDA1 had the memory for all layers"},
+		"md":    {"| m.gguf | tg128 | ≈ 9.21 |", "not measured", "pp512: not estimated: it crashed"},
 		"json":  {`"estimated": true`, `"kind": "estimate"`, `"ts": 9.21`, `"reason": "it crashed"`},
 	}
 	for _, format := range estimate.Formats() {

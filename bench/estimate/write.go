@@ -43,8 +43,8 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 	for _, r := range rows {
 		speed, interval := "-", "-"
 		if r.Speed > 0 {
-			speed = mark + result.FormatRate(r.Speed)
-			interval = result.FormatRate(r.Low) + " … " + result.FormatRate(r.High)
+			speed = mark + result.FormatEstimate(r.Speed)
+			interval = result.FormatEstimate(r.Low) + " … " + result.FormatEstimate(r.High)
 		}
 		var depths []string
 		for _, n := range r.Measured {
@@ -62,7 +62,7 @@ func Write(w io.Writer, format string, rows []Row, width int) error {
 			row = append(row, "-", "-")
 		}
 		if c := r.Cost; c != nil {
-			row = append(row, strings.TrimSpace(mark+result.FormatRate(c.PerMillion)+" "+report.OneLine(c.Currency)))
+			row = append(row, strings.TrimSpace(mark+result.FormatEstimate(c.PerMillion)+" "+report.OneLine(c.Currency)))
 		} else if priced {
 			row = append(row, "-")
 		}

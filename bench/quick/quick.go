@@ -58,6 +58,7 @@ type Options struct {
 	Settings       bench.Settings
 	Context        gguf.Context
 	AvailableBytes uint64        // of memory; 0: not known
+	Busy           string        // what disturbs the measurement; "": nothing
 	Price          *result.Price // of the machine; nil: not known
 	Dir            string        // for headers of thin models
 	Run            estimate.Runner
@@ -459,7 +460,7 @@ func (q *Quick) Result() Result {
 	r := Result{
 		Kind: "quick", WithinS: q.options.Within.Seconds(), TookS: time.Since(q.began).Round(time.Millisecond).Seconds(),
 		Machine: cmp.Or(q.facts.GPUInfo, q.facts.CPUInfo), Threads: q.options.Settings.Threads, Build: fmt.Sprintf("%s (%d)", q.facts.BuildCommit, q.facts.BuildNumber),
-		AvailableBytes: q.options.AvailableBytes, Limits: q.limits,
+		AvailableBytes: q.options.AvailableBytes, Busy: q.options.Busy, Limits: q.limits,
 	}
 	for _, m := range q.models {
 		row := Row{Model: m.File, Name: short(m.File), Params: m.Params, MemoryBytes: m.memory(q.options.Context).Total(), Reason: m.reason}

@@ -262,20 +262,21 @@ func TestNew(t *testing.T) {
 func TestWrite(t *testing.T) {
 	yes, no := true, false
 	r := quick.Result{
-		Kind: "quick", Machine: "a CPU", Threads: 2, Build: "b (7)", TookS: 58.2, Quote: "a CPU is fast.",
+		Kind: "quick", Machine: "a CPU", Threads: 2, Build: "b (7)", TookS: 58.2, Busy: "other processes use 1.0 of 2 CPUs: go 1.0", Quote: "a CPU is fast.",
 		Rows: []quick.Row{
 			{Model: "SmolLM-135M.Q4_K_M.gguf", Name: "SmolLM-135M", Params: 134_515_008, MemoryBytes: 245 << 20, Fits: &yes, Prompt: &quick.Speed{Test: "pp512", TS: 254.8, Low: 247, High: 263}, Gen: &quick.Speed{Test: "tg128", TS: 102.2, Low: 97, High: 107}},
 			{Model: "Llama-3.3-70B-Instruct-Q4_K_M.gguf", Name: "Llama-3.3-70B-Instruct", Params: 70_553_706_560, MemoryBytes: 41 << 30, Fits: &no, Prompt: &quick.Speed{Test: "pp512", Estimated: true, TS: 3.612, Low: 3.3, High: 3.95}, Reason: "not estimated: it crashed"},
 		},
 	}
 	for format, want := range map[string]string{
-		"table": `model                   params   memory  fits       pp512 t/s     tg128 t/s
-SmolLM-135M               135M  245 MiB  yes     254.8 ±  3 %  102.2 ±  5 %
-Llama-3.3-70B-Instruct   70.6B   41 GiB  no    ≈ 3.612 ±  9 %             -
+		"table": `model                   params   memory  fits      pp512 t/s     tg128 t/s
+SmolLM-135M               135M  245 MiB  yes    254.8 ±  3 %  102.2 ±  5 %
+Llama-3.3-70B-Instruct   70.6B   41 GiB  no    ≈ 3.61 ±  9 %             -
 
 ≈ estimated from models with fewer layers; ±: where 95 % of other runs would be
 synthetic weights of the published files' shapes; measured in 58 s
 Llama-3.3-70B-Instruct: not estimated: it crashed
+the machine was busy: other processes use 1.0 of 2 CPUs: go 1.0
 
 a CPU is fast.
 `,
@@ -289,7 +290,7 @@ a CPU is fast.
 		}
 	}
 	for format, want := range map[string][]string{
-		"md": {"| Llama-3.3-70B-Instruct | 70.6B | 41 GiB | no | ≈ 3.612 ±  9 % | - |"}, "json": {`"estimated": true`, `"estimated": false`, `"kind": "quick"`},
+		"md": {"| Llama-3.3-70B-Instruct | 70.6B | 41 GiB | no | ≈ 3.61 ±  9 % | - |"}, "json": {`"estimated": true`, `"estimated": false`, `"kind": "quick"`},
 	} {
 		var b strings.Builder
 		if err := quick.Write(&b, format, r, 80); err != nil {

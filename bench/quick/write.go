@@ -26,6 +26,7 @@ type Result struct {
 	Threads        int                   `json:"threads"`
 	Build          string                `json:"build"`
 	AvailableBytes uint64                `json:"memory_available,omitempty"`
+	Busy           string                `json:"busy,omitempty"` // what disturbed the measurement when it began
 	Rows           []Row                 `json:"models"`
 	Limits         []result.DeviceLimits `json:"limits,omitempty"`
 	Quote          string                `json:"quote"`
@@ -88,7 +89,7 @@ func (s *Speed) text() string {
 		return "-"
 	}
 	if s.Estimated {
-		return mark + result.FormatRate(s.TS)
+		return mark + result.FormatEstimate(s.TS)
 	}
 	return result.FormatRate(s.TS)
 }
@@ -105,11 +106,11 @@ func (s *Speed) cost() string {
 	if s == nil || s.Cost == nil {
 		return "-"
 	}
-	cost := strings.TrimSpace(result.FormatRate(s.Cost.PerMillion) + " " + report.OneLine(s.Cost.Currency))
+	currency := report.OneLine(s.Cost.Currency)
 	if s.Estimated {
-		return mark + cost
+		return mark + strings.TrimSpace(result.FormatEstimate(s.Cost.PerMillion)+" "+currency)
 	}
-	return cost
+	return strings.TrimSpace(result.FormatRate(s.Cost.PerMillion) + " " + currency)
 }
 
 // Write writes a result in one of Formats. width limits a table, in columns; 0: no limit.
@@ -177,6 +178,9 @@ func (r Result) lines() []string {
 	}
 	for _, d := range r.Limits {
 		lines = append(lines, "limits: "+report.OneLine(roofline.Sentence(d)))
+	}
+	if r.Busy != "" {
+		lines = append(lines, "the machine was busy: "+report.OneLine(r.Busy))
 	}
 	if r.Quote != "" {
 		lines = append(lines, "", r.Quote)

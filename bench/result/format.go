@@ -11,6 +11,10 @@ func FormatRate(tokensPerSecond float64) string {
 	return FormatDecimals(tokensPerSecond, tokensPerSecond)
 }
 
+// FormatEstimate is an estimated number for people: three significant digits, because the
+// interval of an estimate is never narrower than some per cent.
+func FormatEstimate(v float64) string { return FormatDecimals(v, 10*v) }
+
 // FormatDecimals is v with as many decimals as FormatRate gives to reference.
 func FormatDecimals(v, reference float64) string {
 	digits := 6

@@ -16,6 +16,9 @@ func TestTexts(t *testing.T) {
 		{result.FormatRate(25), "25.00"},
 		{result.FormatRate(0.00001234), "0.000012"},
 		{result.FormatRate(0), "0.000000"},
+		{result.FormatEstimate(9.2149), "9.21"},
+		{result.FormatEstimate(1234.4), "1234"},
+		{result.FormatEstimate(0.05123), "0.0512"},
 		{result.FormatDecimals(0.5, 1000), "0"},
 		{result.FormatDecimals(0.5, 25), "0.50"},
 	} {

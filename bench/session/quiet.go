@@ -40,8 +40,22 @@ func (r *Session) checkQuiet(ctx context.Context) error {
 	case r.RequireQuiet:
 		return fmt.Errorf("%w: %s", host.ErrBusy, host.Texts(found))
 	}
-	slog.Warn("the machine is busy", "busy", host.Texts(found))
+	warnBusy(found)
 	return nil
+}
+
+// WarnBusy logs what would disturb a measurement that began now, and returns it as one
+// line, or "". It takes a tenth of a second.
+func WarnBusy(ctx context.Context) string {
+	found := host.Busy(ctx, "/")
+	if len(found) > 0 {
+		warnBusy(found)
+	}
+	return host.Texts(found)
+}
+
+func warnBusy(found []host.Disturbance) {
+	slog.Warn("the machine is busy", "busy", host.Texts(found))
 }
 
 // ErrNoSensor is a wait for a temperature that cannot be read.

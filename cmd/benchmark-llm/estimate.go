@@ -19,6 +19,7 @@ import (
 	"github.com/sparecores/benchmark-llm/bench/llamacpp"
 	"github.com/sparecores/benchmark-llm/bench/result"
 	"github.com/sparecores/benchmark-llm/bench/suite"
+	"github.com/sparecores/benchmark-llm/bench/session"
 	"github.com/sparecores/benchmark-llm/bench/supervise"
 )
 
@@ -145,6 +146,7 @@ type thinModels struct {
 	context        gguf.Context
 	availableBytes uint64   // of the memory that must hold them: the GPUs', if there are any; 0: not known
 	gpus           []string // these GPUs
+	busy           string   // what disturbs the measurement; "": nothing
 	workers        supervise.Options
 }
 
@@ -176,6 +178,7 @@ func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price
 	}
 	t.context, t.workers = acquire.ContextOf(*s), workersOf(level)
 	t.workers.Env = []string{"GGML_NO_BACKTRACE=1"}
+	t.busy = session.WarnBusy(ctx)
 	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
 		t.availableBytes = *free
 	}

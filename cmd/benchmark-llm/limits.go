@@ -40,6 +40,7 @@ of these limits a test reached.`,
 			}
 			ctx, stop := interruptible(nil)
 			defer stop()
+			session.WarnBusy(ctx)
 			limits, err := session.Limits(ctx, settings, devices, types, workersOf(level))
 			if err != nil {
 				return causeOf(ctx, "no limits were measured", err)
