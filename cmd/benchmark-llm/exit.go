@@ -498,6 +498,8 @@ func (e *noRecordError) hint() string {
 		return "use -p and -n, or a model with a tokenizer and a long enough context"
 	case e.status == result.Unsupported:
 		return "try a newer llama.cpp; " + trace
+	case strings.Contains(e.Error(), llamacpp.ErrNoDevice.Error()+` "`): // of an override of tensors
+		return devicesHint
 	case deviceLost(e.err):
 		return "dmesg says why the driver lost it; --device none measures the CPU; " + trace
 	case e.status == result.OutOfMemory:

@@ -125,6 +125,7 @@ func TestRules(t *testing.T) {
 		{model(acquire.NoShape, gguf.ErrEncoderDecoder), 3, "use a model that has only a decoder"},
 		{&noRecordError{err: errors.New("pp1024 of m: " + gguf.TooLong(1024, 512).Error()), status: result.Unsupported}, 3, "raise -ub and -b to the longest prompt, for example -ub 4096 -b 4096"}, // as a run says it
 		{&noRecordError{err: errors.New("tg8 of m: " + gguf.ErrEncoder.Error()), status: result.Unsupported}, 3, "measure prompts only: -n 0"},
+		{&noRecordError{err: errors.New(`m not loaded: m: tensor override "blk": no device "GPU9"; the devices are: CPU`), loading: true, status: result.Failed}, 3, "benchmark-llm devices lists the devices"},
 		{&noRecordError{err: errors.New("m not loaded: " + bench.ErrDeviceLost.Error() + ": device lost on Vulkan0"), loading: true, status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
 		{&noRecordError{err: errors.New("tg8 of m: the worker crashed: vk::Queue::submit: ErrorDeviceLost"), status: result.Crashed}, 1, "dmesg says why the driver lost it; --device none measures the CPU; see each step with --log-level debug"},
 		{model(acquire.NoFile, fs.ErrPermission), 3, "get permission for the path, or give the path of a GGUF file"},
