@@ -35,7 +35,8 @@ type Machine struct {
 	Vulkan      bool              // a render node exists, or the environment names Vulkan drivers or devices
 	Drivers     bool              // Vulkan drivers are installed where their loader finds them
 	RenderNode  bool              // a device node exists through which Vulkan drivers reach a GPU
-	NoAccess    []Node            // render nodes that this process may not open
+	ComputeNode bool              // the device node exists through which ROCm reaches GPUs
+	NoAccess    []Node            // render and compute nodes that this process may not open
 	gfx         map[string]string // code target of AMD's GPUs ("gfx1030"), by PCI address
 	Hidden      bool              // the environment hides all NVIDIA GPUs from CUDA
 	Visible     []string          // devices that the environment shows to CUDA; nil: all, named by index

@@ -153,10 +153,8 @@ func (m Machine) judge(engine bench.EngineFacts, libs libraries, limitReason str
 	case m.HasNVIDIA():
 		u.UnusedReason = strings.Join(m.whyNone(engine), "; ")
 		return u
-	case len(m.others()) > 0:
-		u.UnusedReason = strings.Join(m.whyNoVulkan(engine), "; ")
-		return u
 	default:
+		u.UnusedReason = strings.Join(m.whyNoOther(engine), "; ")
 		return u
 	}
 	// HIP is hidden as a whole: another back-end may then use the GPU.

@@ -66,9 +66,11 @@ func (m *Machine) vulkan(root string, open func(path string) error) {
 	for _, name := range vulkanVariables {
 		m.Vulkan = m.Vulkan || os.Getenv(name) != ""
 	}
-	for _, node := range nodes {
+	compute := glob(root, "dev/kfd")
+	m.ComputeNode = len(compute) > 0
+	for _, node := range append(nodes, compute...) {
 		if err := open(node); errors.Is(err, fs.ErrPermission) {
-			m.NoAccess = append(m.NoAccess, nodeOf(node))
+			m.NoAccess = append(m.NoAccess, nodeOf(root, node))
 		}
 	}
 }
@@ -108,9 +110,9 @@ func openNode(path string) error {
 // Node is a device node and the group that may open it.
 type Node struct{ Name, Group string }
 
-// nodeOf returns a node with its group: the name, else the number.
-func nodeOf(path string) Node {
-	n := Node{Name: "/dev/dri/" + filepath.Base(path)}
+// nodeOf returns a node below root with its group: the name, else the number.
+func nodeOf(root, path string) Node {
+	n := Node{Name: "/" + strings.TrimPrefix(strings.TrimPrefix(path, root), "/")}
 	info, err := os.Stat(path)
 	if err != nil {
 		return n
@@ -135,22 +137,35 @@ func (m Machine) others() []Facts {
 // an installed Vulkan driver.
 func (m Machine) HasGPU() bool { return m.HasNVIDIA() || m.Vulkan || m.Drivers || len(m.others()) > 0 }
 
-// whyNoVulkan returns the reasons why the engine lists no GPU of AMD or Intel. There
-// is one.
-func (m Machine) whyNoVulkan(engine bench.EngineFacts) []string {
-	var reasons []string
-	switch g := m.others()[0]; {
-	case len(m.NoAccess) > 0:
-		n := m.NoAccess[0]
-		reasons = append(reasons, fmt.Sprintf("no permission to open %s: join the group %s, sudo usermod -aG %s USER; in a container --group-add %s", n.Name, n.Group, n.Group, n.Group))
-	case g.Driver == "":
+// whyNoOther returns the reasons why the engine lists no GPU of AMD, Intel or another
+// maker than NVIDIA. It returns none if the machine shows no such GPU that this process
+// may open.
+func (m Machine) whyNoOther(engine bench.EngineFacts) (reasons []string) {
+	idle := func(name string) bool { return engine.Idle[name] != "" }
+	others := m.others()
+	installed := idle("ROCm") || idle("Vulkan")
+	// A GPU that is not on PCI shows only as a node, and a node that works tells
+	// nothing: the driver may be one of a display.
+	if len(others) == 0 && (len(m.NoAccess) == 0 || !installed) {
+		return nil
+	}
+	if len(others) > 0 && others[0].Driver == "" {
 		reasons = append(reasons, "no kernel driver is loaded for it")
-	case !m.RenderNode:
-		reasons = append(reasons, "there is no /dev/dri/renderD*; in a container: --device /dev/dri")
+	} else if installed {
+		if len(m.NoAccess) > 0 {
+			n := m.NoAccess[0]
+			reasons = append(reasons, fmt.Sprintf("no permission to open %s: join the group %s, sudo usermod -aG %s USER; in a container --group-add %s", n.Name, n.Group, n.Group, n.Group))
+		}
+		if !m.RenderNode {
+			reasons = append(reasons, "there is no /dev/dri/renderD*; in a container: --device /dev/dri")
+		}
+		if idle("ROCm") && !m.ComputeNode && slices.ContainsFunc(others, func(g Facts) bool { return g.PCIVendor == amd }) {
+			reasons = append(reasons, "there is no /dev/kfd; in a container: --device /dev/kfd")
+		}
 	}
 	for _, name := range []string{"ROCm", "Vulkan"} {
-		if why := engine.Idle[name]; why != "" {
-			reasons = append(reasons, "the "+name+" back-end has no device: "+why)
+		if idle(name) {
+			reasons = append(reasons, "the "+name+" back-end has no device: "+engine.Idle[name])
 		}
 	}
 	if len(reasons) == 0 {

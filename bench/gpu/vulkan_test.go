@@ -72,6 +72,7 @@ func TestUsageOfOtherGPUs(t *testing.T) {
 	radeon := Facts{PCIVendor: amd, PCIDevice: "744c", Driver: "amdgpu"}
 	used := bench.EngineFacts{GPUs: []bench.EngineGPU{{Name: "Vulkan0", Backend: "Vulkan"}}}
 	idle := bench.EngineFacts{Idle: map[string]string{"Vulkan": "no driver"}}
+	const denied = "no permission to open /dev/dri/renderD128: join the group render, sudo usermod -aG render USER; in a container --group-add render"
 	for _, tt := range []struct {
 		name    string
 		machine Machine
@@ -83,8 +84,17 @@ func TestUsageOfOtherGPUs(t *testing.T) {
 		{"no Vulkan driver", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true}, idle, "the Vulkan back-end has no device: no driver"},
 		{"no kernel driver", Machine{GPUs: []Facts{{PCIVendor: intel}}}, bench.EngineFacts{}, "no kernel driver is loaded for it"},
 		{"no node", Machine{GPUs: []Facts{radeon}}, idle, "there is no /dev/dri/renderD*; in a container: --device /dev/dri; the Vulkan back-end has no device: no driver"},
-		{"no permission", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true, NoAccess: []Node{{"/dev/dri/renderD128", "render"}}}, bench.EngineFacts{},
-			"no permission to open /dev/dri/renderD128: join the group render, sudo usermod -aG render USER; in a container --group-add render"},
+		{"no permission", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true, NoAccess: []Node{{"/dev/dri/renderD128", "render"}}}, idle,
+			denied + "; the Vulkan back-end has no device: no driver"},
+		{"no permission, and not on PCI", Machine{Vulkan: true, RenderNode: true, NoAccess: []Node{{"/dev/dri/renderD128", "render"}}}, idle,
+			denied + "; the Vulkan back-end has no device: no driver"},
+		{"not on PCI, and no back-end", Machine{Vulkan: true, RenderNode: true, NoAccess: []Node{{"/dev/dri/renderD128", "render"}}}, bench.EngineFacts{}, ""},
+		{"a node, and not on PCI", Machine{Vulkan: true, RenderNode: true}, idle, ""},
+		{"no node, and no back-end", Machine{GPUs: []Facts{radeon}}, bench.EngineFacts{}, "no back-end for it is installed, or this build does not open it"},
+		{"no node of ROCm", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true}, bench.EngineFacts{Idle: map[string]string{"ROCm": "no ROCm-capable device is detected"}},
+			"there is no /dev/kfd; in a container: --device /dev/kfd; the ROCm back-end has no device: no ROCm-capable device is detected"},
+		{"ROCm without a GPU of AMD", Machine{GPUs: []Facts{{PCIVendor: intel, Driver: "i915"}}, Vulkan: true, RenderNode: true}, bench.EngineFacts{Idle: map[string]string{"ROCm": "none"}},
+			"the ROCm back-end has no device: none"},
 		{"no back-end", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true}, bench.EngineFacts{}, "no back-end for it is installed, or this build does not open it"},
 		{"a driver that computes on the CPU", Machine{GPUs: []Facts{radeon}, Vulkan: true, RenderNode: true},
 			bench.EngineFacts{GPUs: []bench.EngineGPU{{Name: "Vulkan0", Backend: "Vulkan", Software: true}}}, "no back-end for it is installed, or this build does not open it"},
