@@ -172,7 +172,7 @@ release: ## build the programs of this architecture and the manual pages in dist
 release-attach: ## publish dist/ as a release on GitHub: RELEASE=TAG
 	@scripts/release --attach
 
-picture: build ## draw a real run for README.md, on a quiet machine with tmux
+picture: build ## draw real commands for README.md, on a quiet machine with tmux
 	@go run ./scripts/picture $(ARGS)
 
 man: ## write the manual pages to dist/man

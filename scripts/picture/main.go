@@ -1,10 +1,11 @@
-// Command picture draws a real run as an SVG: it starts benchmark-llm in a
+// Command picture draws real commands as SVGs: it starts benchmark-llm in a
 // terminal (tmux), types the command as a person would, and draws what the
 // terminal shows at the end, with its colours.
 //
-//	picture [-columns N] [-o FILE] [ARGUMENT]...
+//	picture [-columns N] [-o FILE ARGUMENT...]
 //
-// ARGUMENTs are those of benchmark-llm. It needs tmux and bin/benchmark-llm.
+// ARGUMENTs are those of benchmark-llm. Without any, it draws the pictures of README.md.
+// It needs tmux and bin/benchmark-llm.
 package main
 
 import (
@@ -24,37 +25,51 @@ import (
 	"time"
 )
 
-// defaultArguments are of a run that any machine completes within half a minute
-// and that needs no model file.
-var defaultArguments = []string{"run", "-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-p", "128", "-n", "32"}
+// picture is a command and the file of its picture.
+type picture struct {
+	file      string
+	arguments []string
+}
+
+// pictures are those of README.md. Any machine completes them within two minutes, without
+// a model file.
+var pictures = []picture{
+	{"scripts/picture/quick.svg", []string{"quick"}},
+	{"scripts/picture/run.svg", []string{"run", "-m", "SmolLM-135M.Q4_K_M.gguf", "--weights", "synthetic", "-p", "128", "-n", "32"}},
+}
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("picture: ")
 	columns := flag.Int("columns", 130, "`width` of the terminal in columns")
-	out := flag.String("o", "scripts/picture/run.svg", "`file` to write")
+	out := flag.String("o", "", "`file` to write")
 	program := flag.String("program", "bin/benchmark-llm", "`file` of the program to run")
-	limit := flag.Duration("limit", 5*time.Minute, "longest `time` of the run")
+	limit := flag.Duration("limit", 5*time.Minute, "longest `time` of a command")
 	flag.Parse()
-	arguments := flag.Args()
-	if len(arguments) == 0 {
-		arguments = defaultArguments
+	if (flag.NArg() > 0) != (*out != "") {
+		log.Fatal("give a file and arguments, or neither")
+	}
+	drawn := pictures
+	if flag.NArg() > 0 {
+		drawn = []picture{{*out, flag.Args()}}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := draw(ctx, *out, *program, arguments, *columns, *limit); err != nil {
-		log.Fatal(err)
+	for _, p := range drawn {
+		if err := p.draw(ctx, *program, *columns, *limit); err != nil {
+			log.Fatal(err)
+		}
 	}
 }
 
 // draw runs the program on a terminal and writes its picture.
-func draw(ctx context.Context, out, program string, arguments []string, columns int, limit time.Duration) error {
-	screen, err := record(ctx, program, arguments, columns, limit)
+func (p picture) draw(ctx context.Context, program string, columns int, limit time.Duration) error {
+	screen, err := record(ctx, program, p.arguments, columns, limit)
 	if err != nil {
 		return err
 	}
-	title := "A run of " + strings.Join(append([]string{"benchmark-llm"}, arguments...), " ")
-	return os.WriteFile(out, []byte(svg(parse(screen), title, columns)), 0o644)
+	title := "A terminal with " + strings.Join(append([]string{"benchmark-llm"}, p.arguments...), " ")
+	return os.WriteFile(p.file, []byte(svg(parse(screen), title, columns)), 0o644)
 }
 
 // record is what the terminal shows after the run, with escape sequences of
