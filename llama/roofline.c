@@ -146,7 +146,16 @@ static void copy_part(struct part *p) {
 // Four sums of cache lines: more loads are under way than memory can answer.
 typedef uint64_t line __attribute__((vector_size(64), aligned(64), may_alias));
 
-static void read_part(struct part *p) {
+// With loads of 16 bytes a core of Sapphire Rapids reads memory half as fast as with
+// loads of 64. The compiler makes a function for each of these, and the first call
+// chooses one.
+#if defined(__x86_64__) && defined(__GLIBC__)
+#define WIDEST_LOADS __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define WIDEST_LOADS
+#endif
+
+WIDEST_LOADS static void read_part(struct part *p) {
 	enum { STEP = 1 << 22 }; // bytes between two looks at the abort flag
 	line a = {0}, b = {0}, c = {0}, d = {0};
 	for (size_t at = 0; at < p->size && !aborted(p->r); at += STEP) {
