@@ -163,12 +163,16 @@ const memoryShare = 0.8
 // leaves is the size of the smaller thin model's layers, in sizes of the caches. The caches
 // cannot hold twice their size. If the full model is smaller than that, they hold a part of
 // it, and each layer more leaves them a smaller part: the time is not linear, and the thin
-// models must be nearly as large as the full one.
-const leaves = 2
+// models must be nearly as large as the full one. They have at most these shares of its
+// layers, from which an error of a thin model grows little up to the full one.
+const (
+	leaves      = 2
+	mostShallow = 3. / 4
+	mostDeep    = 11. / 12
+)
 
 // chooseDepths chooses two numbers of layers, the larger three times the smaller if
-// memory and the model allow it. The smaller has at most half of the layers, and the
-// larger five sixths.
+// memory and the model allow it.
 func (p *Plan) chooseDepths() error {
 	possible := p.kinds.Depths()
 	if len(possible) < 2 {
@@ -206,8 +210,8 @@ func (p *Plan) chooseDepths() error {
 	if p.depths == nil {
 		layer := float64(p.kinds.LayerBytes(p.full)) / float64(p.kinds.Layers-p.kinds.Lead)
 		n := float64(p.kinds.Layers)
-		shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, n/2))
-		deep := nearest(fitting, min(3*float64(shallow), n*5/6))
+		shallow := nearest(fitting[:len(fitting)-1], min(leaves*float64(p.options.CacheBytes)/layer, mostShallow*n))
+		deep := nearest(fitting, min(3*float64(shallow), mostDeep*n))
 		if deep <= shallow {
 			deep = fitting[slices.Index(fitting, shallow)+1]
 		}

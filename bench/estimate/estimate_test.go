@@ -163,8 +163,8 @@ func TestDepths(t *testing.T) {
 		err              error
 	}{
 		"small caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{1, 3}, nil},
-		"large caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{16, 27}, nil},
-		"a small model":                {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{15, 25}, nil},
+		"large caches":                 {"llama-7b.Q4_K_M.gguf", 64 << 30, 2 << 30, []int{24, 30}, nil},
+		"a small model":                {"SmolLM-135M.Q4_K_M.gguf", 64 << 30, 32 << 20, []int{23, 28}, nil},
 		"a model larger than all":      {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 24 << 30, 300 << 20, []int{2, 6}, nil},
 		"memory for one after another": {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 3300 << 20, 300 << 20, []int{1, 2}, nil},
 		"memory for none":              {"Llama-3.3-70B-Instruct-Q4_K_M.gguf", 1 << 30, 300 << 20, nil, estimate.ErrMemory},
