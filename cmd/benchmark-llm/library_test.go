@@ -416,3 +416,18 @@ func TestOnlyOwnBackends(t *testing.T) {
 		}
 	}
 }
+
+// On a terminal, the line that tells what quick does is gone before the table comes.
+func TestQuickOnTerminal(t *testing.T) {
+	tty, screen := terminal(t, 100)
+	cmd := exec.CommandContext(t.Context(), "benchmark-llm", "quick", "--within", "20s", "-m", "SmolLM-135M.Q4_K_M.gguf")
+	cmd.Stdout, cmd.Stderr = tty, tty
+	err := cmd.Run()
+	lines := screen()
+	if err != nil {
+		t.Fatalf("%v: %s", err, strings.Join(lines, "\n"))
+	}
+	if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "model ") }) || strings.Contains(strings.Join(lines, "\n"), "s left") {
+		t.Errorf("the terminal shows:\n%s", strings.Join(lines, "\n"))
+	}
+}

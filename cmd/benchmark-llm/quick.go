@@ -59,8 +59,10 @@ func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, 
 	o.Limits = func(ctx context.Context) ([]result.DeviceLimits, error) {
 		return session.Limits(ctx, o.Settings, nil, []string{"q4_K"}, t.workers)
 	}
-	defer global.showLine(stderr, q.Line)()
-	if err := q.Run(ctx); err != nil {
+	hide := global.showLine(stderr, q.Line)
+	err = q.Run(ctx)
+	hide()
+	if err != nil {
 		return causeOf(ctx, "nothing was measured", fail(exitNothing, err, "give more time with --within"))
 	}
 	return printed(quick.Write(stdout, format, q.Result(), columns(stdout)))
