@@ -106,6 +106,7 @@ func (o *estimateOptions) run(stdout io.Writer, models []string) error {
 		}
 		plans = append(plans, p)
 	}
+	session.WarnBusy(ctx)
 	var rows []estimate.Row
 	for _, p := range plans {
 		if err := p.Measure(ctx, t.workers); err != nil {
@@ -146,7 +147,6 @@ type thinModels struct {
 	context        gguf.Context
 	availableBytes uint64   // of the memory that must hold them: the GPUs', if there are any; 0: not known
 	gpus           []string // these GPUs
-	busy           string   // what disturbs the measurement; "": nothing
 	workers        supervise.Options
 }
 
@@ -178,7 +178,6 @@ func (g *globalOptions) thinModels(ctx context.Context, s *bench.Settings, price
 	}
 	t.context, t.workers = acquire.ContextOf(*s), workersOf(level)
 	t.workers.Env = []string{"GGML_NO_BACKTRACE=1"}
-	t.busy = session.WarnBusy(ctx)
 	if free := host.Observe("/").MemoryAvailableBytes; free != nil {
 		t.availableBytes = *free
 	}

@@ -55,10 +55,11 @@ func runQuick(stdout, stderr io.Writer, global *globalOptions, o quick.Options, 
 		return err
 	}
 	defer os.RemoveAll(t.dir) //nolint:errcheck // the system clears it
-	o.Context, o.Dir, o.Price, o.AvailableBytes, o.Busy, o.Run = t.context, t.dir, t.price, t.availableBytes, t.busy, t.run
+	o.Context, o.Dir, o.Price, o.AvailableBytes, o.Run = t.context, t.dir, t.price, t.availableBytes, t.run
 	o.Limits = func(ctx context.Context) ([]result.DeviceLimits, error) {
 		return session.Limits(ctx, o.Settings, nil, []string{"q4_K"}, t.workers)
 	}
+	o.Busy = session.WarnBusy(ctx)
 	hide := global.showLine(stderr, q.Line)
 	err = q.Run(ctx)
 	hide()
