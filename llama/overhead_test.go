@@ -3,6 +3,7 @@
 package llama_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/sparecores/benchmark-llm/llama"
@@ -25,8 +26,14 @@ func TestCallsAllocateNothing(t *testing.T) {
 			"abort":           func() { c.Abort(); c.ClearAbort() },
 			"tokens done":     func() { c.Timed().TokensDone() },
 		} {
-			if n := testing.AllocsPerRun(2, func() { must(c.ClearMemory()); call() }); n != 0 {
-				t.Errorf("%s: %v allocations", name, n)
+			// Allocations of other goroutines, such as the run time's, count too. What the
+			// call itself allocates is there each time.
+			least := math.Inf(1)
+			for attempt := 0; attempt < 5 && least > 0; attempt++ {
+				least = min(least, testing.AllocsPerRun(2, func() { must(c.ClearMemory()); call() }))
+			}
+			if least != 0 {
+				t.Errorf("%s: %v allocations", name, least)
 			}
 		}
 	})
