@@ -219,8 +219,8 @@ func TestTokenOfFile(t *testing.T) {
 			if token != "" {
 				return 401
 			}
-			return 501
-		}, "501 not implemented", []string{sent, ""}},
+			return 410
+		}, "410 gone", []string{sent, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

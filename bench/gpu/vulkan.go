@@ -138,8 +138,7 @@ func (m Machine) others() []Facts {
 func (m Machine) HasGPU() bool { return m.HasNVIDIA() || m.Vulkan || m.Drivers || len(m.others()) > 0 }
 
 // whyNoOther returns the reasons why the engine lists no GPU of AMD, Intel or another
-// maker than NVIDIA. It returns none if the machine shows no such GPU that this process
-// may open.
+// maker than NVIDIA. It returns none if nothing shows such a GPU.
 func (m Machine) whyNoOther(engine bench.EngineFacts) (reasons []string) {
 	idle := func(name string) bool { return engine.Idle[name] != "" }
 	others := m.others()

@@ -37,14 +37,14 @@ func TestVulkanSigns(t *testing.T) {
 	if err := os.MkdirAll(root+"/dev/dri", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"card0", "renderD128"} {
-		if err := os.WriteFile(filepath.Join(root, "dev/dri", name), nil, 0o600); err != nil {
+	for _, name := range []string{"dri/card0", "dri/renderD128", "kfd"} {
+		if err := os.WriteFile(filepath.Join(root, "dev", name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var m Machine
 	m.vulkan(root, func(string) error { return &fs.PathError{Op: "open", Err: fs.ErrPermission} })
-	if !m.Vulkan || !m.RenderNode || len(m.NoAccess) != 1 || m.NoAccess[0].Name != "/dev/dri/renderD128" || m.NoAccess[0].Group == "" {
+	if !m.Vulkan || !m.RenderNode || !m.ComputeNode || len(m.NoAccess) != 2 || m.NoAccess[1].Name != "/dev/kfd" || m.NoAccess[0].Name != "/dev/dri/renderD128" || m.NoAccess[0].Group == "" {
 		t.Errorf("a node without permission: %+v", m)
 	}
 	if m := NewMachine(root, nil, ""); len(m.NoAccess) > 0 {
